@@ -1,0 +1,47 @@
+# lorascale_module(NAME SOURCES ... [DEPENDS ...]): one folder of src/ as a library that knows only what
+# stands below it; lorascale_core gathers all of them.
+# lorascale_test(NAME SOURCES ... [DEPENDS ...] [RANKS 1 2 ...] [TIMEOUT s] [LABELS ...]): a GoogleTest program.
+# Without RANKS it is an ordinary one, and every test of it a CTest entry. With RANKS it runs under mpirun
+# (tests/support/mpi_main.cpp), once per number of ranks.
+
+function(lorascale_module name)
+  cmake_parse_arguments(ARG "TORCH" "" "SOURCES;DEPENDS" ${ARGN})
+  add_library(lorascale_${name} STATIC ${ARG_SOURCES})
+  target_include_directories(lorascale_${name} PUBLIC "${CMAKE_SOURCE_DIR}/src")
+  target_link_libraries(lorascale_${name} PUBLIC ${ARG_DEPENDS})
+  if(ARG_TORCH)
+    target_link_libraries(lorascale_${name} PUBLIC torch::torch)
+    if(TARGET lorascale_torch_pch)
+      target_precompile_headers(lorascale_${name} REUSE_FROM lorascale_torch_pch)
+    endif()
+  endif()
+endfunction()
+
+# Several ranks share the cores of a test machine, and OpenMPI refuses root unless told otherwise.
+set(LORASCALE_MPIRUN ${MPIEXEC_EXECUTABLE} --oversubscribe --bind-to none)
+set(LORASCALE_TEST_ENVIRONMENT
+  "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMP_NUM_THREADS=1")
+
+function(lorascale_test name)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPENDS;RANKS;LABELS" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  add_executable(${name} ${ARG_SOURCES})
+  target_include_directories(${name} PRIVATE "${CMAKE_SOURCE_DIR}/tests")
+  target_compile_definitions(${name} PRIVATE LORASCALE_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  if(ARG_RANKS)
+    target_sources(${name} PRIVATE "${CMAKE_SOURCE_DIR}/tests/support/mpi_main.cpp")
+    target_link_libraries(${name} PRIVATE ${ARG_DEPENDS} GTest::gtest GTest::gmock MPI::MPI_C)
+    foreach(ranks IN LISTS ARG_RANKS)
+      add_test(NAME ${name}.np${ranks}
+        COMMAND ${LORASCALE_MPIRUN} -n ${ranks} $<TARGET_FILE:${name}>)
+      set_tests_properties(${name}.np${ranks} PROPERTIES TIMEOUT ${ARG_TIMEOUT} PROCESSORS 2
+        ENVIRONMENT "${LORASCALE_TEST_ENVIRONMENT}" LABELS "mpi;${ARG_LABELS}")
+    endforeach()
+  else()
+    target_link_libraries(${name} PRIVATE ${ARG_DEPENDS} GTest::gtest GTest::gmock GTest::gtest_main)
+    gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT ${ARG_TIMEOUT}
+      ENVIRONMENT "${LORASCALE_TEST_ENVIRONMENT}" LABELS "${ARG_LABELS}")
+  endif()
+endfunction()

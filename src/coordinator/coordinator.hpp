@@ -1,0 +1,97 @@
+// The coordinator: a pure, single-threaded state machine, (State, Facts) -> (State, Decisions). It knows no
+// MPI, CUDA, files, clock or libtorch; the trainer reports facts and obeys. The same facts give the same
+// decisions, log and state hash on every rank.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "coordinator/recipe.hpp"
+
+namespace lorascale::coordinator {
+
+// What the next update is. Positions count samples over the whole run: epoch = position / samples_per_epoch.
+// An update never crosses the end of an epoch or of the budget, so its samples may be fewer than B.
+struct StepPlan {
+  std::int64_t step = 0;            // from 1; counts attempts that consumed samples
+  std::int64_t first_position = 0;  // samples before this update
+  std::int64_t samples = 0;         // n, of this update
+  std::int64_t leaf_size = 0;       // b
+  std::int64_t leaves = 0;          // ceil(n / b); the last one may be short
+  double epoch = 0;                 // first_position / samples_per_epoch
+  double lr = 0;
+  double lr_multiplier = 0;         // f(n / B0)
+  double beta1 = 0, beta2 = 0, eps = 0, weight_decay = 0;
+};
+
+// The contiguous leaves [begin, end) of `rank`; counts differ by at most one.
+struct LeafRange {
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+};
+LeafRange leaves_of_rank(std::int64_t leaves, int rank, int world_size);
+
+struct StepFacts {
+  std::int64_t step = 0;
+  double loss = 0;          // of the update's global batch, before the update
+  double grad_norm = 0;     // before clipping
+  bool applied = true;      // false: not finite, skipped
+  double elapsed_minutes = 0;  // of the run, rank 0's clock; agreed on by all ranks
+};
+
+struct EvaluationFacts {
+  std::int64_t step = 0;
+  double loss = 0;
+};
+
+// One line of decisions.jsonl.
+struct Decision {
+  std::int64_t sequence = 0;
+  std::int64_t step = 0;
+  std::int64_t samples = 0;
+  std::string kind;     // "plan", "lr", "skip", "best", "stop", ...
+  std::string reason;   // a sentence with the numbers behind it
+  std::string inputs;   // JSON object
+};
+
+enum class StopReason { kBudget, kTime, kEarlyStop, kDiverged };
+
+class Coordinator {
+ public:
+  // Throws Error(kBadConfig) where the recipe contradicts itself, with the nearest one that works.
+  Coordinator(Recipe recipe, int world_size);
+  ~Coordinator();
+  Coordinator(Coordinator&&) noexcept;
+
+  // The next update, or nothing once the run is over.
+  [[nodiscard]] std::optional<StepPlan> next_step() const;
+  [[nodiscard]] std::optional<StopReason> stop_reason() const;
+  [[nodiscard]] const Recipe& recipe() const;
+  [[nodiscard]] std::int64_t samples_seen() const;
+  [[nodiscard]] std::int64_t steps_done() const;
+  [[nodiscard]] std::int64_t steps_expected() const;  // of the whole run, at the present batch
+
+  void on_step(const StepFacts& facts);
+  // True when this validation is the best so far.
+  bool on_evaluation(const EvaluationFacts& facts);
+
+  // Decisions taken since the last call, in order.
+  std::vector<Decision> take_decisions();
+
+  // Versioned JSON. restore() checks that the recipe agrees with the one the state was made under (world size and leaf
+  // size may change) and throws Error(kBadConfig) that lists each difference.
+  [[nodiscard]] std::string state() const;
+  static Coordinator restore(Recipe recipe, int world_size, const std::string& state);
+  // Equal on all ranks; independent of world size and leaf size.
+  [[nodiscard]] std::uint64_t state_hash() const;
+
+ private:
+  struct Impl;
+  explicit Coordinator(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace lorascale::coordinator
