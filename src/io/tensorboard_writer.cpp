@@ -1,0 +1,1 @@
+// tensorboard_writer

@@ -1,0 +1,193 @@
+// Compiled with -ffp-contract=fast and -fno-trapping-math (see CMakeLists.txt), which lets the
+// loops vectorise.
+#include "nn/cpu_kernels.hpp"
+
+#include <math.h>
+
+#include <algorithm>
+#include <limits>
+
+// A vector version of expf exists in libmvec (4 ulp); the attribute lets loops call it.
+extern "C" float expf(float) noexcept __attribute__((simd("notinbranch")));
+
+// One binary runs on every x86-64 and uses the widest vectors there are. Sanitizers instrument the
+// resolver before their run time is up, hence not there.
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define LS_VECTOR_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define LS_VECTOR_CLONES
+#endif
+
+namespace lorascale::nn::cpu {
+namespace {
+
+// Sums keep sixteen partial sums in a fixed order: fast without leave to reorder, and the same on
+// every machine.
+constexpr std::int64_t kLanes = 16;
+
+inline float lane_total(const float (&lanes)[kLanes]) {
+  float total = 0;
+  for (const float lane : lanes) {
+    total += lane;
+  }
+  return total;
+}
+
+}  // namespace
+
+LS_VECTOR_CLONES
+float rms_norm_row(const float* __restrict x, const float* __restrict w, float* __restrict y,
+                   std::int64_t d, float eps) {
+  float lanes[kLanes] = {};
+  std::int64_t i = 0;
+  for (; i + kLanes <= d; i += kLanes) {
+    for (std::int64_t j = 0; j < kLanes; ++j) {
+      lanes[j] += x[i + j] * x[i + j];
+    }
+  }
+  for (; i < d; ++i) {
+    lanes[i % kLanes] += x[i] * x[i];
+  }
+  const float rstd = 1.0F / sqrtf(lane_total(lanes) / static_cast<float>(d) + eps);
+  for (std::int64_t j = 0; j < d; ++j) {
+    y[j] = w[j] * (x[j] * rstd);
+  }
+  return rstd;
+}
+
+LS_VECTOR_CLONES
+void rms_norm_apply_row(const float* __restrict x, const float* __restrict w, float rstd,
+                        float* __restrict y, std::int64_t d) {
+  for (std::int64_t j = 0; j < d; ++j) {
+    y[j] = w[j] * (x[j] * rstd);
+  }
+}
+
+LS_VECTOR_CLONES
+void rms_norm_backward_row(const float* __restrict dy, const float* __restrict x,
+                           const float* __restrict w, float rstd, float* __restrict dx,
+                           float* __restrict dw, std::int64_t d) {
+  float lanes[kLanes] = {};
+  std::int64_t i = 0;
+  for (; i + kLanes <= d; i += kLanes) {
+    for (std::int64_t j = 0; j < kLanes; ++j) {
+      lanes[j] += dy[i + j] * w[i + j] * x[i + j];
+    }
+  }
+  for (; i < d; ++i) {
+    lanes[i % kLanes] += dy[i] * w[i] * x[i];
+  }
+  const float projection = lane_total(lanes) * rstd * rstd * rstd / static_cast<float>(d);
+  for (std::int64_t j = 0; j < d; ++j) {
+    dx[j] += w[j] * dy[j] * rstd - x[j] * projection;
+  }
+  if (dw != nullptr) {
+    for (std::int64_t j = 0; j < d; ++j) {
+      dw[j] += dy[j] * x[j] * rstd;
+    }
+  }
+}
+
+LS_VECTOR_CLONES
+void rope_row(float* __restrict x, const float* __restrict cos, const float* __restrict sin,
+              float sign, std::int64_t d) {
+  const std::int64_t half = d / 2;
+  for (std::int64_t j = 0; j < half; ++j) {
+    const float first = x[j];
+    const float second = x[half + j];
+    x[j] = first * cos[j] - second * (sign * sin[j]);
+    x[half + j] = second * cos[j] + first * (sign * sin[j]);
+  }
+}
+
+LS_VECTOR_CLONES
+void swiglu_row(const float* __restrict gate_up, float* __restrict y, std::int64_t d) {
+  const float* up = gate_up + d;
+  for (std::int64_t j = 0; j < d; ++j) {
+    y[j] = gate_up[j] / (1.0F + expf(-gate_up[j])) * up[j];
+  }
+}
+
+LS_VECTOR_CLONES
+void swiglu_backward_row(const float* __restrict dy, float* __restrict gate_up, std::int64_t d) {
+  float* up = gate_up + d;
+  for (std::int64_t j = 0; j < d; ++j) {
+    const float gate = gate_up[j];
+    const float sigmoid = 1.0F / (1.0F + expf(-gate));
+    const float silu = gate * sigmoid;
+    gate_up[j] = dy[j] * up[j] * (sigmoid + silu * (1.0F - sigmoid));
+    up[j] = dy[j] * silu;
+  }
+}
+
+namespace {
+
+LS_VECTOR_CLONES
+float row_max(const float* x, std::int64_t n) {
+  float lanes[kLanes];
+  std::fill(lanes, lanes + kLanes, -std::numeric_limits<float>::infinity());
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (std::int64_t j = 0; j < kLanes; ++j) {
+      lanes[j] = x[i + j] > lanes[j] ? x[i + j] : lanes[j];
+    }
+  }
+  float largest = *std::max_element(lanes, lanes + kLanes);
+  for (; i < n; ++i) {
+    largest = std::max(largest, x[i]);
+  }
+  return largest;
+}
+
+// Sum of exp(x - shift); where y is not null the terms are stored there.
+LS_VECTOR_CLONES
+float row_exp_sum(const float* x, float* y, float shift, std::int64_t n) {
+  float lanes[kLanes] = {};
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    float terms[kLanes];
+    for (std::int64_t j = 0; j < kLanes; ++j) {
+      terms[j] = expf(x[i + j] - shift);
+    }
+    for (std::int64_t j = 0; j < kLanes; ++j) {
+      lanes[j] += terms[j];
+    }
+    if (y != nullptr) {
+      std::copy(terms, terms + kLanes, y + i);
+    }
+  }
+  for (; i < n; ++i) {
+    const float term = expf(x[i] - shift);
+    lanes[i % kLanes] += term;
+    if (y != nullptr) {
+      y[i] = term;
+    }
+  }
+  return lane_total(lanes);
+}
+
+LS_VECTOR_CLONES
+void row_scale(float* x, float factor, std::int64_t n) {
+  for (std::int64_t j = 0; j < n; ++j) {
+    x[j] *= factor;
+  }
+}
+
+}  // namespace
+
+double cross_entropy_backward_row(float* logits, std::int64_t label, std::int64_t vocabulary) {
+  const float shift = row_max(logits, vocabulary);
+  const double target = double{logits[label]} - double{shift};
+  const float total = row_exp_sum(logits, logits, shift, vocabulary);
+  row_scale(logits, 1.0F / total, vocabulary);
+  logits[label] -= 1.0F;
+  return ::log(double{total}) - target;
+}
+
+double cross_entropy_row(const float* logits, std::int64_t label, std::int64_t vocabulary) {
+  const float shift = row_max(logits, vocabulary);
+  const float total = row_exp_sum(logits, nullptr, shift, vocabulary);
+  return ::log(double{total}) - (double{logits[label]} - double{shift});
+}
+
+}  // namespace lorascale::nn::cpu

@@ -1,0 +1,103 @@
+#include "nn/cross_entropy.hpp"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "base/error.hpp"
+#include "nn/cpu_kernels.hpp"
+#include "nn/dispatch.hpp"
+
+namespace lorascale::nn {
+namespace {
+
+// Logits held at once: small enough for memory not to matter, large enough for an efficient
+// product.
+std::int64_t rows_per_chunk(const at::Tensor& weight) {
+  const std::int64_t elements = weight.is_cpu() ? std::int64_t{1} << 23 : std::int64_t{1} << 28;
+  return std::max<std::int64_t>(64, elements / weight.size(0));
+}
+
+double cpu_chunk(at::Tensor& logits, std::span<const std::int32_t> labels, bool backward) {
+  const auto rows = logits.size(0);
+  const auto vocabulary = logits.size(1);
+  float* data = logits.data_ptr<float>();
+  std::vector<double> losses(static_cast<std::size_t>(rows));
+  at::parallel_for(0, rows, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (auto row = begin; row < end; ++row) {
+      float* x = data + row * vocabulary;
+      const auto label = labels[static_cast<std::size_t>(row)];
+      losses[static_cast<std::size_t>(row)] =
+          backward ? cpu::cross_entropy_backward_row(x, label, vocabulary)
+                   : cpu::cross_entropy_row(x, label, vocabulary);
+    }
+  });
+  double sum = 0;  // in row order, whatever the threads did
+  for (const double loss : losses) {
+    sum += loss;
+  }
+  return sum;
+}
+
+// Loss sum as a device scalar, so that no chunk waits for the device; logits become their gradient.
+at::Tensor generic_chunk(at::Tensor& logits, std::span<const std::int32_t> labels, bool backward) {
+  const at::Tensor index =
+      at::tensor(at::IntArrayRef(std::vector<std::int64_t>(labels.begin(), labels.end())),
+                 at::TensorOptions().dtype(at::kLong))
+          .to(logits.device())
+          .unsqueeze(1);
+  const at::Tensor logprob = at::log_softmax(logits, 1, at::kFloat);
+  const at::Tensor loss = logprob.gather(1, index).sum(at::kDouble).neg();
+  if (backward) {
+    at::Tensor probability = logprob.exp();
+    probability.scatter_add_(1, index, at::full_like(index, -1.0, probability.options()));
+    logits.copy_(probability);
+  }
+  return loss;
+}
+
+}  // namespace
+
+at::Tensor head_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight,
+                              std::span<const std::int32_t> labels, HeadGradients* gradients) {
+  const auto rows = hidden.size(0);
+  LS_ASSERT(static_cast<std::size_t>(rows) == labels.size());
+  if (rows == 0) {
+    return at::zeros({}, hidden.options().dtype(at::kDouble));
+  }
+  const auto chunk = std::min(rows, rows_per_chunk(weight));
+  const bool fused = has_cpu_kernels(hidden) && weight.scalar_type() == at::kFloat;
+  at::Tensor buffer = at::empty({chunk, weight.size(0)}, hidden.options());
+  at::Tensor sum = at::zeros({}, hidden.options().dtype(at::kDouble));
+  for (std::int64_t first = 0; first < rows; first += chunk) {
+    const auto count = std::min(chunk, rows - first);
+    at::Tensor logits = buffer.narrow(0, 0, count);
+    const at::Tensor part = hidden.narrow(0, first, count);
+    const auto part_labels =
+        labels.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count));
+    at::mm_out(logits, part, weight.t());
+    if (fused) {
+      sum.add_(cpu_chunk(logits, part_labels, gradients != nullptr));
+    } else {
+      sum.add_(generic_chunk(logits, part_labels, gradients != nullptr));
+    }
+    if (gradients != nullptr) {
+      at::Tensor out = gradients->hidden.narrow(0, first, count);
+      at::mm_out(out, logits, weight);
+      if (gradients->weight_grad.defined()) {
+        accumulate_product(gradients->weight_grad, logits.t(), part);
+      }
+    }
+  }
+  return sum;
+}
+
+}  // namespace lorascale::nn

@@ -1,0 +1,24 @@
+// The language-model head: linear + softmax cross-entropy in chunks of rows, so that the logits of
+// a leaf never exist as a whole. Loss is the SUM over rows; the caller divides by the global number
+// of targets.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+
+namespace lorascale::nn {
+
+struct HeadGradients {
+  at::Tensor hidden;       // [rows, d] as hidden: written
+  at::Tensor weight_grad;  // [vocabulary, d] fp32: added to, where defined
+};
+
+// hidden: [rows, d]; weight: [vocabulary, d]; labels: [rows], each in [0, vocabulary).
+// Returns the loss sum, an fp64 scalar on hidden's device (nobody waits for it here); with
+// `gradients` also fills those.
+at::Tensor head_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight,
+                              std::span<const std::int32_t> labels, HeadGradients* gradients);
+
+}  // namespace lorascale::nn

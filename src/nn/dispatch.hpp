@@ -1,0 +1,25 @@
+// Where the fused CPU kernels apply; everything else (CUDA, 16-bit types) goes through ATen's
+// operators.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <algorithm>
+#include <cstdint>
+
+namespace lorascale::nn {
+
+inline bool has_cpu_kernels(const at::Tensor& x) {
+  return x.is_cpu() && x.scalar_type() == at::kFloat && x.is_contiguous();
+}
+
+// Rows that are worth handing to a thread: about 32K elements.
+inline std::int64_t row_grain(std::int64_t width) {
+  return std::max<std::int64_t>(1, 32768 / std::max<std::int64_t>(1, width));
+}
+
+// target (fp32) += scale * a b, with a and b in the model's type.
+void accumulate_product(const at::Tensor& target, const at::Tensor& a, const at::Tensor& b,
+                        double scale = 1.0);
+
+}  // namespace lorascale::nn
