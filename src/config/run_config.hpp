@@ -1,5 +1,5 @@
-// RunConfig: every setting of a run, typed, with its default. One struct per YAML section; a member is
-// named as its key. Filled once (default < file < --set), validated, then never changed.
+// RunConfig: every setting of a run, typed, with its default. One struct per YAML section; a member
+// is named as its key. Filled once (default < file < --set), validated, then never changed.
 #pragma once
 
 #include <cstdint>
@@ -17,29 +17,29 @@ namespace lorascale::config {
 struct RunSection {
   std::string output_dir = "runs/default";
   std::uint64_t seed = 0;
-  std::string resume = "auto";       // auto | never
-  std::string reduction = "fast";    // fast | exact
-  std::string device = "auto";       // auto | cpu | cuda
-  std::int64_t threads = 0;          // CPU threads per rank; 0 = the cores of the node shared by its ranks
-  double deadline_seconds = 120;     // how long a silent peer or a stuck step is waited for
+  std::string resume = "auto";     // auto | never
+  std::string reduction = "fast";  // fast | exact
+  std::string device = "auto";     // auto | cpu | cuda
+  std::int64_t threads = 0;  // CPU threads per rank; 0 = the cores of the node shared by its ranks
+  double deadline_seconds = 120;  // how long a silent peer or a stuck step is waited for
 };
 struct ModelSection {
   std::string path;
-  std::string dtype = "auto";        // auto (as stored) | bf16 | fp16 | fp32
-  bool recompute = false;            // recompute blocks in backward instead of keeping their activations
+  std::string dtype = "auto";  // auto (as stored) | bf16 | fp16 | fp32
+  bool recompute = false;      // recompute blocks in backward instead of keeping their activations
 };
 struct AdapterSection {
-  std::string type = "lora";         // lora | full
+  std::string type = "lora";  // lora | full
   std::int64_t rank = 8;
   double alpha = 16.0;
   double dropout = 0.0;
-  bool rslora = false;               // scale by alpha / sqrt(rank) instead of alpha / rank
-  double lr_ratio = 1.0;             // LoRA+: rate of B over rate of A
+  bool rslora = false;    // scale by alpha / sqrt(rank) instead of alpha / rank
+  double lr_ratio = 1.0;  // LoRA+: rate of B over rate of A
   // Suffixes ("q_proj"), or one entry that is "all-linear" or a regular expression matched in full.
   std::vector<std::string> targets = {"q_proj", "v_proj"};
-  std::map<std::string, std::int64_t> rank_pattern;   // suffix or regex -> rank
-  std::map<std::string, double> alpha_pattern;        // suffix or regex -> alpha
-  std::optional<std::string> init_from;               // PEFT adapter folder
+  std::map<std::string, std::int64_t> rank_pattern;  // suffix or regex -> rank
+  std::map<std::string, double> alpha_pattern;       // suffix or regex -> alpha
+  std::optional<std::string> init_from;              // PEFT adapter folder
 };
 struct DataSection {
   std::string train;
@@ -57,15 +57,16 @@ struct BatchSection {
 struct OptimizerSection {
   std::string name = "adamw";
   double lr = 2e-4;
-  double beta1 = 0.9;                // YAML key: betas: [beta1, beta2]
+  double beta1 = 0.9;  // YAML key: betas: [beta1, beta2]
   double beta2 = 0.999;
   double eps = 1e-8;
   double weight_decay = 0.0;
-  double clip_norm = 1.0;            // 0 = off
+  double clip_norm = 1.0;  // 0 = off
+  double momentum = 0.0;   // of `sgd`
 };
 struct ScaleSection {
   std::optional<coordinator::ScaleRule> rule;  // absent: sqrt for adamw, linear for sgd
-  double power = 0.5;                // exponent of rule `power`
+  double power = 0.5;                          // exponent of rule `power`
   bool betas = false;
   bool eps = false;
   bool weight_decay = false;
@@ -74,26 +75,26 @@ struct ScheduleSection {
   coordinator::ScheduleKind name = coordinator::ScheduleKind::kCosine;
   Amount warmup{0.03, Unit::kFraction};
   Amount decay{0.1, Unit::kFraction};  // last part of `wsd`
-  double floor = 0.0;                // fraction of the peak rate where the decay ends
+  double floor = 0.0;                  // fraction of the peak rate where the decay ends
 };
 struct CheckpointSection {
   Amount every{500, Unit::kSteps};
   std::int64_t keep = 3;
 };
 struct EarlyStopSection {
-  std::int64_t patience = 0;         // validations without improvement; 0 = off
+  std::int64_t patience = 0;  // validations without improvement; 0 = off
   double min_delta = 0.0;
 };
 struct EvaluateSection {
   Amount every{100, Unit::kSteps};
-  std::int64_t max_samples = 0;      // 0 = the whole validation set
+  std::int64_t max_samples = 0;  // 0 = the whole validation set
   EarlyStopSection early_stop;
 };
 struct SampleSection {
   Amount every{500, Unit::kSteps};
   std::vector<std::string> prompts;
   std::int64_t max_tokens = 128;
-  double temperature = 0.0;          // 0 = greedy
+  double temperature = 0.0;  // 0 = greedy
   double top_p = 1.0;
 };
 

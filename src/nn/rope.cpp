@@ -77,8 +77,8 @@ RopeFrequencies rope_frequencies(const RopeParameters& p) {
   LS_ASSERT(p.dim > 0 && p.dim % 2 == 0);
   RopeFrequencies result{at::empty({p.dim / 2}, at::kFloat)};
   float* inverse = result.inverse.data_ptr<float>();
-  const YarnRamp ramp(
-      p.type == RopeType::kYarn ? p : RopeParameters{.dim = p.dim, .original_context = 1});
+  const std::optional<YarnRamp> ramp =
+      p.type == RopeType::kYarn ? std::optional(YarnRamp(p)) : std::nullopt;
   for (std::int64_t j = 0; j < p.dim / 2; ++j) {
     // The exponent, the power and the division in fp32, as the reference computes them.
     const float exponent = static_cast<float>(2 * j) / static_cast<float>(p.dim);
@@ -94,7 +94,7 @@ RopeFrequencies rope_frequencies(const RopeParameters& p) {
         value = llama3_frequency(base, p);
         break;
       case RopeType::kYarn:
-        value = base / p.factor * ramp.at(j) + base * (1.0 - ramp.at(j));
+        value = base / p.factor * ramp->at(j) + base * (1.0 - ramp->at(j));
         break;
     }
     inverse[j] = static_cast<float>(value);

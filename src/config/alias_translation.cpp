@@ -1,0 +1,325 @@
+#include "config/alias_translation.hpp"
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <optional>
+#include <utility>
+
+#include "config/run_config.hpp"
+#include "config/text.hpp"
+#include "config/value_kinds.hpp"
+
+namespace lorascale::config {
+namespace {
+
+struct NamePair {
+  std::string_view theirs, ours;
+};
+
+// 8-bit and fused forms differ in memory and speed only, and adapters have little optimizer state.
+constexpr std::array kOptimizers = {NamePair{"adamw", "adamw"},
+                                    NamePair{"adamw8bit", "adamw"},
+                                    NamePair{"adamw_8bit", "adamw"},
+                                    NamePair{"adamw_bnb_8bit", "adamw"},
+                                    NamePair{"adamw_torch", "adamw"},
+                                    NamePair{"adamw_torch_fused", "adamw"},
+                                    NamePair{"adamw_hf", "adamw"},
+                                    NamePair{"pagedadamw8bit", "adamw"},
+                                    NamePair{"paged_adamw_8bit", "adamw"},
+                                    NamePair{"sgd", "sgd"}};
+// "cosine_with_restarts" has one cycle unless told otherwise, which is a cosine.
+constexpr std::array kSchedulers = {NamePair{"constant", "constant"},
+                                    NamePair{"constant_with_warmup", "constant"},
+                                    NamePair{"linear", "linear"},
+                                    NamePair{"cosine", "cosine"},
+                                    NamePair{"cosine_with_restarts", "cosine"},
+                                    NamePair{"wsd", "wsd"},
+                                    NamePair{"warmup_stable_decay", "wsd"}};
+constexpr std::array kPrecisions = {NamePair{"bf16", "bf16"}, NamePair{"fp16", "fp16"},
+                                    NamePair{"fp32", "fp32"}, NamePair{"no", "fp32"}};
+
+template <std::size_t N>
+std::string our_name(const std::array<NamePair, N>& names, const std::string& theirs) {
+  std::string lower = theirs;
+  std::transform(lower.begin(), lower.end(), lower.begin(), [](char c) {
+    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  });
+  std::string offered;
+  for (const auto& name : names) {
+    if (name.theirs == lower) {
+      return std::string(name.ours);
+    }
+    offered += (offered.empty() ? "" : ", ") + std::string(name.theirs);
+  }
+  throw ValueError(quoted(theirs) + " is not offered; write one of " + offered);
+}
+
+// A value in one line of the report.
+std::string shown(const YamlNode& node) {
+  switch (node.kind) {
+    case YamlNode::Kind::kNull:
+      return "null";
+    case YamlNode::Kind::kMap:
+      return "{...}";
+    case YamlNode::Kind::kScalar: {
+      const std::string text = quoted(node.text);
+      return text.find('\\') == std::string::npos ? text.substr(1, text.size() - 2) : text;
+    }
+    case YamlNode::Kind::kSequence:
+      break;
+  }
+  std::string list;
+  for (const auto& item : node.items) {
+    list += (list.empty() ? "" : ", ") + shown(item);
+  }
+  return "[" + list + "]";
+}
+
+std::int64_t count_in(const YamlNode& node, std::int64_t low) {
+  constexpr std::int64_t kHighest = 1000000;  // keeps the product of three counts below 2^63
+  std::int64_t count = 0;
+  IntegerKind{low, kHighest}.read(node, count);
+  return count;
+}
+
+std::vector<YamlNode> names_between_commas(std::string_view text, int line) {
+  std::vector<YamlNode> names;
+  for (bool more = true; more;) {
+    const std::size_t comma = text.find(',');
+    std::string_view name = text.substr(0, comma);
+    name.remove_prefix(std::min(name.find_first_not_of(' '), name.size()));
+    name = name.substr(0, name.find_last_not_of(' ') + 1);
+    names.push_back(YamlNode::scalar(std::string(name), line));
+    more = comma != std::string_view::npos;
+    text.remove_prefix(more ? comma + 1 : text.size());
+  }
+  return names;
+}
+
+class Translator {
+ public:
+  Translator(int world_size, const RefuseAlias& refuse)
+      : world_size_(world_size), refuse_(refuse) {}
+
+  Translation run(const std::vector<AliasUse>& uses) {
+    for (const auto& use : uses) {
+      try {
+        translate(use);
+      } catch (const ValueError& error) {
+        refuse_(use, error.what());
+      }
+    }
+    finish_batch();
+    finish_betas();
+    return std::move(result_);
+  }
+
+ private:
+  void translate(const AliasUse& use);
+  void translate_data(const AliasUse& use);
+  void translate_targets(const AliasUse& use);
+  void translate_precision_flag(const AliasUse& use);
+  void finish_batch();
+  void finish_betas();
+
+  void assign(const AliasUse& use, std::string_view path, YamlNode value) {
+    value.line = use.line;
+    result_.assignments.push_back({std::string(path), std::move(value), use.spelled, use.line});
+  }
+  void report(const AliasUse& use, const std::string& outcome) {
+    result_.lines.push_back(use.spelled + " " + shown(*use.value) + " → " + outcome);
+  }
+  void assign_text(const AliasUse& use, const std::string& text) {
+    assign(use, use.alias->target, YamlNode::scalar(text, use.line));
+    report(use, std::string(use.alias->target) + " " + text);
+  }
+  // Later uses of a factor would be lost without a word.
+  void take_once(std::optional<AliasUse>& slot, const AliasUse& use) {
+    if (slot) {
+      throw ValueError("means the same as " + slot->spelled + "; keep one of them");
+    }
+    slot = use;
+  }
+
+  int world_size_;
+  const RefuseAlias& refuse_;
+  Translation result_;
+  std::optional<AliasUse> batch_;
+  std::optional<AliasUse> accumulation_;
+  std::optional<AliasUse> beta1_;
+  std::optional<AliasUse> beta2_;
+};
+
+void Translator::translate(const AliasUse& use) {
+  const YamlNode& value = *use.value;
+  switch (use.alias->meaning) {
+    case AliasMeaning::kSame:
+      assign(use, use.alias->target, value);
+      report(use, std::string(use.alias->target));
+      break;
+    case AliasMeaning::kSteps:
+      assign_text(use, std::to_string(count_in(value, 0)) + " steps");
+      break;
+    case AliasMeaning::kEpochs: {
+      double epochs = 0;
+      RealKind{0, true, 1e9}.read(value, epochs);
+      assign_text(use, real_text(epochs) + " epochs");
+      break;
+    }
+    case AliasMeaning::kShare: {
+      double share = 0;
+      RealKind{0, false, 1, false}.read(value, share);
+      assign_text(use, AmountKind::write({share, Unit::kFraction}));
+      break;
+    }
+    case AliasMeaning::kBatchPerRank:
+      count_in(value, 1);
+      take_once(batch_, use);
+      break;
+    case AliasMeaning::kAccumulation:
+      count_in(value, 1);
+      take_once(accumulation_, use);
+      break;
+    case AliasMeaning::kOptimizer:
+      assign_text(use, our_name(kOptimizers, scalar_text(value, "a name")));
+      break;
+    case AliasMeaning::kScheduler:
+      assign_text(use, our_name(kSchedulers, scalar_text(value, "a name")));
+      break;
+    case AliasMeaning::kPrecision:
+      assign_text(use, our_name(kPrecisions, scalar_text(value, "a type")));
+      break;
+    case AliasMeaning::kPrecisionFlag:
+      translate_precision_flag(use);
+      break;
+    case AliasMeaning::kBeta:
+      take_once(use.alias->name == "adam_beta1" ? beta1_ : beta2_, use);
+      break;
+    case AliasMeaning::kTargets:
+      translate_targets(use);
+      break;
+    case AliasMeaning::kDataFolder:
+      translate_data(use);
+      break;
+    case AliasMeaning::kImagesOnly:
+      report(use, "not used: it concerns models of images only");
+      break;
+    case AliasMeaning::kNoCounterpart:
+      report(use, "not needed: " + std::string(use.alias->target));
+      break;
+  }
+}
+
+void Translator::translate_targets(const AliasUse& use) {
+  YamlNode list = *use.value;
+  if (list.kind == YamlNode::Kind::kScalar && list.text.find(',') != std::string::npos) {
+    list = YamlNode::sequence(names_between_commas(list.text, use.line), use.line);
+  }
+  report(use, std::string(use.alias->target) + " " + shown(list));
+  assign(use, use.alias->target, std::move(list));
+}
+
+void Translator::translate_precision_flag(const AliasUse& use) {
+  bool on = false;
+  BooleanKind::read(*use.value, on);
+  if (on) {
+    assign_text(use, std::string(use.alias->name));
+  } else {
+    report(use, "no effect");
+  }
+}
+
+void Translator::translate_data(const AliasUse& use) {
+  namespace fs = std::filesystem;
+  std::string given;
+  PathKind::read(*use.value, given);
+  if (given.ends_with(".h5") || given.ends_with(".hdf5")) {
+    assign_text(use, given);
+    return;
+  }
+  // Errors of the file system read as "not there"; opening the file later says why.
+  std::error_code ignored;
+  const fs::path folder = given;
+  const fs::path train = folder / "train.h5";
+  if (fs::is_regular_file(folder, ignored)) {
+    throw ValueError(
+        quoted(given) +
+        " is not an HDF5 file (.h5); tokenise the texts first, and name the file made");
+  }
+  if (fs::is_directory(folder, ignored) && !fs::exists(train, ignored)) {
+    throw ValueError(
+        "the folder " + quoted(given) +
+        " holds no train.h5; tokenise the texts first, or name the HDF5 file in data.train");
+  }
+  assign_text(use, train.string());
+  for (const char* name : {"validation.h5", "val.h5"}) {
+    const fs::path validation = folder / name;
+    if (fs::exists(validation, ignored)) {
+      assign(use, "data.validation", YamlNode::scalar(validation.string(), use.line));
+      result_.assignments.back().implied = true;
+      result_.assignments.back().report =
+          use.spelled + " " + shown(*use.value) + " → data.validation " + validation.string();
+      return;
+    }
+  }
+}
+
+void Translator::finish_batch() {
+  if (!batch_ && !accumulation_) {
+    return;
+  }
+  const std::int64_t per_rank = batch_ ? count_in(*batch_->value, 1) : 1;
+  const std::int64_t accumulation = accumulation_ ? count_in(*accumulation_->value, 1) : 1;
+  const std::int64_t global = per_rank * accumulation * world_size_;
+  AliasUse use = batch_ ? *batch_ : *accumulation_;
+  if (batch_ && accumulation_) {
+    use.spelled += " and " + accumulation_->spelled;
+  }
+  const auto number = [&](std::int64_t value) {
+    return YamlNode::scalar(std::to_string(value), use.line);
+  };
+  assign(use, "batch.global", number(global));
+  assign(use, "batch.micro", number(per_rank));
+  assign(use, "batch.reference", number(global));
+  const std::string ranks = std::to_string(world_size_) + (world_size_ == 1 ? " rank" : " ranks");
+  std::string line =
+      batch_ ? batch_->spelled + " " + std::to_string(per_rank) : "batch size 1 (none given)";
+  line += " × ";
+  line += accumulation_ ? accumulation_->spelled + " " + std::to_string(accumulation)
+                        : "accumulation 1 (none given)";
+  line += " × " + ranks + " → batch.global " + std::to_string(global) + ", batch.micro " +
+          std::to_string(per_rank) + "; batch.reference " + std::to_string(global) +
+          ", so the learning rate is used as written. These keys count per rank: another number of "
+          "ranks "
+          "makes another batch; write batch.global to keep it";
+  result_.lines.push_back(std::move(line));
+}
+
+void Translator::finish_betas() {
+  if (!beta1_ && !beta2_) {
+    return;
+  }
+  AliasUse use = beta1_ ? *beta1_ : *beta2_;
+  if (beta1_ && beta2_) {
+    use.spelled += " and " + beta2_->spelled;
+  }
+  const OptimizerSection defaults;
+  const auto value_of = [&](const std::optional<AliasUse>& beta, double otherwise) {
+    return beta ? *beta->value : YamlNode::scalar(real_text(otherwise), use.line);
+  };
+  const YamlNode first = value_of(beta1_, defaults.beta1);
+  const YamlNode second = value_of(beta2_, defaults.beta2);
+  YamlNode pair = YamlNode::sequence({first, second}, use.line);
+  result_.lines.push_back(use.spelled + " → optimizer.betas " + shown(pair));
+  assign(use, "optimizer.betas", std::move(pair));
+}
+
+}  // namespace
+
+Translation translate_aliases(const std::vector<AliasUse>& uses, int world_size,
+                              const RefuseAlias& refuse) {
+  return Translator(world_size, refuse).run(uses);
+}
+
+}  // namespace lorascale::config

@@ -1,0 +1,71 @@
+#include <string>
+#include <string_view>
+
+#include "config/options.hpp"
+
+namespace lorascale::config {
+namespace {
+
+// Breaks `text` into lines of at most `width` characters, each indented.
+std::string wrapped(std::string_view text, std::size_t indent, std::size_t width) {
+  std::string out;
+  std::string line;
+  while (!text.empty()) {
+    const std::size_t space = text.find(' ');
+    const std::string_view word = text.substr(0, space);
+    if (!line.empty() && indent + line.size() + 1 + word.size() > width) {
+      out += std::string(indent, ' ') + line + "\n";
+      line.clear();
+    }
+    line += (line.empty() ? "" : " ") + std::string(word);
+    text.remove_prefix(space == std::string_view::npos ? text.size() : space + 1);
+  }
+  return out + std::string(indent, ' ') + line + "\n";
+}
+
+std::string section_of(const Option& option) {
+  return option.path.substr(0, option.path.find('.'));
+}
+
+std::string describe_plain() {
+  constexpr std::size_t kIndent = 6;
+  constexpr std::size_t kWidth = 100;
+  std::string out;
+  for (const auto& option : options()) {
+    out += "  " + option.path + "  (" + option.form + "; default " + default_text(option) + ")\n";
+    out += wrapped(option.help, kIndent, kWidth);
+  }
+  return out;
+}
+
+// A vertical bar would end the cell of the table.
+std::string cell(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    out += c == '|' ? "\\|" : std::string(1, c);
+  }
+  return out;
+}
+
+std::string describe_markdown() {
+  std::string out;
+  std::string section;
+  for (const auto& option : options()) {
+    if (section_of(option) != section) {
+      section = section_of(option);
+      out += (out.empty() ? "### `" : "\n### `") + section + "`\n\n";
+      out += "| key | takes | default | meaning |\n|---|---|---|---|\n";
+    }
+    out += "| `" + option.path + "` | " + cell(option.form) + " | `" + cell(default_text(option)) +
+           "` | " + cell(option.help) + " |\n";
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string describe_options(ReferenceFormat format) {
+  return format == ReferenceFormat::kMarkdown ? describe_markdown() : describe_plain();
+}
+
+}  // namespace lorascale::config

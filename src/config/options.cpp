@@ -1,0 +1,293 @@
+#include "config/options.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "config/value_kinds.hpp"
+
+namespace lorascale::config {
+namespace {
+
+using coordinator::ScaleRule;
+using coordinator::ScheduleKind;
+
+constexpr OnResume kMayChange = OnResume::kMayChange;
+constexpr std::int64_t kMostRows = std::int64_t{1} << 31;
+
+// Walks from RunConfig to a member: field(&RunConfig::optimizer, &OptimizerSection::lr).
+template <class... Members>
+auto field(Members... members) {
+  return [=](auto& config) -> auto& {
+    return (config.*....*members);
+  };
+}
+
+// One option per call: `access` yields a reference to the value, `kind` reads and writes it.
+template <class Access, class Kind>
+void add(std::vector<Option>& table, std::string path, Access access, Kind kind, std::string help,
+         OnResume on_resume = OnResume::kMustMatch) {
+  Option option;
+  option.path = std::move(path);
+  option.form = kind.form();
+  option.help = std::move(help);
+  option.on_resume = on_resume;
+  option.read = [access, kind](const YamlNode& node, RunConfig& config) {
+    kind.read(node, access(config));
+  };
+  option.write = [access, kind](const RunConfig& config) { return kind.write(access(config)); };
+  table.push_back(std::move(option));
+}
+
+void add_run(std::vector<Option>& t) {
+  const auto at = [](auto member) { return field(&RunConfig::run, member); };
+  add(t, "run.output_dir", at(&RunSection::output_dir), PathKind{"folder"},
+      "Run folder: resolved configuration, metrics, checkpoints and the final adapter.",
+      kMayChange);
+  add(t, "run.seed", at(&RunSection::seed), SeedKind{},
+      "Seed of data order, initialisation and dropout; same seed, same run, on any number of "
+      "ranks.");
+  add(t, "run.resume", at(&RunSection::resume), words({"auto", "never"}),
+      "auto goes on from the newest checkpoint in output_dir, if there is one; never begins anew.",
+      kMayChange);
+  add(t, "run.reduction", at(&RunSection::reduction), words({"fast"}),
+      "Order of summation across ranks; fast is the communication library's own.");
+  add(t, "run.device", at(&RunSection::device), words({"auto", "cpu", "cuda"}),
+      "Where the model runs; auto takes a GPU per rank where there is one.", kMayChange);
+  add(t, "run.threads", at(&RunSection::threads), IntegerKind{0, 4096},
+      "CPU threads per rank; 0 shares the cores of a node among its ranks.", kMayChange);
+  add(t, "run.deadline_seconds", at(&RunSection::deadline_seconds), RealKind{0, true, 1e6},
+      "How long a silent rank or a stuck step is waited for before the run ends.", kMayChange);
+}
+
+void add_model(std::vector<Option>& t) {
+  const auto at = [](auto member) { return field(&RunConfig::model, member); };
+  add(t, "model.path", at(&ModelSection::path), PathKind{"folder or .safetensors file"},
+      "The base model, in Hugging Face layout; required.");
+  add(t, "model.dtype", at(&ModelSection::dtype), words({"auto", "bf16", "fp16", "fp32"}),
+      "Type of the frozen weights and of the computation; auto is as stored.");
+  add(t, "model.recompute", at(&ModelSection::recompute), BooleanKind{},
+      "Recompute activations in the backward pass: less memory for about a third more time.",
+      kMayChange);
+}
+
+void add_adapter(std::vector<Option>& t) {
+  const auto at = [](auto member) { return field(&RunConfig::adapter, member); };
+  const IntegerKind rank{1, 65536};
+  const RealKind positive{0, true};
+  add(t, "adapter.type", at(&AdapterSection::type), words({"lora", "full"}),
+      "lora trains low-rank factors; full trains the targeted weights themselves.");
+  add(t, "adapter.rank", at(&AdapterSection::rank), rank, "Rank r of the factors A and B.");
+  add(t, "adapter.alpha", at(&AdapterSection::alpha), positive,
+      "The update is scaled by alpha / rank.");
+  add(t, "adapter.dropout", at(&AdapterSection::dropout), RealKind{0, false, 1, true},
+      "Share of the adapter's inputs set to zero in training.");
+  add(t, "adapter.rslora", at(&AdapterSection::rslora), BooleanKind{},
+      "Scale by alpha / sqrt(rank) instead.");
+  add(t, "adapter.lr_ratio", at(&AdapterSection::lr_ratio), positive,
+      "LoRA+: learning rate of B over that of A.");
+  add(t, "adapter.targets", at(&AdapterSection::targets),
+      TextListKind{false, "[q_proj, v_proj], all-linear or a regular expression"},
+      "Layers that get an adapter: name endings, all-linear, or one expression for the whole "
+      "name.");
+  add(t, "adapter.rank_pattern", at(&AdapterSection::rank_pattern), MapKind<IntegerKind>{rank},
+      "Other ranks for some targets, by name ending or expression.");
+  add(t, "adapter.alpha_pattern", at(&AdapterSection::alpha_pattern), MapKind<RealKind>{positive},
+      "Other alphas for some targets, by name ending or expression.");
+  add(t, "adapter.init_from", at(&AdapterSection::init_from),
+      OptionalKind<PathKind>{PathKind{"PEFT adapter folder"}},
+      "Adapter whose weights the training begins with.");
+}
+
+void add_data(std::vector<Option>& t) {
+  const auto at = [](auto member) { return field(&RunConfig::data, member); };
+  add(t, "data.train", at(&DataSection::train), PathKind{"HDF5 file"},
+      "Training set, tokenised beforehand; required.");
+  add(t, "data.validation", at(&DataSection::validation),
+      OptionalKind<PathKind>{PathKind{"HDF5 file"}}, "Validation set.");
+  add(t, "data.shuffle", at(&DataSection::shuffle), BooleanKind{},
+      "A new order in each epoch, from the seed alone; false keeps the order of the file.");
+  add(t, "data.sequence_length", at(&DataSection::sequence_length),
+      IntegerKind{2, std::int64_t{1} << 20}, "Tokens of a row.");
+  add(t, "data.packing", at(&DataSection::packing), BooleanKind{},
+      "Several documents in a row, each blind to the others; false: one document a row, cut or "
+      "padded.");
+}
+
+void add_batch(std::vector<Option>& t) {
+  const auto at = [](auto member) { return field(&RunConfig::batch, member); };
+  const IntegerKind count{1, kMostRows};
+  add(t, "batch.global", at(&BatchSection::global), count,
+      "Samples of an update, over all ranks; the number of ranks never changes it.");
+  add(t, "batch.reference", at(&BatchSection::reference), OptionalKind<IntegerKind>{count},
+      "Global batch that optimizer.lr was tuned at; null is batch.global.");
+  add(t, "batch.micro", at(&BatchSection::micro), OptionalKind<IntegerKind>{count, "auto"},
+      "Samples computed at once on a rank; must divide batch.global; auto is what fits in memory.",
+      kMayChange);
+  add(t, "batch.policy", at(&BatchSection::policy), words({"fixed"}),
+      "fixed keeps the global batch through the run.");
+}
+
+struct BetasAccess {
+  std::pair<double&, double&> operator()(RunConfig& config) const {
+    return {config.optimizer.beta1, config.optimizer.beta2};
+  }
+  std::pair<const double&, const double&> operator()(const RunConfig& config) const {
+    return {config.optimizer.beta1, config.optimizer.beta2};
+  }
+};
+
+void add_optimizer(std::vector<Option>& t) {
+  const auto at = [](auto member) { return field(&RunConfig::optimizer, member); };
+  const RealKind below_one{0, false, 1, true};
+  add(t, "optimizer.name", at(&OptimizerSection::name), words({"adamw", "sgd"}), "Update rule.");
+  add(t, "optimizer.lr", at(&OptimizerSection::lr), RealKind{0, true},
+      "Peak learning rate at batch.reference; scale.rule gives the one used.");
+  add(t, "optimizer.betas", BetasAccess{}, PairKind{below_one}, "Decay rates of AdamW's moments.");
+  add(t, "optimizer.eps", at(&OptimizerSection::eps), RealKind{0, true},
+      "Added to the denominator of AdamW.");
+  add(t, "optimizer.weight_decay", at(&OptimizerSection::weight_decay), RealKind{0},
+      "Decoupled weight decay.");
+  add(t, "optimizer.clip_norm", at(&OptimizerSection::clip_norm), RealKind{0},
+      "Largest norm of the gradient; 0 does not clip.");
+  add(t, "optimizer.momentum", at(&OptimizerSection::momentum), below_one, "Momentum of sgd.");
+}
+
+void add_scale(std::vector<Option>& t) {
+  const auto at = [](auto member) { return field(&RunConfig::scale, member); };
+  const ChoiceKind<ScaleRule> rules{{{"none", ScaleRule::kNone},
+                                     {"linear", ScaleRule::kLinear},
+                                     {"sqrt", ScaleRule::kSqrt},
+                                     {"power", ScaleRule::kPower}}};
+  add(t, "scale.rule", at(&ScaleSection::rule), OptionalKind<ChoiceKind<ScaleRule>>{rules, "auto"},
+      "How the rate follows k = batch / reference: 1, k, sqrt(k) or k^power; auto: sqrt for adamw, "
+      "linear for sgd.");
+  add(t, "scale.power", at(&ScaleSection::power), RealKind{0, false, 2, false},
+      "Exponent of the rule power.");
+  add(t, "scale.betas", at(&ScaleSection::betas), BooleanKind{},
+      "Let the betas follow k too: 1 - beta becomes k (1 - beta).");
+  add(t, "scale.eps", at(&ScaleSection::eps), BooleanKind{},
+      "Let eps follow k too: eps / sqrt(k).");
+  add(t, "scale.weight_decay", at(&ScaleSection::weight_decay), BooleanKind{},
+      "Let the weight decay follow k, so that decay per sample stays the same.");
+}
+
+void add_schedule(std::vector<Option>& t) {
+  const auto at = [](auto member) { return field(&RunConfig::schedule, member); };
+  const AmountKind part{
+      {Unit::kFraction, Unit::kSamples, Unit::kTokens, Unit::kSteps, Unit::kEpochs},
+      std::nullopt,
+      false,
+      "'3%', '2000 samples' or '100 steps'"};
+  const ChoiceKind<ScheduleKind> names{{{"constant", ScheduleKind::kConstant},
+                                        {"linear", ScheduleKind::kLinear},
+                                        {"cosine", ScheduleKind::kCosine},
+                                        {"wsd", ScheduleKind::kWsd}}};
+  add(t, "schedule.name", at(&ScheduleSection::name), names,
+      "Course of the rate after warmup; wsd holds it and decays at the end.");
+  add(t, "schedule.warmup", at(&ScheduleSection::warmup), part,
+      "Linear rise at the start; % is of the budget.");
+  add(t, "schedule.decay", at(&ScheduleSection::decay), part,
+      "Last part of wsd, where the rate falls; % is of the budget.");
+  add(t, "schedule.floor", at(&ScheduleSection::floor), RealKind{0, false, 1, false},
+      "Rate at the end, as a share of the peak.");
+}
+
+void add_budget(std::vector<Option>& t) {
+  const AmountKind budget{
+      {Unit::kEpochs, Unit::kSamples, Unit::kTokens, Unit::kSteps, Unit::kMinutes},
+      std::nullopt,
+      true,
+      "'3 epochs', '500 steps' or '2M samples'"};
+  add(t, "budget", field(&RunConfig::budget), budget, "Length of the run.", kMayChange);
+}
+
+void add_cadences(std::vector<Option>& t) {
+  const AmountKind every{
+      {Unit::kSteps, Unit::kSamples, Unit::kTokens, Unit::kEpochs, Unit::kFraction},
+      Unit::kSteps,
+      false,
+      "'500 steps' or '1 epoch'"};
+  AmountKind save = every;
+  save.units.push_back(Unit::kMinutes);
+  add(t, "checkpoint.every", field(&RunConfig::checkpoint, &CheckpointSection::every), save,
+      "Distance between checkpoints; 0 saves at the end only.", kMayChange);
+  add(t, "checkpoint.keep", field(&RunConfig::checkpoint, &CheckpointSection::keep),
+      IntegerKind{2, 1000000},
+      "How many of the newest checkpoints stay; at least 2, so that a damaged one has a fallback.",
+      kMayChange);
+
+  const auto evaluate = [](auto member) { return field(&RunConfig::evaluate, member); };
+  const auto stop = [](auto member) {
+    return field(&RunConfig::evaluate, &EvaluateSection::early_stop, member);
+  };
+  add(t, "evaluate.every", evaluate(&EvaluateSection::every), every,
+      "Distance between validations; 0 switches them off.", kMayChange);
+  add(t, "evaluate.max_samples", evaluate(&EvaluateSection::max_samples), IntegerKind{0},
+      "Rows of the validation set that are used; 0 takes all.");
+  add(t, "evaluate.early_stop.patience", stop(&EarlyStopSection::patience), IntegerKind{0, 1000000},
+      "Validations without improvement until the run ends; 0 switches this off.");
+  add(t, "evaluate.early_stop.min_delta", stop(&EarlyStopSection::min_delta), RealKind{0},
+      "Smallest fall of the validation loss that counts as improvement.");
+
+  const auto sample = [](auto member) { return field(&RunConfig::sample, member); };
+  add(t, "sample.every", sample(&SampleSection::every), every,
+      "Distance between samples; 0 switches them off.", kMayChange);
+  add(t, "sample.prompts", sample(&SampleSection::prompts), TextListKind{true, "[text, ...]"},
+      "Texts that the model continues, to show how training goes.", kMayChange);
+  add(t, "sample.max_tokens", sample(&SampleSection::max_tokens), IntegerKind{1, 1 << 20},
+      "Length of a continuation in tokens.", kMayChange);
+  add(t, "sample.temperature", sample(&SampleSection::temperature), RealKind{0},
+      "Randomness of the continuation; 0 takes the likeliest token.", kMayChange);
+  add(t, "sample.top_p", sample(&SampleSection::top_p), RealKind{0, true, 1, false},
+      "Draw from the likeliest tokens that make up this share of probability.", kMayChange);
+}
+
+std::vector<Option> build_table() {
+  std::vector<Option> table;
+  add_run(table);
+  add_model(table);
+  add_adapter(table);
+  add_data(table);
+  add_batch(table);
+  add_optimizer(table);
+  add_scale(table);
+  add_schedule(table);
+  add_budget(table);
+  add_cadences(table);
+  return table;
+}
+
+}  // namespace
+
+const std::vector<Option>& options() {
+  static const std::vector<Option> table = build_table();
+  return table;
+}
+
+const Option* find_option(std::string_view path) {
+  const auto& table = options();
+  const auto found = std::find_if(table.begin(), table.end(),
+                                  [&](const Option& option) { return option.path == path; });
+  return found == table.end() ? nullptr : &*found;
+}
+
+std::vector<const Option*> options_of_section(std::string_view path) {
+  const std::string prefix = std::string(path) + ".";
+  std::vector<const Option*> found;
+  for (const auto& option : options()) {
+    if (option.path.starts_with(prefix)) {
+      found.push_back(&option);
+    }
+  }
+  return found;
+}
+
+bool is_section(std::string_view path) {
+  return !options_of_section(path).empty();
+}
+
+std::string default_text(const Option& option) {
+  return option.write(RunConfig{});
+}
+
+}  // namespace lorascale::config

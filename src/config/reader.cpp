@@ -1,0 +1,276 @@
+#include "config/reader.hpp"
+
+#include <fstream>
+#include <limits>
+#include <map>
+#include <utility>
+
+#include "base/error.hpp"
+#include "config/alias_translation.hpp"
+#include "config/options.hpp"
+#include "config/problems.hpp"
+#include "config/suggestion.hpp"
+#include "config/text.hpp"
+#include "config/yaml_tree.hpp"
+
+namespace lorascale::config {
+namespace {
+
+constexpr int kAfterTheFile = std::numeric_limits<int>::max();
+
+// A key that is right but written flat: "optimizer.lr: 1e-4" instead of a nested map.
+std::string nested_form(const std::string& path) {
+  std::string out;
+  std::string end;
+  std::size_t begin = 0;
+  for (std::size_t dot = path.find('.'); dot != std::string::npos; dot = path.find('.', begin)) {
+    out += path.substr(begin, dot - begin) + ": {";
+    end += "}";
+    begin = dot + 1;
+  }
+  return out + path.substr(begin) + ": ..." + end;
+}
+
+class Assembler {
+ public:
+  Assembler(std::string source, int world_size)
+      : source_(std::move(source)), world_size_(world_size) {}
+
+  void read_document(const YamlNode& root) {
+    if (root.kind == YamlNode::Kind::kNull) {
+      return;
+    }
+    if (root.kind != YamlNode::Kind::kMap) {
+      refuse(root.line, "a configuration is a map of sections, as in 'optimizer: {lr: 2e-4}'");
+      return;
+    }
+    for (const auto& entry : root.entries) {
+      walk(entry, "");
+    }
+    apply_aliases();
+  }
+
+  void read_override(const std::string& text);
+
+  ReadResult finish() {
+    problems_.throw_if_any();
+    return std::move(result_);
+  }
+
+ private:
+  struct Origin {
+    std::string spelled;
+    int line;
+  };
+
+  void walk(const YamlEntry& entry, const std::string& section);
+  void walk_section(const YamlEntry& entry, const std::string& path);
+  void walk_alias_section(const YamlEntry& section);
+  void apply_aliases();
+  void assign(const std::string& path, const YamlNode& value, const std::string& spelled, int line);
+  void unknown(const std::string& path, int line);
+
+  void refuse(int line, const std::string& message) {
+    if (in_override_) {
+      problems_.add(kAfterTheFile, override_ + ": " + message);
+    } else {
+      problems_.add(line, source_ + ":" + std::to_string(line) + ": " + message);
+    }
+  }
+
+  std::string source_;
+  int world_size_;
+  ReadResult result_;
+  Problems problems_;
+  std::map<std::string, Origin> assigned_;  // option path -> where the file sets it
+  std::vector<AliasUse> uses_;
+  bool in_override_ = false;
+  std::string override_;
+};
+
+void Assembler::walk(const YamlEntry& entry, const std::string& section) {
+  const std::string path = section.empty() ? entry.key : section + "." + entry.key;
+  if (entry.key.find('.') != std::string::npos) {
+    if (find_option(path)) {
+      refuse(entry.line, quoted(entry.key) + " is written nested: " + nested_form(path));
+    } else {
+      unknown(path, entry.line);
+    }
+    return;
+  }
+  if (find_option(path)) {
+    assign(path, entry.value, path, entry.line);
+    return;
+  }
+  const Alias* alias = section.empty() && !in_override_ ? find_alias(entry.key) : nullptr;
+  const bool map = entry.value.kind == YamlNode::Kind::kMap;
+  const bool empty = entry.value.kind == YamlNode::Kind::kNull;
+  if (is_section(path) && (map || empty || alias == nullptr)) {
+    walk_section(entry, path);
+  } else if (alias != nullptr) {
+    uses_.push_back({alias, entry.key, &entry.value, entry.line});
+  } else if (section.empty() && !in_override_ && is_alias_section(entry.key)) {
+    walk_alias_section(entry);
+  } else {
+    unknown(path, entry.line);
+  }
+}
+
+void Assembler::walk_section(const YamlEntry& entry, const std::string& path) {
+  if (entry.value.kind == YamlNode::Kind::kNull) {
+    return;  // a section whose keys are all commented out
+  }
+  if (entry.value.kind != YamlNode::Kind::kMap) {
+    refuse(entry.line, path + " is a section; write its keys below it, as in '" +
+                           nested_form(options_of_section(path).front()->path) + "'");
+    return;
+  }
+  for (const auto& child : entry.value.entries) {
+    walk(child, path);
+  }
+}
+
+void Assembler::walk_alias_section(const YamlEntry& section) {
+  if (section.value.kind == YamlNode::Kind::kNull) {
+    return;
+  }
+  if (section.value.kind != YamlNode::Kind::kMap) {
+    refuse(section.line, section.key + " is a section; write its keys below it");
+    return;
+  }
+  for (const auto& entry : section.value.entries) {
+    const std::string spelled = section.key + "." + entry.key;
+    if (const Alias* alias = find_alias(entry.key)) {
+      uses_.push_back({alias, spelled, &entry.value, entry.line});
+    } else {
+      unknown(spelled, entry.line);
+    }
+  }
+}
+
+void Assembler::apply_aliases() {
+  const auto refuse_use = [this](const AliasUse& use, const std::string& message) {
+    refuse(use.line, use.spelled + ": " + message);
+  };
+  Translation translation = translate_aliases(uses_, world_size_, refuse_use);
+  result_.translations = std::move(translation.lines);
+  for (const bool implied : {false, true}) {
+    for (const auto& given : translation.assignments) {
+      if (given.implied != implied || (implied && assigned_.contains(given.path))) {
+        continue;
+      }
+      assign(given.path, given.value, given.spelled, given.line);
+      if (implied) {
+        result_.translations.push_back(given.report);
+      }
+    }
+  }
+}
+
+void Assembler::assign(const std::string& path, const YamlNode& value, const std::string& spelled,
+                       int line) {
+  if (!in_override_) {
+    const auto [first, fresh] = assigned_.emplace(path, Origin{spelled, line});
+    if (!fresh) {
+      refuse(line, spelled + " and " + first->second.spelled + " (line " +
+                       std::to_string(first->second.line) + ") both set " + path +
+                       "; keep one of them");
+      return;
+    }
+  }
+  try {
+    find_option(path)->read(value, result_.config);
+  } catch (const ValueError& error) {
+    const std::string key = spelled == path ? path : spelled + " (" + path + ")";
+    refuse(value.line > 0 ? value.line : line, key + ": " + error.what());
+  }
+}
+
+void Assembler::unknown(const std::string& path, int line) {
+  constexpr std::size_t kSuggested =
+      20;  // only the first problem is shown; hostile files have many
+  std::string message = "unknown key " + quoted(path);
+  if (in_override_) {
+    if (const Alias* alias = find_alias(path); alias != nullptr && find_option(alias->target)) {
+      refuse(line, message + "; --set takes '" + std::string(alias->target) + "'");
+      return;
+    }
+  }
+  if (problems_.count() < kSuggested) {
+    message += suggestion_for(path);
+  }
+  refuse(line, message);
+}
+
+void Assembler::read_override(const std::string& text) {
+  const std::size_t equals = text.find('=');
+  if (equals == std::string::npos || equals == 0) {
+    throw Error(ExitCode::kUsage,
+                "--set " + quoted(text) + ": write key.path=value, as in --set optimizer.lr=1e-4");
+  }
+  in_override_ = true;
+  override_ = "--set " + quoted(text);
+  const std::string path = text.substr(0, equals);
+  try {
+    const YamlNode value = parse_yaml(std::string_view(text).substr(equals + 1));
+    if (find_option(path)) {
+      assign(path, value, path, kAfterTheFile);
+    } else if (is_section(path)) {
+      walk_section({path, kAfterTheFile, value}, path);
+    } else {
+      unknown(path, kAfterTheFile);
+    }
+  } catch (const YamlError& error) {
+    refuse(kAfterTheFile, error.what());
+  }
+  in_override_ = false;
+}
+
+std::string read_whole_file(const std::filesystem::path& path) {
+  const std::string name = quoted(path.string());
+  std::error_code error;
+  const auto status = std::filesystem::status(path, error);
+  if (status.type() == std::filesystem::file_type::not_found) {
+    throw_bad_input("there is no configuration " + name + "; check the path");
+  }
+  if (!std::filesystem::is_regular_file(status)) {  // a pipe would block for ever
+    throw_bad_input("configuration " + name + " is not a regular file");
+  }
+  std::ifstream file(path, std::ios::binary);
+  if (!file) {
+    throw_bad_input("cannot open configuration " + name + "; check its permissions");
+  }
+  std::string text(kMaxConfigBytes + 1, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (file.bad()) {
+    throw_bad_input("cannot read configuration " + name);
+  }
+  text.resize(static_cast<std::size_t>(file.gcount()));
+  return text;
+}
+
+}  // namespace
+
+ReadResult read_config_text(std::string_view text, const std::string& source,
+                            const ReadOptions& options) {
+  const std::string name = quoted(source);
+  const std::string shown = name.find('\\') == std::string::npos ? source : name;
+  YamlNode root;
+  try {
+    root = parse_yaml(text);
+  } catch (const YamlError& error) {
+    throw_bad_config(shown + ":" + std::to_string(error.line()) + ": " + error.what());
+  }
+  Assembler assembler(shown, options.world_size);
+  assembler.read_document(root);
+  for (const auto& text_of_override : options.overrides) {
+    assembler.read_override(text_of_override);
+  }
+  return assembler.finish();
+}
+
+ReadResult read_config_file(const std::filesystem::path& path, const ReadOptions& options) {
+  return read_config_text(read_whole_file(path), path.string(), options);
+}
+
+}  // namespace lorascale::config

@@ -1,0 +1,87 @@
+#include "config/resolved.hpp"
+
+#include <algorithm>
+
+#include "base/hash.hpp"
+#include "config/options.hpp"
+
+namespace lorascale::config {
+namespace {
+
+std::vector<std::string> components(const std::string& path) {
+  std::vector<std::string> parts;
+  std::size_t begin = 0;
+  for (std::size_t dot = path.find('.'); dot != std::string::npos; dot = path.find('.', begin)) {
+    parts.push_back(path.substr(begin, dot - begin));
+    begin = dot + 1;
+  }
+  parts.push_back(path.substr(begin));
+  return parts;
+}
+
+bool looked_at(const Option& option, Scope scope) {
+  return scope == Scope::kAll || option.on_resume == OnResume::kMustMatch;
+}
+
+}  // namespace
+
+std::string write_resolved(const RunConfig& config) {
+  std::string out =
+      "# Resolved configuration of a lorascale run: every key, defaults and --set included.\n"
+      "# It can be given to lorascale again; relative paths are relative to the working "
+      "directory.\n";
+  std::vector<std::string> open;  // sections the last line is in
+  for (const auto& option : options()) {
+    const std::vector<std::string> path = components(option.path);
+    const std::vector<std::string> sections(path.begin(), path.end() - 1);
+    const auto common = std::mismatch(sections.begin(), sections.end(), open.begin(), open.end());
+    for (auto section = common.first; section != sections.end(); ++section) {
+      const auto depth = static_cast<std::size_t>(section - sections.begin());
+      out += (depth == 0 ? "\n" : std::string(2 * depth, ' ')) + *section + ":\n";
+    }
+    open = sections;
+    out += (sections.empty() ? "\n" : std::string(2 * sections.size(), ' ')) + path.back() + ": " +
+           option.write(config) + "\n";
+  }
+  return out;
+}
+
+std::vector<Difference> differences(const RunConfig& first, const RunConfig& second, Scope scope) {
+  std::vector<Difference> found;
+  for (const auto& option : options()) {
+    if (!looked_at(option, scope)) {
+      continue;
+    }
+    std::string a = option.write(first);
+    std::string b = option.write(second);
+    if (a != b) {
+      found.push_back({option.path, std::move(a), std::move(b)});
+    }
+  }
+  return found;
+}
+
+std::string to_string(const std::vector<Difference>& found) {
+  std::string out;
+  for (const auto& difference : found) {
+    out += (out.empty() ? "" : "; ") + difference.path + ": " + difference.second + " was " +
+           difference.first;
+  }
+  return out;
+}
+
+bool operator==(const RunConfig& first, const RunConfig& second) {
+  return differences(first, second).empty();
+}
+
+std::string resume_fingerprint(const RunConfig& config) {
+  std::string text;
+  for (const auto& option : options()) {
+    if (looked_at(option, Scope::kFixedOnResume)) {
+      text += option.path + "=" + option.write(config) + "\n";
+    }
+  }
+  return sha256_hex(text);
+}
+
+}  // namespace lorascale::config

@@ -1,0 +1,36 @@
+// A complete RunConfig as text and back, and comparisons of two of them; all by the option table.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "config/run_config.hpp"
+
+namespace lorascale::config {
+
+// YAML with every key; reading it gives an equal RunConfig.
+std::string write_resolved(const RunConfig& config);
+
+// Which options a comparison looks at: all, or those that a resumed run must not change. Free to
+// change on resume are output folder, device, threads, deadlines, cadences, retention, samples, the
+// budget, and what trades memory for time without touching results (batch.micro, model.recompute).
+enum class Scope { kAll, kFixedOnResume };
+
+struct Difference {
+  std::string path;
+  std::string first;  // value in the first configuration, as YAML
+  std::string second;
+};
+
+std::vector<Difference> differences(const RunConfig& first, const RunConfig& second,
+                                    Scope scope = Scope::kAll);
+// "optimizer.lr: 1.0e-04 was 2.0e-04; data.packing: ..." on one line, for messages; `first` is what
+// was.
+std::string to_string(const std::vector<Difference>& found);
+
+bool operator==(const RunConfig& first, const RunConfig& second);
+
+// SHA-256 (hex) over path and value of every option fixed on resume.
+std::string resume_fingerprint(const RunConfig& config);
+
+}  // namespace lorascale::config

@@ -1,0 +1,83 @@
+#include "config/suggestion.hpp"
+
+#include <algorithm>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "config/aliases.hpp"
+#include "config/options.hpp"
+#include "config/text.hpp"
+
+namespace lorascale::config {
+namespace {
+
+std::string last_word(std::string_view path) {
+  return std::string(path.substr(path.rfind('.') + 1));  // npos + 1 is 0
+}
+
+// Options, the sections they are in, and aliases.
+std::vector<std::string> all_names() {
+  std::vector<std::string> names;
+  for (const auto& option : options()) {
+    names.push_back(option.path);
+    for (std::size_t dot = option.path.find('.'); dot != std::string::npos;
+         dot = option.path.find('.', dot + 1)) {
+      const std::string section = option.path.substr(0, dot);
+      if (std::find(names.begin(), names.end(), section) == names.end()) {
+        names.push_back(section);
+      }
+    }
+  }
+  for (const auto& alias : aliases()) {
+    names.emplace_back(alias.name);
+  }
+  return names;
+}
+
+std::optional<std::string> option_with_last_word(const std::string& word) {
+  for (const auto& option : options()) {
+    if (last_word(option.path) == word) {
+      return option.path;
+    }
+  }
+  const Alias* alias = find_alias(word);
+  if (alias != nullptr && find_option(alias->target) != nullptr) {
+    return std::string(alias->target);
+  }
+  return std::nullopt;
+}
+
+// A slip of the pen in the whole path first; then a right word in the wrong section; then what is
+// left.
+std::optional<std::string> meant(const std::string& path) {
+  constexpr std::size_t kSlip = 2;
+  const auto near = nearest(path, all_names());
+  if (near && edit_distance(path, *near) <= kSlip) {
+    return near;
+  }
+  const std::string word = last_word(path);
+  if (auto same = option_with_last_word(word)) {
+    return same;
+  }
+  if (near) {
+    return near;
+  }
+  std::vector<std::string> words;
+  for (const auto& option : options()) {
+    words.push_back(last_word(option.path));
+  }
+  const auto near_word = nearest(word, words);
+  return near_word ? option_with_last_word(*near_word) : std::nullopt;
+}
+
+}  // namespace
+
+std::string suggestion_for(const std::string& path) {
+  if (const auto name = meant(path)) {
+    return "; did you mean '" + *name + "'?";
+  }
+  return "; lorascale --help lists all keys";
+}
+
+}  // namespace lorascale::config

@@ -1,0 +1,245 @@
+#include "config/validate.hpp"
+
+#include <algorithm>
+#include <initializer_list>
+#include <set>
+#include <utility>
+
+#include "base/error.hpp"
+#include "config/numbers.hpp"
+#include "config/options.hpp"
+#include "config/problems.hpp"
+#include "config/text.hpp"
+
+namespace lorascale::config {
+namespace {
+
+using coordinator::ScaleRule;
+using coordinator::ScheduleKind;
+
+class Validator {
+ public:
+  explicit Validator(const RunConfig& config) : config_(config) {}
+
+  std::vector<std::string> run(Purpose purpose) {
+    check_ranges();
+    check_paths(purpose);
+    check_adapter();
+    if (purpose == Purpose::kTraining) {
+      check_batch();
+      check_scale();
+      check_optimizer();
+      check_schedule();
+      check_evaluation();
+      check_sampling();
+    }
+    problems_.throw_if_any();
+    return std::move(warnings_);
+  }
+
+ private:
+  void check_ranges();
+  void check_paths(Purpose purpose);
+  void check_adapter();
+  void check_batch();
+  void check_scale();
+  void check_optimizer();
+  void check_schedule();
+  void check_evaluation();
+  void check_sampling();
+
+  void refuse(const std::string& message) { problems_.add(order_++, message); }
+  // Options that differ from their default although nothing will look at them.
+  void warn_unused(std::initializer_list<std::string_view> paths, const std::string& reason) {
+    const RunConfig defaults;
+    for (const auto path : paths) {
+      const Option* option = find_option(path);
+      LS_ASSERT(option != nullptr);
+      if (option->write(config_) != option->write(defaults)) {
+        warnings_.push_back(option->path + " " + option->write(config_) +
+                            " has no effect: " + reason);
+      }
+    }
+  }
+
+  const RunConfig& config_;
+  Problems problems_;
+  int order_ = 0;
+  std::vector<std::string> warnings_;
+};
+
+void Validator::check_ranges() {
+  for (const auto& option : options()) {
+    try {
+      RunConfig scratch;
+      option.read(parse_yaml(option.write(config_)), scratch);
+    } catch (const ValueError& error) {
+      refuse(option.path + ": " + error.what());
+    } catch (const YamlError& error) {
+      refuse(option.path + ": " + error.what());
+    }
+  }
+}
+
+void Validator::check_paths(Purpose purpose) {
+  if (config_.model.path.empty()) {
+    refuse("model.path is not set; name the folder of the base model");
+  }
+  if (config_.run.output_dir.empty()) {
+    refuse("run.output_dir is empty; name a folder for the run");
+  }
+  if (purpose != Purpose::kTraining) {
+    return;
+  }
+  if (config_.data.train.empty()) {
+    refuse("data.train is not set; name the HDF5 file of the training set");
+  }
+  if (config_.data.validation && config_.data.validation->empty()) {
+    refuse("data.validation is empty; name a file, or write null for none");
+  }
+  if (!config_.data.train.empty() && config_.data.validation == config_.data.train) {
+    warnings_.push_back("data.validation is the training set: val_loss will not show overfitting");
+  }
+  if (config_.adapter.init_from && config_.adapter.init_from->empty()) {
+    refuse("adapter.init_from is empty; name an adapter folder, or write null for none");
+  }
+}
+
+void Validator::check_adapter() {
+  const AdapterSection& adapter = config_.adapter;
+  const std::set<std::string> distinct(adapter.targets.begin(), adapter.targets.end());
+  if (distinct.size() != adapter.targets.size()) {
+    refuse("adapter.targets names a layer twice; keep one of each");
+  }
+  if (distinct.contains("all-linear") && distinct.size() > 1) {
+    refuse("adapter.targets: all-linear already means every layer; write it alone");
+  }
+  if (adapter.type == "full") {
+    warn_unused(
+        {"adapter.rank", "adapter.alpha", "adapter.dropout", "adapter.rslora", "adapter.lr_ratio",
+         "adapter.rank_pattern", "adapter.alpha_pattern", "adapter.init_from"},
+        "adapter.type is full");
+  }
+}
+
+// The divisors of `global` on either side of `micro`.
+std::string nearest_divisors(std::int64_t global, std::int64_t micro) {
+  std::int64_t below = std::min(micro, global);
+  while (global % below != 0) {
+    --below;
+  }
+  // The next divisor above pairs with the largest divisor below global / micro.
+  std::int64_t partner = std::max<std::int64_t>(global / micro, 1);
+  while (global % partner != 0) {
+    --partner;
+  }
+  const std::int64_t above = global / partner;
+  const std::string nearest_micro = above > micro && above != below
+                                        ? std::to_string(below) + " or " + std::to_string(above)
+                                        : std::to_string(below);
+  const std::int64_t lower = global / micro * micro;
+  const std::string nearest_global =
+      (lower > 0 ? std::to_string(lower) + " or " : "") + std::to_string(lower + micro);
+  return "batch.micro " + nearest_micro + ", or batch.global " + nearest_global;
+}
+
+void Validator::check_batch() {
+  const BatchSection& batch = config_.batch;
+  if (batch.global < 1 || !batch.micro || *batch.micro < 1) {
+    return;  // the ranges have been refused already
+  }
+  if (batch.global % *batch.micro != 0) {
+    refuse("batch.micro " + std::to_string(*batch.micro) + " does not divide batch.global " +
+           std::to_string(batch.global) +
+           "; nearest that fit: " + nearest_divisors(batch.global, *batch.micro));
+  }
+}
+
+void Validator::check_scale() {
+  const ScaleSection& scale = config_.scale;
+  const OptimizerSection& optimizer = config_.optimizer;
+  if (scale.rule != ScaleRule::kPower) {
+    warn_unused({"scale.power"}, "scale.rule is not power");
+  }
+  if (optimizer.name == "sgd") {
+    warn_unused({"scale.betas", "scale.eps"}, "sgd has neither betas nor eps");
+    return;
+  }
+  const std::int64_t reference = config_.batch.reference.value_or(config_.batch.global);
+  if (!scale.betas || reference < 1) {
+    return;
+  }
+  const double k = static_cast<double>(config_.batch.global) / static_cast<double>(reference);
+  const double smallest = std::min(optimizer.beta1, optimizer.beta2);
+  if (k * (1 - smallest) >= 1) {
+    refuse("scale.betas: at " + std::to_string(config_.batch.global) + " / " +
+           std::to_string(reference) + " of the reference batch, 1 - k (1 - " +
+           real_text(smallest) +
+           ") is not positive; write scale.betas: false or a smaller batch.global");
+  }
+}
+
+void Validator::check_optimizer() {
+  if (config_.optimizer.name == "sgd") {
+    warn_unused({"optimizer.betas", "optimizer.eps"}, "optimizer.name is sgd");
+  } else {
+    warn_unused({"optimizer.momentum"}, "optimizer.name is " + config_.optimizer.name);
+  }
+}
+
+void Validator::check_schedule() {
+  const ScheduleSection& schedule = config_.schedule;
+  if (schedule.name != ScheduleKind::kWsd) {
+    warn_unused({"schedule.decay"}, "schedule.name is not wsd");
+  }
+  if (schedule.name == ScheduleKind::kConstant) {
+    warn_unused({"schedule.floor"}, "schedule.name is constant");
+  }
+  const bool both_shares =
+      schedule.warmup.unit == Unit::kFraction && schedule.decay.unit == Unit::kFraction;
+  if (schedule.name == ScheduleKind::kWsd && both_shares &&
+      schedule.warmup.value + schedule.decay.value > 1) {
+    refuse("schedule.warmup and schedule.decay are more than 100% together; shorten one of them");
+  }
+  const bool same_unit = schedule.warmup.unit == config_.budget.unit;
+  if (same_unit && schedule.warmup.value > config_.budget.value) {
+    refuse("schedule.warmup is longer than the budget; shorten it");
+  }
+}
+
+void Validator::check_evaluation() {
+  const EvaluateSection& evaluate = config_.evaluate;
+  if (evaluate.early_stop.patience > 0 && !config_.data.validation) {
+    refuse("evaluate.early_stop needs a validation set; set data.validation, or patience to 0");
+  }
+  if (evaluate.early_stop.patience > 0 && evaluate.every.value == 0) {
+    refuse("evaluate.early_stop needs validations; set evaluate.every, or patience to 0");
+  }
+  if (evaluate.early_stop.patience == 0) {
+    warn_unused({"evaluate.early_stop.min_delta"}, "evaluate.early_stop.patience is 0");
+  }
+  if (!config_.data.validation) {
+    warn_unused({"evaluate.every", "evaluate.max_samples"}, "there is no data.validation");
+  }
+}
+
+void Validator::check_sampling() {
+  const SampleSection& sample = config_.sample;
+  if (sample.prompts.empty()) {
+    warn_unused({"sample.every", "sample.max_tokens", "sample.temperature", "sample.top_p"},
+                "sample.prompts is empty");
+  } else if (sample.every.value == 0) {
+    warn_unused({"sample.prompts"}, "sample.every is 0");
+  }
+  if (!sample.prompts.empty() && sample.temperature == 0) {
+    warn_unused({"sample.top_p"}, "sample.temperature is 0, which takes the likeliest token");
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> validate(const RunConfig& config, Purpose purpose) {
+  return Validator(config).run(purpose);
+}
+
+}  // namespace lorascale::config

@@ -1,0 +1,130 @@
+#include "coordinator/recipe_json.hpp"
+
+#include <array>
+#include <type_traits>
+
+#include "base/error.hpp"
+#include "base/hash.hpp"
+#include "coordinator/scaling.hpp"
+#include "coordinator/schedule.hpp"
+
+namespace lorascale::coordinator {
+namespace {
+
+enum class Role {
+  kResult,  // changes what is computed
+  kLength,  // changes how far the run goes, and under some schedules what is computed
+  kSpeed,   // changes how fast it is computed
+};
+
+// The one list of fields; a new one is a line here and a new version of the state. `RecipeType` is Recipe or
+// const Recipe.
+template <typename RecipeType, typename Visitor>
+void visit_fields(RecipeType& recipe, Visitor&& visit) {
+  visit("run.seed", recipe.seed, Role::kResult);
+  visit("data.samples_per_epoch", recipe.samples_per_epoch, Role::kResult);
+  visit("batch.global", recipe.global_batch, Role::kResult);
+  visit("batch.reference", recipe.reference_batch, Role::kResult);
+  visit("batch.micro", recipe.leaf_size, Role::kSpeed);
+  visit("budget.samples", recipe.budget_samples, Role::kLength);
+  visit("budget.minutes", recipe.budget_minutes, Role::kSpeed);
+  visit("optimizer.lr", recipe.lr, Role::kResult);
+  visit("optimizer.beta1", recipe.beta1, Role::kResult);
+  visit("optimizer.beta2", recipe.beta2, Role::kResult);
+  visit("optimizer.eps", recipe.eps, Role::kResult);
+  visit("optimizer.weight_decay", recipe.weight_decay, Role::kResult);
+  visit("scale.rule", recipe.rule, Role::kResult);
+  visit("scale.power", recipe.power, Role::kResult);
+  visit("scale.betas", recipe.scale_betas, Role::kResult);
+  visit("scale.eps", recipe.scale_eps, Role::kResult);
+  visit("scale.weight_decay", recipe.scale_weight_decay, Role::kResult);
+  visit("schedule.name", recipe.schedule, Role::kResult);
+  visit("schedule.warmup_samples", recipe.warmup_samples, Role::kResult);
+  visit("schedule.decay_samples", recipe.decay_samples, Role::kResult);
+  visit("schedule.floor", recipe.floor, Role::kResult);
+  visit("early_stop.patience", recipe.patience, Role::kResult);
+  visit("early_stop.min_delta", recipe.min_delta, Role::kResult);
+  visit("divergence.z", recipe.divergence_z, Role::kResult);
+  visit("divergence.patience", recipe.divergence_patience, Role::kResult);
+  visit("divergence.max_skipped_in_row", recipe.max_skipped_in_row, Role::kResult);
+}
+
+template <typename T>
+Json value_to_json(const T& value) {
+  if constexpr (std::is_enum_v<T>) {
+    return std::string(name_of(value));
+  } else {
+    return value;
+  }
+}
+
+template <typename T, std::size_t N>
+T named(const Json& json, const std::array<T, N>& values) {
+  const auto& text = json.get_ref<const std::string&>();
+  for (const T value : values) {
+    if (name_of(value) == text) {
+      return value;
+    }
+  }
+  throw_bad_input("'" + text + "' is not a name this version knows");
+}
+
+template <typename T>
+T value_from_json(const Json& json) {
+  if constexpr (std::is_same_v<T, ScaleRule>) {
+    return named(json, std::array{ScaleRule::kNone, ScaleRule::kLinear, ScaleRule::kSqrt, ScaleRule::kPower});
+  } else if constexpr (std::is_same_v<T, ScheduleKind>) {
+    return named(json, std::array{ScheduleKind::kConstant, ScheduleKind::kLinear, ScheduleKind::kCosine,
+                                  ScheduleKind::kWsd});
+  } else {
+    return json.get<T>();
+  }
+}
+
+Json fields(const Recipe& recipe, bool results_only) {
+  Json json = Json::object();
+  visit_fields(recipe, [&](const char* key, const auto& value, Role role) {
+    if (!results_only || role == Role::kResult) {
+      json[key] = value_to_json(value);
+    }
+  });
+  return json;
+}
+
+}  // namespace
+
+Json recipe_to_json(const Recipe& recipe) { return fields(recipe, false); }
+
+Recipe recipe_from_json(const Json& json) {
+  Recipe recipe;
+  visit_fields(recipe, [&](const char* key, auto& value, Role) {
+    value = value_from_json<std::remove_reference_t<decltype(value)>>(json.at(key));
+  });
+  return recipe;
+}
+
+std::vector<std::string> forbidden_changes(const Recipe& then, const Recipe& now) {
+  std::vector<std::string> lines;
+  const Json before = recipe_to_json(then);
+  const Json after = recipe_to_json(now);
+  visit_fields(now, [&](const char* key, const auto&, Role role) {
+    if (role == Role::kSpeed || before.at(key) == after.at(key)) {
+      return;
+    }
+    const std::string line =
+        std::string(key) + " was " + before.at(key).dump() + " and is " + after.at(key).dump();
+    if (role == Role::kResult) {
+      lines.push_back(line);
+    } else if (now.budget_samples < then.budget_samples) {
+      lines.push_back(line + " (a budget may grow but not shrink)");
+    } else if (depends_on_budget(now.schedule)) {
+      lines.push_back(line + " (the " + std::string(name_of(now.schedule)) +
+                      " schedule follows the budget, so the finished part would have had other rates)");
+    }
+  });
+  return lines;
+}
+
+std::uint64_t recipe_fingerprint(const Recipe& recipe) { return fnv1a64(fields(recipe, true).dump()); }
+
+}  // namespace lorascale::coordinator

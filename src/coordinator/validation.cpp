@@ -1,0 +1,75 @@
+#include "coordinator/validation.hpp"
+
+#include <cmath>
+
+namespace lorascale::coordinator {
+namespace {
+
+Json optional_number(const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); }
+
+std::optional<double> optional_from(const Json& value) {
+  return value.is_null() ? std::nullopt : std::optional(value.get<double>());
+}
+
+}  // namespace
+
+void ValidationTracker::on_evaluation(const EvaluationContext& context, DecisionLog& log) {
+  const auto [step, loss] = context.facts;
+  if (step == last_step_) {
+    return;
+  }
+  last_step_ = step;
+  if (std::isfinite(loss) && (!best_loss_ || loss < *best_loss_)) {
+    log.add(step, context.samples, "best",
+            "validation loss " + to_text(loss) +
+                (best_loss_ ? " is below " + to_text(*best_loss_) + " of step " + std::to_string(best_step_)
+                            : std::string(" is the first")),
+            {{"loss", loss}, {"previous", optional_number(best_loss_)}});
+    best_loss_ = loss;
+    best_step_ = step;
+  }
+  if (std::isfinite(loss) && (!reference_ || loss < *reference_ - min_delta_)) {
+    reference_ = loss;
+    without_improvement_ = 0;
+    return;
+  }
+  ++without_improvement_;
+  if (patience_ > 0 && without_improvement_ >= patience_ && !stopped_ && context.updates_left) {
+    stopped_ = true;
+    const std::string best =
+        best_loss_ ? "; the best was " + to_text(*best_loss_) + " at step " + std::to_string(best_step_)
+                   : std::string();
+    log.add(step, context.samples, "early_stop",
+            std::to_string(without_improvement_) + " validations without an improvement of more than " +
+                to_text(min_delta_) + best,
+            {{"loss", json_number(loss)},
+             {"best", optional_number(best_loss_)},
+             {"best_step", best_step_},
+             {"patience", patience_},
+             {"min_delta", min_delta_}});
+  }
+}
+
+std::optional<StopReason> ValidationTracker::stop_reason() const {
+  return stopped_ ? std::optional(StopReason::kEarlyStop) : std::nullopt;
+}
+
+Json ValidationTracker::save() const {
+  return {{"best_loss", optional_number(best_loss_)},
+          {"best_step", best_step_},
+          {"reference", optional_number(reference_)},
+          {"without_improvement", without_improvement_},
+          {"last_step", last_step_},
+          {"stopped", stopped_}};
+}
+
+void ValidationTracker::load(const Json& state) {
+  best_loss_ = optional_from(state.at("best_loss"));
+  best_step_ = state.at("best_step").get<std::int64_t>();
+  reference_ = optional_from(state.at("reference"));
+  without_improvement_ = state.at("without_improvement").get<std::int64_t>();
+  last_step_ = state.at("last_step").get<std::int64_t>();
+  stopped_ = state.at("stopped").get<bool>();
+}
+
+}  // namespace lorascale::coordinator

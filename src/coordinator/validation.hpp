@@ -1,0 +1,39 @@
+// The best validation so far, and early stopping. The best is the lowest finite loss. Patience counts validations without
+// an improvement by more than min_delta over the last one that improved, so many small gains are not mistaken for none.
+// A validation of a step that was already counted is not counted again: a resumed run may repeat its last one.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "coordinator/monitor.hpp"
+
+namespace lorascale::coordinator {
+
+class ValidationTracker : public Monitor {
+ public:
+  explicit ValidationTracker(const Recipe& recipe)
+      : patience_(recipe.patience), min_delta_(recipe.min_delta) {}
+
+  [[nodiscard]] std::string_view name() const override { return "validation"; }
+  void on_evaluation(const EvaluationContext& context, DecisionLog& log) override;
+  [[nodiscard]] std::optional<StopReason> stop_reason() const override;
+  [[nodiscard]] Json save() const override;
+  void load(const Json& state) override;
+
+  [[nodiscard]] std::optional<double> best_loss() const { return best_loss_; }
+  [[nodiscard]] std::int64_t best_step() const { return best_step_; }  // -1: none yet
+
+ private:
+  std::int64_t patience_ = 0;
+  double min_delta_ = 0;
+
+  std::optional<double> best_loss_;
+  std::int64_t best_step_ = -1;
+  std::optional<double> reference_;  // loss of the last validation that improved by min_delta
+  std::int64_t without_improvement_ = 0;
+  std::int64_t last_step_ = -1;
+  bool stopped_ = false;
+};
+
+}  // namespace lorascale::coordinator

@@ -1,0 +1,42 @@
+// config.json of the Llama family: Llama 2/3.x, Mistral, Qwen2/2.5, Qwen3 (dense). What would change the
+// result and is not known is refused by name; what has no effect on training is ignored.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "nn/rope.hpp"
+
+namespace lorascale::models::llama {
+
+struct LlamaConfig {
+  std::string model_type;  // llama | mistral | qwen2 | qwen3
+  std::int64_t vocabulary = 0;
+  std::int64_t hidden = 0;
+  std::int64_t intermediate = 0;
+  std::int64_t layers = 0;
+  std::int64_t heads = 0;
+  std::int64_t kv_heads = 0;
+  std::int64_t head_dim = 0;
+  double norm_eps = 1e-6;
+  bool tied_embeddings = false;
+  bool qkv_bias = false;
+  bool o_bias = false;
+  bool mlp_bias = false;
+  bool qk_norm = false;
+  std::vector<std::optional<std::int64_t>> windows;  // [layers] sliding window, if any
+  nn::RopeParameters rope;
+  std::string stored_dtype;                // as the file says, may be empty
+  std::vector<std::int64_t> eos_ids;
+  std::optional<std::int64_t> bos_id;
+  std::vector<std::string> warnings;       // for the log
+};
+
+// Throws Error(kBadInput) naming the file, the field and the remedy.
+LlamaConfig read_llama_config(const std::filesystem::path& config_json);
+LlamaConfig parse_llama_config(const std::string& text, const std::string& where);
+
+}  // namespace lorascale::models::llama

@@ -1,0 +1,141 @@
+// Reading a Hugging Face folder into a Llama: names mapped, shapes and types checked, data read in parallel
+// straight into the weights where the stored type is the wanted one.
+#include <ATen/ops/empty.h>
+#include <c10/core/ScalarType.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.hpp"
+#include "io/model_reader.hpp"
+#include "io/untrusted_text.hpp"
+#include "models/llama/llama.hpp"
+#include "nn/tensor_bytes.hpp"
+
+namespace lorascale::models::llama {
+namespace {
+
+constexpr std::string_view kPrefix = "model.";
+
+// Files saved from the base model lack the prefix "model.".
+class KeyMap {
+ public:
+  explicit KeyMap(const io::ModelReader& reader) : reader_(reader) {
+    bare_ = reader.find("model.embed_tokens.weight") == nullptr &&
+            reader.find("embed_tokens.weight") != nullptr;
+  }
+  [[nodiscard]] std::string stored(const std::string& key) const {
+    return bare_ && key.starts_with(kPrefix) ? key.substr(kPrefix.size()) : key;
+  }
+  [[nodiscard]] const io::TensorInfo& at(const std::string& key) const { return reader_.at(stored(key)); }
+
+ private:
+  const io::ModelReader& reader_;
+  bool bare_ = false;
+};
+
+at::ScalarType float_type(const io::TensorInfo& info, const std::string& where) {
+  switch (info.dtype) {
+    case io::Dtype::kF32:
+      return at::kFloat;
+    case io::Dtype::kF16:
+      return at::kHalf;
+    case io::Dtype::kBF16:
+      return at::kBFloat16;
+    default:
+      throw_bad_input(where + ": tensor " + io::quoted(info.name) + " has type " +
+                      std::string(io::dtype_name(info.dtype)) +
+                      "; only F32, F16 and BF16 weights are supported");
+  }
+}
+
+void check_shape(const io::TensorInfo& info, const std::vector<std::int64_t>& expected,
+                 const std::string& where) {
+  if (info.shape == expected) {
+    return;
+  }
+  const auto text = [](const std::vector<std::int64_t>& shape) {
+    std::string out = "[";
+    for (const auto size : shape) {
+      out += (out.size() > 1 ? ", " : "") + std::to_string(size);
+    }
+    return out + "]";
+  };
+  throw_bad_input(where + ": tensor " + io::quoted(info.name) + " has shape " + text(info.shape) +
+                  ", but config.json asks for " + text(expected));
+}
+
+// A tensor of the file that is neither used nor known to be harmless would change the result.
+void check_no_surprises(const io::ModelReader& reader, const KeyMap& keys,
+                        const std::vector<nn::ParameterSlot>& slots, bool tied) {
+  std::vector<std::string> used;
+  for (const auto& slot : slots) {
+    for (const auto& part : slot.parts) {
+      used.push_back(keys.stored(part.key));
+    }
+  }
+  std::sort(used.begin(), used.end());
+  for (const auto& key : reader.keys()) {
+    const bool harmless = key.ends_with(".rotary_emb.inv_freq") || (tied && key == "lm_head.weight");
+    if (!harmless && !std::binary_search(used.begin(), used.end(), key)) {
+      throw_bad_input(reader.path().string() + ": tensor " + io::quoted(key) +
+                      " has no place in a model of this config.json; is it another architecture, or an "
+                      "adapter that must be merged first?");
+    }
+  }
+}
+
+// Where one part of a slot is read to, and what happens afterwards.
+struct PendingPart {
+  at::Tensor staging;  // CPU, stored type
+  at::Tensor target;   // view of the weight
+};
+
+}  // namespace
+
+std::unique_ptr<Llama> load_llama(const std::filesystem::path& folder,
+                                  std::optional<at::ScalarType> dtype, at::Device device) {
+  const auto config = read_llama_config(folder / "config.json");
+  const io::ModelReader reader(folder);
+  const KeyMap keys(reader);
+  const std::string where = folder.string();
+  const auto stored = float_type(keys.at("model.embed_tokens.weight"), where);
+  auto model = std::make_unique<Llama>(config, dtype.value_or(stored), device);
+  const auto slots = model->parameter_slots();
+  check_no_surprises(reader, keys, slots, config.tied_embeddings);
+
+  // Slot by slot, so that no more than one of them is staged at a time.
+  for (const auto& slot : slots) {
+    std::vector<PendingPart> pending;
+    std::vector<std::string> names;
+    std::int64_t first = 0;
+    for (const auto& part : slot.parts) {
+      const auto& info = keys.at(part.key);
+      check_shape(info, part.shape, where);
+      const auto type = float_type(info, where);
+      const at::Tensor target = slot.value->narrow(0, first, part.shape[0]);
+      first += part.shape[0];
+      const bool direct = target.is_cpu() && target.scalar_type() == type;
+      pending.push_back({direct ? target : at::empty(part.shape, at::TensorOptions().dtype(type)), target});
+      names.push_back(keys.stored(part.key));
+    }
+    std::vector<io::ModelReader::ReadRequest> requests;
+    for (std::size_t i = 0; i < pending.size(); ++i) {
+      requests.push_back({names[i], nn::writable_bytes(pending[i].staging)});
+    }
+    reader.read_all(requests);
+    for (std::size_t i = 0; i < pending.size(); ++i) {
+      if (!pending[i].staging.is_same(pending[i].target)) {
+        pending[i].target.copy_(pending[i].staging);
+      }
+      // A sum is not finite where an element is not, and costs one pass without a copy.
+      if (!std::isfinite(pending[i].staging.sum(at::kFloat).item<float>())) {
+        throw_bad_input(where + ": tensor " + io::quoted(names[i]) +
+                        " holds NaN or infinite values; the file is damaged, get it again");
+      }
+    }
+  }
+  return model;
+}
+
+}  // namespace lorascale::models::llama

@@ -1,0 +1,56 @@
+// Optimizers on flat fp32 vectors: one call per update, nothing waits for the device. What depends on the data
+// (divisor of the gradient, whether the update is applied) comes as device scalars.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace lorascale::optim {
+
+struct Hyperparameters {
+  double lr = 0;
+  double beta1 = 0.9, beta2 = 0.999;  // sgd: beta1 is the momentum
+  double eps = 1e-8;
+  double weight_decay = 0;
+};
+
+// A contiguous part of the vector with its own rate and decay.
+struct Segment {
+  std::int64_t begin = 0, end = 0;
+  double lr_ratio = 1.0;
+  bool decays = true;
+};
+
+// What is common to a step, on the device of the vector.
+struct GradientFacts {
+  at::Tensor divisor;    // fp32 scalar: gradient / divisor is the clipped mean gradient
+  at::Tensor skip;       // fp32 scalar: 1 where the update must not be applied, else 0
+  at::Tensor norm;       // fp32 scalar: norm of the mean gradient before clipping
+};
+
+// Mean gradient = sum / count; clipped to `clip_norm` (0: not) as torch.nn.utils.clip_grad_norm_ does;
+// skipped where the norm is not finite. `count` is an fp64 scalar on the device.
+GradientFacts gradient_facts(const at::Tensor& gradient_sum, const at::Tensor& count, double clip_norm);
+
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+  // Updates `parameters` in place. `gradient` may be overwritten.
+  virtual void step(at::Tensor& parameters, at::Tensor& gradient, const Hyperparameters& hyper,
+                    const GradientFacts& facts) = 0;
+  // Named state tensors, for checkpoints; the same tensors for the optimizer's whole life.
+  struct NamedTensor {
+    std::string name;
+    at::Tensor tensor;
+  };
+  [[nodiscard]] virtual std::vector<NamedTensor> state() const = 0;
+};
+
+// name: "adamw" (decoupled decay, Loshchilov & Hutter 2019, as torch.optim.AdamW) or "sgd" (as torch.optim.SGD).
+std::unique_ptr<Optimizer> make_optimizer(const std::string& name, std::vector<Segment> segments,
+                                          const at::Tensor& parameters);
+
+}  // namespace lorascale::optim
