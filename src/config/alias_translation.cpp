@@ -52,7 +52,7 @@ std::string our_name(const std::array<NamePair, N>& names, const std::string& th
     }
     offered += (offered.empty() ? "" : ", ") + std::string(name.theirs);
   }
-  throw ValueError(quoted(theirs) + " is not offered; write one of " + offered);
+  throw ValueError(in_quotes(theirs) + " is not offered; write one of " + offered);
 }
 
 // A value in one line of the report.
@@ -63,7 +63,7 @@ std::string shown(const YamlNode& node) {
     case YamlNode::Kind::kMap:
       return "{...}";
     case YamlNode::Kind::kScalar: {
-      const std::string text = quoted(node.text);
+      const std::string text = in_quotes(node.text);
       return text.find('\\') == std::string::npos ? text.substr(1, text.size() - 2) : text;
     }
     case YamlNode::Kind::kSequence:
@@ -125,7 +125,11 @@ class Translator {
 
   void assign(const AliasUse& use, std::string_view path, YamlNode value) {
     value.line = use.line;
-    result_.assignments.push_back({std::string(path), std::move(value), use.spelled, use.line});
+    Assignment& assignment = result_.assignments.emplace_back();
+    assignment.path = path;
+    assignment.value = std::move(value);
+    assignment.spelled = use.spelled;
+    assignment.line = use.line;
   }
   void report(const AliasUse& use, const std::string& outcome) {
     result_.lines.push_back(use.spelled + " " + shown(*use.value) + " → " + outcome);
@@ -244,12 +248,12 @@ void Translator::translate_data(const AliasUse& use) {
   const fs::path train = folder / "train.h5";
   if (fs::is_regular_file(folder, ignored)) {
     throw ValueError(
-        quoted(given) +
+        in_quotes(given) +
         " is not an HDF5 file (.h5); tokenise the texts first, and name the file made");
   }
   if (fs::is_directory(folder, ignored) && !fs::exists(train, ignored)) {
     throw ValueError(
-        "the folder " + quoted(given) +
+        "the folder " + in_quotes(given) +
         " holds no train.h5; tokenise the texts first, or name the HDF5 file in data.train");
   }
   assign_text(use, train.string());

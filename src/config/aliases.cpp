@@ -117,7 +117,8 @@ const std::vector<Alias>& table() {
 }
 
 std::string meaning_text(const Alias& alias) {
-  const std::string target = "`" + std::string(alias.target) + "`";
+  std::string target(1, '`');
+  target.append(alias.target).append("`");
   switch (alias.meaning) {
     case kSame:
       return target;

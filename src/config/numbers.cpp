@@ -62,15 +62,15 @@ std::string without_leading_zeros(std::string_view text) {
 // Refuses spellings that are numbers to some readers and not, or other ones, to the rest.
 void refuse_ambiguous(std::string_view text) {
   if (const std::string digits = without_separators(text); !digits.empty()) {
-    throw ValueError(quoted(text) + " has separators inside the number; write " + digits);
+    throw ValueError(in_quotes(text) + " has separators inside the number; write " + digits);
   }
   const std::string_view magnitude = without_sign(text);
   if (magnitude.size() > 1 && magnitude[0] == '0' &&
       std::string_view("xXoObB").find(magnitude[1]) != std::string_view::npos) {
-    throw ValueError(quoted(text) + " is not decimal; write the number in decimal digits");
+    throw ValueError(in_quotes(text) + " is not decimal; write the number in decimal digits");
   }
   if (looks_like_number(text) && has_leading_zero(text)) {
-    throw ValueError(quoted(text) +
+    throw ValueError(in_quotes(text) +
                      " begins with a zero, which some readers take as octal; write " +
                      without_leading_zeros(text));
   }
@@ -88,17 +88,17 @@ Integer parse_whole(std::string_view text) {
     if (status == std::errc() && end == body.data() + body.size()) {
       return value;
     }
-    throw ValueError(quoted(text) + " is out of range");
+    throw ValueError(in_quotes(text) + " is out of range");
   }
   if (looks_like_number(text)) {
     constexpr double kLargestExact = 9007199254740992.0;  // 2^53
     const double value = parse_real(text);
     if (value == std::floor(value) && std::abs(value) <= kLargestExact) {
-      throw ValueError(quoted(text) + " must be written as a whole number; write " +
+      throw ValueError(in_quotes(text) + " must be written as a whole number; write " +
                        std::to_string(static_cast<std::int64_t>(value)));
     }
   }
-  throw ValueError(quoted(text) + " is not a whole number");
+  throw ValueError(in_quotes(text) + " is not a whole number");
 }
 
 std::string lower_case(std::string_view text) {
@@ -149,7 +149,7 @@ std::int64_t parse_integer(std::string_view text) {
 
 std::uint64_t parse_unsigned(std::string_view text) {
   if (!text.empty() && text.front() == '-') {
-    throw ValueError(quoted(text) + " must not be negative");
+    throw ValueError(in_quotes(text) + " must not be negative");
   }
   return parse_whole<std::uint64_t>(text);
 }
@@ -159,15 +159,15 @@ double parse_real(std::string_view text) {
   if (!looks_like_number(text)) {
     const std::string word = lower_case(without_sign(text));
     if (word == ".inf" || word == "inf" || word == ".nan" || word == "nan") {
-      throw ValueError(quoted(text) + " is not finite; write a decimal number");
+      throw ValueError(in_quotes(text) + " is not finite; write a decimal number");
     }
-    throw ValueError(quoted(text) + " is not a number");
+    throw ValueError(in_quotes(text) + " is not a number");
   }
   const std::string_view body = text.front() == '+' ? text.substr(1) : text;
   double value = 0;
   const auto [end, status] = std::from_chars(body.data(), body.data() + body.size(), value);
   if (status != std::errc() || end != body.data() + body.size() || !std::isfinite(value)) {
-    throw ValueError(quoted(text) + " cannot be held in double precision");
+    throw ValueError(in_quotes(text) + " cannot be held in double precision");
   }
   return value;
 }
@@ -181,12 +181,12 @@ bool parse_boolean(std::string_view text) {
   }
   const std::string word = lower_case(text);
   if (among(kTrueWords, word)) {
-    throw ValueError(quoted(text) + " is not a switch; write true");
+    throw ValueError(in_quotes(text) + " is not a switch; write true");
   }
   if (among(kFalseWords, word)) {
-    throw ValueError(quoted(text) + " is not a switch; write false");
+    throw ValueError(in_quotes(text) + " is not a switch; write false");
   }
-  throw ValueError(quoted(text) + " is neither true nor false");
+  throw ValueError(in_quotes(text) + " is neither true nor false");
 }
 
 std::string real_text(double value) {

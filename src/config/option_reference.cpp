@@ -17,7 +17,7 @@ std::string wrapped(std::string_view text, std::size_t indent, std::size_t width
       out += std::string(indent, ' ') + line + "\n";
       line.clear();
     }
-    line += (line.empty() ? "" : " ") + std::string(word);
+    line.append(line.empty() ? "" : " ").append(word);
     text.remove_prefix(space == std::string_view::npos ? text.size() : space + 1);
   }
   return out + std::string(indent, ' ') + line + "\n";

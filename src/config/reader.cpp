@@ -92,7 +92,7 @@ void Assembler::walk(const YamlEntry& entry, const std::string& section) {
   const std::string path = section.empty() ? entry.key : section + "." + entry.key;
   if (entry.key.find('.') != std::string::npos) {
     if (find_option(path)) {
-      refuse(entry.line, quoted(entry.key) + " is written nested: " + nested_form(path));
+      refuse(entry.line, in_quotes(entry.key) + " is written nested: " + nested_form(path));
     } else {
       unknown(path, entry.line);
     }
@@ -189,7 +189,7 @@ void Assembler::assign(const std::string& path, const YamlNode& value, const std
 void Assembler::unknown(const std::string& path, int line) {
   constexpr std::size_t kSuggested =
       20;  // only the first problem is shown; hostile files have many
-  std::string message = "unknown key " + quoted(path);
+  std::string message = "unknown key " + in_quotes(path);
   if (in_override_) {
     if (const Alias* alias = find_alias(path); alias != nullptr && find_option(alias->target)) {
       refuse(line, message + "; --set takes '" + std::string(alias->target) + "'");
@@ -205,11 +205,11 @@ void Assembler::unknown(const std::string& path, int line) {
 void Assembler::read_override(const std::string& text) {
   const std::size_t equals = text.find('=');
   if (equals == std::string::npos || equals == 0) {
-    throw Error(ExitCode::kUsage,
-                "--set " + quoted(text) + ": write key.path=value, as in --set optimizer.lr=1e-4");
+    throw Error(ExitCode::kUsage, "--set " + in_quotes(text) +
+                                      ": write key.path=value, as in --set optimizer.lr=1e-4");
   }
   in_override_ = true;
-  override_ = "--set " + quoted(text);
+  override_ = "--set " + in_quotes(text);
   const std::string path = text.substr(0, equals);
   try {
     const YamlNode value = parse_yaml(std::string_view(text).substr(equals + 1));
@@ -227,7 +227,7 @@ void Assembler::read_override(const std::string& text) {
 }
 
 std::string read_whole_file(const std::filesystem::path& path) {
-  const std::string name = quoted(path.string());
+  const std::string name = in_quotes(path.string());
   std::error_code error;
   const auto status = std::filesystem::status(path, error);
   if (status.type() == std::filesystem::file_type::not_found) {
@@ -253,7 +253,7 @@ std::string read_whole_file(const std::filesystem::path& path) {
 
 ReadResult read_config_text(std::string_view text, const std::string& source,
                             const ReadOptions& options) {
-  const std::string name = quoted(source);
+  const std::string name = in_quotes(source);
   const std::string shown = name.find('\\') == std::string::npos ? source : name;
   YamlNode root;
   try {

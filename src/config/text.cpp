@@ -49,7 +49,7 @@ void append_escaped(std::string& out, unsigned char byte) {
 
 }  // namespace
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   constexpr std::size_t kShown = 80;
   std::string shown = "'";
   std::size_t at = 0;

@@ -20,7 +20,7 @@ class ValueError : public std::runtime_error {
 
 // `text` in single quotes, on one line, control characters and broken UTF-8 as \xNN, cut after
 // about 80 bytes.
-std::string quoted(std::string_view text);
+std::string in_quotes(std::string_view text);
 
 // Offset of the first byte that is not well-formed UTF-8 (RFC 3629: no overlong forms, no
 // surrogates).

@@ -49,7 +49,7 @@ Amount read_amount(const std::string& text, Unit bare) {
     return static_cast<unsigned char>(c) >= 0x20 && static_cast<unsigned char>(c) < 0x7F;
   });
   if (!printable || text.size() > kLongestAmount) {
-    throw ValueError(quoted(text) + " is not an amount; write a number and a unit");
+    throw ValueError(in_quotes(text) + " is not an amount; write a number and a unit");
   }
   try {
     return parse_amount(text, bare);
@@ -109,7 +109,7 @@ const std::string& scalar_text(const YamlNode& node, std::string_view what) {
 const std::string& unquoted_text(const YamlNode& node, std::string_view what) {
   const std::string& text = scalar_text(node, what);
   if (node.quoted) {
-    throw ValueError(quoted(text) + " is in quotes, which makes it text; write " +
+    throw ValueError(in_quotes(text) + " is in quotes, which makes it text; write " +
                      std::string(what) + " without quotes");
   }
   return text;
@@ -119,7 +119,7 @@ void IntegerKind::read(const YamlNode& node, std::int64_t& value) const {
   const std::string& text = unquoted_text(node, "a whole number");
   const std::int64_t number = parse_integer(text);
   if (number < low || number > high) {
-    throw ValueError(quoted(text) + " is out of range; write a whole number from " +
+    throw ValueError(in_quotes(text) + " is out of range; write a whole number from " +
                      std::to_string(low) + " to " + std::to_string(high));
   }
   value = number;
@@ -135,7 +135,7 @@ void RealKind::read(const YamlNode& node, double& value) const {
   const bool above = low_open ? number > low : number >= low;
   const bool below = high_open ? number < high : number <= high;
   if (!above || !below) {
-    throw ValueError(quoted(text) + " is out of range; write a " + form());
+    throw ValueError(in_quotes(text) + " is out of range; write a " + form());
   }
   value = number;
 }
@@ -159,7 +159,7 @@ void TextKind::read(const YamlNode& node, std::string& value) {
 void PathKind::read(const YamlNode& node, std::string& value) {
   const std::string& text = scalar_text(node, "a path");
   if (text == "~" || text.starts_with("~/")) {
-    throw ValueError(quoted(text) + ": '~' is not expanded; write the whole path");
+    throw ValueError(in_quotes(text) + ": '~' is not expanded; write the whole path");
   }
   value = text;
 }
@@ -185,24 +185,24 @@ void AmountKind::read(const YamlNode& node, Amount& value) const {
   const bool has_unit = amount.unit == read_amount(text, Unit::kTokens).unit &&
                         amount.unit == read_amount(text, Unit::kMinutes).unit;
   if (!has_unit && !bare && amount.value != 0) {
-    throw ValueError(quoted(text) + " has no unit; write for instance " + std::string(examples));
+    throw ValueError(in_quotes(text) + " has no unit; write for instance " + std::string(examples));
   }
   if (std::find(units.begin(), units.end(), amount.unit) == units.end()) {
-    throw ValueError(quoted(text) + " cannot be in " + std::string(unit_name(amount.unit)) +
+    throw ValueError(in_quotes(text) + " cannot be in " + std::string(unit_name(amount.unit)) +
                      "; write for instance " + std::string(examples));
   }
   const bool countable =
       amount.unit == Unit::kSamples || amount.unit == Unit::kTokens || amount.unit == Unit::kSteps;
   if (countable && amount.value != std::floor(amount.value)) {
-    throw ValueError(quoted(text) + " must be a whole number of " +
+    throw ValueError(in_quotes(text) + " must be a whole number of " +
                      std::string(unit_name(amount.unit)));
   }
   constexpr double kLargest = 1e15;
   if (amount.value > kLargest || (amount.unit == Unit::kFraction && amount.value > 1)) {
-    throw ValueError(quoted(text) + " is too large");
+    throw ValueError(in_quotes(text) + " is too large");
   }
   if (positive && amount.value <= 0) {
-    throw ValueError(quoted(text) + " must be more than 0; write for instance " +
+    throw ValueError(in_quotes(text) + " must be more than 0; write for instance " +
                      std::string(examples));
   }
   value = amount;
@@ -240,7 +240,11 @@ void PairKind::read(const YamlNode& node, std::pair<double&, double&> value) con
 }
 
 std::string PairKind::write(std::pair<const double&, const double&> value) {
-  return "[" + real_text(value.first) + ", " + real_text(value.second) + "]";
+  std::string out(1, '[');
+  return out.append(real_text(value.first))
+      .append(", ")
+      .append(real_text(value.second))
+      .append("]");
 }
 
 void TextListKind::read(const YamlNode& node, std::vector<std::string>& value) const {

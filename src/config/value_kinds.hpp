@@ -84,7 +84,7 @@ struct ChoiceKind {
         return;
       }
     }
-    throw ValueError(quoted(text) + " is not offered; write " + form());
+    throw ValueError(in_quotes(text) + " is not offered; write " + form());
   }
   [[nodiscard]] std::string write(const Value& value) const {
     for (const auto& [name, meaning] : choices) {
@@ -122,7 +122,7 @@ struct OptionalKind {
       return;
     }
     if (scalar && is_reserved_word(node.text)) {
-      throw ValueError(quoted(node.text) + " is no value here; for none, write " +
+      throw ValueError(in_quotes(node.text) + " is no value here; for none, write " +
                        std::string(absent) + " (or put a name that reads so into quotes)");
     }
     Value given{};
@@ -179,7 +179,7 @@ struct MapKind {
       try {
         kind.read(entry.value, given[entry.key]);
       } catch (const ValueError& error) {
-        throw ValueError("at " + quoted(entry.key) + ": " + error.what());
+        throw ValueError("at " + in_quotes(entry.key) + ": " + error.what());
       }
     }
     value = std::move(given);

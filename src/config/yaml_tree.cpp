@@ -31,7 +31,7 @@ class TreeBuilder : public YAML::EventHandler {
   }
   void OnDocumentEnd() override {}
   void OnAnchor(const YAML::Mark& mark, const std::string& name) override {
-    throw YamlError(line_of(mark), "anchor " + config::quoted("&" + name) +
+    throw YamlError(line_of(mark), "anchor " + in_quotes("&" + name) +
                                        " is not allowed; write the value out (or quote the text)");
   }
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
@@ -39,14 +39,16 @@ class TreeBuilder : public YAML::EventHandler {
                     "an alias (*name) is not allowed; write the value out (or quote the text)");
   }
   void OnNull(const YAML::Mark& mark, YAML::anchor_t) override {
-    add(YamlNode{.kind = YamlNode::Kind::kNull, .line = line_of(mark)});
+    YamlNode node;
+    node.line = line_of(mark);
+    add(std::move(node));
   }
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t,
                 const std::string& value) override {
     refuse_tag(mark, tag);
     if (find_invalid_utf8(value) || value.find('\0') != std::string::npos) {
-      throw YamlError(line_of(mark), "the text " + config::quoted(value) +
-                                         " holds an escape that is not a character");
+      throw YamlError(line_of(mark),
+                      "the text " + in_quotes(value) + " holds an escape that is not a character");
     }
     YamlNode node = YamlNode::scalar(value, line_of(mark));
     node.quoted = tag == "!";
@@ -77,7 +79,7 @@ class TreeBuilder : public YAML::EventHandler {
 
   static void refuse_tag(const YAML::Mark& mark, const std::string& tag) {
     if (!tag.empty() && tag != "?" && tag != "!") {
-      throw YamlError(line_of(mark), "tag " + config::quoted(tag) + " is not allowed; remove it");
+      throw YamlError(line_of(mark), "tag " + in_quotes(tag) + " is not allowed; remove it");
     }
   }
 
@@ -131,8 +133,7 @@ class TreeBuilder : public YAML::EventHandler {
     }
     const auto [known, fresh] = frame.lines_of_keys.emplace(key.text, key.line);
     if (!fresh) {
-      throw YamlError(key.line, "key " + config::quoted(key.text) +
-                                    " appears twice (first in line " +
+      throw YamlError(key.line, "key " + in_quotes(key.text) + " appears twice (first in line " +
                                     std::to_string(known->second) + "); keep one");
     }
     frame.pending = YamlEntry{key.text, key.line, {}};
@@ -162,8 +163,8 @@ void check_bytes(std::string_view text) {
       throw YamlError(line, "not UTF-8; save the file as UTF-8 text");
     }
     if ((byte < 0x20 && c != '\t' && c != '\n' && c != '\r') || byte == 0x7F) {
-      throw YamlError(
-          line, "holds the control byte " + quoted(text.substr(i, 1)) + "; is this a text file?");
+      throw YamlError(line, "holds the control byte " + in_quotes(text.substr(i, 1)) +
+                                "; is this a text file?");
     }
     if (c == '\t' && indenting) {
       throw YamlError(line, "indented with a tab; use spaces");

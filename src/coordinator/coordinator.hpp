@@ -55,6 +55,7 @@ struct Decision {
   std::string kind;     // "plan", "lr", "skip", "best", "stop", ...
   std::string reason;   // a sentence with the numbers behind it
   std::string inputs;   // JSON object
+  std::uint64_t chain = 0;  // digest of this entry and all before it (decision_log.hpp)
 };
 
 enum class StopReason { kBudget, kTime, kEarlyStop, kDiverged };
@@ -65,27 +66,39 @@ class Coordinator {
   Coordinator(Recipe recipe, int world_size);
   ~Coordinator();
   Coordinator(Coordinator&&) noexcept;
+  Coordinator& operator=(Coordinator&&) noexcept;
 
   // The next update, or nothing once the run is over.
   [[nodiscard]] std::optional<StepPlan> next_step() const;
   [[nodiscard]] std::optional<StopReason> stop_reason() const;
   [[nodiscard]] const Recipe& recipe() const;
+  [[nodiscard]] int world_size() const;
   [[nodiscard]] std::int64_t samples_seen() const;
   [[nodiscard]] std::int64_t steps_done() const;
+  // Not finite and therefore not applied; both counts are contained in those above, for their samples are gone.
+  [[nodiscard]] std::int64_t steps_skipped() const;
+  [[nodiscard]] std::int64_t samples_skipped() const;
+  [[nodiscard]] double elapsed_minutes() const;  // of the run as last reported, over all its resumed parts
   [[nodiscard]] std::int64_t steps_expected() const;  // of the whole run, at the present batch
 
+  // Facts of the update that next_step() named; any other step is a bug of the caller.
   void on_step(const StepFacts& facts);
-  // True when this validation is the best so far.
+  // True when this validation is the best so far. Its step is steps_done().
   bool on_evaluation(const EvaluationFacts& facts);
+  [[nodiscard]] std::optional<double> best_validation_loss() const;
+  [[nodiscard]] std::int64_t best_validation_step() const;  // -1: none yet
 
-  // Decisions taken since the last call, in order.
+  // Decisions taken since the last call, in order. Take and write them before state() is saved: the state says how
+  // many there were, not what they said.
   std::vector<Decision> take_decisions();
 
-  // Versioned JSON. restore() checks that the recipe agrees with the one the state was made under (world size and leaf
-  // size may change) and throws Error(kBadConfig) that lists each difference.
+  // Versioned JSON. restore() checks that the recipe agrees with the one the state was made under and throws
+  // Error(kBadConfig) that lists each difference. World size, leaf size and minutes may change, and the budget may grow
+  // under a schedule that does not look at its end. The rates of the last update are computed again and compared
+  // bit for bit; Error(kBadInput) where they differ or the state is damaged.
   [[nodiscard]] std::string state() const;
   static Coordinator restore(Recipe recipe, int world_size, const std::string& state);
-  // Equal on all ranks; independent of world size and leaf size.
+  // Equal on all ranks; independent of world size, leaf size and time.
   [[nodiscard]] std::uint64_t state_hash() const;
 
  private:

@@ -42,7 +42,7 @@ struct Recipe {
   double min_delta = 0.0;
 
   // Divergence: a loss whose z-score against its moving mean stays above the limit, or updates that are
-  // skipped because they are not finite, in a row.
+  // skipped because they are not finite, in a row. 0 in any of them switches that check off.
   double divergence_z = 8.0;
   std::int64_t divergence_patience = 20;
   std::int64_t max_skipped_in_row = 10;

@@ -148,7 +148,7 @@ std::vector<std::byte> Checkpoint::read(std::string_view name) const {
       return bytes;
     }
   }
-  throw_bad_input(folder_.string() + " holds no file " + quoted(name) +
+  throw_bad_input(folder_.string() + " holds no file " + in_quotes(name) +
                   ": it was written by another kind of run; choose another checkpoint");
 }
 

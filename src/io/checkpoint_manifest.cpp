@@ -32,7 +32,7 @@ ManifestFile parse_file(const JsonObject& entry) {
   ManifestFile file{entry.text("name"), static_cast<std::uint64_t>(entry.integer("bytes", 0, kMaxFileBytes)),
                     entry.text("sha256")};
   if (!is_plain_file_name(file.name) || file.name == kManifestName) {
-    entry.fail("name", "is " + quoted(file.name) +
+    entry.fail("name", "is " + in_quotes(file.name) +
                            ", which is no plain file name inside the checkpoint: do not trust this checkpoint");
   }
   if (!is_digest(file.sha256)) {
@@ -72,7 +72,7 @@ Manifest parse_manifest(std::string_view text, const std::string& where) {
   const JsonObject root(tree, where);
   root.allow_only({"format", "version", "step", "generation", "fields", "files", "manifest_sha256"});
   if (root.text("format") != kFormat || root.integer("version") != kVersion) {
-    throw_bad_input(where + ": has format " + quoted(root.text("format")) + " version " +
+    throw_bad_input(where + ": has format " + in_quotes(root.text("format")) + " version " +
                     std::to_string(root.integer("version")) + ", this program reads " + kFormat + " version " +
                     std::to_string(kVersion) + ": use the program version that wrote it");
   }
@@ -88,7 +88,7 @@ Manifest parse_manifest(std::string_view text, const std::string& where) {
   for (const nlohmann::json& item : files) {
     manifest.files.push_back(parse_file(JsonObject(item, where + ": \"files\"")));
     if (!names.insert(manifest.files.back().name).second) {
-      root.fail("files", "lists " + quoted(manifest.files.back().name) + " twice");
+      root.fail("files", "lists " + in_quotes(manifest.files.back().name) + " twice");
     }
   }
   return manifest;

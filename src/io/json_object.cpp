@@ -22,7 +22,7 @@ const json* JsonObject::find(std::string_view key) const {
 }
 
 void JsonObject::fail(std::string_view key, const std::string& problem) const {
-  throw_bad_input(where_ + ": " + quoted(key) + " " + problem);
+  throw_bad_input(where_ + ": " + in_quotes(key) + " " + problem);
 }
 
 const json& JsonObject::raw(std::string_view key) const {
@@ -90,7 +90,7 @@ std::string JsonObject::text(std::string_view key) const {
 }
 
 JsonObject JsonObject::object(std::string_view key) const {
-  return JsonObject(raw(key), where_ + ": " + quoted(key));
+  return JsonObject(raw(key), where_ + ": " + in_quotes(key));
 }
 
 std::vector<std::int64_t> JsonObject::integers(std::string_view key, std::int64_t min,

@@ -58,7 +58,7 @@ std::map<std::string, std::string> read_weight_map(const fs::path& index) {
     }
     const auto& shard = item.value().get_ref<const std::string&>();
     if (!is_plain_file_name(shard) || !std::string_view(shard).ends_with(kSuffix)) {
-      map.fail(item.key(), "names the shard " + quoted(shard) +
+      map.fail(item.key(), "names the shard " + in_quotes(shard) +
                                ", which is not the plain name of a .safetensors file beside the index: "
                                "the index is damaged or hostile; get the model from a source you trust");
     }
@@ -95,7 +95,7 @@ void check_shards_exist(const fs::path& index, const std::vector<std::string>& n
   if (!missing.empty()) {
     throw_bad_input(index.string() + ": " + std::to_string(missing.size()) + " of " +
                     std::to_string(names.size()) + " shards are missing, the first is " +
-                    quoted(missing.front()) + ": finish the download of the model");
+                    in_quotes(missing.front()) + ": finish the download of the model");
   }
 }
 
@@ -118,10 +118,12 @@ ModelReader::ModelReader(const fs::path& file_or_folder) : path_(file_or_folder)
     const fs::path single = path_ / (std::string(stem) + std::string(kSuffix));
     const fs::path index = path_ / (std::string(stem) + std::string(kIndexSuffix));
     if (fs::exists(single, ignored)) {
-      return open_single(single);
+      open_single(single);
+      return;
     }
     if (fs::exists(index, ignored)) {
-      return open_index(index);
+      open_index(index);
+      return;
     }
   }
   throw_nothing_found(path_);
@@ -147,7 +149,7 @@ void ModelReader::open_index(const fs::path& index) {
     return a.tensor->name == b.tensor->name;
   });
   if (twice != entries_.end()) {
-    throw_bad_input(index.string() + ": tensor " + quoted(twice->tensor->name) + " is in both " +
+    throw_bad_input(index.string() + ": tensor " + in_quotes(twice->tensor->name) + " is in both " +
                     files_[twice->file].path().filename().string() + " and " +
                     files_[std::next(twice)->file].path().filename().string() +
                     ": the shards are of different downloads; get the model afresh");
@@ -155,7 +157,7 @@ void ModelReader::open_index(const fs::path& index) {
   for (const auto& [key, shard] : shard_of) {
     const Entry* entry = find_entry(key);
     if (entry == nullptr || files_[entry->file].path().filename() != shard) {
-      throw_bad_input(index.string() + ": tensor " + quoted(key) + " is not in " + quoted(shard) +
+      throw_bad_input(index.string() + ": tensor " + in_quotes(key) + " is not in " + in_quotes(shard) +
                       " as the index says: index and shards are of different downloads; get the model afresh");
     }
   }
@@ -183,7 +185,7 @@ const ModelReader::Entry* ModelReader::find_entry(std::string_view key) const {
 const ModelReader::Entry& ModelReader::entry_at(std::string_view key) const {
   const Entry* entry = find_entry(key);
   if (entry == nullptr) {
-    throw_bad_input(path_.string() + " has no tensor " + quoted(key) +
+    throw_bad_input(path_.string() + " has no tensor " + in_quotes(key) +
                     ": check that the model is of the expected kind and complete");
   }
   return *entry;
@@ -243,7 +245,7 @@ void ModelReader::read_all(std::span<const ReadRequest> requests, int threads) c
 std::string ModelReader::fingerprint() const {
   Sha256 hash;
   for (const SafetensorsFile& file : files_) {
-    hash.update(quoted(file.path().filename().string()) + " " + std::to_string(file.file_bytes()) + " " +
+    hash.update(in_quotes(file.path().filename().string()) + " " + std::to_string(file.file_bytes()) + " " +
                 file.header_sha256() + "\n");
   }
   return hash.hex();

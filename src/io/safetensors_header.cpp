@@ -50,7 +50,7 @@ class HeaderHandler : public nlohmann::json_sax<json> {
     } else if (place_ == Place::kTensor && field_ == kDtypeField) {
       const std::optional<Dtype> dtype = dtype_from_name(value);
       if (!dtype) {
-        fail("has the unknown element type " + quoted(value));
+        fail("has the unknown element type " + in_quotes(value));
       }
       tensor().dtype = *dtype;
     } else {
@@ -131,7 +131,7 @@ class HeaderHandler : public nlohmann::json_sax<json> {
   TensorInfo& tensor() { return header_.tensors.back(); }
 
   [[noreturn]] void fail(const std::string& problem) const {
-    throw_bad_input(where_ + ": header entry " + quoted(name_) + " " + problem + kDamaged);
+    throw_bad_input(where_ + ": header entry " + in_quotes(name_) + " " + problem + kDamaged);
   }
 
   [[noreturn]] void wrong_value(const std::string& found) const {
@@ -167,10 +167,10 @@ class HeaderHandler : public nlohmann::json_sax<json> {
              : name == "data_offsets" ? kOffsetsField
                                       : 0;
     if (field_ == 0) {
-      fail("has the unknown field " + quoted(name));
+      fail("has the unknown field " + in_quotes(name));
     }
     if ((seen_fields_ & field_) != 0) {
-      fail("has the field " + quoted(name) + " twice");
+      fail("has the field " + in_quotes(name) + " twice");
     }
     seen_fields_ |= field_;
   }
@@ -208,7 +208,7 @@ class HeaderHandler : public nlohmann::json_sax<json> {
 };
 
 [[noreturn]] void fail_tensor(const std::string& where, const TensorInfo& tensor, const std::string& problem) {
-  throw_bad_input(where + ": tensor " + quoted(tensor.name) + " " + problem + kDamaged);
+  throw_bad_input(where + ": tensor " + in_quotes(tensor.name) + " " + problem + kDamaged);
 }
 
 void check_sizes(const SafetensorsHeader& header, const std::string& where) {
@@ -263,7 +263,7 @@ void check_names(const SafetensorsHeader& header, const std::string& where) {
   const auto same = [](const std::string* a, const std::string* b) { return *a == *b; };
   const auto twice = std::adjacent_find(names.begin(), names.end(), same);
   if (twice != names.end()) {
-    throw_bad_input(where + ": tensor " + quoted(**twice) + " appears twice" + kDamaged);
+    throw_bad_input(where + ": tensor " + in_quotes(**twice) + " appears twice" + kDamaged);
   }
 }
 

@@ -93,7 +93,7 @@ const TensorInfo* SafetensorsFile::find(std::string_view name) const {
 const TensorInfo& SafetensorsFile::at(std::string_view name) const {
   const TensorInfo* found = find(name);
   if (found == nullptr) {
-    throw_bad_input(path_.string() + " has no tensor " + quoted(name) +
+    throw_bad_input(path_.string() + " has no tensor " + in_quotes(name) +
                     ": check that it is the file of the right model");
   }
   return *found;

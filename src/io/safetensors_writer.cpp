@@ -23,7 +23,7 @@ std::string length_field(std::uint64_t length) {
 
 [[noreturn]] void throw_unwritable(const std::string& where, const std::string& name,
                                    const std::string& problem) {
-  throw Error(ExitCode::kInternal, where + ": tensor " + quoted(name) + " " + problem);
+  throw Error(ExitCode::kInternal, where + ": tensor " + in_quotes(name) + " " + problem);
 }
 
 void check_tensor(const TensorToWrite& tensor, const std::string& where) {

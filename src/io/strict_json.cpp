@@ -115,7 +115,7 @@ class TreeBuilder : public nlohmann::json_sax<json> {
   bool end_array() override { return close(); }
   bool key(string_t& name) override {
     if (open_.back()->contains(name)) {
-      throw_bad_input(where_ + ": the key " + quoted(name) +
+      throw_bad_input(where_ + ": the key " + in_quotes(name) +
                       " appears twice in one object: remove one of the two");
     }
     slot_ = &(*open_.back())[name];

@@ -4,7 +4,7 @@
 
 namespace lorascale::io {
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   constexpr std::size_t kShown = 120;
   static constexpr char kDigits[] = "0123456789abcdef";
   std::string shown = "\"";

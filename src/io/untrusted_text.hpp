@@ -8,7 +8,7 @@
 namespace lorascale::io {
 
 // `text` in double quotes, on one line, in printable ASCII (other bytes as \xNN), cut after 120 bytes.
-std::string quoted(std::string_view text);
+std::string in_quotes(std::string_view text);
 
 // Whether `name` can be opened inside a folder without leaving it: 1 to 255 bytes, neither "." nor "..",
 // no separator of any system, no NUL and no other control character.

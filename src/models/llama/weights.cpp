@@ -43,7 +43,7 @@ at::ScalarType float_type(const io::TensorInfo& info, const std::string& where) 
     case io::Dtype::kBF16:
       return at::kBFloat16;
     default:
-      throw_bad_input(where + ": tensor " + io::quoted(info.name) + " has type " +
+      throw_bad_input(where + ": tensor " + io::in_quotes(info.name) + " has type " +
                       std::string(io::dtype_name(info.dtype)) +
                       "; only F32, F16 and BF16 weights are supported");
   }
@@ -61,7 +61,7 @@ void check_shape(const io::TensorInfo& info, const std::vector<std::int64_t>& ex
     }
     return out + "]";
   };
-  throw_bad_input(where + ": tensor " + io::quoted(info.name) + " has shape " + text(info.shape) +
+  throw_bad_input(where + ": tensor " + io::in_quotes(info.name) + " has shape " + text(info.shape) +
                   ", but config.json asks for " + text(expected));
 }
 
@@ -78,7 +78,7 @@ void check_no_surprises(const io::ModelReader& reader, const KeyMap& keys,
   for (const auto& key : reader.keys()) {
     const bool harmless = key.ends_with(".rotary_emb.inv_freq") || (tied && key == "lm_head.weight");
     if (!harmless && !std::binary_search(used.begin(), used.end(), key)) {
-      throw_bad_input(reader.path().string() + ": tensor " + io::quoted(key) +
+      throw_bad_input(reader.path().string() + ": tensor " + io::in_quotes(key) +
                       " has no place in a model of this config.json; is it another architecture, or an "
                       "adapter that must be merged first?");
     }
@@ -130,7 +130,7 @@ std::unique_ptr<Llama> load_llama(const std::filesystem::path& folder,
       }
       // A sum is not finite where an element is not, and costs one pass without a copy.
       if (!std::isfinite(pending[i].staging.sum(at::kFloat).item<float>())) {
-        throw_bad_input(where + ": tensor " + io::quoted(names[i]) +
+        throw_bad_input(where + ": tensor " + io::in_quotes(names[i]) +
                         " holds NaN or infinite values; the file is damaged, get it again");
       }
     }

@@ -1,0 +1,43 @@
+// Adapter folders as PEFT reads and writes them: adapter_config.json and adapter_model.safetensors with keys
+// base_model.model.<module>.lora_{A,B}.weight.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "adapters/lora.hpp"
+
+namespace lorascale::adapters {
+
+// Writes the folder (atomically file by file), reads it back and compares ΔW = s B A of every module with
+// the one in memory; a difference is Error(kInternal). `base_model` is what adapter_config.json names.
+void write_peft_adapter(const std::filesystem::path& folder, const std::vector<LoraModule>& modules,
+                        const std::vector<nn::LinearGroup*>& groups, const LoraSettings& settings,
+                        const TrainableParameters& parameters, const std::string& base_model);
+
+struct PeftModule {
+  at::Tensor a;  // fp32 CPU [rank, in]
+  at::Tensor b;  // fp32 CPU [out, rank]
+  double alpha = 0;
+  double scale = 0;
+};
+struct PeftAdapter {
+  LoraSettings settings;                      // rank, alpha, rslora and dropout of the file
+  std::string base_model;
+  std::map<std::string, PeftModule> modules;  // by module path
+};
+// Throws Error(kBadInput) on anything that is no LoRA adapter or that we could not apply faithfully (DoRA, ...).
+PeftAdapter read_peft_adapter(const std::filesystem::path& folder);
+
+// Fills the parameters from an adapter on the same modules and ranks; refuses with the differences otherwise.
+void load_peft_adapter(const std::filesystem::path& folder, const std::vector<LoraModule>& modules,
+                       TrainableParameters& parameters);
+
+// Adds s B A to the weights, in fp32, rounded once. Throws where a module is not in the model.
+void merge_into_weights(const PeftAdapter& adapter, const std::vector<nn::LinearGroup*>& groups);
+
+}  // namespace lorascale::adapters

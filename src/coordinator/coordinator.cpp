@@ -1,0 +1,160 @@
+#include "coordinator/coordinator.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.hpp"
+#include "coordinator/coordinator_impl.hpp"
+#include "coordinator/plan_report.hpp"
+#include "coordinator/recipe_check.hpp"
+#include "coordinator/scaling.hpp"
+#include "coordinator/step_planner.hpp"
+
+namespace lorascale::coordinator {
+
+std::optional<StopReason> Coordinator::Impl::stop_reason() const {
+  for (const Monitor* monitor : monitors.all()) {
+    if (const auto reason = monitor->stop_reason()) {
+      return reason;
+    }
+  }
+  if (samples >= recipe.budget_samples) {
+    return StopReason::kBudget;
+  }
+  if (recipe.budget_minutes > 0 && elapsed_minutes >= recipe.budget_minutes) {
+    return StopReason::kTime;
+  }
+  return std::nullopt;
+}
+
+std::optional<StepPlan> Coordinator::Impl::next_step() const {
+  if (stop_reason()) {
+    return std::nullopt;
+  }
+  return plan_step(recipe, batch(), steps + 1, samples);
+}
+
+void Coordinator::Impl::announce() {
+  if (const auto reason = stop_reason()) {
+    announce_end(*reason);
+  } else if (!short_update_announced) {
+    announce_short_update(plan_step(recipe, batch(), steps + 1, samples));
+  }
+}
+
+void Coordinator::Impl::announce_short_update(const StepPlan& next) {
+  const std::int64_t full = largest_update(recipe, batch());
+  const ScaledRates usual = scaled_rates(recipe, full);
+  const ScaledRates now = scaled_rates(recipe, next.samples);
+  if (now == usual) {
+    return;
+  }
+  short_update_announced = true;
+  const bool ends_budget = next.first_position + next.samples == recipe.budget_samples;
+  log.add(next.step, samples, "lr",
+          "update " + std::to_string(next.step) + " has the last " + std::to_string(next.samples) +
+              " samples of the " + (ends_budget ? "budget" : "epoch") + " instead of " +
+              std::to_string(full) + ", and rates follow the true size: " +
+              explain_rate(recipe, next.samples) + " instead of a factor of " + to_text(usual.multiplier) +
+              ", before the schedule; so for every short update",
+          {{"samples", next.samples},
+           {"usual_samples", full},
+           {"reference_batch", recipe.reference_batch},
+           {"lr_multiplier", now.multiplier},
+           {"usual_lr_multiplier", usual.multiplier},
+           {"beta1", now.beta1},
+           {"beta2", now.beta2},
+           {"eps", now.eps},
+           {"weight_decay", now.weight_decay}});
+}
+
+void Coordinator::Impl::announce_end(StopReason reason) {
+  const bool ours = reason == StopReason::kBudget || reason == StopReason::kTime;
+  if (!ours || end_announced == reason) {
+    return;
+  }
+  end_announced = reason;
+  const std::string done = std::to_string(steps) + " steps and " + std::to_string(samples) + " samples";
+  Json inputs = {{"budget_samples", recipe.budget_samples},
+                 {"skipped_steps", skipped_steps},
+                 {"skipped_samples", skipped_samples}};
+  if (reason == StopReason::kBudget) {
+    log.add(steps, samples, "budget",
+            "the budget of " + std::to_string(recipe.budget_samples) + " samples is used up after " + done +
+                (skipped_steps > 0 ? ", " + std::to_string(skipped_steps) + " of the steps skipped" : ""),
+            inputs);
+  } else {
+    inputs["budget_minutes"] = recipe.budget_minutes;
+    inputs["elapsed_minutes"] = elapsed_minutes;
+    log.add(steps, samples, "time",
+            "the " + to_text(recipe.budget_minutes) + " minutes are used up after " + done + " of " +
+                std::to_string(recipe.budget_samples),
+            inputs);
+  }
+}
+
+Coordinator::Coordinator(Recipe recipe, int world_size) {
+  check_recipe(recipe, world_size);
+  impl_ = std::make_unique<Impl>(recipe, world_size);
+  const PlanReport report = make_plan_report(recipe, world_size);
+  impl_->log.add(0, 0, "plan", report.reason, report.inputs);
+  impl_->announce();
+}
+
+Coordinator::Coordinator(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Coordinator::~Coordinator() = default;
+Coordinator::Coordinator(Coordinator&&) noexcept = default;
+Coordinator& Coordinator::operator=(Coordinator&&) noexcept = default;
+
+std::optional<StepPlan> Coordinator::next_step() const { return impl_->next_step(); }
+std::optional<StopReason> Coordinator::stop_reason() const { return impl_->stop_reason(); }
+const Recipe& Coordinator::recipe() const { return impl_->recipe; }
+int Coordinator::world_size() const { return impl_->world_size; }
+std::int64_t Coordinator::samples_seen() const { return impl_->samples; }
+std::int64_t Coordinator::steps_done() const { return impl_->steps; }
+std::int64_t Coordinator::steps_skipped() const { return impl_->skipped_steps; }
+std::int64_t Coordinator::samples_skipped() const { return impl_->skipped_samples; }
+double Coordinator::elapsed_minutes() const { return impl_->elapsed_minutes; }
+
+std::int64_t Coordinator::steps_expected() const {
+  return impl_->steps + steps_from(impl_->recipe, impl_->batch(), impl_->samples);
+}
+
+std::optional<double> Coordinator::best_validation_loss() const {
+  return impl_->monitors.validation.best_loss();
+}
+
+std::int64_t Coordinator::best_validation_step() const { return impl_->monitors.validation.best_step(); }
+
+void Coordinator::on_step(const StepFacts& facts) {
+  Impl& self = *impl_;
+  const std::optional<StepPlan> plan = self.next_step();
+  LS_ASSERT(plan.has_value() && facts.step == plan->step);
+  self.samples += plan->samples;
+  self.steps = plan->step;
+  if (!facts.applied) {
+    ++self.skipped_steps;
+    self.skipped_samples += plan->samples;
+  }
+  self.last = *plan;
+  // Rank 0's clock may be set back; the run does not get younger by that.
+  self.elapsed_minutes = std::max(self.elapsed_minutes, facts.elapsed_minutes);
+  for (Monitor* monitor : self.monitors.all()) {
+    monitor->on_step(*plan, facts, self.log);
+  }
+  self.announce();
+}
+
+bool Coordinator::on_evaluation(const EvaluationFacts& facts) {
+  Impl& self = *impl_;
+  LS_ASSERT(facts.step == self.steps);
+  const EvaluationContext context{facts, self.samples, self.samples < self.recipe.budget_samples};
+  for (Monitor* monitor : self.monitors.all()) {
+    monitor->on_evaluation(context, self.log);
+  }
+  return self.monitors.validation.best_step() == facts.step;
+}
+
+std::vector<Decision> Coordinator::take_decisions() { return impl_->log.take(); }
+
+}  // namespace lorascale::coordinator

@@ -1,0 +1,44 @@
+// What a Coordinator holds. Private to coordinator.cpp (behaviour) and coordinator_state.cpp (saving and restoring).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "coordinator/coordinator.hpp"
+#include "coordinator/decision_log.hpp"
+#include "coordinator/monitors.hpp"
+
+namespace lorascale::coordinator {
+
+struct Coordinator::Impl {
+  Impl(Recipe the_recipe, int ranks) : recipe(the_recipe), world_size(ranks), monitors(recipe) {}
+
+  Recipe recipe;
+  int world_size = 0;
+
+  // The clock. A skipped update is not applied, but its samples are gone: they count in both.
+  std::int64_t samples = 0;
+  std::int64_t steps = 0;
+  std::int64_t skipped_steps = 0;
+  std::int64_t skipped_samples = 0;
+  std::optional<StepPlan> last;  // the latest update; kept so that its rates can be checked after a resume
+  Monitors monitors;
+
+  // Not part of the state hash: time and log depend on the machines.
+  double elapsed_minutes = 0;
+  DecisionLog log;
+  bool short_update_announced = false;
+  std::optional<StopReason> end_announced;  // kBudget or kTime; monitors announce their own
+
+  // The batch from here on.
+  [[nodiscard]] std::int64_t batch() const { return recipe.global_batch; }
+  [[nodiscard]] std::optional<StopReason> stop_reason() const;
+  [[nodiscard]] std::optional<StepPlan> next_step() const;
+
+  // What the log has to say about the present position: the first short update ahead, or the end.
+  void announce();
+  void announce_short_update(const StepPlan& next);
+  void announce_end(StopReason reason);
+};
+
+}  // namespace lorascale::coordinator

@@ -1,0 +1,216 @@
+// Saving and restoring. The state has two kinds of members: those that follow from (recipe, facts), which the hash
+// covers, and `layout` and `log`, which depend on the machines the run had.
+#include <string>
+#include <utility>
+
+#include "base/error.hpp"
+#include "base/hash.hpp"
+#include "coordinator/coordinator_impl.hpp"
+#include "coordinator/recipe_check.hpp"
+#include "coordinator/recipe_json.hpp"
+#include "coordinator/step_planner.hpp"
+
+namespace lorascale::coordinator {
+namespace {
+
+constexpr const char* kFormat = "lorascale-coordinator";
+constexpr std::int64_t kVersion = 1;
+
+[[noreturn]] void refuse_damaged(const std::string& what) {
+  throw_bad_input("the coordinator's state is damaged: " + what + "; use an earlier checkpoint");
+}
+
+Json last_step_json(const StepPlan& plan) {
+  return {{"first_position", plan.first_position},
+          {"samples", plan.samples},
+          {"lr", plan.lr},
+          {"lr_multiplier", plan.lr_multiplier},
+          {"beta1", plan.beta1},
+          {"beta2", plan.beta2},
+          {"eps", plan.eps},
+          {"weight_decay", plan.weight_decay}};
+}
+
+// The kinds of end that the coordinator itself announces.
+Json end_to_json(const std::optional<StopReason>& end) {
+  if (!end) {
+    return nullptr;
+  }
+  return *end == StopReason::kTime ? "time" : "budget";
+}
+
+std::optional<StopReason> end_from_json(const Json& json) {
+  if (json.is_null()) {
+    return std::nullopt;
+  }
+  return json.get<std::string>() == "time" ? StopReason::kTime : StopReason::kBudget;
+}
+
+Json parsed(const std::string& text) {
+  try {
+    Json state = Json::parse(text);
+    if (state.at("format") != kFormat) {
+      refuse_damaged("it is of another kind");
+    }
+    const auto version = state.at("version").get<std::int64_t>();
+    if (version != kVersion) {
+      throw_bad_input("the coordinator's state has version " + std::to_string(version) +
+                      ", this program reads version " + std::to_string(kVersion) +
+                      "; continue with the lorascale that wrote it");
+    }
+    return state;
+  } catch (const Json::exception& error) {
+    refuse_damaged(error.what());
+  }
+}
+
+void check_changes(const Recipe& then, const Recipe& now) {
+  std::string lines;
+  for (const std::string& line : forbidden_changes(then, now)) {
+    lines += (lines.empty() ? "" : ", ") + line;
+  }
+  if (!lines.empty()) {
+    throw_bad_config("the checkpoint belongs to another recipe: " + lines +
+                     "; set it back, or start a new run in another run.output_dir");
+  }
+}
+
+// I6: rates are pure functions of (recipe, samples, batch), so those of the last update can be had again, bit for bit.
+StepPlan checked_last_step(const Recipe& then, std::int64_t steps, std::int64_t samples,
+                           const Json& saved) {
+  const auto first = saved.at("first_position").get<std::int64_t>();
+  if (first < 0 || first >= then.budget_samples) {
+    refuse_damaged("its last update begins at sample " + std::to_string(first));
+  }
+  const StepPlan plan = plan_step(then, then.global_batch, steps, first);
+  if (first + plan.samples != samples) {
+    refuse_damaged("its last update ends at sample " + std::to_string(first + plan.samples) +
+                   ", its clock stands at " + std::to_string(samples));
+  }
+  const Json again = last_step_json(plan);
+  for (const auto& [key, value] : again.items()) {
+    if (saved.at(key) != value) {
+      refuse_damaged(key + " of step " + std::to_string(steps) + " was " + saved.at(key).dump() +
+                     ", the recipe gives " + value.dump());
+    }
+  }
+  return plan;
+}
+
+std::string change_text(const char* what, const Json& before, const Json& after) {
+  const std::string name(what);
+  return before == after ? name + " " + after.dump() + " as before"
+                         : name + " " + before.dump() + " -> " + after.dump();
+}
+
+}  // namespace
+
+namespace {
+
+// What the hash covers, beside the recipe.
+Json trajectory(const auto& self) {
+  Json json;
+  json["clock"] = {{"samples", self.samples},
+                   {"steps", self.steps},
+                   {"skipped_samples", self.skipped_samples},
+                   {"skipped_steps", self.skipped_steps}};
+  json["last_step"] = self.last ? last_step_json(*self.last) : Json(nullptr);
+  for (const Monitor* monitor : self.monitors.all()) {
+    json["monitors"][std::string(monitor->name())] = monitor->save();
+  }
+  return json;
+}
+
+void load_trajectory(auto& self, const Recipe& then, const Json& state) {
+  const Json& clock = state.at("clock");
+  self.samples = clock.at("samples").template get<std::int64_t>();
+  self.steps = clock.at("steps").template get<std::int64_t>();
+  self.skipped_samples = clock.at("skipped_samples").template get<std::int64_t>();
+  self.skipped_steps = clock.at("skipped_steps").template get<std::int64_t>();
+  const Json& last = state.at("last_step");
+  const bool begun = self.steps > 0;
+  if (self.steps < 0 || begun == last.is_null() || begun != (self.samples > 0)) {
+    refuse_damaged("its clock stands at step " + std::to_string(self.steps) + " and sample " +
+                   std::to_string(self.samples));
+  }
+  if (begun) {
+    self.last = checked_last_step(then, self.steps, self.samples, last);
+  }
+  for (Monitor* monitor : self.monitors.all()) {
+    monitor->load(state.at("monitors").at(std::string(monitor->name())));
+  }
+}
+
+void log_resume(auto& self, const Recipe& then, const Json& layout) {
+  const Recipe& now = self.recipe;
+  const Json& ranks = layout.at("world_size");
+  std::string reason = "goes on after step " + std::to_string(self.steps) + " and " +
+                       std::to_string(self.samples) + " samples: " +
+                       change_text("world size", ranks, self.world_size) + ", " +
+                       change_text("leaf size", then.leaf_size, now.leaf_size);
+  if (then.budget_samples != now.budget_samples) {
+    reason += ", " + change_text("budget", then.budget_samples, now.budget_samples) + " samples";
+  }
+  if (then.budget_minutes != now.budget_minutes) {
+    reason += ", " + change_text("limit", then.budget_minutes, now.budget_minutes) + " minutes";
+  }
+  self.log.add(self.steps, self.samples, "resume", reason + "; batch, rates and sample order are the same",
+               {{"world_size", {ranks, self.world_size}},
+                {"leaf_size", {then.leaf_size, now.leaf_size}},
+                {"budget_samples", {then.budget_samples, now.budget_samples}},
+                {"budget_minutes", {then.budget_minutes, now.budget_minutes}},
+                {"elapsed_minutes", self.elapsed_minutes}});
+}
+
+}  // namespace
+
+std::string Coordinator::state() const {
+  const Impl& self = *impl_;
+  Json state;
+  state["format"] = kFormat;
+  state["version"] = kVersion;
+  state["recipe"] = recipe_to_json(self.recipe);
+  state.update(trajectory(self));
+  state["layout"] = {{"world_size", self.world_size}, {"elapsed_minutes", self.elapsed_minutes}};
+  state["log"] = {{"sequence", self.log.sequence()},
+                  {"chain", hex64(self.log.chain())},
+                  {"short_update_announced", self.short_update_announced},
+                  {"end_announced", end_to_json(self.end_announced)}};
+  return state.dump();
+}
+
+std::uint64_t Coordinator::state_hash() const {
+  const Impl& self = *impl_;
+  Json json = trajectory(self);
+  json["recipe"] = hex64(recipe_fingerprint(self.recipe));
+  json["budget_samples"] = self.recipe.budget_samples;
+  return fnv1a64(json.dump());
+}
+
+Coordinator Coordinator::restore(Recipe recipe, int world_size, const std::string& text) {
+  const Json state = parsed(text);
+  check_recipe(recipe, world_size);
+  auto impl = std::make_unique<Impl>(recipe, world_size);
+  Impl& self = *impl;
+  try {
+    const Recipe then = recipe_from_json(state.at("recipe"));
+    check_changes(then, recipe);
+    load_trajectory(self, then, state);
+    const Json& layout = state.at("layout");
+    self.elapsed_minutes = layout.at("elapsed_minutes").get<double>();
+    const Json& log = state.at("log");
+    self.log = DecisionLog(log.at("sequence").get<std::int64_t>(),
+                           hex64_from(log.at("chain").get<std::string>()));
+    self.short_update_announced = log.at("short_update_announced").get<bool>();
+    if (self.stop_reason()) {  // otherwise there is more to do than there was: the end is yet to come
+      self.end_announced = end_from_json(log.at("end_announced"));
+    }
+    log_resume(self, then, layout);
+  } catch (const Json::exception& error) {
+    refuse_damaged(error.what());
+  }
+  self.announce();
+  return Coordinator(std::move(impl));
+}
+
+}  // namespace lorascale::coordinator

@@ -1,0 +1,107 @@
+#include "coordinator/plan_report.hpp"
+
+#include "coordinator/factorise.hpp"
+#include "coordinator/recipe_check.hpp"
+#include "coordinator/recipe_json.hpp"
+#include "coordinator/scaling.hpp"
+#include "coordinator/schedule.hpp"
+#include "coordinator/step_planner.hpp"
+
+namespace lorascale::coordinator {
+namespace {
+
+// Sums of the run that both the sentence and the JSON need.
+struct Arithmetic {
+  Factorisation batch;
+  std::int64_t full = 0;            // samples of the largest update
+  std::int64_t per_epoch = 0;       // updates
+  std::int64_t steps = 0;
+  std::int64_t epoch_tail = 0;      // samples of an epoch's last update
+  std::int64_t budget_tail = 0;     // samples that the budget takes of its last, broken epoch
+  double epochs = 0;
+  double k = 0;
+  ScaledRates rates;
+};
+
+Arithmetic arithmetic_of(const Recipe& recipe, int world_size) {
+  Arithmetic sums;
+  sums.batch = factorise_by_leaf(recipe.global_batch, world_size, recipe.leaf_size);
+  sums.full = largest_update(recipe, recipe.global_batch);
+  sums.per_epoch = steps_per_epoch(recipe, recipe.global_batch);
+  sums.steps = steps_from(recipe, recipe.global_batch, 0);
+  sums.epoch_tail = recipe.samples_per_epoch - (sums.per_epoch - 1) * recipe.global_batch;
+  sums.budget_tail = recipe.budget_samples % recipe.samples_per_epoch;
+  sums.epochs = static_cast<double>(recipe.budget_samples) / static_cast<double>(recipe.samples_per_epoch);
+  sums.k = static_cast<double>(sums.full) / static_cast<double>(recipe.reference_batch);
+  sums.rates = scaled_rates(recipe, sums.full);
+  return sums;
+}
+
+std::string leaves_text(const Factorisation& batch) {
+  const std::string most = std::to_string(batch.max_leaves_per_rank);
+  const std::string share = batch.min_leaves_per_rank == batch.max_leaves_per_rank
+                                ? most
+                                : std::to_string(batch.min_leaves_per_rank) + " or " + most;
+  return "batch " + std::to_string(batch.global_batch) + " = " + std::to_string(batch.leaves) +
+         " leaves of " + std::to_string(batch.leaf_size) + ", " + share + " on each of " +
+         std::to_string(batch.world_size) + " ranks";
+}
+
+std::string schedule_text(const Recipe& recipe) {
+  std::string text = "schedule " + std::string(name_of(recipe.schedule)) + " after " +
+                     std::to_string(recipe.warmup_samples) + " samples of warmup";
+  if (recipe.schedule == ScheduleKind::kWsd) {
+    text += ", decay over the last " + std::to_string(recipe.decay_samples);
+  }
+  if (recipe.schedule != ScheduleKind::kConstant) {
+    text += ", down to " + to_text(recipe.lr * recipe.floor) + " x the same factor";
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string explain_rate(const Recipe& recipe, std::int64_t samples) {
+  const double k = static_cast<double>(samples) / static_cast<double>(recipe.reference_batch);
+  const double multiplier = scaled_rates(recipe, samples).multiplier;
+  return "lr " + to_text(recipe.lr * multiplier) + " = " + to_text(recipe.lr) + " x " +
+         to_text(multiplier) + " (rule " + std::string(name_of(recipe.rule)) +
+         ", k = " + std::to_string(samples) + "/" + std::to_string(recipe.reference_batch) + " = " +
+         to_text(k) + ")";
+}
+
+PlanReport make_plan_report(const Recipe& recipe, int world_size) {
+  const Arithmetic sums = arithmetic_of(recipe, world_size);
+  PlanReport report;
+  report.reason = std::to_string(sums.steps) + " steps over " + std::to_string(recipe.budget_samples) +
+                  " samples = " + to_text(sums.epochs) + " epochs of " +
+                  std::to_string(recipe.samples_per_epoch) + " (" + std::to_string(sums.per_epoch) +
+                  " steps each, the last of " + std::to_string(sums.epoch_tail) + "); " +
+                  leaves_text(sums.batch) + "; " + explain_rate(recipe, sums.full) + "; " +
+                  schedule_text(recipe);
+  report.inputs["recipe"] = recipe_to_json(recipe);
+  report.inputs["world_size"] = world_size;
+  report.inputs["plan"] = {{"steps", sums.steps},
+                           {"samples", recipe.budget_samples},
+                           {"epochs", sums.epochs},
+                           {"steps_per_epoch", sums.per_epoch},
+                           {"last_update_of_epoch", sums.epoch_tail},
+                           {"samples_of_broken_epoch", sums.budget_tail},
+                           {"leaf_size", sums.batch.leaf_size},
+                           {"leaves", sums.batch.leaves},
+                           {"min_leaves_per_rank", sums.batch.min_leaves_per_rank},
+                           {"max_leaves_per_rank", sums.batch.max_leaves_per_rank},
+                           {"idle_ranks", sums.batch.idle_ranks},
+                           {"balance", sums.batch.balance()},
+                           {"k", sums.k},
+                           {"lr_multiplier", sums.rates.multiplier},
+                           {"peak_lr", recipe.lr * sums.rates.multiplier},
+                           {"beta1", sums.rates.beta1},
+                           {"beta2", sums.rates.beta2},
+                           {"eps", sums.rates.eps},
+                           {"weight_decay", sums.rates.weight_decay}};
+  report.inputs["advice"] = advice(recipe, world_size);
+  return report;
+}
+
+}  // namespace lorascale::coordinator

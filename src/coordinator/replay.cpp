@@ -1,0 +1,160 @@
+#include "coordinator/replay.hpp"
+
+#include <iterator>
+#include <utility>
+
+#include "base/error.hpp"
+#include "base/hash.hpp"
+#include "coordinator/json_number.hpp"
+#include "coordinator/recipe_json.hpp"
+
+namespace lorascale::coordinator {
+namespace {
+
+Json to_json(const StepFacts& facts) {
+  return {{"event", "step"},
+          {"step", facts.step},
+          {"loss", json_number(facts.loss)},
+          {"grad_norm", json_number(facts.grad_norm)},
+          {"applied", facts.applied},
+          {"elapsed_minutes", json_number(facts.elapsed_minutes)}};
+}
+
+Json to_json(const EvaluationFacts& facts) {
+  return {{"event", "evaluation"}, {"step", facts.step}, {"loss", json_number(facts.loss)}};
+}
+
+Json to_json(const ResumeFacts& facts) {
+  return {{"event", "resume"},
+          {"step", facts.step},
+          {"world_size", facts.world_size},
+          {"leaf_size", facts.leaf_size},
+          {"budget_samples", facts.budget_samples},
+          {"budget_minutes", facts.budget_minutes}};
+}
+
+Json to_json(const Event& event) {
+  return std::visit([](const auto& facts) { return to_json(facts); }, event);
+}
+
+Event event_from(const Json& json) {
+  const auto kind = json.at("event").get<std::string>();
+  const auto step = json.at("step").get<std::int64_t>();
+  if (kind == "step") {
+    StepFacts facts;
+    facts.step = step;
+    facts.loss = number_from_json(json.at("loss"));
+    facts.grad_norm = number_from_json(json.at("grad_norm"));
+    facts.applied = json.at("applied").get<bool>();
+    facts.elapsed_minutes = number_from_json(json.at("elapsed_minutes"));
+    return facts;
+  }
+  if (kind == "evaluation") {
+    return EvaluationFacts{step, number_from_json(json.at("loss"))};
+  }
+  if (kind == "resume") {
+    return ResumeFacts{step, json.at("world_size").get<int>(), json.at("leaf_size").get<std::int64_t>(),
+                       json.at("budget_samples").get<std::int64_t>(),
+                       json.at("budget_minutes").get<double>()};
+  }
+  throw_bad_input("an event of kind '" + kind + "' is not known to this version");
+}
+
+std::uint64_t link(const Event& event, std::uint64_t before) {
+  return fnv1a64(to_json(event).dump(), before);
+}
+
+// Applies events to a coordinator; each returns why the event cannot have happened, or "".
+struct Player {
+  Coordinator coordinator;
+  std::vector<Decision> decisions{};
+
+  void collect() {
+    auto taken = coordinator.take_decisions();
+    decisions.insert(decisions.end(), std::make_move_iterator(taken.begin()),
+                     std::make_move_iterator(taken.end()));
+  }
+
+  std::string operator()(const StepFacts& facts) {
+    const auto plan = coordinator.next_step();
+    if (!plan) {
+      return "reports step " + std::to_string(facts.step) + " of a run that is over";
+    }
+    if (plan->step != facts.step) {
+      return "reports step " + std::to_string(facts.step) + " where step " + std::to_string(plan->step) +
+             " was due";
+    }
+    coordinator.on_step(facts);
+    return {};
+  }
+
+  std::string operator()(const EvaluationFacts& facts) {
+    if (facts.step != coordinator.steps_done()) {
+      return "evaluates step " + std::to_string(facts.step) + " after step " +
+             std::to_string(coordinator.steps_done());
+    }
+    coordinator.on_evaluation(facts);
+    return {};
+  }
+
+  std::string operator()(const ResumeFacts& facts) {
+    if (facts.step != coordinator.steps_done()) {
+      return "resumes after step " + std::to_string(facts.step) + " instead of " +
+             std::to_string(coordinator.steps_done());
+    }
+    Recipe recipe = coordinator.recipe();
+    recipe.leaf_size = facts.leaf_size;
+    recipe.budget_samples = facts.budget_samples;
+    recipe.budget_minutes = facts.budget_minutes;
+    collect();
+    coordinator = Coordinator::restore(recipe, facts.world_size, coordinator.state());
+    return {};
+  }
+};
+
+[[noreturn]] void refuse(std::size_t index, const std::string& what) {
+  throw_bad_input("event " + std::to_string(index + 1) + " of the record " + what +
+                  "; the record was changed or belongs to another run");
+}
+
+}  // namespace
+
+Recorder::Recorder(const Recipe& recipe) : chain_(recipe_fingerprint(recipe)) {}
+
+RecordedEvent Recorder::record(const Event& event) {
+  chain_ = link(event, chain_);
+  return {event, chain_};
+}
+
+std::string to_json_line(const RecordedEvent& recorded) {
+  Json json = to_json(recorded.event);
+  json["chain"] = hex64(recorded.chain);
+  return json.dump();
+}
+
+RecordedEvent event_from_json_line(const std::string& line) {
+  try {
+    const Json json = Json::parse(line);
+    return {event_from(json), hex64_from(json.at("chain").get<std::string>())};
+  } catch (const Json::exception& error) {
+    throw_bad_input(std::string("a line of the event record is damaged: ") + error.what());
+  }
+}
+
+ReplayResult replay(const Recipe& recipe, int world_size, std::span<const RecordedEvent> events) {
+  Player player{Coordinator(recipe, world_size)};
+  Recorder recorder(recipe);
+  for (std::size_t i = 0; i < events.size(); ++i) {
+    if (recorder.record(events[i].event).chain != events[i].chain) {
+      refuse(i, "does not follow from the events before it");
+    }
+    const std::string fault = std::visit(player, events[i].event);
+    if (!fault.empty()) {
+      refuse(i, fault);
+    }
+  }
+  player.collect();
+  return {player.coordinator.state_hash(), player.coordinator.state(), std::move(player.decisions)};
+}
+
+}  // namespace lorascale::coordinator
