@@ -21,7 +21,8 @@ double samples_per_unit(const Amount& every, const UnitContext& context) {
     case Unit::kTokens:
       return 1 / needed(context.tokens_per_sample, "the average number of tokens of a sample");
     case Unit::kEpochs:
-      return needed(static_cast<double>(context.samples_per_epoch), "the number of samples of an epoch");
+      return needed(static_cast<double>(context.samples_per_epoch),
+                    "the number of samples of an epoch");
     case Unit::kFraction:
       return needed(static_cast<double>(context.budget_samples), "a budget in samples");
     default:
@@ -76,7 +77,8 @@ bool Cadence::due(const Progress& before, const Progress& after) const {
     case Clock::kSamples:
       return boundaries(after.samples, interval_) > boundaries(before.samples, interval_);
     case Clock::kMinutes:
-      return std::floor(after.elapsed_minutes / interval_) > std::floor(before.elapsed_minutes / interval_);
+      return std::floor(after.elapsed_minutes / interval_) >
+             std::floor(before.elapsed_minutes / interval_);
   }
   return false;
 }

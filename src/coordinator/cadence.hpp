@@ -1,6 +1,7 @@
-// When something that happens "every 500 steps / 2M samples / 1 epoch / 10 minutes" is due: when an update crosses a
-// multiple of the interval, not when a count divides by it. So updates of any size neither miss a boundary nor need
-// to land on it, and a resumed run, whose progress goes on, fires where the uninterrupted one would have.
+// When something that happens "every 500 steps / 2M samples / 1 epoch / 10 minutes" is due: when an
+// update crosses a multiple of the interval, not when a count divides by it. So updates of any size
+// neither miss a boundary nor need to land on it, and a resumed run, whose progress goes on, fires
+// where the uninterrupted one would have.
 #pragma once
 
 #include <cstdint>
@@ -18,9 +19,9 @@ struct Progress {
 class Cadence {
  public:
   Cadence() = default;  // never
-  // An amount of 0 is never. Epochs, tokens and percent (of the budget) become samples; their multiples are rounded one
-  // by one, so they do not drift. An interval below one step or sample means every update. Throws Error(kBadConfig)
-  // where the context cannot tell what the amount is.
+  // An amount of 0 is never. Epochs, tokens and percent (of the budget) become samples; their
+  // multiples are rounded one by one, so they do not drift. An interval below one step or sample
+  // means every update. Throws Error(kBadConfig) where the context cannot tell what the amount is.
   Cadence(const Amount& every, const UnitContext& context);
 
   // Whether a boundary lies in (before, after].

@@ -12,7 +12,7 @@
 
 namespace lorascale::coordinator {
 
-std::optional<StopReason> Coordinator::Impl::stop_reason() const {
+std::optional<StopReason> RunState::stop_reason() const {
   for (const Monitor* monitor : monitors.all()) {
     if (const auto reason = monitor->stop_reason()) {
       return reason;
@@ -27,14 +27,14 @@ std::optional<StopReason> Coordinator::Impl::stop_reason() const {
   return std::nullopt;
 }
 
-std::optional<StepPlan> Coordinator::Impl::next_step() const {
+std::optional<StepPlan> RunState::next_step() const {
   if (stop_reason()) {
     return std::nullopt;
   }
   return plan_step(recipe, batch(), steps + 1, samples);
 }
 
-void Coordinator::Impl::announce() {
+void RunState::announce() {
   if (const auto reason = stop_reason()) {
     announce_end(*reason);
   } else if (!short_update_announced) {
@@ -42,7 +42,7 @@ void Coordinator::Impl::announce() {
   }
 }
 
-void Coordinator::Impl::announce_short_update(const StepPlan& next) {
+void RunState::announce_short_update(const StepPlan& next) {
   const std::int64_t full = largest_update(recipe, batch());
   const ScaledRates usual = scaled_rates(recipe, full);
   const ScaledRates now = scaled_rates(recipe, next.samples);
@@ -55,8 +55,8 @@ void Coordinator::Impl::announce_short_update(const StepPlan& next) {
           "update " + std::to_string(next.step) + " has the last " + std::to_string(next.samples) +
               " samples of the " + (ends_budget ? "budget" : "epoch") + " instead of " +
               std::to_string(full) + ", and rates follow the true size: " +
-              explain_rate(recipe, next.samples) + " instead of a factor of " + to_text(usual.multiplier) +
-              ", before the schedule; so for every short update",
+              explain_rate(recipe, next.samples) + " instead of a factor of " +
+              to_text(usual.multiplier) + ", before the schedule; so for every short update",
           {{"samples", next.samples},
            {"usual_samples", full},
            {"reference_batch", recipe.reference_batch},
@@ -68,27 +68,30 @@ void Coordinator::Impl::announce_short_update(const StepPlan& next) {
            {"weight_decay", now.weight_decay}});
 }
 
-void Coordinator::Impl::announce_end(StopReason reason) {
+void RunState::announce_end(StopReason reason) {
   const bool ours = reason == StopReason::kBudget || reason == StopReason::kTime;
   if (!ours || end_announced == reason) {
     return;
   }
   end_announced = reason;
-  const std::string done = std::to_string(steps) + " steps and " + std::to_string(samples) + " samples";
+  const std::string done =
+      std::to_string(steps) + " steps and " + std::to_string(samples) + " samples";
   Json inputs = {{"budget_samples", recipe.budget_samples},
                  {"skipped_steps", skipped_steps},
                  {"skipped_samples", skipped_samples}};
   if (reason == StopReason::kBudget) {
     log.add(steps, samples, "budget",
-            "the budget of " + std::to_string(recipe.budget_samples) + " samples is used up after " + done +
-                (skipped_steps > 0 ? ", " + std::to_string(skipped_steps) + " of the steps skipped" : ""),
+            "the budget of " + std::to_string(recipe.budget_samples) +
+                " samples is used up after " + done +
+                (skipped_steps > 0 ? ", " + std::to_string(skipped_steps) + " of the steps skipped"
+                                   : ""),
             inputs);
   } else {
     inputs["budget_minutes"] = recipe.budget_minutes;
     inputs["elapsed_minutes"] = elapsed_minutes;
     log.add(steps, samples, "time",
-            "the " + to_text(recipe.budget_minutes) + " minutes are used up after " + done + " of " +
-                std::to_string(recipe.budget_samples),
+            "the " + to_text(recipe.budget_minutes) + " minutes are used up after " + done +
+                " of " + std::to_string(recipe.budget_samples),
             inputs);
   }
 }
@@ -106,15 +109,33 @@ Coordinator::~Coordinator() = default;
 Coordinator::Coordinator(Coordinator&&) noexcept = default;
 Coordinator& Coordinator::operator=(Coordinator&&) noexcept = default;
 
-std::optional<StepPlan> Coordinator::next_step() const { return impl_->next_step(); }
-std::optional<StopReason> Coordinator::stop_reason() const { return impl_->stop_reason(); }
-const Recipe& Coordinator::recipe() const { return impl_->recipe; }
-int Coordinator::world_size() const { return impl_->world_size; }
-std::int64_t Coordinator::samples_seen() const { return impl_->samples; }
-std::int64_t Coordinator::steps_done() const { return impl_->steps; }
-std::int64_t Coordinator::steps_skipped() const { return impl_->skipped_steps; }
-std::int64_t Coordinator::samples_skipped() const { return impl_->skipped_samples; }
-double Coordinator::elapsed_minutes() const { return impl_->elapsed_minutes; }
+std::optional<StepPlan> Coordinator::next_step() const {
+  return impl_->next_step();
+}
+std::optional<StopReason> Coordinator::stop_reason() const {
+  return impl_->stop_reason();
+}
+const Recipe& Coordinator::recipe() const {
+  return impl_->recipe;
+}
+int Coordinator::world_size() const {
+  return impl_->world_size;
+}
+std::int64_t Coordinator::samples_seen() const {
+  return impl_->samples;
+}
+std::int64_t Coordinator::steps_done() const {
+  return impl_->steps;
+}
+std::int64_t Coordinator::steps_skipped() const {
+  return impl_->skipped_steps;
+}
+std::int64_t Coordinator::samples_skipped() const {
+  return impl_->skipped_samples;
+}
+double Coordinator::elapsed_minutes() const {
+  return impl_->elapsed_minutes;
+}
 
 std::int64_t Coordinator::steps_expected() const {
   return impl_->steps + steps_from(impl_->recipe, impl_->batch(), impl_->samples);
@@ -124,10 +145,12 @@ std::optional<double> Coordinator::best_validation_loss() const {
   return impl_->monitors.validation.best_loss();
 }
 
-std::int64_t Coordinator::best_validation_step() const { return impl_->monitors.validation.best_step(); }
+std::int64_t Coordinator::best_validation_step() const {
+  return impl_->monitors.validation.best_step();
+}
 
 void Coordinator::on_step(const StepFacts& facts) {
-  Impl& self = *impl_;
+  RunState& self = *impl_;
   const std::optional<StepPlan> plan = self.next_step();
   LS_ASSERT(plan.has_value() && facts.step == plan->step);
   self.samples += plan->samples;
@@ -146,7 +169,7 @@ void Coordinator::on_step(const StepFacts& facts) {
 }
 
 bool Coordinator::on_evaluation(const EvaluationFacts& facts) {
-  Impl& self = *impl_;
+  RunState& self = *impl_;
   LS_ASSERT(facts.step == self.steps);
   const EvaluationContext context{facts, self.samples, self.samples < self.recipe.budget_samples};
   for (Monitor* monitor : self.monitors.all()) {
@@ -155,6 +178,8 @@ bool Coordinator::on_evaluation(const EvaluationFacts& facts) {
   return self.monitors.validation.best_step() == facts.step;
 }
 
-std::vector<Decision> Coordinator::take_decisions() { return impl_->log.take(); }
+std::vector<Decision> Coordinator::take_decisions() {
+  return impl_->log.take();
+}
 
 }  // namespace lorascale::coordinator

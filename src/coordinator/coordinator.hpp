@@ -1,6 +1,6 @@
-// The coordinator: a pure, single-threaded state machine, (State, Facts) -> (State, Decisions). It knows no
-// MPI, CUDA, files, clock or libtorch; the trainer reports facts and obeys. The same facts give the same
-// decisions, log and state hash on every rank.
+// The coordinator: a pure, single-threaded state machine, (State, Facts) -> (State, Decisions). It
+// knows no MPI, CUDA, files, clock or libtorch; the trainer reports facts and obeys. The same facts
+// give the same decisions, log and state hash on every rank.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,9 @@
 
 namespace lorascale::coordinator {
 
-// What the next update is. Positions count samples over the whole run: epoch = position / samples_per_epoch.
-// An update never crosses the end of an epoch or of the budget, so its samples may be fewer than B.
+// What the next update is. Positions count samples over the whole run: epoch = position /
+// samples_per_epoch. An update never crosses the end of an epoch or of the budget, so its samples
+// may be fewer than B.
 struct StepPlan {
   std::int64_t step = 0;            // from 1; counts attempts that consumed samples
   std::int64_t first_position = 0;  // samples before this update
@@ -23,7 +24,7 @@ struct StepPlan {
   std::int64_t leaves = 0;          // ceil(n / b); the last one may be short
   double epoch = 0;                 // first_position / samples_per_epoch
   double lr = 0;
-  double lr_multiplier = 0;         // f(n / B0)
+  double lr_multiplier = 0;  // f(n / B0)
   double beta1 = 0, beta2 = 0, eps = 0, weight_decay = 0;
 };
 
@@ -36,9 +37,9 @@ LeafRange leaves_of_rank(std::int64_t leaves, int rank, int world_size);
 
 struct StepFacts {
   std::int64_t step = 0;
-  double loss = 0;          // of the update's global batch, before the update
-  double grad_norm = 0;     // before clipping
-  bool applied = true;      // false: not finite, skipped
+  double loss = 0;             // of the update's global batch, before the update
+  double grad_norm = 0;        // before clipping
+  bool applied = true;         // false: not finite, skipped
   double elapsed_minutes = 0;  // of the run, rank 0's clock; agreed on by all ranks
 };
 
@@ -52,9 +53,9 @@ struct Decision {
   std::int64_t sequence = 0;
   std::int64_t step = 0;
   std::int64_t samples = 0;
-  std::string kind;     // "plan", "lr", "skip", "best", "stop", ...
-  std::string reason;   // a sentence with the numbers behind it
-  std::string inputs;   // JSON object
+  std::string kind;         // "plan", "lr", "skip", "best", "stop", ...
+  std::string reason;       // a sentence with the numbers behind it
+  std::string inputs;       // JSON object
   std::uint64_t chain = 0;  // digest of this entry and all before it (decision_log.hpp)
 };
 
@@ -75,10 +76,12 @@ class Coordinator {
   [[nodiscard]] int world_size() const;
   [[nodiscard]] std::int64_t samples_seen() const;
   [[nodiscard]] std::int64_t steps_done() const;
-  // Not finite and therefore not applied; both counts are contained in those above, for their samples are gone.
+  // Not finite and therefore not applied; both counts are contained in those above, for their
+  // samples are gone.
   [[nodiscard]] std::int64_t steps_skipped() const;
   [[nodiscard]] std::int64_t samples_skipped() const;
-  [[nodiscard]] double elapsed_minutes() const;  // of the run as last reported, over all its resumed parts
+  [[nodiscard]] double elapsed_minutes()
+      const;  // of the run as last reported, over all its resumed parts
   [[nodiscard]] std::int64_t steps_expected() const;  // of the whole run, at the present batch
 
   // Facts of the update that next_step() named; any other step is a bug of the caller.
@@ -88,14 +91,15 @@ class Coordinator {
   [[nodiscard]] std::optional<double> best_validation_loss() const;
   [[nodiscard]] std::int64_t best_validation_step() const;  // -1: none yet
 
-  // Decisions taken since the last call, in order. Take and write them before state() is saved: the state says how
-  // many there were, not what they said.
+  // Decisions taken since the last call, in order. Take and write them before state() is saved: the
+  // state says how many there were, not what they said.
   std::vector<Decision> take_decisions();
 
-  // Versioned JSON. restore() checks that the recipe agrees with the one the state was made under and throws
-  // Error(kBadConfig) that lists each difference. World size, leaf size and minutes may change, and the budget may grow
-  // under a schedule that does not look at its end. The rates of the last update are computed again and compared
-  // bit for bit; Error(kBadInput) where they differ or the state is damaged.
+  // Versioned JSON. restore() checks that the recipe agrees with the one the state was made under
+  // and throws Error(kBadConfig) that lists each difference. World size, leaf size and minutes may
+  // change, and the budget may grow under a schedule that does not look at its end. The rates of
+  // the last update are computed again and compared bit for bit; Error(kBadInput) where they differ
+  // or the state is damaged.
   [[nodiscard]] std::string state() const;
   static Coordinator restore(Recipe recipe, int world_size, const std::string& state);
   // Equal on all ranks; independent of world size, leaf size and time.

@@ -1,4 +1,5 @@
-// What a Coordinator holds. Private to coordinator.cpp (behaviour) and coordinator_state.cpp (saving and restoring).
+// RunState is what a Coordinator holds. Private to coordinator.cpp (behaviour) and
+// coordinator_state.cpp (saving and restoring).
 #pragma once
 
 #include <cstdint>
@@ -10,8 +11,9 @@
 
 namespace lorascale::coordinator {
 
-struct Coordinator::Impl {
-  Impl(Recipe the_recipe, int ranks) : recipe(the_recipe), world_size(ranks), monitors(recipe) {}
+struct RunState {
+  RunState(const Recipe& the_recipe, int ranks)
+      : recipe(the_recipe), world_size(ranks), monitors(the_recipe) {}
 
   Recipe recipe;
   int world_size = 0;
@@ -21,7 +23,8 @@ struct Coordinator::Impl {
   std::int64_t steps = 0;
   std::int64_t skipped_steps = 0;
   std::int64_t skipped_samples = 0;
-  std::optional<StepPlan> last;  // the latest update; kept so that its rates can be checked after a resume
+  std::optional<StepPlan>
+      last;  // the latest update; kept so that its rates can be checked after a resume
   Monitors monitors;
 
   // Not part of the state hash: time and log depend on the machines.
@@ -39,6 +42,10 @@ struct Coordinator::Impl {
   void announce();
   void announce_short_update(const StepPlan& next);
   void announce_end(StopReason reason);
+};
+
+struct Coordinator::Impl : RunState {
+  using RunState::RunState;
 };
 
 }  // namespace lorascale::coordinator

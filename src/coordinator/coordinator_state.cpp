@@ -1,5 +1,5 @@
-// Saving and restoring. The state has two kinds of members: those that follow from (recipe, facts), which the hash
-// covers, and `layout` and `log`, which depend on the machines the run had.
+// Saving and restoring. The state has two kinds of members: those that follow from (recipe, facts),
+// which the hash covers, and `layout` and `log`, which depend on the machines the run had.
 #include <string>
 #include <utility>
 
@@ -75,14 +75,17 @@ void check_changes(const Recipe& then, const Recipe& now) {
   }
 }
 
-// I6: rates are pure functions of (recipe, samples, batch), so those of the last update can be had again, bit for bit.
-StepPlan checked_last_step(const Recipe& then, std::int64_t steps, std::int64_t samples,
-                           const Json& saved) {
+// I6: rates are pure functions of (recipe, samples, batch), so those of the last update can be had
+// again, bit for bit. `budget` is the one that the update was made under: it may have cut that
+// update short.
+StepPlan checked_last_step(Recipe recipe, std::int64_t budget, std::int64_t steps,
+                           std::int64_t samples, const Json& saved) {
+  recipe.budget_samples = budget;
   const auto first = saved.at("first_position").get<std::int64_t>();
-  if (first < 0 || first >= then.budget_samples) {
+  if (first < 0 || first >= budget) {
     refuse_damaged("its last update begins at sample " + std::to_string(first));
   }
-  const StepPlan plan = plan_step(then, then.global_batch, steps, first);
+  const StepPlan plan = plan_step(recipe, recipe.global_batch, steps, first);
   if (first + plan.samples != samples) {
     refuse_damaged("its last update ends at sample " + std::to_string(first + plan.samples) +
                    ", its clock stands at " + std::to_string(samples));
@@ -103,12 +106,8 @@ std::string change_text(const char* what, const Json& before, const Json& after)
                          : name + " " + before.dump() + " -> " + after.dump();
 }
 
-}  // namespace
-
-namespace {
-
 // What the hash covers, beside the recipe.
-Json trajectory(const auto& self) {
+Json trajectory(const RunState& self) {
   Json json;
   json["clock"] = {{"samples", self.samples},
                    {"steps", self.steps},
@@ -121,12 +120,12 @@ Json trajectory(const auto& self) {
   return json;
 }
 
-void load_trajectory(auto& self, const Recipe& then, const Json& state) {
+void load_trajectory(RunState& self, const Recipe& then, const Json& state) {
   const Json& clock = state.at("clock");
-  self.samples = clock.at("samples").template get<std::int64_t>();
-  self.steps = clock.at("steps").template get<std::int64_t>();
-  self.skipped_samples = clock.at("skipped_samples").template get<std::int64_t>();
-  self.skipped_steps = clock.at("skipped_steps").template get<std::int64_t>();
+  self.samples = clock.at("samples").get<std::int64_t>();
+  self.steps = clock.at("steps").get<std::int64_t>();
+  self.skipped_samples = clock.at("skipped_samples").get<std::int64_t>();
+  self.skipped_steps = clock.at("skipped_steps").get<std::int64_t>();
   const Json& last = state.at("last_step");
   const bool begun = self.steps > 0;
   if (self.steps < 0 || begun == last.is_null() || begun != (self.samples > 0)) {
@@ -134,19 +133,19 @@ void load_trajectory(auto& self, const Recipe& then, const Json& state) {
                    std::to_string(self.samples));
   }
   if (begun) {
-    self.last = checked_last_step(then, self.steps, self.samples, last);
+    self.last = checked_last_step(self.recipe, then.budget_samples, self.steps, self.samples, last);
   }
   for (Monitor* monitor : self.monitors.all()) {
     monitor->load(state.at("monitors").at(std::string(monitor->name())));
   }
 }
 
-void log_resume(auto& self, const Recipe& then, const Json& layout) {
+void log_resume(RunState& self, const Recipe& then, const Json& layout) {
   const Recipe& now = self.recipe;
   const Json& ranks = layout.at("world_size");
   std::string reason = "goes on after step " + std::to_string(self.steps) + " and " +
-                       std::to_string(self.samples) + " samples: " +
-                       change_text("world size", ranks, self.world_size) + ", " +
+                       std::to_string(self.samples) +
+                       " samples: " + change_text("world size", ranks, self.world_size) + ", " +
                        change_text("leaf size", then.leaf_size, now.leaf_size);
   if (then.budget_samples != now.budget_samples) {
     reason += ", " + change_text("budget", then.budget_samples, now.budget_samples) + " samples";
@@ -154,7 +153,8 @@ void log_resume(auto& self, const Recipe& then, const Json& layout) {
   if (then.budget_minutes != now.budget_minutes) {
     reason += ", " + change_text("limit", then.budget_minutes, now.budget_minutes) + " minutes";
   }
-  self.log.add(self.steps, self.samples, "resume", reason + "; batch, rates and sample order are the same",
+  self.log.add(self.steps, self.samples, "resume",
+               reason + "; batch, rates and sample order are the same",
                {{"world_size", {ranks, self.world_size}},
                 {"leaf_size", {then.leaf_size, now.leaf_size}},
                 {"budget_samples", {then.budget_samples, now.budget_samples}},
@@ -165,7 +165,7 @@ void log_resume(auto& self, const Recipe& then, const Json& layout) {
 }  // namespace
 
 std::string Coordinator::state() const {
-  const Impl& self = *impl_;
+  const RunState& self = *impl_;
   Json state;
   state["format"] = kFormat;
   state["version"] = kVersion;
@@ -180,7 +180,7 @@ std::string Coordinator::state() const {
 }
 
 std::uint64_t Coordinator::state_hash() const {
-  const Impl& self = *impl_;
+  const RunState& self = *impl_;
   Json json = trajectory(self);
   json["recipe"] = hex64(recipe_fingerprint(self.recipe));
   json["budget_samples"] = self.recipe.budget_samples;
@@ -191,7 +191,7 @@ Coordinator Coordinator::restore(Recipe recipe, int world_size, const std::strin
   const Json state = parsed(text);
   check_recipe(recipe, world_size);
   auto impl = std::make_unique<Impl>(recipe, world_size);
-  Impl& self = *impl;
+  RunState& self = *impl;
   try {
     const Recipe then = recipe_from_json(state.at("recipe"));
     check_changes(then, recipe);
@@ -202,7 +202,8 @@ Coordinator Coordinator::restore(Recipe recipe, int world_size, const std::strin
     self.log = DecisionLog(log.at("sequence").get<std::int64_t>(),
                            hex64_from(log.at("chain").get<std::string>()));
     self.short_update_announced = log.at("short_update_announced").get<bool>();
-    if (self.stop_reason()) {  // otherwise there is more to do than there was: the end is yet to come
+    if (self.stop_reason()) {  // otherwise there is more to do than there was: the end is yet to
+                               // come
       self.end_announced = end_from_json(log.at("end_announced"));
     }
     log_resume(self, then, layout);

@@ -39,7 +39,9 @@ void DecisionLog::add(std::int64_t step, std::int64_t samples, const std::string
   pending_.push_back(std::move(decision));
 }
 
-std::vector<Decision> DecisionLog::take() { return std::exchange(pending_, {}); }
+std::vector<Decision> DecisionLog::take() {
+  return std::exchange(pending_, {});
+}
 
 std::string to_json_line(const Decision& decision) {
   return unchained_text(decision) + ",\"chain\":\"" + hex64(decision.chain) + "\"}";

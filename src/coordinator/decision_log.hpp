@@ -1,5 +1,5 @@
-// The decision log: numbered entries, each carrying a digest of itself and of all before it, so that a changed,
-// missing or reordered line shows. Entries are kept until they are taken.
+// The decision log: numbered entries, each carrying a digest of itself and of all before it, so
+// that a changed, missing or reordered line shows. Entries are kept until they are taken.
 #pragma once
 
 #include <cstdint>
@@ -39,8 +39,9 @@ std::string to_json_line(const Decision& decision);
 // The inverse; the pair gives back equal bytes. Throws Error(kBadInput).
 Decision decision_from_json_line(const std::string& line);
 
-// The index of the first entry that does not follow from those before it, or nothing for an untouched log. `start`
-// is the digest before the first entry. Entries cut off at the end do not show; compare the last chain for that.
+// The index of the first entry that does not follow from those before it, or nothing for an
+// untouched log. `start` is the digest before the first entry. Entries cut off at the end do not
+// show; compare the last chain for that.
 std::optional<std::size_t> first_broken_link(std::span<const Decision> decisions,
                                              std::uint64_t start = kFnvOffset);
 

@@ -7,6 +7,14 @@
 #include "coordinator/scaling.hpp"
 
 namespace lorascale::coordinator {
+namespace {
+
+// Finite, and so far from the largest double that its square is too.
+bool is_usable(double loss) {
+  return std::abs(loss) < 1e100;
+}
+
+}  // namespace
 
 void WeightedWindow::add(double value, double weight, double memory) {
   weight_ = memory * weight_ + weight;
@@ -22,7 +30,10 @@ double WeightedWindow::variance() const {
 }
 
 Json WeightedWindow::save() const {
-  return {{"weight", weight_}, {"squared_weight", squared_weight_}, {"mean", mean_}, {"deviation", deviation_}};
+  return {{"weight", weight_},
+          {"squared_weight", squared_weight_},
+          {"mean", mean_},
+          {"deviation", deviation_}};
 }
 
 void WeightedWindow::load(const Json& state) {
@@ -39,7 +50,7 @@ DivergenceDetector::DivergenceDetector(const Recipe& recipe)
       batch_(recipe.global_batch) {}
 
 double DivergenceDetector::z_score(double loss) const {
-  if (!std::isfinite(loss)) {
+  if (!is_usable(loss)) {
     return std::numeric_limits<double>::infinity();
   }
   if (accepted_ < kMinimumUpdates) {
@@ -80,7 +91,8 @@ void DivergenceDetector::on_skip(const StepPlan& plan, const StepFacts& facts, D
     diverged_ = true;
     log.add(plan.step, seen, "diverged",
             std::to_string(skipped_) +
-                " updates in a row were not finite; lower optimizer.lr, lengthen schedule.warmup or use "
+                " updates in a row were not finite; lower optimizer.lr, lengthen schedule.warmup "
+                "or use "
                 "model.dtype fp32 or bf16, and go on from the last checkpoint before them",
             inputs);
   }
@@ -89,7 +101,7 @@ void DivergenceDetector::on_skip(const StepPlan& plan, const StepFacts& facts, D
 void DivergenceDetector::on_loss(const StepPlan& plan, const StepFacts& facts, DecisionLog& log) {
   const bool watched = z_limit_ > 0 && patience_ > 0;
   const double z = z_score(facts.loss);
-  if (!std::isfinite(facts.loss) || (watched && z > z_limit_)) {
+  if (!is_usable(facts.loss) || (watched && z > z_limit_)) {
     ++outliers_;
   } else {
     outliers_ = 0;
@@ -100,18 +112,19 @@ void DivergenceDetector::on_loss(const StepPlan& plan, const StepFacts& facts, D
   }
   if (watched && outliers_ >= patience_ && !diverged_) {
     diverged_ = true;
-    log.add(plan.step, plan.first_position + plan.samples, "diverged",
-            "the loss was more than " + to_text(z_limit_) + " standard deviations above its mean of " +
-                to_text(window_.mean()) + " for " + std::to_string(outliers_) +
-                " updates in a row, at last " + to_text(facts.loss) +
-                "; lower optimizer.lr or lengthen schedule.warmup, and go on from the last checkpoint "
-                "before the rise",
-            {{"loss", json_number(facts.loss)},
-             {"z", json_number(z)},
-             {"mean", window_.mean()},
-             {"standard_deviation", std::sqrt(window_.variance())},
-             {"outliers_in_row", outliers_},
-             {"patience", patience_}});
+    log.add(
+        plan.step, plan.first_position + plan.samples, "diverged",
+        "the loss was more than " + to_text(z_limit_) + " standard deviations above its mean of " +
+            to_text(window_.mean()) + " for " + std::to_string(outliers_) +
+            " updates in a row, at last " + to_text(facts.loss) +
+            "; lower optimizer.lr or lengthen schedule.warmup, and go on from the last checkpoint "
+            "before the rise",
+        {{"loss", json_number(facts.loss)},
+         {"z", json_number(z)},
+         {"mean", window_.mean()},
+         {"standard_deviation", std::sqrt(window_.variance())},
+         {"outliers_in_row", outliers_},
+         {"patience", patience_}});
   }
 }
 
@@ -120,8 +133,11 @@ std::optional<StopReason> DivergenceDetector::stop_reason() const {
 }
 
 Json DivergenceDetector::save() const {
-  return {{"window", window_.save()}, {"accepted", accepted_}, {"outliers", outliers_},
-          {"skipped", skipped_},      {"diverged", diverged_}};
+  return {{"window", window_.save()},
+          {"accepted", accepted_},
+          {"outliers", outliers_},
+          {"skipped", skipped_},
+          {"diverged", diverged_}};
 }
 
 void DivergenceDetector::load(const Json& state) {

@@ -1,10 +1,12 @@
-// Divergence: updates skipped in a row because they were not finite, or a loss that stays far above its moving mean.
+// Divergence: updates skipped in a row because they were not finite, or a loss that stays far above
+// its moving mean.
 //
-// Mean and variance are exponentially weighted in sample time: an update of s samples weighs s, and its weight falls by
-// kMemory for each global batch that follows. z = (loss - mean) / spread against the window before the update. The
-// detector is armed after kMinimumUpdates updates. An outlier does not enter the window, else a jump would raise the
-// mean and the spread until it looked normal. The spread is at least kLeastSpread of the mean: where losses hardly
-// vary, a small and harmless shift must not end a run.
+// Mean and variance are exponentially weighted in sample time: an update of s samples weighs s, and
+// its weight falls by kMemory for each global batch that follows. z = (loss - mean) / spread
+// against the window before the update. The detector is armed after kMinimumUpdates updates. An
+// outlier does not enter the window, else a jump would raise the mean and the spread until it
+// looked normal. The spread is at least kLeastSpread of the mean: where losses hardly vary, a small
+// and harmless shift must not end a run.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +30,7 @@ class WeightedWindow {
   double weight_ = 0;          // sum of the weights
   double squared_weight_ = 0;  // sum of their squares
   double mean_ = 0;
-  double deviation_ = 0;       // weighted sum of squared deviations from the mean
+  double deviation_ = 0;  // weighted sum of squared deviations from the mean
 };
 
 class DivergenceDetector : public Monitor {
@@ -45,7 +47,8 @@ class DivergenceDetector : public Monitor {
   [[nodiscard]] Json save() const override;
   void load(const Json& state) override;
 
-  // Of `loss` against the window; not finite for a loss that is not. 0 while the detector is not armed.
+  // Of `loss` against the window; not finite for a loss that is not. 0 while the detector is not
+  // armed.
   [[nodiscard]] double z_score(double loss) const;
 
  private:

@@ -35,7 +35,8 @@ Factorisation with_leaf(std::int64_t global_batch, int world_size, std::int64_t 
   result.leaves = global_batch / leaf_size;
   result.world_size = world_size;
   result.min_leaves_per_rank = result.leaves / world_size;
-  result.max_leaves_per_rank = result.min_leaves_per_rank + (result.leaves % world_size != 0 ? 1 : 0);
+  result.max_leaves_per_rank =
+      result.min_leaves_per_rank + (result.leaves % world_size != 0 ? 1 : 0);
   result.idle_ranks = std::max<std::int64_t>(0, world_size - result.leaves);
   return result;
 }
@@ -65,9 +66,8 @@ std::optional<std::string> leaf_contradiction(std::int64_t global_batch, std::in
   // Divisors pair up: the smallest one above b is B over the largest one below B / b.
   const std::int64_t quotient = global_batch / leaf_size;
   const std::string larger =
-      quotient > 0
-          ? " or " + std::to_string(global_batch / divisor_at_most(global_batch, quotient))
-          : std::string();
+      quotient > 0 ? " or " + std::to_string(global_batch / divisor_at_most(global_batch, quotient))
+                   : std::string();
   return "batch.micro " + std::to_string(leaf_size) + " does not divide batch.global " +
          std::to_string(global_batch) + "; use batch.global " + nearest_batch +
          ", or batch.micro " + std::to_string(smaller) + larger;

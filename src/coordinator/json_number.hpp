@@ -1,4 +1,5 @@
-// Numbers as text: to_text for sentences, json_number for JSON, which has no way to write "not a number".
+// Numbers as text: to_text for sentences, json_number for JSON, which has no way to write "not a
+// number".
 #pragma once
 
 #include <cstdint>

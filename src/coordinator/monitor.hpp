@@ -1,6 +1,6 @@
-// A monitor watches the facts of a run, may log decisions and may end the run. Its state is part of the coordinator's
-// and must follow from (recipe, facts) alone, never from world size, leaf size or time. A new monitor is its own
-// file and one member in Monitors (monitors.hpp).
+// A monitor watches the facts of a run, may log decisions and may end the run. Its state is part of
+// the coordinator's and must follow from (recipe, facts) alone, never from world size, leaf size or
+// time. A new monitor is its own file and one member in Monitors (monitors.hpp).
 #pragma once
 
 #include <optional>
@@ -14,8 +14,8 @@ namespace lorascale::coordinator {
 
 struct EvaluationContext {
   EvaluationFacts facts;
-  std::int64_t samples = 0;   // seen so far
-  bool updates_left = true;   // false: the budget is used up, there is nothing to stop any more
+  std::int64_t samples = 0;  // seen so far
+  bool updates_left = true;  // false: the budget is used up, there is nothing to stop any more
 };
 
 class Monitor {
@@ -23,7 +23,8 @@ class Monitor {
   virtual ~Monitor() = default;
   [[nodiscard]] virtual std::string_view name() const = 0;  // key in the state
 
-  virtual void on_step(const StepPlan& /*plan*/, const StepFacts& /*facts*/, DecisionLog& /*log*/) {}
+  virtual void on_step(const StepPlan& /*plan*/, const StepFacts& /*facts*/, DecisionLog& /*log*/) {
+  }
   virtual void on_evaluation(const EvaluationContext& /*context*/, DecisionLog& /*log*/) {}
   // Once given, a reason stays.
   [[nodiscard]] virtual std::optional<StopReason> stop_reason() const { return std::nullopt; }

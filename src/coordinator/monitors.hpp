@@ -1,4 +1,5 @@
-// The monitors of a run, in the order in which they see the facts and in which their reasons to stop count.
+// The monitors of a run, in the order in which they see the facts and in which their reasons to
+// stop count.
 #pragma once
 
 #include <array>

@@ -13,11 +13,11 @@ namespace {
 // Sums of the run that both the sentence and the JSON need.
 struct Arithmetic {
   Factorisation batch;
-  std::int64_t full = 0;            // samples of the largest update
-  std::int64_t per_epoch = 0;       // updates
+  std::int64_t full = 0;       // samples of the largest update
+  std::int64_t per_epoch = 0;  // updates
   std::int64_t steps = 0;
-  std::int64_t epoch_tail = 0;      // samples of an epoch's last update
-  std::int64_t budget_tail = 0;     // samples that the budget takes of its last, broken epoch
+  std::int64_t epoch_tail = 0;   // samples of an epoch's last update
+  std::int64_t budget_tail = 0;  // samples that the budget takes of its last, broken epoch
   double epochs = 0;
   double k = 0;
   ScaledRates rates;
@@ -31,7 +31,8 @@ Arithmetic arithmetic_of(const Recipe& recipe, int world_size) {
   sums.steps = steps_from(recipe, recipe.global_batch, 0);
   sums.epoch_tail = recipe.samples_per_epoch - (sums.per_epoch - 1) * recipe.global_batch;
   sums.budget_tail = recipe.budget_samples % recipe.samples_per_epoch;
-  sums.epochs = static_cast<double>(recipe.budget_samples) / static_cast<double>(recipe.samples_per_epoch);
+  sums.epochs =
+      static_cast<double>(recipe.budget_samples) / static_cast<double>(recipe.samples_per_epoch);
   sums.k = static_cast<double>(sums.full) / static_cast<double>(recipe.reference_batch);
   sums.rates = scaled_rates(recipe, sums.full);
   return sums;
@@ -47,14 +48,14 @@ std::string leaves_text(const Factorisation& batch) {
          std::to_string(batch.world_size) + " ranks";
 }
 
-std::string schedule_text(const Recipe& recipe) {
+std::string schedule_text(const Recipe& recipe, double peak) {
   std::string text = "schedule " + std::string(name_of(recipe.schedule)) + " after " +
                      std::to_string(recipe.warmup_samples) + " samples of warmup";
   if (recipe.schedule == ScheduleKind::kWsd) {
     text += ", decay over the last " + std::to_string(recipe.decay_samples);
   }
   if (recipe.schedule != ScheduleKind::kConstant) {
-    text += ", down to " + to_text(recipe.lr * recipe.floor) + " x the same factor";
+    text += ", down to " + to_text(peak * recipe.floor);
   }
   return text;
 }
@@ -73,12 +74,13 @@ std::string explain_rate(const Recipe& recipe, std::int64_t samples) {
 PlanReport make_plan_report(const Recipe& recipe, int world_size) {
   const Arithmetic sums = arithmetic_of(recipe, world_size);
   PlanReport report;
-  report.reason = std::to_string(sums.steps) + " steps over " + std::to_string(recipe.budget_samples) +
-                  " samples = " + to_text(sums.epochs) + " epochs of " +
-                  std::to_string(recipe.samples_per_epoch) + " (" + std::to_string(sums.per_epoch) +
-                  " steps each, the last of " + std::to_string(sums.epoch_tail) + "); " +
-                  leaves_text(sums.batch) + "; " + explain_rate(recipe, sums.full) + "; " +
-                  schedule_text(recipe);
+  report.reason = std::to_string(sums.steps) + " steps over " +
+                  std::to_string(recipe.budget_samples) + " samples = " + to_text(sums.epochs) +
+                  " epochs of " + std::to_string(recipe.samples_per_epoch) + " (" +
+                  std::to_string(sums.per_epoch) + " steps each, the last of " +
+                  std::to_string(sums.epoch_tail) + "); " + leaves_text(sums.batch) + "; " +
+                  explain_rate(recipe, sums.full) + "; " +
+                  schedule_text(recipe, recipe.lr * sums.rates.multiplier);
   report.inputs["recipe"] = recipe_to_json(recipe);
   report.inputs["world_size"] = world_size;
   report.inputs["plan"] = {{"steps", sums.steps},

@@ -1,4 +1,5 @@
-// The arithmetic of a whole run, before it starts: the first entry of the decision log and what `plan` prints.
+// The arithmetic of a whole run, before it starts: the first entry of the decision log and what
+// `plan` prints.
 #pragma once
 
 #include <string>

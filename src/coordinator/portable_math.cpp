@@ -9,7 +9,8 @@
 namespace lorascale::coordinator {
 namespace {
 
-// ln 2 in two parts: the first has 21 trailing zero bits, so that small integers times it are exact.
+// ln 2 in two parts: the first has 21 trailing zero bits, so that small integers times it are
+// exact.
 constexpr double kLn2High = 0x1.62e42fee00000p-1;
 constexpr double kLn2Low = 0x1.a39ef35793c76p-33;
 

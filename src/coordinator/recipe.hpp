@@ -1,5 +1,5 @@
-// The recipe: what the user asked for, in samples, after every unit has been resolved. It never changes
-// during a run; all rates and lengths are pure functions of (recipe, samples seen, batch).
+// The recipe: what the user asked for, in samples, after every unit has been resolved. It never
+// changes during a run; all rates and lengths are pure functions of (recipe, samples seen, batch).
 #pragma once
 
 #include <cstdint>
@@ -14,14 +14,14 @@ enum class ScheduleKind { kConstant, kLinear, kCosine, kWsd };
 
 struct Recipe {
   std::uint64_t seed = 0;
-  std::int64_t samples_per_epoch = 0;   // rows of the training set
-  std::int64_t global_batch = 0;        // B; an epoch's last update takes what is left
-  std::int64_t reference_batch = 0;     // B0
-  std::int64_t leaf_size = 1;           // b
-  std::int64_t budget_samples = 0;      // end of the run
-  double budget_minutes = 0;            // 0: no limit in time
+  std::int64_t samples_per_epoch = 0;  // rows of the training set
+  std::int64_t global_batch = 0;       // B; an epoch's last update takes what is left
+  std::int64_t reference_batch = 0;    // B0
+  std::int64_t leaf_size = 1;          // b
+  std::int64_t budget_samples = 0;     // end of the run
+  double budget_minutes = 0;           // 0: no limit in time
 
-  double lr = 2e-4;                     // tuned at B0
+  double lr = 2e-4;  // tuned at B0
   double beta1 = 0.9;
   double beta2 = 0.999;
   double eps = 1e-8;
@@ -29,20 +29,20 @@ struct Recipe {
 
   ScaleRule rule = ScaleRule::kSqrt;
   double power = 0.5;
-  bool scale_betas = false;             // beta' = 1 - k (1 - beta); refused where k (1 - beta) >= 1
-  bool scale_eps = false;               // eps' = eps / sqrt(k)
-  bool scale_weight_decay = false;      // lambda' keeps lambda' * lr' / B constant
+  bool scale_betas = false;         // beta' = 1 - k (1 - beta); refused where k (1 - beta) >= 1
+  bool scale_eps = false;           // eps' = eps / sqrt(k)
+  bool scale_weight_decay = false;  // lambda' keeps lambda' * lr' / B constant
 
   ScheduleKind schedule = ScheduleKind::kCosine;
   std::int64_t warmup_samples = 0;
-  std::int64_t decay_samples = 0;       // last part of wsd
-  double floor = 0.0;                   // fraction of the peak
+  std::int64_t decay_samples = 0;  // last part of wsd
+  double floor = 0.0;              // fraction of the peak
 
-  std::int64_t patience = 0;            // early stop, in validations; 0 = off
+  std::int64_t patience = 0;  // early stop, in validations; 0 = off
   double min_delta = 0.0;
 
-  // Divergence: a loss whose z-score against its moving mean stays above the limit, or updates that are
-  // skipped because they are not finite, in a row. 0 in any of them switches that check off.
+  // Divergence: a loss whose z-score against its moving mean stays above the limit, or updates that
+  // are skipped because they are not finite, in a row. 0 in any of them switches that check off.
   double divergence_z = 8.0;
   std::int64_t divergence_patience = 20;
   std::int64_t max_skipped_in_row = 10;

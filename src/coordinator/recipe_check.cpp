@@ -38,7 +38,8 @@ void check_counts(Lines& lines, const Recipe& recipe, int world_size) {
   at_least(lines, "batch.reference", recipe.reference_batch, 1,
            "use the batch that optimizer.lr was tuned at, 1 or more");
   at_least(lines, "batch.micro", recipe.leaf_size, 1, "use 1 or more, or auto");
-  at_least(lines, "budget in samples", recipe.budget_samples, 1, "use a budget of 1 sample or more");
+  at_least(lines, "budget in samples", recipe.budget_samples, 1,
+           "use a budget of 1 sample or more");
   at_least(lines, "schedule.warmup in samples", recipe.warmup_samples, 0, "use 0 or more");
   at_least(lines, "schedule.decay in samples", recipe.decay_samples, 0, "use 0 or more");
   at_least(lines, "evaluate.early_stop.patience", recipe.patience, 0, "use 0 (off) or more");
@@ -49,19 +50,25 @@ void check_counts(Lines& lines, const Recipe& recipe, int world_size) {
 void check_values(Lines& lines, const Recipe& recipe) {
   const auto unit = [](double value) { return value >= 0 && value < 1; };
   in_range(lines, "optimizer.lr", recipe.lr, recipe.lr > 0, "use a finite rate above 0");
-  in_range(lines, "optimizer.betas[0]", recipe.beta1, unit(recipe.beta1), "use 0 or more and less than 1");
-  in_range(lines, "optimizer.betas[1]", recipe.beta2, unit(recipe.beta2), "use 0 or more and less than 1");
-  in_range(lines, "optimizer.eps", recipe.eps, recipe.eps > 0,
-           "use more than 0: LoRA's A has no gradient in the first update, and 0 / 0 is not a number");
-  in_range(lines, "optimizer.weight_decay", recipe.weight_decay, recipe.weight_decay >= 0, "use 0 or more");
+  in_range(lines, "optimizer.betas[0]", recipe.beta1, unit(recipe.beta1),
+           "use 0 or more and less than 1");
+  in_range(lines, "optimizer.betas[1]", recipe.beta2, unit(recipe.beta2),
+           "use 0 or more and less than 1");
+  in_range(
+      lines, "optimizer.eps", recipe.eps, recipe.eps > 0,
+      "use more than 0: LoRA's A has no gradient in the first update, and 0 / 0 is not a number");
+  in_range(lines, "optimizer.weight_decay", recipe.weight_decay, recipe.weight_decay >= 0,
+           "use 0 or more");
   in_range(lines, "scale.power", recipe.power, recipe.power >= 0 && recipe.power <= 1,
            "use 0 (none) to 1 (linear)");
   in_range(lines, "schedule.floor", recipe.floor, recipe.floor >= 0 && recipe.floor <= 1,
            "use a fraction of the peak rate, 0 to 1");
   in_range(lines, "budget in minutes", recipe.budget_minutes, recipe.budget_minutes >= 0,
            "use 0 (no limit) or more");
-  in_range(lines, "evaluate.early_stop.min_delta", recipe.min_delta, recipe.min_delta >= 0, "use 0 or more");
-  in_range(lines, "divergence_z", recipe.divergence_z, recipe.divergence_z >= 0, "use 0 (off) or more");
+  in_range(lines, "evaluate.early_stop.min_delta", recipe.min_delta, recipe.min_delta >= 0,
+           "use 0 or more");
+  in_range(lines, "divergence_z", recipe.divergence_z, recipe.divergence_z >= 0,
+           "use 0 (off) or more");
 }
 
 // Written without sums, which could overflow.
@@ -69,13 +76,14 @@ void check_lengths(Lines& lines, const Recipe& recipe) {
   const std::string budget = std::to_string(recipe.budget_samples);
   const std::string warmup = std::to_string(recipe.warmup_samples);
   if (recipe.warmup_samples > recipe.budget_samples) {
-    lines.push_back("schedule.warmup of " + warmup + " samples is longer than the budget of " + budget +
-                    "; shorten the warmup or raise the budget");
+    lines.push_back("schedule.warmup of " + warmup + " samples is longer than the budget of " +
+                    budget + "; shorten the warmup or raise the budget");
   } else if (recipe.schedule == ScheduleKind::kWsd &&
              recipe.decay_samples > recipe.budget_samples - recipe.warmup_samples) {
     lines.push_back("schedule.warmup of " + warmup + " and schedule.decay of " +
-                    std::to_string(recipe.decay_samples) + " samples do not both fit into the budget of " +
-                    budget + "; shorten one of them or raise the budget");
+                    std::to_string(recipe.decay_samples) +
+                    " samples do not both fit into the budget of " + budget +
+                    "; shorten one of them or raise the budget");
   }
 }
 
@@ -93,13 +101,12 @@ void check_scaling(Lines& lines, const Recipe& recipe) {
     if (!beta_can_scale(beta, k)) {
       const double limit = static_cast<double>(recipe.reference_batch) / (1 - beta);
       const auto largest = static_cast<std::int64_t>(std::ceil(limit - 1e-6)) - 1;
-      const std::string batch = largest >= 1
-                                    ? "batch.global " + std::to_string(largest) + " or less, "
-                                    : std::string();
+      const std::string batch =
+          largest >= 1 ? "batch.global " + std::to_string(largest) + " or less, " : std::string();
       lines.push_back("scale.betas cannot scale beta " + to_text(beta) + " to k = " +
                       std::to_string(samples) + "/" + std::to_string(recipe.reference_batch) +
-                      ": k (1 - beta) = " + to_text(k * (1 - beta)) + " must stay below 1; use " + batch +
-                      "a larger beta, or scale.betas: false");
+                      ": k (1 - beta) = " + to_text(k * (1 - beta)) + " must stay below 1; use " +
+                      batch + "a larger beta, or scale.betas: false");
     }
   }
 }
@@ -110,9 +117,10 @@ void advise_on_ranks(Lines& lines, const Recipe& recipe, int world_size) {
   const auto best = factorise(recipe.global_batch, world_size, recipe.leaf_size);
   const std::string batch = "batch.global " + std::to_string(recipe.global_batch);
   if (now.idle_ranks > 0) {
-    const std::string remedy = best.idle_ranks < now.idle_ranks
-                                   ? "use batch.micro " + std::to_string(best.leaf_size) + " or less"
-                                   : "start at most " + std::to_string(recipe.global_batch) + " ranks";
+    const std::string remedy =
+        best.idle_ranks < now.idle_ranks
+            ? "use batch.micro " + std::to_string(best.leaf_size) + " or less"
+            : "start at most " + std::to_string(recipe.global_batch) + " ranks";
     lines.push_back(std::to_string(now.idle_ranks) + " of " + std::to_string(world_size) +
                     " ranks have nothing to do: " + batch + " makes " + std::to_string(now.leaves) +
                     " leaves of " + std::to_string(now.leaf_size) + "; " + remedy);
@@ -134,23 +142,25 @@ void advise_on_ranks(Lines& lines, const Recipe& recipe, int world_size) {
 }
 
 void advise_on_length(Lines& lines, const Recipe& recipe) {
-  constexpr std::int64_t kFewUpdates = 100;         // of a LoRA run; 1000 are better
+  constexpr std::int64_t kFewUpdates = 100;  // of a LoRA run; 1000 are better
   constexpr std::int64_t kFewUpdatesPerEpoch = 20;
   const std::int64_t steps = steps_from(recipe, recipe.global_batch, 0);
   const std::int64_t per_epoch = steps_per_epoch(recipe, recipe.global_batch);
   const std::string batch = "batch.global " + std::to_string(recipe.global_batch);
   if (steps < kFewUpdates) {
-    const std::int64_t smaller = std::min(recipe.budget_samples / kFewUpdates, recipe.global_batch - 1);
-    const std::string remedy =
-        smaller >= 1 ? "use batch.global " + std::to_string(smaller) + " or less, or a longer budget"
-                     : "use a longer budget";
+    const std::int64_t smaller =
+        std::min(recipe.budget_samples / kFewUpdates, recipe.global_batch - 1);
+    const std::string remedy = smaller >= 1 ? "use batch.global " + std::to_string(smaller) +
+                                                  " or less, or a longer budget"
+                                            : "use a longer budget";
     lines.push_back("only " + std::to_string(steps) + " updates in the whole run; LoRA wants " +
                     std::to_string(kFewUpdates) + " or more; " + remedy);
   }
   if (recipe.global_batch > recipe.samples_per_epoch) {
-    lines.push_back(batch + " is more than the " + std::to_string(recipe.samples_per_epoch) +
-                    " samples of an epoch: an update ends with the epoch, so none has more than that; use a "
-                    "smaller batch");
+    lines.push_back(
+        batch + " is more than the " + std::to_string(recipe.samples_per_epoch) +
+        " samples of an epoch: an update ends with the epoch, so none has more than that; use a "
+        "smaller batch");
   } else if (per_epoch < kFewUpdatesPerEpoch) {
     const std::int64_t smaller = recipe.samples_per_epoch / kFewUpdatesPerEpoch;
     lines.push_back("only " + std::to_string(per_epoch) + " updates per epoch of " +
@@ -167,8 +177,9 @@ void advise_on_schedule(Lines& lines, const Recipe& recipe) {
                     " samples, more than half the run; shorten schedule.warmup");
   }
   if (recipe.schedule == ScheduleKind::kConstant && recipe.floor > 0) {
-    lines.push_back("schedule.floor " + to_text(recipe.floor) +
-                    " has no effect with schedule constant; remove it or use linear, cosine or wsd");
+    lines.push_back(
+        "schedule.floor " + to_text(recipe.floor) +
+        " has no effect with schedule constant; remove it or use linear, cosine or wsd");
   }
   if (recipe.schedule == ScheduleKind::kWsd && recipe.decay_samples == 0) {
     lines.push_back("schedule wsd with a decay of 0 samples is constant; set schedule.decay");

@@ -1,4 +1,5 @@
-// What is wrong with a recipe, and what is merely unwise. Both speak the config's key names and end in a remedy.
+// What is wrong with a recipe, and what is merely unwise. Both speak the config's key names and end
+// in a remedy.
 #pragma once
 
 #include <string>

@@ -17,8 +17,8 @@ enum class Role {
   kSpeed,   // changes how fast it is computed
 };
 
-// The one list of fields; a new one is a line here and a new version of the state. `RecipeType` is Recipe or
-// const Recipe.
+// The one list of fields; a new one is a line here and a new version of the state. `RecipeType` is
+// Recipe or const Recipe.
 template <typename RecipeType, typename Visitor>
 void visit_fields(RecipeType& recipe, Visitor&& visit) {
   visit("run.seed", recipe.seed, Role::kResult);
@@ -72,10 +72,11 @@ T named(const Json& json, const std::array<T, N>& values) {
 template <typename T>
 T value_from_json(const Json& json) {
   if constexpr (std::is_same_v<T, ScaleRule>) {
-    return named(json, std::array{ScaleRule::kNone, ScaleRule::kLinear, ScaleRule::kSqrt, ScaleRule::kPower});
+    return named(json, std::array{ScaleRule::kNone, ScaleRule::kLinear, ScaleRule::kSqrt,
+                                  ScaleRule::kPower});
   } else if constexpr (std::is_same_v<T, ScheduleKind>) {
-    return named(json, std::array{ScheduleKind::kConstant, ScheduleKind::kLinear, ScheduleKind::kCosine,
-                                  ScheduleKind::kWsd});
+    return named(json, std::array{ScheduleKind::kConstant, ScheduleKind::kLinear,
+                                  ScheduleKind::kCosine, ScheduleKind::kWsd});
   } else {
     return json.get<T>();
   }
@@ -93,7 +94,9 @@ Json fields(const Recipe& recipe, bool results_only) {
 
 }  // namespace
 
-Json recipe_to_json(const Recipe& recipe) { return fields(recipe, false); }
+Json recipe_to_json(const Recipe& recipe) {
+  return fields(recipe, false);
+}
 
 Recipe recipe_from_json(const Json& json) {
   Recipe recipe;
@@ -118,13 +121,16 @@ std::vector<std::string> forbidden_changes(const Recipe& then, const Recipe& now
     } else if (now.budget_samples < then.budget_samples) {
       lines.push_back(line + " (a budget may grow but not shrink)");
     } else if (depends_on_budget(now.schedule)) {
-      lines.push_back(line + " (the " + std::string(name_of(now.schedule)) +
-                      " schedule follows the budget, so the finished part would have had other rates)");
+      lines.push_back(
+          line + " (the " + std::string(name_of(now.schedule)) +
+          " schedule follows the budget, so the finished part would have had other rates)");
     }
   });
   return lines;
 }
 
-std::uint64_t recipe_fingerprint(const Recipe& recipe) { return fnv1a64(fields(recipe, true).dump()); }
+std::uint64_t recipe_fingerprint(const Recipe& recipe) {
+  return fnv1a64(fields(recipe, true).dump());
+}
 
 }  // namespace lorascale::coordinator

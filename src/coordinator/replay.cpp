@@ -53,9 +53,9 @@ Event event_from(const Json& json) {
     return EvaluationFacts{step, number_from_json(json.at("loss"))};
   }
   if (kind == "resume") {
-    return ResumeFacts{step, json.at("world_size").get<int>(), json.at("leaf_size").get<std::int64_t>(),
-                       json.at("budget_samples").get<std::int64_t>(),
-                       json.at("budget_minutes").get<double>()};
+    return ResumeFacts{
+        step, json.at("world_size").get<int>(), json.at("leaf_size").get<std::int64_t>(),
+        json.at("budget_samples").get<std::int64_t>(), json.at("budget_minutes").get<double>()};
   }
   throw_bad_input("an event of kind '" + kind + "' is not known to this version");
 }
@@ -81,8 +81,8 @@ struct Player {
       return "reports step " + std::to_string(facts.step) + " of a run that is over";
     }
     if (plan->step != facts.step) {
-      return "reports step " + std::to_string(facts.step) + " where step " + std::to_string(plan->step) +
-             " was due";
+      return "reports step " + std::to_string(facts.step) + " where step " +
+             std::to_string(plan->step) + " was due";
     }
     coordinator.on_step(facts);
     return {};

@@ -1,6 +1,6 @@
-// Record and replay: the facts of a run in order are enough to take every decision again. A recorded event carries a
-// digest of itself, of all before it and of the recipe, so that a changed, missing or reordered one is found
-// before it is believed.
+// Record and replay: the facts of a run in order are enough to take every decision again. A
+// recorded event carries a digest of itself, of all before it and of the recipe, so that a changed,
+// missing or reordered one is found before it is believed.
 #pragma once
 
 #include <cstdint>
@@ -42,7 +42,8 @@ class Recorder {
   std::uint64_t chain_ = 0;
 };
 
-// One line of JSON, without the line feed; the inverse throws Error(kBadInput). Doubles keep their bits.
+// One line of JSON, without the line feed; the inverse throws Error(kBadInput). Doubles keep their
+// bits.
 std::string to_json_line(const RecordedEvent& recorded);
 RecordedEvent event_from_json_line(const std::string& line);
 
@@ -52,9 +53,9 @@ struct ReplayResult {
   std::vector<Decision> decisions;  // all, in order
 };
 
-// `recipe` and `world_size` are those that the run began with. Throws Error(kBadInput) that names the first event whose
-// digest does not follow or that cannot have happened there. Events cut off at the end do not show in the chain:
-// compare the state hash for that.
+// `recipe` and `world_size` are those that the run began with. Throws Error(kBadInput) that names
+// the first event whose digest does not follow or that cannot have happened there. Events cut off
+// at the end do not show in the chain: compare the state hash for that.
 ReplayResult replay(const Recipe& recipe, int world_size, std::span<const RecordedEvent> events);
 
 }  // namespace lorascale::coordinator

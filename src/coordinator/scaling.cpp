@@ -38,27 +38,35 @@ constexpr double kRounding = 1e-12;
 
 }  // namespace
 
-std::string_view name_of(ScaleRule rule) { return rule_of(rule).name; }
+std::string_view name_of(ScaleRule rule) {
+  return rule_of(rule).name;
+}
 
 double lr_multiplier(ScaleRule rule, double exponent, double k) {
   LS_ASSERT(k > 0);
   return rule_of(rule).multiplier(k, exponent);
 }
 
-bool beta_can_scale(double beta, double k) { return k == 1 || k * (1 - beta) < 1 - kRounding; }
+bool beta_can_scale(double beta, double k) {
+  return k == 1 || k * (1 - beta) < 1 - kRounding;
+}
 
 double scaled_beta(double beta, double k) {
   if (!beta_can_scale(beta, k)) {
-    throw_bad_config("scale.betas asks for k (1 - beta) = " + to_text(k) + " x " + to_text(1 - beta) +
-                     ", which must stay below 1; use k below " + to_text(1 / (1 - beta)) +
-                     ", a larger beta, or scale.betas: false");
+    throw_bad_config("scale.betas asks for k (1 - beta) = " + to_text(k) + " x " +
+                     to_text(1 - beta) + ", which must stay below 1; use k below " +
+                     to_text(1 / (1 - beta)) + ", a larger beta, or scale.betas: false");
   }
   return k == 1 ? beta : 1 - k * (1 - beta);
 }
 
-double scaled_average(double rho, double k) { return rho > 0 ? power(rho, k) : 0; }
+double scaled_average(double rho, double k) {
+  return rho > 0 ? power(rho, k) : 0;
+}
 
-double scaled_eps(double eps, double k) { return eps / std::sqrt(k); }
+double scaled_eps(double eps, double k) {
+  return eps / std::sqrt(k);
+}
 
 double scaled_weight_decay(double weight_decay, double k, double multiplier) {
   return k == multiplier ? weight_decay : weight_decay * (k / multiplier);

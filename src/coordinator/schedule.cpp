@@ -18,7 +18,9 @@ double progress(std::int64_t n, std::int64_t begin, std::int64_t end) {
 }
 
 // Shapes of the decay: the fraction of the way from the floor to the peak at position n >= w.
-double constant_shape(const Recipe&, std::int64_t) { return 1; }
+double constant_shape(const Recipe&, std::int64_t) {
+  return 1;
+}
 
 double linear_shape(const Recipe& recipe, std::int64_t n) {
   return 1 - progress(n, recipe.warmup_samples, recipe.budget_samples);
@@ -58,14 +60,18 @@ const Schedule& schedule_of(ScheduleKind kind) {
 
 }  // namespace
 
-std::string_view name_of(ScheduleKind kind) { return schedule_of(kind).name; }
+std::string_view name_of(ScheduleKind kind) {
+  return schedule_of(kind).name;
+}
 
-bool depends_on_budget(ScheduleKind kind) { return schedule_of(kind).depends_on_budget; }
+bool depends_on_budget(ScheduleKind kind) {
+  return schedule_of(kind).depends_on_budget;
+}
 
 double schedule_multiplier(const Recipe& recipe, std::int64_t first, std::int64_t samples) {
   if (first < recipe.warmup_samples) {
-    return std::min(1.0, static_cast<double>(first + samples) /
-                             static_cast<double>(recipe.warmup_samples));
+    return std::min(
+        1.0, static_cast<double>(first + samples) / static_cast<double>(recipe.warmup_samples));
   }
   const double shape = schedule_of(recipe.schedule).shape(recipe, first);
   return recipe.floor + (1 - recipe.floor) * shape;

@@ -1,14 +1,18 @@
-// The schedule: what the peak rate is multiplied by, a pure function of (recipe, samples). It never counts steps.
+// The schedule: what the peak rate is multiplied by, a pure function of (recipe, samples). It never
+// counts steps.
 //
 // Convention for an update that covers the samples (n, n + s]:
-//   warmup, n < w:   min(1, (n + s) / w), at the END of the update. The first update moves the weights; evaluated at
-//                    its start it would use a rate of 0 and be thrown away. The update that ends or passes the
-//                    warmup has the full rate.
-//   decay,  n >= w:  the shape at the START of the update, so the first update after the warmup has the full rate and the
+//   warmup, n < w:   min(1, (n + s) / w), at the END of the update. The first update moves the
+//   weights; evaluated at
+//                    its start it would use a rate of 0 and be thrown away. The update that ends or
+//                    passes the warmup has the full rate.
+//   decay,  n >= w:  the shape at the START of the update, so the first update after the warmup has
+//   the full rate and the
 //                    last update of the run is still above the floor.
 // Both pieces are 1 at n = w, so there is no jump at the joint, whatever s is.
-// Against transformers' get_{constant,linear,cosine}_schedule_with_warmup at a constant batch: equal from the end of
-// the warmup on; during the warmup update i (from 0) has (i + 1) / w here and i / w there, one update ahead.
+// Against transformers' get_{constant,linear,cosine}_schedule_with_warmup at a constant batch:
+// equal from the end of the warmup on; during the warmup update i (from 0) has (i + 1) / w here and
+// i / w there, one update ahead.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +24,9 @@ namespace lorascale::coordinator {
 
 std::string_view name_of(ScheduleKind kind);  // as in a config: "cosine"
 
-// In [0, 1]. constant: 1. linear, cosine: from 1 at the end of the warmup to `floor` at the end of the budget.
-// wsd: 1, then linear to `floor` over the last decay_samples. 0 <= first < budget, samples >= 1.
+// In [0, 1]. constant: 1. linear, cosine: from 1 at the end of the warmup to `floor` at the end of
+// the budget. wsd: 1, then linear to `floor` over the last decay_samples. 0 <= first < budget,
+// samples >= 1.
 double schedule_multiplier(const Recipe& recipe, std::int64_t first, std::int64_t samples);
 
 // Whether rates before the end of the run depend on where that end is.

@@ -5,7 +5,9 @@
 namespace lorascale::coordinator {
 namespace {
 
-Json optional_number(const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); }
+Json optional_number(const std::optional<double>& value) {
+  return value ? Json(*value) : Json(nullptr);
+}
 
 std::optional<double> optional_from(const Json& value) {
   return value.is_null() ? std::nullopt : std::optional(value.get<double>());
@@ -22,7 +24,8 @@ void ValidationTracker::on_evaluation(const EvaluationContext& context, Decision
   if (std::isfinite(loss) && (!best_loss_ || loss < *best_loss_)) {
     log.add(step, context.samples, "best",
             "validation loss " + to_text(loss) +
-                (best_loss_ ? " is below " + to_text(*best_loss_) + " of step " + std::to_string(best_step_)
+                (best_loss_ ? " is below " + to_text(*best_loss_) + " of step " +
+                                  std::to_string(best_step_)
                             : std::string(" is the first")),
             {{"loss", loss}, {"previous", optional_number(best_loss_)}});
     best_loss_ = loss;
@@ -36,12 +39,12 @@ void ValidationTracker::on_evaluation(const EvaluationContext& context, Decision
   ++without_improvement_;
   if (patience_ > 0 && without_improvement_ >= patience_ && !stopped_ && context.updates_left) {
     stopped_ = true;
-    const std::string best =
-        best_loss_ ? "; the best was " + to_text(*best_loss_) + " at step " + std::to_string(best_step_)
-                   : std::string();
+    const std::string best = best_loss_ ? "; the best was " + to_text(*best_loss_) + " at step " +
+                                              std::to_string(best_step_)
+                                        : std::string();
     log.add(step, context.samples, "early_stop",
-            std::to_string(without_improvement_) + " validations without an improvement of more than " +
-                to_text(min_delta_) + best,
+            std::to_string(without_improvement_) +
+                " validations without an improvement of more than " + to_text(min_delta_) + best,
             {{"loss", json_number(loss)},
              {"best", optional_number(best_loss_)},
              {"best_step", best_step_},

@@ -1,6 +1,7 @@
-// The best validation so far, and early stopping. The best is the lowest finite loss. Patience counts validations without
-// an improvement by more than min_delta over the last one that improved, so many small gains are not mistaken for none.
-// A validation of a step that was already counted is not counted again: a resumed run may repeat its last one.
+// The best validation so far, and early stopping. The best is the lowest finite loss. Patience
+// counts validations without an improvement by more than min_delta over the last one that improved,
+// so many small gains are not mistaken for none. A validation of a step that was already counted is
+// not counted again: a resumed run may repeat its last one.
 #pragma once
 
 #include <cstdint>

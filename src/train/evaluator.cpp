@@ -1,0 +1,39 @@
+#include "train/evaluator.hpp"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros.h>
+
+#include "coordinator/coordinator.hpp"
+
+namespace lorascale::train {
+
+double evaluate(World& world, models::Model& model, TokenSource& source, std::int64_t leaf_size,
+                std::int64_t max_samples) {
+  const at::NoGradGuard no_grad;
+  const auto rows = max_samples > 0 ? std::min(max_samples, source.rows()) : source.rows();
+  const auto leaves = (rows + leaf_size - 1) / leaf_size;
+  const auto mine = coordinator::leaves_of_rank(leaves, world.host.rank(), world.host.size());
+  at::Tensor sums = at::zeros({2}, at::TensorOptions().dtype(at::kDouble).device(world.place));
+  std::optional<Error> error;
+  try {
+    for (auto leaf = mine.begin; leaf < mine.end; ++leaf) {
+      const auto first = leaf * leaf_size;
+      const auto result = model.evaluate(source.leaf(first, std::min(leaf_size, rows - first)));
+      sums[0].add_(result.loss_sum);
+      sums[1].add_(static_cast<double>(result.targets));
+    }
+  } catch (const Error& failure) {
+    error = failure;
+  }
+  agree(world.host, error);
+  all_reduce_sum(world, sums);
+  const at::Tensor host = sums.cpu();
+  const double* values = host.const_data_ptr<double>();
+  if (values[1] == 0) {
+    throw_bad_input(source.path().string() + ": no token of it counts as a target; check its loss_mask");
+  }
+  return values[0] / values[1];
+}
+
+}  // namespace lorascale::train

@@ -1,0 +1,56 @@
+// A token data set as the trainer uses it: rows, leaves for updates prepared in the background, leaves in file order for
+// validation, and text for people.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "data/leaf.hpp"
+
+namespace lorascale::train {
+
+struct TokenSourceSettings {
+  std::int64_t sequence_length = 512;
+  bool packing = true;
+  std::int64_t vocabulary = 0;  // of the model; larger token ids are refused
+};
+
+class TokenSource {
+ public:
+  TokenSource(std::filesystem::path path, const TokenSourceSettings& settings);
+  ~TokenSource();
+
+  [[nodiscard]] std::int64_t rows() const;
+  [[nodiscard]] double tokens_per_row() const;  // average
+  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
+  [[nodiscard]] std::string fingerprint() const;
+  // What a person should know about the set: documents, rows, tokens, packing efficiency.
+  [[nodiscard]] std::string summary() const;
+
+  // Rows [first, first + count) in file order.
+  [[nodiscard]] data::TokenLeaf leaf(std::int64_t first, std::int64_t count) const;
+
+  // Training order: shuffled by `seed`, or file order.
+  void start(std::optional<std::uint64_t> seed);
+  // Announces an update: samples [first_position, + samples) of the run, of which this rank does leaves
+  // [leaf_begin, leaf_end) of `leaf_size`. next() then yields them in order.
+  void begin_update(std::int64_t first_position, std::int64_t samples, std::int64_t leaf_size,
+                    std::int64_t leaf_begin, std::int64_t leaf_end);
+  data::TokenLeaf next();
+
+  // Text of token ids by the data set's own table, and the inverse for byte-level sets (others are refused).
+  [[nodiscard]] std::string decode(std::span<const std::int32_t> ids) const;
+  [[nodiscard]] std::vector<std::int32_t> encode(const std::string& text) const;
+
+ private:
+  struct Impl;
+  std::filesystem::path path_;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace lorascale::train

@@ -1,0 +1,131 @@
+#include "train/run_log.hpp"
+
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <cstdio>
+#include <functional>
+#include <nlohmann/json.hpp>
+
+#include "io/durable_file.hpp"
+
+namespace lorascale::train {
+namespace {
+
+using Json = nlohmann::json;
+
+// Keeps the lines whose `key` is at most `last`; a torn last line goes too.
+void truncate_lines(const std::filesystem::path& path, const char* key, std::int64_t last) {
+  if (!std::filesystem::exists(path)) {
+    return;
+  }
+  std::ifstream in(path);
+  std::string kept, line;
+  while (std::getline(in, line)) {
+    const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (json.is_object() && json.contains(key) && json[key].is_number_integer() && json[key].get<std::int64_t>() <= last) {
+      kept += line + "\n";
+    }
+  }
+  io::write_file_atomically(path, std::string_view(kept));
+}
+
+std::ofstream open_log(const std::filesystem::path& path) {
+  std::ofstream out(path, std::ios::app);
+  if (!out) {
+    throw Error(ExitCode::kCannotWrite, "cannot write " + path.string() + ": check the folder's permissions and space");
+  }
+  return out;
+}
+
+Json optional_number(const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); }
+
+}  // namespace
+
+RunLog::RunLog(const std::filesystem::path& folder, std::int64_t step, std::int64_t decisions) {
+  truncate_lines(folder / "metrics.jsonl", "step", step);
+  truncate_lines(folder / "decisions.jsonl", "sequence", decisions - 1);
+  metrics_ = open_log(folder / "metrics.jsonl");
+  decisions_ = open_log(folder / "decisions.jsonl");
+}
+
+void RunLog::write(const MetricsLine& line) {
+  nlohmann::ordered_json json = {{"step", line.step}, {"samples", line.samples}, {"epoch", line.epoch}};
+  if (line.loss) {
+    const double seconds = line.times.total / 1000.0;
+    json["loss"] = optional_number(line.loss);
+    json["lr"] = line.plan.lr;
+    json["global_batch"] = line.plan.samples;
+    json["micro_batch"] = line.plan.leaf_size;
+    json["accumulation"] = line.accumulation;
+    json["world_size"] = line.world_size;
+    json["grad_norm"] = optional_number(line.grad_norm);
+    json["applied"] = line.applied;
+    json["targets"] = line.targets;
+    json["tokens"] = line.tokens;
+    json["tokens_per_s"] = seconds > 0 ? static_cast<double>(line.tokens) / seconds : 0.0;
+    json["samples_per_s"] = seconds > 0 ? static_cast<double>(line.plan.samples) / seconds : 0.0;
+    json["step_ms"] = line.times.total;
+    json["data_wait_ms"] = line.times.data_wait;
+    json["compute_ms"] = line.times.compute;
+    json["idle_ms"] = line.times.vote;
+    json["reduce_ms"] = line.times.reduce;
+    json["optimizer_ms"] = line.times.optimizer;
+  }
+  if (line.val_loss) {
+    json["val_loss"] = *line.val_loss;
+  }
+  metrics_ << json.dump() << '\n' << std::flush;
+}
+
+void RunLog::write(const std::vector<coordinator::Decision>& decisions) {
+  for (const auto& decision : decisions) {
+    const nlohmann::ordered_json json = {{"sequence", decision.sequence}, {"step", decision.step},
+                                         {"samples", decision.samples},   {"kind", decision.kind},
+                                         {"reason", decision.reason},     {"inputs", Json::parse(decision.inputs)},
+                                         {"chain", fmt::format("{:016x}", decision.chain)}};
+    decisions_ << json.dump() << '\n' << std::flush;
+  }
+}
+
+void write_status(const std::filesystem::path& folder, const std::string& outcome, ExitCode code,
+                  std::int64_t step, std::int64_t generation, const std::string& message) {
+  const nlohmann::ordered_json json = {{"outcome", outcome},       {"exit_code", static_cast<int>(code)},
+                                       {"step", step},             {"generation", generation},
+                                       {"message", message}};
+  io::write_file_atomically(folder / "status.json", std::string_view(json.dump(2) + "\n"));
+}
+
+Progress::Progress(std::int64_t steps_expected)
+    : steps_expected_(steps_expected), terminal_(isatty(STDERR_FILENO) == 1) {}
+
+void Progress::update(const MetricsLine& line) {
+  smoothed_ms_ = smoothed_ms_ == 0 ? line.times.total : 0.95 * smoothed_ms_ + 0.05 * line.times.total;
+  const double left = smoothed_ms_ / 1000.0 * static_cast<double>(std::max<std::int64_t>(0, steps_expected_ - line.step));
+  const auto eta = fmt::format("{:d}:{:02d}:{:02d}", static_cast<int>(left) / 3600, static_cast<int>(left) / 60 % 60,
+                               static_cast<int>(left) % 60);
+  const double seconds = line.times.total / 1000.0;
+  const auto text = fmt::format("step {}/{}  epoch {:.2f}  loss {:.4f}  lr {:.3g}  {:.0f} tok/s  eta {}", line.step,
+                                steps_expected_, line.epoch, line.loss.value_or(std::nan("")), line.plan.lr,
+                                seconds > 0 ? static_cast<double>(line.tokens) / seconds : 0.0, eta);
+  if (terminal_) {
+    std::fprintf(stderr, "\r\033[K%s", text.c_str());
+    shown_ = true;
+    return;
+  }
+  const auto now = std::chrono::steady_clock::now();
+  if (now - last_log_ > std::chrono::seconds(10) || line.step == steps_expected_ || line.step == 1) {
+    spdlog::info("{}", text);
+    last_log_ = now;
+  }
+}
+
+void Progress::clear() {
+  if (shown_) {
+    std::fprintf(stderr, "\r\033[K");
+    shown_ = false;
+  }
+}
+
+}  // namespace lorascale::train

@@ -1,0 +1,67 @@
+// The run folder's records: metrics.jsonl (a line per update), decisions.jsonl, status.json and the progress line
+// on a terminal. Rank 0 only. After a resume, lines beyond the checkpoint are dropped first, so that every
+// update has one line.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.hpp"
+#include "coordinator/coordinator.hpp"
+#include "train/update.hpp"
+
+namespace lorascale::train {
+
+struct MetricsLine {
+  std::int64_t step = 0;
+  std::int64_t samples = 0;        // after the update
+  double epoch = 0;                // after the update
+  std::optional<double> loss;      // of the global batch, before the update; absent on the line of step 0
+  std::optional<double> val_loss;
+  std::optional<double> grad_norm;
+  coordinator::StepPlan plan;
+  bool applied = true;
+  std::int64_t targets = 0, tokens = 0;
+  std::int64_t accumulation = 0;   // leaves of the busiest rank
+  int world_size = 1;
+  UpdateTimes times;
+};
+
+class RunLog {
+ public:
+  // Opens both files for appending, keeping lines up to `step` and decisions below `decisions`.
+  RunLog(const std::filesystem::path& folder, std::int64_t step, std::int64_t decisions);
+
+  void write(const MetricsLine& line);
+  void write(const std::vector<coordinator::Decision>& decisions);
+
+ private:
+  std::ofstream metrics_;
+  std::ofstream decisions_;
+};
+
+// outcome: "running", "done", "stopped", "failed".
+void write_status(const std::filesystem::path& folder, const std::string& outcome, ExitCode code,
+                  std::int64_t step, std::int64_t generation, const std::string& message);
+
+// One line that rewrites itself, where stderr is a terminal; otherwise a log line now and then.
+class Progress {
+ public:
+  explicit Progress(std::int64_t steps_expected);
+  void update(const MetricsLine& line);
+  void clear();  // before other output
+
+ private:
+  std::int64_t steps_expected_;
+  bool terminal_;
+  bool shown_ = false;
+  std::chrono::steady_clock::time_point last_log_{};
+  double smoothed_ms_ = 0;
+};
+
+}  // namespace lorascale::train

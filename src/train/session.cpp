@@ -1,0 +1,160 @@
+#include "train/session.hpp"
+
+#include <spdlog/spdlog.h>
+
+#include <array>
+
+#include "adapters/full.hpp"
+#include "adapters/peft_format.hpp"
+#include "base/hash.hpp"
+#include "coordinator/factorise.hpp"
+#include "io/model_reader.hpp"
+#include "train/vote.hpp"
+
+namespace lorascale::train {
+namespace {
+
+// The largest leaf that `micro: auto` takes before memory is measured.
+constexpr std::int64_t kDefaultLeaf = 8;
+
+// All ranks must see the same files; otherwise they would train on different things.
+void require_same_files(World& world, const std::string& what, const std::string& fingerprint) {
+  const auto digest = static_cast<std::int64_t>(fnv1a64(fingerprint) >> 1);
+  std::array<std::int64_t, 1> low = {digest}, high = {digest};
+  world.host.all_reduce(std::span(low), comm::ReduceOp::kMin);
+  world.host.all_reduce(std::span(high), comm::ReduceOp::kMax);
+  if (low != high) {
+    throw_bad_input(what + " is not the same file on all ranks; copy it to every node or use a shared file system");
+  }
+}
+
+template <typename Action>
+void together(World& world, Action action) {
+  std::optional<Error> error;
+  try {
+    action();
+  } catch (const Error& failure) {
+    error = failure;
+  } catch (const std::exception& failure) {
+    error = Error(ExitCode::kInternal, failure.what());
+  }
+  agree(world.host, error);
+}
+
+Trainable make_trainable(const config::RunConfig& config, models::llama::Llama& model) {
+  Trainable trainable;
+  if (config.adapter.type == "full") {
+    trainable.parameters = adapters::attach_full(model.parameter_slots());
+    return trainable;
+  }
+  trainable.lora = lora_settings(config.adapter);
+  trainable.modules = adapters::match_lora_targets(model.linear_groups(), trainable.lora);
+  trainable.parameters = adapters::attach_lora(trainable.modules, trainable.lora, config.run.seed);
+  if (config.adapter.init_from) {
+    adapters::load_peft_adapter(*config.adapter.init_from, trainable.modules, *trainable.parameters);
+  }
+  return trainable;
+}
+
+}  // namespace
+
+std::optional<at::ScalarType> parse_dtype(const std::string& name) {
+  if (name == "bf16") {
+    return at::kBFloat16;
+  }
+  if (name == "fp16") {
+    return at::kHalf;
+  }
+  if (name == "fp32") {
+    return at::kFloat;
+  }
+  return std::nullopt;
+}
+
+adapters::LoraSettings lora_settings(const config::AdapterSection& section) {
+  return {section.rank,    section.alpha,        section.dropout,      section.rslora, section.lr_ratio,
+          section.targets, section.rank_pattern, section.alpha_pattern};
+}
+
+coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t rows, double tokens_per_row,
+                                int world_size, UnitContext* units) {
+  UnitContext context{rows, config.batch.global, tokens_per_row, 0};
+  coordinator::Recipe recipe;
+  recipe.seed = config.run.seed;
+  recipe.samples_per_epoch = rows;
+  recipe.global_batch = config.batch.global;
+  recipe.reference_batch = config.batch.reference.value_or(config.batch.global);
+  recipe.leaf_size = config.batch.micro ? *config.batch.micro
+                                        : coordinator::factorise(config.batch.global, world_size, kDefaultLeaf).leaf_size;
+  if (config.budget.unit == Unit::kMinutes) {
+    // The schedule needs an end in samples: a budget in time runs until the clock stops it.
+    recipe.budget_minutes = config.budget.value;
+    recipe.budget_samples = std::int64_t{1} << 50;
+  } else {
+    recipe.budget_samples = to_samples(config.budget, context);
+  }
+  context.budget_samples = recipe.budget_samples;
+  recipe.lr = config.optimizer.lr;
+  recipe.beta1 = config.optimizer.name == "sgd" ? config.optimizer.momentum : config.optimizer.beta1;
+  recipe.beta2 = config.optimizer.beta2;
+  recipe.eps = config.optimizer.eps;
+  recipe.weight_decay = config.optimizer.weight_decay;
+  recipe.rule = config.scale.rule.value_or(config.optimizer.name == "sgd" ? coordinator::ScaleRule::kLinear
+                                                                          : coordinator::ScaleRule::kSqrt);
+  recipe.power = config.scale.power;
+  recipe.scale_betas = config.scale.betas;
+  recipe.scale_eps = config.scale.eps;
+  recipe.scale_weight_decay = config.scale.weight_decay;
+  recipe.schedule = config.schedule.name;
+  recipe.warmup_samples = to_samples(config.schedule.warmup, context);
+  recipe.decay_samples =
+      recipe.schedule == coordinator::ScheduleKind::kWsd ? to_samples(config.schedule.decay, context) : 0;
+  recipe.floor = config.schedule.floor;
+  recipe.patience = config.evaluate.early_stop.patience;
+  recipe.min_delta = config.evaluate.early_stop.min_delta;
+  if (units != nullptr) {
+    *units = context;
+  }
+  return recipe;
+}
+
+Session open_session(World& world, const config::RunConfig& config) {
+  Session session;
+  session.config = config;
+  together(world, [&] {
+    const io::ModelReader reader(config.model.path);
+    session.model_fingerprint = reader.fingerprint();
+    session.model = models::llama::load_llama(config.model.path, parse_dtype(config.model.dtype), world.place);
+    session.model->set_recompute(config.model.recompute);
+    const TokenSourceSettings settings{config.data.sequence_length, config.data.packing,
+                                       session.model->vocabulary()};
+    session.train = std::make_unique<TokenSource>(config.data.train, settings);
+    if (config.data.validation) {
+      session.validation = std::make_unique<TokenSource>(*config.data.validation, settings);
+    }
+    session.trainable = make_trainable(config, *session.model);
+    std::vector<optim::Segment> segments;
+    for (const auto& group : session.trainable.parameters->groups()) {
+      if (group.end > group.begin) {
+        segments.push_back({group.begin, group.end, group.lr_ratio, group.decays});
+      }
+    }
+    session.optimizer =
+        optim::make_optimizer(config.optimizer.name, segments, session.trainable.parameters->master());
+    session.recipe = make_recipe(config, session.train->rows(), session.train->tokens_per_row(),
+                                 world.host.size(), &session.units);
+  });
+  require_same_files(world, config.model.path, session.model_fingerprint);
+  require_same_files(world, config.data.train, session.train->fingerprint());
+  if (session.validation) {
+    require_same_files(world, *config.data.validation, session.validation->fingerprint());
+  }
+  if (world.is_root()) {
+    for (const auto& warning : session.model->config().warnings) {
+      spdlog::warn("{}", warning);
+    }
+  }
+  return session;
+}
+
+}  // namespace lorascale::train

@@ -1,0 +1,57 @@
+// Everything a run consists of before its first update: data, model, adapter, optimizer and recipe, opened and checked
+// on all ranks. `plan` stops here; the trainer goes on.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "adapters/lora.hpp"
+#include "adapters/parameters.hpp"
+#include "config/run_config.hpp"
+#include "coordinator/cadence.hpp"
+#include "coordinator/coordinator.hpp"
+#include "models/llama/llama.hpp"
+#include "optim/optimizer.hpp"
+#include "train/leaf_stream.hpp"
+#include "train/world.hpp"
+
+namespace lorascale::train {
+
+// What is trained: a LoRA adapter on some layers, or all weights.
+struct Trainable {
+  std::unique_ptr<adapters::TrainableParameters> parameters;
+  std::vector<adapters::LoraModule> modules;  // empty for type: full
+  adapters::LoraSettings lora;
+  [[nodiscard]] bool is_full() const { return modules.empty(); }
+};
+
+struct Session {
+  config::RunConfig config;
+  std::unique_ptr<TokenSource> train;
+  std::unique_ptr<TokenSource> validation;  // may be null
+  std::unique_ptr<models::llama::Llama> model;
+  Trainable trainable;
+  std::unique_ptr<optim::Optimizer> optimizer;
+  UnitContext units;
+  coordinator::Recipe recipe;
+  std::string model_fingerprint;
+};
+
+// Collective: every rank opens its files; a failure on one ends all with its message, and files that
+// differ between ranks are refused.
+Session open_session(World& world, const config::RunConfig& config);
+
+// The recipe in samples. `rows` and `tokens_per_row` describe the training set.
+coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t rows, double tokens_per_row,
+                                int world_size, UnitContext* units);
+
+// Settings of the config as the adapter module takes them.
+adapters::LoraSettings lora_settings(const config::AdapterSection& section);
+
+// "bf16" etc.; nothing for "auto".
+std::optional<at::ScalarType> parse_dtype(const std::string& name);
+
+}  // namespace lorascale::train

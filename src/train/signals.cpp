@@ -1,0 +1,26 @@
+#include "train/signals.hpp"
+
+#include <csignal>
+
+namespace lorascale::train {
+namespace {
+
+volatile std::sig_atomic_t requested = 0;
+
+void on_signal(int) { requested = 1; }
+
+}  // namespace
+
+void install_stop_handlers() {
+  struct sigaction action = {};
+  action.sa_handler = on_signal;
+  sigemptyset(&action.sa_mask);
+  action.sa_flags = SA_RESTART;
+  for (const int signal : {SIGTERM, SIGUSR1}) {
+    sigaction(signal, &action, nullptr);
+  }
+}
+
+bool stop_was_requested() { return requested != 0; }
+
+}  // namespace lorascale::train

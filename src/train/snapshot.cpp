@@ -1,0 +1,155 @@
+#include "train/snapshot.hpp"
+
+#include <ATen/ops/empty.h>
+#include <spdlog/spdlog.h>
+
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "base/error.hpp"
+#include "io/checkpoint_folder.hpp"
+#include "io/safetensors_header.hpp"
+#include "io/safetensors_writer.hpp"
+#include "io/strict_json.hpp"
+#include "nn/tensor_bytes.hpp"
+
+namespace lorascale::train {
+namespace {
+
+constexpr const char* kStateFile = "state.json";
+constexpr const char* kTensorsFile = "tensors.safetensors";
+constexpr int kVersion = 1;
+
+std::vector<optim::Optimizer::NamedTensor> all_tensors(const adapters::TrainableParameters& parameters,
+                                                       const optim::Optimizer& optimizer) {
+  auto tensors = optimizer.state();
+  tensors.push_back({"parameters", parameters.master()});
+  return tensors;
+}
+
+nlohmann::json to_json(const SnapshotFields& fields) {
+  return {{"version", kVersion},
+          {"step", fields.step},
+          {"samples", fields.samples},
+          {"world_size", fields.world_size},
+          {"config_fingerprint", fields.config_fingerprint},
+          {"data_fingerprint", fields.data_fingerprint},
+          {"model_fingerprint", fields.model_fingerprint},
+          {"coordinator", fields.coordinator_state}};
+}
+
+SnapshotFields from_json(const std::string& text, const std::string& where) {
+  const auto json = io::parse_json(text, where);
+  const io::JsonObject object(json, where);
+  if (object.integer("version") != kVersion) {
+    object.fail("version", "is not one that this program reads; use the program that wrote it");
+  }
+  SnapshotFields fields;
+  fields.step = object.integer("step", 0);
+  fields.samples = object.integer("samples", 0);
+  fields.world_size = static_cast<int>(object.integer("world_size", 1, 1 << 24));
+  fields.config_fingerprint = object.text("config_fingerprint");
+  fields.data_fingerprint = object.text("data_fingerprint");
+  fields.model_fingerprint = object.text("model_fingerprint");
+  fields.coordinator_state = object.text("coordinator");
+  return fields;
+}
+
+std::string as_text(const std::vector<std::byte>& bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+void fill_tensors(const std::vector<std::byte>& file, const std::string& where,
+                  const std::vector<optim::Optimizer::NamedTensor>& tensors) {
+  std::uint64_t header_bytes = 0;
+  LS_ASSERT(file.size() >= sizeof(header_bytes));
+  std::memcpy(&header_bytes, file.data(), sizeof(header_bytes));
+  const auto header = io::parse_safetensors_header(
+      std::string_view(reinterpret_cast<const char*>(file.data()) + 8, header_bytes),
+      file.size() - 8 - header_bytes, where);
+  for (const auto& [name, tensor] : tensors) {
+    const io::TensorInfo* found = nullptr;
+    for (const auto& info : header.tensors) {
+      found = info.name == name ? &info : found;
+    }
+    if (found == nullptr || found->bytes() != tensor.nbytes()) {
+      throw_bad_config(where + ": '" + name + "' does not fit this adapter and optimizer; the run folder belongs to another run");
+    }
+    at::Tensor host = at::empty(tensor.sizes(), tensor.options().device(at::kCPU));
+    std::memcpy(host.data_ptr(), file.data() + 8 + header_bytes + found->begin, found->bytes());
+    at::Tensor(tensor).copy_(host);
+  }
+}
+
+// Rank 0's bytes, on every rank.
+void broadcast_bytes(comm::Communicator& host, std::vector<std::byte>& bytes) {
+  std::uint64_t size = bytes.size();
+  host.broadcast(std::span(&size, 1), 0);
+  bytes.resize(size);
+  host.broadcast(std::span(reinterpret_cast<std::uint8_t*>(bytes.data()), bytes.size()), 0);
+}
+
+}  // namespace
+
+std::filesystem::path save_snapshot(const std::filesystem::path& checkpoints, const SnapshotFields& fields,
+                                    const adapters::TrainableParameters& parameters,
+                                    const optim::Optimizer& optimizer, const io::RunLock& lock) {
+  std::vector<at::Tensor> host;  // keeps the bytes alive
+  std::vector<io::TensorToWrite> tensors;
+  for (const auto& [name, tensor] : all_tensors(parameters, optimizer)) {
+    host.push_back(tensor.cpu().contiguous());
+    if (!host.back().isfinite().all().item<bool>()) {
+      throw Error(ExitCode::kDiverged, "no checkpoint is written at step " + std::to_string(fields.step) + ": '" +
+                                           name + "' holds values that are not finite");
+    }
+    tensors.push_back({name, io::Dtype::kF32, host.back().sizes().vec(), nn::bytes_of(host.back())});
+  }
+  const auto layout = io::lay_out_safetensors(tensors, {}, kTensorsFile);
+  std::vector<std::span<const std::byte>> pieces = {std::as_bytes(std::span(layout.head))};
+  pieces.insert(pieces.end(), layout.data.begin(), layout.data.end());
+  io::CheckpointWriter writer(checkpoints, fields.step, lock.generation());
+  writer.add(kTensorsFile, pieces);
+  writer.add(kStateFile, std::string_view(to_json(fields).dump(1)));
+  const nlohmann::json summary = {{"samples", fields.samples},
+                                  {"world_size", fields.world_size},
+                                  {"config", fields.config_fingerprint}};
+  return writer.commit(summary.dump(), [&] { lock.check_still_owner(); });
+}
+
+std::optional<SnapshotFields> load_newest_snapshot(World& world, const std::filesystem::path& checkpoints,
+                                                   adapters::TrainableParameters& parameters,
+                                                   optim::Optimizer& optimizer) {
+  std::vector<std::byte> state, tensors;
+  std::optional<Error> error;
+  std::string where = checkpoints.string();
+  if (world.is_root()) {
+    try {
+      auto newest = io::find_newest_valid(checkpoints);
+      for (const auto& skipped : newest.skipped) {
+        spdlog::warn("checkpoint {} is skipped: {}", skipped.folder.string(), skipped.reason);
+      }
+      if (newest.checkpoint) {
+        state = newest.checkpoint->read(kStateFile);
+        tensors = newest.checkpoint->read(kTensorsFile);
+        where = newest.checkpoint->folder().string();
+      } else if (!newest.skipped.empty()) {
+        throw_bad_input(checkpoints.string() + ": every checkpoint is damaged (newest: " +
+                        newest.skipped.front().reason + "); restore one, or set run.resume: never to start again");
+      }
+    } catch (const Error& failure) {
+      error = failure;
+    }
+  }
+  agree(world.host, error);
+  broadcast_bytes(world.host, state);
+  if (state.empty()) {
+    return std::nullopt;
+  }
+  broadcast_bytes(world.host, tensors);
+  auto fields = from_json(as_text(state), where + "/" + kStateFile);
+  fill_tensors(tensors, where + "/" + kTensorsFile, all_tensors(parameters, optimizer));
+  parameters.refresh();
+  return fields;
+}
+
+}  // namespace lorascale::train

@@ -1,0 +1,41 @@
+// What a checkpoint holds: parameters and optimizer state (safetensors), the coordinator's state, and what must
+// agree on resume. Written and read by rank 0; the bytes reach the other ranks by broadcast, so that a shared file
+// system is not needed.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "adapters/parameters.hpp"
+#include "io/run_lock.hpp"
+#include "optim/optimizer.hpp"
+#include "train/vote.hpp"
+#include "train/world.hpp"
+
+namespace lorascale::train {
+
+struct SnapshotFields {
+  std::int64_t step = 0;
+  std::int64_t samples = 0;
+  int world_size = 1;
+  std::string config_fingerprint;  // settings that must not change
+  std::string data_fingerprint;    // training set
+  std::string model_fingerprint;   // base model
+  std::string coordinator_state;   // JSON
+};
+
+// Saves on rank 0. Refuses (throws) where a parameter is not finite. Returns the folder.
+std::filesystem::path save_snapshot(const std::filesystem::path& checkpoints, const SnapshotFields& fields,
+                                    const adapters::TrainableParameters& parameters,
+                                    const optim::Optimizer& optimizer, const io::RunLock& lock);
+
+// Loads the newest intact checkpoint into the tensors on all ranks. Nothing where there is none; throws where all
+// are damaged. Skipped ones are logged with their reason.
+std::optional<SnapshotFields> load_newest_snapshot(World& world, const std::filesystem::path& checkpoints,
+                                                   adapters::TrainableParameters& parameters,
+                                                   optim::Optimizer& optimizer);
+
+}  // namespace lorascale::train

@@ -1,0 +1,291 @@
+#include "train/trainer.hpp"
+
+#include <spdlog/spdlog.h>
+
+#include "adapters/full_export.hpp"
+#include "adapters/peft_format.hpp"
+#include "base/logging.hpp"
+#include "config/resolved.hpp"
+#include "io/checkpoint_folder.hpp"
+#include "io/checkpoint_retention.hpp"
+#include "io/durable_file.hpp"
+#include "models/llama/generate.hpp"
+#include "train/evaluator.hpp"
+#include "train/signals.hpp"
+#include "train/snapshot.hpp"
+
+namespace lorascale::train {
+
+Trainer::Trainer(World& world, Session& session)
+    : world_(world),
+      session_(session),
+      folder_(session.config.run.output_dir),
+      updater_(world, *session.model, *session.trainable.parameters, *session.optimizer, session.config.run.seed,
+               session.config.optimizer.clip_norm),
+      checkpoint_cadence_(session.config.checkpoint.every, session.units),
+      evaluate_cadence_(session.config.evaluate.every, session.units),
+      sample_cadence_(session.config.sample.every, session.units) {}
+
+Trainer::~Trainer() = default;
+
+double Trainer::elapsed_minutes() const {
+  const std::chrono::duration<double, std::ratio<60>> minutes = std::chrono::steady_clock::now() - started_;
+  return minutes_before_ + minutes.count();
+}
+
+coordinator::Progress Trainer::progress() const {
+  return {coordinator_->steps_done(), coordinator_->samples_seen(), coordinator_->elapsed_minutes()};
+}
+
+void Trainer::open_run_folder() {
+  std::optional<Error> error;
+  if (world_.is_root()) {
+    try {
+      lock_ = std::make_unique<io::RunLock>(folder_);
+      io::remove_leftovers(folder_ / "checkpoints");
+      log_to_file(folder_ / "log.txt");
+    } catch (const Error& failure) {
+      error = failure;
+    }
+  }
+  agree(world_.host, error);
+  if (!world_.is_root()) {
+    log_to_file(folder_ / ("log-rank" + std::to_string(world_.host.rank()) + ".txt"));
+  }
+}
+
+void Trainer::resume_or_start() {
+  std::optional<SnapshotFields> snapshot;
+  if (session_.config.run.resume == "auto") {
+    snapshot = load_newest_snapshot(world_, folder_ / "checkpoints", *session_.trainable.parameters, *session_.optimizer);
+  } else {
+    std::optional<Error> error;
+    if (world_.is_root() && !io::list_checkpoints(folder_ / "checkpoints").empty()) {
+      error = Error(ExitCode::kBadConfig, folder_.string() + " holds checkpoints of an earlier run and run.resume is " +
+                                              session_.config.run.resume + "; choose another run.output_dir or remove it");
+    }
+    agree(world_.host, error);
+  }
+  const auto fingerprint = config::resume_fingerprint(session_.config);
+  if (snapshot) {
+    const auto require = [&](const std::string& stored, const std::string& present, const char* what) {
+      if (stored != present) {
+        throw_bad_config(folder_.string() + " belongs to another run: " + what +
+                         " differs from that of its checkpoint; choose another run.output_dir, or compare " +
+                         (folder_ / "config.yaml").string());
+      }
+    };
+    require(snapshot->config_fingerprint, fingerprint, "a setting of the configuration");
+    require(snapshot->data_fingerprint, session_.train->fingerprint(), "the training set");
+    require(snapshot->model_fingerprint, session_.model_fingerprint, "the base model");
+    coordinator_ = coordinator::Coordinator::restore(session_.recipe, world_.host.size(), snapshot->coordinator_state);
+    saved_step_ = snapshot->step;
+    minutes_before_ = coordinator_->elapsed_minutes();
+    if (world_.is_root()) {
+      spdlog::info("resumed at step {} ({} samples), saved by {} rank(s)", snapshot->step, snapshot->samples,
+                   snapshot->world_size);
+    }
+  } else {
+    coordinator_.emplace(session_.recipe, world_.host.size());
+  }
+  if (world_.is_root()) {
+    io::write_file_atomically(folder_ / "config.yaml", std::string_view(config::write_resolved(session_.config)));
+    const auto decisions = coordinator_->take_decisions();
+    const auto first = decisions.empty() ? 0 : decisions.front().sequence;
+    log_ = std::make_unique<RunLog>(folder_, coordinator_->steps_done(), first);
+    log_->write(decisions);
+    for (const auto& decision : decisions) {
+      spdlog::info("{}: {}", decision.kind, decision.reason);
+    }
+    progress_ = std::make_unique<Progress>(coordinator_->steps_expected());
+  }
+}
+
+void Trainer::write_decisions() {
+  const auto decisions = coordinator_->take_decisions();
+  if (!world_.is_root()) {
+    return;
+  }
+  log_->write(decisions);
+  for (const auto& decision : decisions) {
+    progress_->clear();
+    spdlog::info("{}: {}", decision.kind, decision.reason);
+  }
+}
+
+std::optional<double> Trainer::validate() {
+  if (!session_.validation) {
+    return std::nullopt;
+  }
+  const double loss = evaluate(world_, *session_.model, *session_.validation, session_.recipe.leaf_size,
+                               session_.config.evaluate.max_samples);
+  validated_step_ = coordinator_->steps_done();
+  last_validation_ = loss;
+  const bool best = coordinator_->on_evaluation({validated_step_, loss});
+  if (world_.is_root()) {
+    progress_->clear();
+    spdlog::info("validation after step {}: loss {:.4f}{}", validated_step_, loss, best ? " (best)" : "");
+  }
+  // The untrained start is no result worth keeping.
+  if (best && validated_step_ > 0) {
+    export_result(folder_ / "best");
+  }
+  return loss;
+}
+
+void Trainer::show_samples(const std::string& when) {
+  if (!world_.is_root() || session_.config.sample.prompts.empty()) {
+    return;
+  }
+  const auto& section = session_.config.sample;
+  models::llama::GenerationSettings settings{section.max_tokens, section.temperature, section.top_p,
+                                             session_.config.run.seed, session_.model->config().eos_ids};
+  std::string text;
+  for (const auto& prompt : section.prompts) {
+    const auto ids = session_.train->encode(prompt);
+    const auto continuation = session_.train->decode(models::llama::generate(*session_.model, ids, settings));
+    text += "> " + prompt + "\n" + prompt + continuation + "\n\n";
+  }
+  std::filesystem::create_directories(folder_ / "samples");
+  io::write_file_atomically(folder_ / "samples" / (when + ".txt"), std::string_view(text));
+}
+
+void Trainer::export_result(const std::filesystem::path& folder) {
+  std::optional<Error> error;
+  if (world_.is_root()) {
+    try {
+      if (session_.trainable.is_full()) {
+        adapters::write_full_model(folder, session_.model->parameter_slots(), session_.config.model.path);
+      } else {
+        adapters::write_peft_adapter(folder, session_.trainable.modules, session_.model->linear_groups(),
+                                     session_.trainable.lora, *session_.trainable.parameters,
+                                     session_.config.model.path);
+      }
+    } catch (const Error& failure) {
+      error = failure;
+    }
+  }
+  agree(world_.host, error);
+}
+
+void Trainer::save_checkpoint() {
+  if (saved_step_ == coordinator_->steps_done()) {
+    return;
+  }
+  std::optional<Error> error;
+  if (world_.is_root()) {
+    try {
+      save_snapshot(folder_ / "checkpoints",
+                    {coordinator_->steps_done(), coordinator_->samples_seen(), world_.host.size(),
+                     config::resume_fingerprint(session_.config), session_.train->fingerprint(),
+                     session_.model_fingerprint, coordinator_->state()},
+                    *session_.trainable.parameters, *session_.optimizer, *lock_);
+      io::prune_checkpoints(folder_ / "checkpoints", static_cast<int>(session_.config.checkpoint.keep));
+      write_status(folder_, "running", ExitCode::kDone, coordinator_->steps_done(), lock_->generation(),
+                   "checkpoint saved");
+    } catch (const Error& failure) {
+      error = failure;
+    }
+  }
+  agree(world_.host, error);
+  saved_step_ = coordinator_->steps_done();
+}
+
+MetricsLine Trainer::metrics_line(const coordinator::StepPlan& plan, const UpdateResult& result) const {
+  MetricsLine line;
+  line.step = plan.step;
+  line.samples = coordinator_->samples_seen();
+  line.epoch = static_cast<double>(line.samples) / static_cast<double>(session_.recipe.samples_per_epoch);
+  line.loss = result.facts.loss;
+  line.grad_norm = result.facts.grad_norm;
+  line.plan = plan;
+  line.applied = result.facts.applied;
+  line.targets = result.targets;
+  line.tokens = result.tokens;
+  line.world_size = world_.host.size();
+  line.accumulation = (plan.leaves + line.world_size - 1) / line.world_size;
+  line.times = result.times;
+  return line;
+}
+
+void Trainer::train_one(const coordinator::StepPlan& plan) {
+  const auto before = progress();
+  const auto range = coordinator::leaves_of_rank(plan.leaves, world_.host.rank(), world_.host.size());
+  const auto result = updater_.run(
+      plan, range.end - range.begin, [&] { return session_.train->next(); },
+      [&] { return Ballot{stop_was_requested(), elapsed_minutes()}; });
+  coordinator_->on_step(result.facts);
+  stop_requested_ = result.stop_requested;
+  const auto after = progress();
+  MetricsLine line = metrics_line(plan, result);
+  const bool over = !coordinator_->next_step().has_value();
+  if (evaluate_cadence_.due(before, after) || over) {
+    line.val_loss = validate();
+  }
+  write_decisions();
+  if (world_.is_root()) {
+    log_->write(line);
+    progress_->update(line);
+  }
+  if (sample_cadence_.due(before, after) && !over) {
+    show_samples(fmt::format("step-{:08d}", after.steps));
+  }
+  if (checkpoint_cadence_.due(before, after) || over || stop_requested_) {
+    save_checkpoint();
+  }
+}
+
+ExitCode Trainer::run() {
+  open_run_folder();
+  resume_or_start();
+  session_.train->start(session_.config.data.shuffle ? std::optional(session_.config.run.seed) : std::nullopt);
+  install_stop_handlers();
+  if (coordinator_->steps_done() == 0) {
+    MetricsLine line;
+    line.val_loss = validate();
+    write_decisions();
+    if (world_.is_root() && line.val_loss) {
+      log_->write(line);
+    }
+    show_samples("before");
+  }
+  while (!stop_requested_) {
+    const auto plan = coordinator_->next_step();
+    if (!plan) {
+      break;
+    }
+    const auto range = coordinator::leaves_of_rank(plan->leaves, world_.host.rank(), world_.host.size());
+    session_.train->begin_update(plan->first_position, plan->samples, plan->leaf_size, range.begin, range.end);
+    train_one(*plan);
+  }
+  return finish();
+}
+
+void Trainer::finish_status(const std::string& outcome, ExitCode code, const std::string& message) {
+  if (world_.is_root()) {
+    progress_->clear();
+    write_status(folder_, outcome, code, coordinator_->steps_done(), lock_->generation(), message);
+    spdlog::info("{}", message);
+  }
+  world_.host.barrier();  // nobody leaves before everything durable is written
+}
+
+ExitCode Trainer::finish() {
+  const auto steps = coordinator_->steps_done();
+  if (!coordinator_->stop_reason()) {
+    finish_status("stopped", ExitCode::kStopped,
+                  fmt::format("stopped on request after step {}; the checkpoint is saved, run again to go on", steps));
+    return ExitCode::kStopped;
+  }
+  if (coordinator_->stop_reason() == coordinator::StopReason::kDiverged) {
+    finish_status("failed", ExitCode::kDiverged,
+                  fmt::format("training diverged at step {}; lower optimizer.lr or raise schedule.warmup", steps));
+    return ExitCode::kDiverged;
+  }
+  export_result(folder_ / (session_.trainable.is_full() ? "model" : "adapter"));
+  show_samples("after");
+  finish_status("done", ExitCode::kDone, fmt::format("done after {} steps", steps));
+  return ExitCode::kDone;
+}
+
+}  // namespace lorascale::train

@@ -1,0 +1,56 @@
+// The loop: updates until the coordinator says stop, validations, samples, checkpoints and records between them.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "io/run_lock.hpp"
+#include "train/run_log.hpp"
+#include "train/session.hpp"
+#include "train/update.hpp"
+
+namespace lorascale::train {
+
+class Trainer {
+ public:
+  Trainer(World& world, Session& session);
+  ~Trainer();
+
+  // Runs to the end or until asked to stop. kDone, kStopped or kDiverged; other failures throw.
+  ExitCode run();
+
+ private:
+  void open_run_folder();
+  void resume_or_start();
+  void write_decisions();
+  void train_one(const coordinator::StepPlan& plan);
+  std::optional<double> validate();
+  void show_samples(const std::string& when);
+  void save_checkpoint();
+  void export_result(const std::filesystem::path& folder);
+  ExitCode finish();
+  [[nodiscard]] double elapsed_minutes() const;
+  [[nodiscard]] coordinator::Progress progress() const;
+  [[nodiscard]] MetricsLine metrics_line(const coordinator::StepPlan& plan, const UpdateResult& result) const;
+  void finish_status(const std::string& outcome, ExitCode code, const std::string& message);
+
+  World& world_;
+  Session& session_;
+  std::filesystem::path folder_;
+  std::unique_ptr<io::RunLock> lock_;
+  std::optional<coordinator::Coordinator> coordinator_;
+  std::unique_ptr<RunLog> log_;
+  std::unique_ptr<Progress> progress_;
+  Updater updater_;
+  coordinator::Cadence checkpoint_cadence_, evaluate_cadence_, sample_cadence_;
+  std::optional<double> last_validation_;
+  std::int64_t validated_step_ = -1;
+  std::int64_t saved_step_ = -1;
+  std::int64_t decisions_written_ = 0;
+  bool stop_requested_ = false;
+  std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
+  double minutes_before_ = 0;  // of earlier parts of a resumed run
+};
+
+}  // namespace lorascale::train

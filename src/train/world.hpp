@@ -1,0 +1,24 @@
+// One rank's place in the job: who the others are and where tensors live. Owned by main.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+
+#include "comm/communicator.hpp"
+
+namespace lorascale::train {
+
+struct World {
+  comm::Communicator& host;    // votes, facts and small agreements, in host memory
+  comm::Communicator& device;  // gradients, where the tensors live; the same object on a CPU
+  at::Device place = at::Device(at::kCPU);
+  std::string host_name;
+
+  [[nodiscard]] bool is_root() const { return host.rank() == 0; }
+};
+
+// Adds up over ranks, in place; `tensor` is contiguous fp32 or fp64 on world.place.
+void all_reduce_sum(World& world, const at::Tensor& tensor);
+
+}  // namespace lorascale::train

@@ -1,0 +1,253 @@
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "config/reader.hpp"
+#include "config/resolved.hpp"
+#include "support.hpp"
+
+namespace lorascale::config {
+namespace {
+
+ReadResult read_with_ranks(const std::string& text, int world_size,
+                           const std::vector<std::string>& overrides = {}) {
+  return read_config_text(text, "test.yaml", {.overrides = overrides, .world_size = world_size});
+}
+
+bool reported(const ReadResult& result, const std::vector<std::string>& parts) {
+  for (const auto& line : result.translations) {
+    bool all = true;
+    for (const auto& part : parts) {
+      all = all && line.find(part) != std::string::npos;
+    }
+    if (all) {
+      return true;
+    }
+  }
+  return false;
+}
+
+constexpr const char* kFlat = R"(
+train_data_dir: nowhere/texts
+metadata_path: nowhere/metadata.csv
+base_model: models/base
+lora_rank: 4
+lora_alpha: 12
+batch_size: 4
+gradient_accumulation_steps: 4
+epochs: 10
+learning_rate: 1e-4
+optimizer: AdamW8bit
+lr_scheduler: cosine_with_restarts
+warmup_steps: 100
+resolution: 512
+output_dir: runs/flat
+save_steps: 50
+)";
+
+TEST(Aliases, TranslateTheFlatForm) {
+  const ReadResult result = read_with_ranks(kFlat, 1);
+  const RunConfig expected = read(R"(
+run: {output_dir: runs/flat}
+model: {path: models/base}
+adapter: {rank: 4, alpha: 12}
+data: {train: nowhere/texts/train.h5}
+batch: {global: 16, reference: 16, micro: 4}
+optimizer: {name: adamw, lr: 1e-4}
+schedule: {name: cosine, warmup: 100 steps}
+budget: 10 epochs
+checkpoint: {every: 50 steps}
+)");
+  EXPECT_EQ(to_string(differences(expected, result.config)), "");
+  EXPECT_TRUE(reported(result, {"batch_size 4 × gradient_accumulation_steps 4 × 1 rank",
+                                "batch.global 16, batch.micro 4; batch.reference 16"}));
+  EXPECT_TRUE(reported(result, {"resolution 512", "images only"}));
+  EXPECT_TRUE(reported(result, {"metadata_path", "images only"}));
+  EXPECT_TRUE(reported(result, {"optimizer AdamW8bit → optimizer.name adamw"}));
+  EXPECT_TRUE(reported(result, {"warmup_steps 100 → schedule.warmup 100 steps"}));
+  EXPECT_EQ(result.translations.size(), 14U);  // one line each; batch and accumulation share theirs
+}
+
+TEST(Aliases, TranslateTheNestedForm) {
+  const ReadResult nested = read_with_ranks(R"(
+model_config: {base_model: models/base, lora_rank: 4, lora_alpha: 12}
+training_config:
+  train_data_dir: nowhere/texts
+  batch_size: 4
+  gradient_accumulation_steps: 4
+  epochs: 10
+  learning_rate: 1e-4
+  optimizer: adamw
+  lr_scheduler: cosine
+  warmup_steps: 100
+  output_dir: runs/flat
+  save_steps: 50
+)",
+                                            1);
+  EXPECT_EQ(to_string(differences(read_with_ranks(kFlat, 1).config, nested.config)), "");
+  EXPECT_TRUE(reported(nested, {"training_config.learning_rate 1e-4 → optimizer.lr"}));
+}
+
+TEST(Aliases, CountBatchesPerRank) {
+  const ReadResult four = read_with_ranks("batch_size: 2\ngradient_accumulation_steps: 3\n", 4);
+  EXPECT_EQ(four.config.batch.global, 24);
+  EXPECT_EQ(four.config.batch.micro, 2);
+  EXPECT_EQ(four.config.batch.reference, 24);
+  EXPECT_TRUE(reported(four, {"× 4 ranks", "batch.global 24", "count per rank"}));
+  EXPECT_EQ(read_with_ranks("batch_size: 8\n", 2).config.batch.global, 16);
+  const ReadResult alone = read_with_ranks("gradient_accumulation_steps: 8\n", 2);
+  EXPECT_EQ(alone.config.batch.global, 16);
+  EXPECT_EQ(alone.config.batch.micro, 1);
+  EXPECT_TRUE(reported(alone, {"batch size 1 (none given)"}));
+}
+
+TEST(Aliases, GiveWayToOverrides) {
+  const RunConfig config =
+      read_with_ranks(kFlat, 1, {"batch.global=32", "optimizer.lr=3e-4"}).config;
+  EXPECT_EQ(config.batch.global, 32);
+  EXPECT_EQ(config.batch.reference, 16);
+  EXPECT_EQ(config.optimizer.lr, 3e-4);
+}
+
+TEST(Aliases, TakeCloseSpellings) {
+  const RunConfig config = read_with_ranks(R"(
+base_model_path: m
+num_train_epochs: 2.5
+seed: 3
+lora_dropout: 0.1
+target_modules: q_proj, v_proj,k_proj
+max_seq_length: 1024
+mixed_precision: bf16
+weight_decay: 0.01
+max_grad_norm: 0.5
+gradient_checkpointing: true
+logging_steps: 10
+validation_file: v.h5
+adam_beta2: 0.95
+lr_scheduler_type: linear
+warmup_ratio: 0.05
+)",
+                                           1)
+                               .config;
+  EXPECT_EQ(config.model.path, "m");
+  EXPECT_EQ(config.budget, (Amount{2.5, Unit::kEpochs}));
+  EXPECT_EQ(config.run.seed, 3U);
+  EXPECT_EQ(config.adapter.targets, (std::vector<std::string>{"q_proj", "v_proj", "k_proj"}));
+  EXPECT_EQ(config.data.sequence_length, 1024);
+  EXPECT_EQ(config.model.dtype, "bf16");
+  EXPECT_EQ(config.optimizer.clip_norm, 0.5);
+  EXPECT_TRUE(config.model.recompute);
+  EXPECT_EQ(config.data.validation, "v.h5");
+  EXPECT_EQ(config.optimizer.beta1, 0.9);
+  EXPECT_EQ(config.optimizer.beta2, 0.95);
+  EXPECT_EQ(config.schedule.name, coordinator::ScheduleKind::kLinear);
+  EXPECT_EQ(config.schedule.warmup, (Amount{0.05, Unit::kFraction}));
+  EXPECT_EQ(read("max_train_steps: 500").budget, (Amount{500, Unit::kSteps}));
+  EXPECT_EQ(read("mixed_precision: 'no'").model.dtype, "fp32");
+  EXPECT_EQ(read("fp16: false\nbf16: true").model.dtype, "bf16");
+  EXPECT_EQ(read("target_modules: [a, b]").adapter.targets, (std::vector<std::string>{"a", "b"}));
+}
+
+TEST(Aliases, RefuseTwoSettingsOfOneThing) {
+  struct {
+    const char* text;
+    std::vector<std::string> parts;
+  } const cases[] = {
+      {"learning_rate: 1e-4\noptimizer: {lr: 1e-4}\n",
+       {"learning_rate", "optimizer.lr", "line 2", "keep one"}},
+      {"lora_rank: 4\nnetwork_dim: 4\n", {"network_dim", "lora_rank", "adapter.rank"}},
+      {"base_model: a\nmodel_config: {base_model: b}\n",
+       {"model_config.base_model", "base_model", "model.path"}},
+      {"epochs: 3\nmax_steps: 100\n", {"max_steps", "epochs", "budget"}},
+      {"epochs: 3\nbudget: 3 epochs\n", {"epochs", "budget"}},
+      {"batch_size: 4\nbatch: {global: 16}\n", {"batch_size", "batch.global"}},
+      {"batch_size: 4\nbatch: {micro: 2}\n", {"batch_size", "batch.micro"}},
+      {"batch_size: 4\ntrain_batch_size: 4\n", {"train_batch_size", "batch_size", "keep one"}},
+      {"bf16: true\nfp16: true\n", {"fp16", "bf16", "model.dtype"}},
+      {"warmup_steps: 3\nwarmup_ratio: 0.1\n", {"warmup_ratio", "warmup_steps"}},
+  };
+  for (const auto& [text, parts] : cases) {
+    const Thrown thrown = refusal(text);
+    EXPECT_EQ(thrown.code, 78) << text;
+    expect_parts(thrown.message, parts);
+  }
+}
+
+TEST(Aliases, RefuseWhatCannotBeTranslated) {
+  struct {
+    const char* text;
+    std::vector<std::string> parts;
+  } const cases[] = {
+      {"\nbatch_size: 0", {"test.yaml:2", "batch_size", "from 1"}},
+      {"batch_size: 4.0", {"batch_size", "write 4"}},
+      {"batch_size: auto", {"batch_size", "not a whole number"}},
+      {"epochs: 0", {"epochs", "number > 0"}},
+      {"epochs: ten", {"epochs", "not a number"}},
+      {"epochs: 1e-300", {"epochs"}},
+      {"warmup_steps: 0.1", {"warmup_steps", "not a whole number"}},
+      {"warmup_ratio: 5", {"warmup_ratio", "[0, 1]"}},
+      {"optimizer: Lion", {"optimizer", "'Lion' is not offered", "adamw"}},
+      {"lr_scheduler: polynomial", {"lr_scheduler", "'polynomial' is not offered", "cosine"}},
+      {"mixed_precision: fp8", {"mixed_precision", "'fp8' is not offered"}},
+      {"bf16: yes", {"bf16", "write true"}},
+      {"lora_rank: 0", {"lora_rank (adapter.rank)", "from 1"}},
+      {"learning_rate: '1e-4'", {"learning_rate (optimizer.lr)", "quotes"}},
+      {"adam_beta1: 1.5", {"adam_beta1 (optimizer.betas)", "[0, 1)"}},
+      {"target_modules: 'a,,b'", {"target_modules", "empty"}},
+      {"train_data_dir: ~/data", {"train_data_dir", "'~'"}},
+      {"save_total_limit: 1", {"save_total_limit (checkpoint.keep)", "from 2"}},
+  };
+  for (const auto& [text, parts] : cases) {
+    if (std::string(text) == "epochs: 1e-300") {
+      EXPECT_NO_THROW(read(text));  // absurd, but an amount
+      continue;
+    }
+    const Thrown thrown = refusal(text);
+    EXPECT_EQ(thrown.code, 78) << text;
+    expect_parts(thrown.message, parts);
+  }
+}
+
+class AliasDataFolder : public testing::Test {
+ protected:
+  void SetUp() override { std::filesystem::create_directories(folder_); }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  void touch(const char* name) const { std::ofstream(folder_ / name) << "x"; }
+  [[nodiscard]] std::string key() const { return "train_data_dir: \"" + folder_.string() + "\"\n"; }
+  std::filesystem::path folder_ =
+      std::filesystem::path(testing::TempDir()) /
+      (std::string("config_alias_") +
+       testing::UnitTest::GetInstance()->current_test_info()->name() + std::to_string(::getpid()));
+};
+
+TEST_F(AliasDataFolder, FindsTrainingAndValidationSet) {
+  touch("train.h5");
+  EXPECT_EQ(read(key()).data.train, (folder_ / "train.h5").string());
+  EXPECT_EQ(read(key()).data.validation, std::nullopt);
+  touch("val.h5");
+  EXPECT_EQ(read(key()).data.validation, (folder_ / "val.h5").string());
+  touch("validation.h5");
+  const ReadResult both = read_with_ranks(key(), 1);
+  EXPECT_EQ(both.config.data.validation, (folder_ / "validation.h5").string());
+  EXPECT_TRUE(reported(both, {"→ data.validation", "validation.h5"}));
+  // What is written out wins over what lies there.
+  const ReadResult own = read_with_ranks(key() + "validation_file: own.h5\n", 1);
+  EXPECT_EQ(own.config.data.validation, "own.h5");
+  EXPECT_FALSE(reported(own, {"→ data.validation ", "/validation.h5"}));
+  EXPECT_EQ(read(key() + "data: {validation: null}\n").data.validation, std::nullopt);
+}
+
+TEST_F(AliasDataFolder, SaysWhatIsMissing) {
+  const Thrown empty = refusal(key());
+  EXPECT_EQ(empty.code, 78);
+  expect_parts(empty.message, {"train_data_dir", "no train.h5", "data.train"});
+  touch("texts.jsonl");
+  const Thrown text_file = refusal("train_file: \"" + (folder_ / "texts.jsonl").string() + "\"\n");
+  expect_parts(text_file.message, {"train_file", "not an HDF5 file"});
+  EXPECT_EQ(read("train_data_dir: nowhere/a.h5").data.train, "nowhere/a.h5");
+}
+
+}  // namespace
+}  // namespace lorascale::config

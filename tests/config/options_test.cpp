@@ -1,0 +1,178 @@
+#include "config/options.hpp"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <set>
+
+#include "config/aliases.hpp"
+#include "config/resolved.hpp"
+#include "support.hpp"
+
+namespace lorascale::config {
+namespace {
+
+TEST(Options, AreDistinctAndDescribed) {
+  std::set<std::string> paths;
+  for (const auto& option : options()) {
+    EXPECT_TRUE(paths.insert(option.path).second) << option.path;
+    EXPECT_FALSE(option.form.empty()) << option.path;
+    EXPECT_TRUE(option.help.ends_with(".")) << option.path;
+    EXPECT_FALSE(is_section(option.path)) << option.path;
+    EXPECT_EQ(find_option(option.path), &option);
+  }
+}
+
+TEST(Options, EveryDefaultIsAValueThatParses) {
+  for (const auto& option : options()) {
+    RunConfig config;
+    EXPECT_NO_THROW(option.read(parse_yaml(default_text(option)), config)) << option.path;
+    EXPECT_EQ(option.write(config), default_text(option)) << option.path;
+  }
+}
+
+// A value other than the default for each key. A key without one fails the test, so a new option
+// cannot be forgotten here; and no two keys may share a member.
+const std::map<std::string, std::string>& other_values() {
+  static const std::map<std::string, std::string> values = {
+      {"run.output_dir", "runs/other"},
+      {"run.seed", "18446744073709551615"},
+      {"run.resume", "never"},
+      {"run.device", "cpu"},
+      {"run.threads", "3"},
+      {"run.deadline_seconds", "5.5"},
+      {"model.path", "models/base"},
+      {"model.dtype", "bf16"},
+      {"model.recompute", "true"},
+      {"adapter.type", "full"},
+      {"adapter.rank", "16"},
+      {"adapter.alpha", "32"},
+      {"adapter.dropout", "0.1"},
+      {"adapter.rslora", "true"},
+      {"adapter.lr_ratio", "4"},
+      {"adapter.targets", "[all-linear]"},
+      {"adapter.rank_pattern", "{q_proj: 4, \".*\\\\.v_proj\": 2}"},
+      {"adapter.alpha_pattern", "{q_proj: 4.5}"},
+      {"adapter.init_from", "adapters/a"},
+      {"data.train", "train.h5"},
+      {"data.validation", "validation.h5"},
+      {"data.shuffle", "false"},
+      {"data.sequence_length", "64"},
+      {"data.packing", "false"},
+      {"batch.global", "48"},
+      {"batch.reference", "8"},
+      {"batch.micro", "4"},
+      {"optimizer.name", "sgd"},
+      {"optimizer.lr", "1e-3"},
+      {"optimizer.betas", "[0.8, 0.95]"},
+      {"optimizer.eps", "1e-6"},
+      {"optimizer.weight_decay", "0.1"},
+      {"optimizer.clip_norm", "0"},
+      {"optimizer.momentum", "0.9"},
+      {"scale.rule", "linear"},
+      {"scale.power", "0.75"},
+      {"scale.betas", "true"},
+      {"scale.eps", "true"},
+      {"scale.weight_decay", "true"},
+      {"schedule.name", "wsd"},
+      {"schedule.warmup", "100 steps"},
+      {"schedule.decay", "20%"},
+      {"schedule.floor", "0.1"},
+      {"budget", "2M samples"},
+      {"checkpoint.every", "10 min"},
+      {"checkpoint.keep", "5"},
+      {"evaluate.every", "1 epoch"},
+      {"evaluate.max_samples", "1000"},
+      {"evaluate.early_stop.patience", "5"},
+      {"evaluate.early_stop.min_delta", "0.01"},
+      {"sample.every", "7"},
+      {"sample.prompts", "[\"Once: upon\", \"a # time\"]"},
+      {"sample.max_tokens", "16"},
+      {"sample.temperature", "0.7"},
+      {"sample.top_p", "0.9"},
+  };
+  return values;
+}
+// Keys that have one value so far.
+const std::set<std::string> kOneValue = {"run.reduction", "batch.policy"};
+
+TEST(Options, EachChangesItsOwnMemberAndNoOther) {
+  const RunConfig defaults;
+  for (const auto& option : options()) {
+    if (kOneValue.contains(option.path)) {
+      continue;
+    }
+    ASSERT_TRUE(other_values().contains(option.path)) << option.path;
+    const RunConfig changed = read("", {option.path + "=" + other_values().at(option.path)});
+    const auto found = differences(defaults, changed);
+    ASSERT_EQ(found.size(), 1U) << option.path;
+    EXPECT_EQ(found[0].path, option.path);
+    EXPECT_EQ(read(write_resolved(changed)), changed) << option.path;
+  }
+  EXPECT_EQ(other_values().size() + kOneValue.size(), options().size());
+}
+
+TEST(Options, ReachTheMembersTheyAreNamedAfter) {
+  std::vector<std::string> overrides;
+  for (const auto& [path, value] : other_values()) {
+    overrides.push_back(path + "=" + value);
+  }
+  const RunConfig config = read("", overrides);
+  EXPECT_EQ(config.run.seed, 18446744073709551615ULL);
+  EXPECT_EQ(config.run.deadline_seconds, 5.5);
+  EXPECT_EQ(config.model.path, "models/base");
+  EXPECT_TRUE(config.model.recompute);
+  EXPECT_EQ(config.adapter.alpha, 32.0);
+  EXPECT_EQ(config.adapter.targets, std::vector<std::string>{"all-linear"});
+  EXPECT_EQ(config.adapter.rank_pattern,
+            (std::map<std::string, std::int64_t>{{"q_proj", 4}, {".*\\.v_proj", 2}}));
+  EXPECT_EQ(config.adapter.alpha_pattern, (std::map<std::string, double>{{"q_proj", 4.5}}));
+  EXPECT_EQ(config.adapter.init_from, "adapters/a");
+  EXPECT_EQ(config.data.validation, "validation.h5");
+  EXPECT_EQ(config.batch.global, 48);
+  EXPECT_EQ(config.batch.reference, 8);
+  EXPECT_EQ(config.batch.micro, 4);
+  EXPECT_EQ(config.optimizer.beta1, 0.8);
+  EXPECT_EQ(config.optimizer.beta2, 0.95);
+  EXPECT_EQ(config.optimizer.momentum, 0.9);
+  EXPECT_EQ(config.scale.rule, coordinator::ScaleRule::kLinear);
+  EXPECT_EQ(config.schedule.name, coordinator::ScheduleKind::kWsd);
+  EXPECT_EQ(config.schedule.warmup, (Amount{100, Unit::kSteps}));
+  EXPECT_EQ(config.budget, (Amount{2e6, Unit::kSamples}));
+  EXPECT_EQ(config.checkpoint.every, (Amount{10, Unit::kMinutes}));
+  EXPECT_EQ(config.evaluate.every, (Amount{1, Unit::kEpochs}));
+  EXPECT_EQ(config.evaluate.early_stop.patience, 5);
+  EXPECT_EQ(config.sample.every, (Amount{7, Unit::kSteps}));
+  EXPECT_EQ(config.sample.prompts, (std::vector<std::string>{"Once: upon", "a # time"}));
+}
+
+TEST(DescribeOptions, NamesEveryKeyWithItsDefault) {
+  const std::string plain = describe_options();
+  const std::string markdown = describe_options(ReferenceFormat::kMarkdown);
+  for (const auto& option : options()) {
+    EXPECT_NE(plain.find("  " + option.path + "  (" + option.form), std::string::npos);
+    EXPECT_NE(markdown.find("| `" + option.path + "` | "), std::string::npos);
+  }
+  std::size_t begin = 0;
+  for (std::size_t end = plain.find('\n'); end != std::string::npos;
+       end = plain.find('\n', begin)) {
+    const std::string line = plain.substr(begin, end - begin);
+    EXPECT_TRUE(line.size() <= 100 || !line.starts_with("      ")) << line;
+    begin = end + 1;
+  }
+}
+
+TEST(Aliases, PointAtOptionsThatExistAndHideNone) {
+  std::set<std::string_view> names;
+  for (const auto& alias : aliases()) {
+    EXPECT_TRUE(names.insert(alias.name).second) << alias.name;
+    EXPECT_EQ(find_option(alias.name), nullptr) << alias.name;
+    const bool points =
+        alias.meaning != AliasMeaning::kImagesOnly && alias.meaning != AliasMeaning::kNoCounterpart;
+    EXPECT_EQ(find_option(alias.target) != nullptr, points) << alias.name;
+    EXPECT_NE(describe_aliases().find("`" + std::string(alias.name) + "`"), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace lorascale::config

@@ -1,0 +1,117 @@
+#include "config/resolved.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "base/rng.hpp"
+#include "config/options.hpp"
+#include "support.hpp"
+
+namespace lorascale::config {
+namespace {
+
+RunConfig awkward() {
+  RunConfig config;
+  config.run.output_dir = "runs/with: colon # and \"quotes\" \\ gr\xC3\xBC\xC3\x9F";
+  config.run.seed = ~std::uint64_t{0};
+  config.model.path = "null";
+  config.adapter.rank_pattern = {{".*\\.layers\\.[0-3]\\..*", 4}, {"true", 2}, {"a: b", 3}};
+  config.adapter.alpha_pattern = {{"q_proj", 0.1 + 0.2}};
+  config.data.validation = "null";
+  config.optimizer.lr = 0.1 + 0.2;
+  config.optimizer.beta2 = std::nextafter(1.0, 0.0);
+  config.optimizer.eps = 5e-324;
+  config.sample.prompts = {"two\nlines\t\x01", "- dash", "&x *y !z", "  spaces  ", "yes", "1e3"};
+  config.checkpoint.every = {1.0 / 3, Unit::kMinutes};
+  return config;
+}
+
+TEST(WriteResolved, RoundTripsExactly) {
+  for (const RunConfig& config : {RunConfig{}, awkward()}) {
+    const RunConfig again = read(write_resolved(config));
+    EXPECT_EQ(to_string(differences(config, again)), "");
+    EXPECT_EQ(again, config);
+    EXPECT_EQ(write_resolved(again), write_resolved(config));
+  }
+  // Not through the table: members compared one by one.
+  const RunConfig again = read(write_resolved(awkward()));
+  EXPECT_EQ(again.run.output_dir, awkward().run.output_dir);
+  EXPECT_EQ(again.optimizer.lr, awkward().optimizer.lr);
+  EXPECT_EQ(again.optimizer.beta2, awkward().optimizer.beta2);
+  EXPECT_EQ(again.adapter.rank_pattern, awkward().adapter.rank_pattern);
+  EXPECT_EQ(again.adapter.alpha_pattern, awkward().adapter.alpha_pattern);
+  EXPECT_EQ(again.sample.prompts, awkward().sample.prompts);
+  EXPECT_EQ(again.checkpoint.every, awkward().checkpoint.every);
+  EXPECT_EQ(again.data.validation, "null");
+}
+
+TEST(WriteResolved, KeepsEveryPercentage) {
+  for (std::uint32_t i = 0; i < 5000; ++i) {
+    const auto block = philox4x32({i, 0, 0, 0}, {3, 4});
+    // Short decimals as users write them, and arbitrary ones.
+    const std::string text =
+        i % 2 == 0 ? std::to_string(block[0] % 100) + "." + std::to_string(block[1] % 1000)
+                   : std::to_string(block[0] * 0x1p-32 * 99);
+    const RunConfig config = read("schedule: {warmup: " + text + "%}");
+    const RunConfig again = read(write_resolved(config));
+    EXPECT_EQ(again.schedule.warmup, config.schedule.warmup) << text;
+  }
+  EXPECT_NE(write_resolved(read("schedule: {warmup: 7%}")).find("warmup: 7%\n"), std::string::npos);
+}
+
+TEST(WriteResolved, HoldsEveryKeyAndSaysWhatItIs) {
+  const std::string text = write_resolved(RunConfig{});
+  EXPECT_TRUE(text.starts_with("# Resolved configuration"));
+  for (const auto& option : options()) {
+    const std::string key = option.path.substr(option.path.rfind('.') + 1);
+    EXPECT_NE(text.find(key + ": "), std::string::npos) << option.path;
+  }
+  EXPECT_NE(
+      text.find(
+          "\nevaluate:\n  every: 100 steps\n  max_samples: 0\n  early_stop:\n    patience: 0\n"),
+      std::string::npos)
+      << text;
+  EXPECT_NE(text.find("\nbudget: 3 epochs\n"), std::string::npos);
+}
+
+TEST(Differences, NamesKeysWithBothValues) {
+  const RunConfig before;
+  RunConfig after;
+  after.optimizer.lr = 1e-3;
+  after.data.packing = false;
+  after.batch.micro = 4;
+  const auto found = differences(before, after);
+  ASSERT_EQ(found.size(), 3U);
+  EXPECT_EQ(found[0].path, "data.packing");
+  EXPECT_EQ(found[1].path, "batch.micro");
+  EXPECT_EQ(found[1].first, "auto");
+  EXPECT_EQ(found[1].second, "4");
+  EXPECT_EQ(
+      to_string(found),
+      "data.packing: false was true; batch.micro: 4 was auto; optimizer.lr: 0.001 was 2.0e-04");
+  EXPECT_EQ(differences(before, after, Scope::kFixedOnResume).size(), 2U);
+  EXPECT_FALSE(before == after);
+}
+
+TEST(ResumeFingerprint, ChangesWithTheRecipeOnly) {
+  const std::string before = resume_fingerprint(RunConfig{});
+  EXPECT_EQ(before.size(), 64U);
+  for (const char* free :
+       {"run.output_dir=x", "run.device=cpu", "run.threads=2", "run.deadline_seconds=5",
+        "run.resume=never", "checkpoint.keep=9", "checkpoint.every=7", "evaluate.every=7",
+        "sample.every=7", "sample.prompts=[a]", "sample.max_tokens=3", "budget=9 epochs",
+        "batch.micro=2", "model.recompute=true"}) {
+    EXPECT_EQ(resume_fingerprint(read("", {free})), before) << free;
+  }
+  for (const char* fixed :
+       {"run.seed=1", "model.path=x", "model.dtype=bf16", "adapter.rank=4", "adapter.alpha=4",
+        "adapter.targets=[x]", "adapter.rank_pattern={x: 4}", "data.train=x", "data.shuffle=false",
+        "data.sequence_length=64", "batch.global=4", "batch.reference=4", "optimizer.lr=1",
+        "optimizer.betas=[0.9, 0.99]", "scale.rule=none", "schedule.warmup=5%"}) {
+    EXPECT_NE(resume_fingerprint(read("", {fixed})), before) << fixed;
+  }
+}
+
+}  // namespace
+}  // namespace lorascale::config
