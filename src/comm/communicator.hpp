@@ -45,12 +45,12 @@ class Communicator {
   [[nodiscard]] virtual MemorySpace memory_space() const = 0;
 
   // In place; the result is the same bits on every rank. Empty spans are allowed on all ranks together.
-  template <Element T>
-  void all_reduce(std::span<T> data, ReduceOp op = ReduceOp::kSum) {
+  template <Element T, std::size_t N>
+  void all_reduce(std::span<T, N> data, ReduceOp op = ReduceOp::kSum) {
     do_all_reduce(data.data(), data.size(), ElementTypeOf<T>::value, op);
   }
-  template <Element T>
-  void broadcast(std::span<T> data, int root) {
+  template <Element T, std::size_t N>
+  void broadcast(std::span<T, N> data, int root) {
     do_broadcast(data.data(), data.size(), ElementTypeOf<T>::value, root);
   }
   // all.size() == mine.size() * size(); rank r's part stands at r * mine.size().

@@ -12,109 +12,106 @@ constexpr std::array kSections = {"model_config",    "training_config", "data_co
                                   "lora_config",     "dataset_config",  "output_config",
                                   "optimizer_config"};
 
-const std::vector<Alias>& table() {
-  static const std::vector<Alias> entries = {
-      // Model and adapter
-      {"base_model", kSame, "model.path"},
-      {"base_model_path", kSame, "model.path"},
-      {"model_name_or_path", kSame, "model.path"},
-      {"pretrained_model_name_or_path", kSame, "model.path"},
-      {"mixed_precision", kPrecision, "model.dtype"},
-      {"bf16", kPrecisionFlag, "model.dtype"},
-      {"fp16", kPrecisionFlag, "model.dtype"},
-      {"gradient_checkpointing", kSame, "model.recompute"},
-      {"lora_rank", kSame, "adapter.rank"},
-      {"lora_r", kSame, "adapter.rank"},
-      {"network_dim", kSame, "adapter.rank"},
-      {"lora_alpha", kSame, "adapter.alpha"},
-      {"network_alpha", kSame, "adapter.alpha"},
-      {"lora_dropout", kSame, "adapter.dropout"},
-      {"network_dropout", kSame, "adapter.dropout"},
-      {"target_modules", kTargets, "adapter.targets"},
-      {"lora_target", kTargets, "adapter.targets"},
-      {"lora_target_modules", kTargets, "adapter.targets"},
-      {"use_rslora", kSame, "adapter.rslora"},
-      {"loraplus_lr_ratio", kSame, "adapter.lr_ratio"},
-      // Data
-      {"train_data_dir", kDataFolder, "data.train"},
-      {"train_file", kDataFolder, "data.train"},
-      {"validation_file", kSame, "data.validation"},
-      {"val_file", kSame, "data.validation"},
-      {"max_seq_length", kSame, "data.sequence_length"},
-      {"max_seq_len", kSame, "data.sequence_length"},
-      {"max_length", kSame, "data.sequence_length"},
-      {"sequence_len", kSame, "data.sequence_length"},
-      {"cutoff_len", kSame, "data.sequence_length"},
-      {"packing", kSame, "data.packing"},
-      {"sample_packing", kSame, "data.packing"},
-      {"shuffle", kSame, "data.shuffle"},
-      // Batch, length, rate
-      {"batch_size", kBatchPerRank, "batch.global"},
-      {"train_batch_size", kBatchPerRank, "batch.global"},
-      {"micro_batch_size", kBatchPerRank, "batch.global"},
-      {"per_device_train_batch_size", kBatchPerRank, "batch.global"},
-      {"gradient_accumulation_steps", kAccumulation, "batch.global"},
-      {"epochs", kEpochs, "budget"},
-      {"num_epochs", kEpochs, "budget"},
-      {"num_train_epochs", kEpochs, "budget"},
-      {"max_train_epochs", kEpochs, "budget"},
-      {"max_steps", kSteps, "budget"},
-      {"max_train_steps", kSteps, "budget"},
-      {"learning_rate", kSame, "optimizer.lr"},
-      {"optimizer", kOptimizer, "optimizer.name"},
-      {"optimizer_type", kOptimizer, "optimizer.name"},
-      {"optim", kOptimizer, "optimizer.name"},
-      {"adam_beta1", kBeta, "optimizer.betas"},
-      {"adam_beta2", kBeta, "optimizer.betas"},
-      {"adam_epsilon", kSame, "optimizer.eps"},
-      {"weight_decay", kSame, "optimizer.weight_decay"},
-      {"max_grad_norm", kSame, "optimizer.clip_norm"},
-      {"lr_scheduler", kScheduler, "schedule.name"},
-      {"lr_scheduler_type", kScheduler, "schedule.name"},
-      {"warmup_steps", kSteps, "schedule.warmup"},
-      {"lr_warmup_steps", kSteps, "schedule.warmup"},
-      {"num_warmup_steps", kSteps, "schedule.warmup"},
-      {"warmup_ratio", kShare, "schedule.warmup"},
-      // Run folder and cadences
-      {"output_dir", kSame, "run.output_dir"},
-      {"seed", kSame, "run.seed"},
-      {"save_steps", kSteps, "checkpoint.every"},
-      {"save_every_n_steps", kSteps, "checkpoint.every"},
-      {"save_every_n_epochs", kEpochs, "checkpoint.every"},
-      {"save_total_limit", kSame, "checkpoint.keep"},
-      {"eval_steps", kSteps, "evaluate.every"},
-      {"early_stopping_patience", kSame, "evaluate.early_stop.patience"},
-      {"sample_every_n_steps", kSteps, "sample.every"},
-      // Images only
-      {"resolution", kImagesOnly, ""},
-      {"metadata_path", kImagesOnly, ""},
-      {"caption_extension", kImagesOnly, ""},
-      {"enable_bucket", kImagesOnly, ""},
-      {"min_bucket_reso", kImagesOnly, ""},
-      {"max_bucket_reso", kImagesOnly, ""},
-      {"bucket_reso_steps", kImagesOnly, ""},
-      {"cache_latents", kImagesOnly, ""},
-      {"clip_skip", kImagesOnly, ""},
-      {"shuffle_caption", kImagesOnly, ""},
-      {"keep_tokens", kImagesOnly, ""},
-      {"random_flip", kImagesOnly, ""},
-      {"center_crop", kImagesOnly, ""},
-      {"noise_offset", kImagesOnly, ""},
-      {"min_snr_gamma", kImagesOnly, ""},
-      {"vae", kImagesOnly, ""},
-      // Nothing to set
-      {"logging_steps", kNoCounterpart, "every step is logged"},
-      {"logging_dir", kNoCounterpart, "logs are in run.output_dir"},
-      {"log_dir", kNoCounterpart, "logs are in run.output_dir"},
-      {"report_to", kNoCounterpart, "TensorBoard and JSON lines are always written"},
-      {"output_name", kNoCounterpart, "the adapter is written to run.output_dir/adapter"},
-      {"num_workers", kNoCounterpart, "data is read ahead without worker processes"},
-      {"dataloader_num_workers", kNoCounterpart, "data is read ahead without worker processes"},
-      {"xformers", kNoCounterpart, "the attention kernel is chosen by the device"},
-      {"save_precision", kNoCounterpart, "adapters are saved as they were trained"},
-  };
-  return entries;
-}
+constexpr auto kAliases = std::to_array<Alias>({
+    // Model and adapter
+    {"base_model", kSame, "model.path"},
+    {"base_model_path", kSame, "model.path"},
+    {"model_name_or_path", kSame, "model.path"},
+    {"pretrained_model_name_or_path", kSame, "model.path"},
+    {"mixed_precision", kPrecision, "model.dtype"},
+    {"bf16", kPrecisionFlag, "model.dtype"},
+    {"fp16", kPrecisionFlag, "model.dtype"},
+    {"gradient_checkpointing", kSame, "model.recompute"},
+    {"lora_rank", kSame, "adapter.rank"},
+    {"lora_r", kSame, "adapter.rank"},
+    {"network_dim", kSame, "adapter.rank"},
+    {"lora_alpha", kSame, "adapter.alpha"},
+    {"network_alpha", kSame, "adapter.alpha"},
+    {"lora_dropout", kSame, "adapter.dropout"},
+    {"network_dropout", kSame, "adapter.dropout"},
+    {"target_modules", kTargets, "adapter.targets"},
+    {"lora_target", kTargets, "adapter.targets"},
+    {"lora_target_modules", kTargets, "adapter.targets"},
+    {"use_rslora", kSame, "adapter.rslora"},
+    {"loraplus_lr_ratio", kSame, "adapter.lr_ratio"},
+    // Data
+    {"train_data_dir", kDataFolder, "data.train"},
+    {"train_file", kDataFolder, "data.train"},
+    {"validation_file", kSame, "data.validation"},
+    {"val_file", kSame, "data.validation"},
+    {"max_seq_length", kSame, "data.sequence_length"},
+    {"max_seq_len", kSame, "data.sequence_length"},
+    {"max_length", kSame, "data.sequence_length"},
+    {"sequence_len", kSame, "data.sequence_length"},
+    {"cutoff_len", kSame, "data.sequence_length"},
+    {"packing", kSame, "data.packing"},
+    {"sample_packing", kSame, "data.packing"},
+    {"shuffle", kSame, "data.shuffle"},
+    // Batch, length, rate
+    {"batch_size", kBatchPerRank, "batch.global"},
+    {"train_batch_size", kBatchPerRank, "batch.global"},
+    {"micro_batch_size", kBatchPerRank, "batch.global"},
+    {"per_device_train_batch_size", kBatchPerRank, "batch.global"},
+    {"gradient_accumulation_steps", kAccumulation, "batch.global"},
+    {"epochs", kEpochs, "budget"},
+    {"num_epochs", kEpochs, "budget"},
+    {"num_train_epochs", kEpochs, "budget"},
+    {"max_train_epochs", kEpochs, "budget"},
+    {"max_steps", kSteps, "budget"},
+    {"max_train_steps", kSteps, "budget"},
+    {"learning_rate", kSame, "optimizer.lr"},
+    {"optimizer", kOptimizer, "optimizer.name"},
+    {"optimizer_type", kOptimizer, "optimizer.name"},
+    {"optim", kOptimizer, "optimizer.name"},
+    {"adam_beta1", kBeta, "optimizer.betas"},
+    {"adam_beta2", kBeta, "optimizer.betas"},
+    {"adam_epsilon", kSame, "optimizer.eps"},
+    {"weight_decay", kSame, "optimizer.weight_decay"},
+    {"max_grad_norm", kSame, "optimizer.clip_norm"},
+    {"lr_scheduler", kScheduler, "schedule.name"},
+    {"lr_scheduler_type", kScheduler, "schedule.name"},
+    {"warmup_steps", kSteps, "schedule.warmup"},
+    {"lr_warmup_steps", kSteps, "schedule.warmup"},
+    {"num_warmup_steps", kSteps, "schedule.warmup"},
+    {"warmup_ratio", kShare, "schedule.warmup"},
+    // Run folder and cadences
+    {"output_dir", kSame, "run.output_dir"},
+    {"seed", kSame, "run.seed"},
+    {"save_steps", kSteps, "checkpoint.every"},
+    {"save_every_n_steps", kSteps, "checkpoint.every"},
+    {"save_every_n_epochs", kEpochs, "checkpoint.every"},
+    {"save_total_limit", kSame, "checkpoint.keep"},
+    {"eval_steps", kSteps, "evaluate.every"},
+    {"early_stopping_patience", kSame, "evaluate.early_stop.patience"},
+    {"sample_every_n_steps", kSteps, "sample.every"},
+    // Images only
+    {"resolution", kImagesOnly, ""},
+    {"metadata_path", kImagesOnly, ""},
+    {"caption_extension", kImagesOnly, ""},
+    {"enable_bucket", kImagesOnly, ""},
+    {"min_bucket_reso", kImagesOnly, ""},
+    {"max_bucket_reso", kImagesOnly, ""},
+    {"bucket_reso_steps", kImagesOnly, ""},
+    {"cache_latents", kImagesOnly, ""},
+    {"clip_skip", kImagesOnly, ""},
+    {"shuffle_caption", kImagesOnly, ""},
+    {"keep_tokens", kImagesOnly, ""},
+    {"random_flip", kImagesOnly, ""},
+    {"center_crop", kImagesOnly, ""},
+    {"noise_offset", kImagesOnly, ""},
+    {"min_snr_gamma", kImagesOnly, ""},
+    {"vae", kImagesOnly, ""},
+    // Nothing to set
+    {"logging_steps", kNoCounterpart, "every step is logged"},
+    {"logging_dir", kNoCounterpart, "logs are in run.output_dir"},
+    {"log_dir", kNoCounterpart, "logs are in run.output_dir"},
+    {"report_to", kNoCounterpart, "TensorBoard and JSON lines are always written"},
+    {"output_name", kNoCounterpart, "the adapter is written to run.output_dir/adapter"},
+    {"num_workers", kNoCounterpart, "data is read ahead without worker processes"},
+    {"dataloader_num_workers", kNoCounterpart, "data is read ahead without worker processes"},
+    {"xformers", kNoCounterpart, "the attention kernel is chosen by the device"},
+    {"save_precision", kNoCounterpart, "adapters are saved as they were trained"},
+});
 
 std::string meaning_text(const Alias& alias) {
   std::string target(1, '`');
@@ -155,14 +152,14 @@ std::string meaning_text(const Alias& alias) {
 
 }  // namespace
 
-const std::vector<Alias>& aliases() {
-  return table();
+std::span<const Alias> aliases() {
+  return kAliases;
 }
 
 const Alias* find_alias(std::string_view name) {
-  const auto found = std::find_if(table().begin(), table().end(),
+  const auto found = std::find_if(kAliases.begin(), kAliases.end(),
                                   [&](const Alias& alias) { return alias.name == name; });
-  return found == table().end() ? nullptr : &*found;
+  return found == kAliases.end() ? nullptr : &*found;
 }
 
 bool is_alias_section(std::string_view name) {
@@ -171,7 +168,7 @@ bool is_alias_section(std::string_view name) {
 
 std::string describe_aliases() {
   std::string out = "| key | here |\n|---|---|\n";
-  for (const auto& alias : table()) {
+  for (const auto& alias : kAliases) {
     out += "| `" + std::string(alias.name) + "` | " + meaning_text(alias) + " |\n";
   }
   return out;

@@ -3,9 +3,9 @@
 // `training_config:` and the like; everything translated is reported.
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 namespace lorascale::config {
 
@@ -33,7 +33,7 @@ struct Alias {
   std::string_view target;  // option path, or the reason of kNoCounterpart
 };
 
-const std::vector<Alias>& aliases();
+std::span<const Alias> aliases();
 const Alias* find_alias(std::string_view name);  // nullptr: unknown
 bool is_alias_section(std::string_view name);    // "model_config", "training_config", ...
 

@@ -190,6 +190,10 @@ bool parse_boolean(std::string_view text) {
 }
 
 std::string real_text(double value) {
+  constexpr double kLargestWhole = 1e15;  // exact, and still read at a glance
+  if (value == std::floor(value) && std::abs(value) < kLargestWhole && !std::signbit(value)) {
+    return std::to_string(static_cast<std::int64_t>(value));
+  }
   std::array<char, 32> buffer{};
   const auto [end, status] = std::to_chars(buffer.data(), buffer.data() + buffer.size(), value);
   LS_ASSERT(status == std::errc());

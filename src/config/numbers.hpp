@@ -21,8 +21,8 @@ bool looks_like_number(std::string_view text);
 // Whether a YAML reader of some version would take the bare word as true, false or null.
 bool is_reserved_word(std::string_view text);
 
-// The shortest text that reads back as exactly `value`; "2.0e-04", so that readers of YAML 1.1 see
-// a number too.
+// A short text that reads back as exactly `value`: "16", "0.5", "2.0e-04" (with a point and a sign,
+// so that readers of YAML 1.1 see a number too).
 std::string real_text(double value);
 
 }  // namespace lorascale::config

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "base/error.hpp"
-#include "config/numbers.hpp"
 #include "config/options.hpp"
 #include "config/problems.hpp"
 #include "config/text.hpp"
@@ -122,25 +121,28 @@ void Validator::check_adapter() {
   }
 }
 
-// The divisors of `global` on either side of `micro`.
-std::string nearest_divisors(std::int64_t global, std::int64_t micro) {
-  std::int64_t below = std::min(micro, global);
-  while (global % below != 0) {
-    --below;
+// The divisors of `global` next to `micro`, which is none, and the multiples of `micro` next to
+// `global`.
+std::string nearest_that_fit(std::int64_t global, std::int64_t micro) {
+  std::int64_t below = 1;
+  std::int64_t above = 0;  // none
+  for (std::int64_t divisor = 1; divisor * divisor <= global; ++divisor) {
+    if (global % divisor != 0) {
+      continue;
+    }
+    for (const std::int64_t candidate : {divisor, global / divisor}) {
+      if (candidate < micro) {
+        below = std::max(below, candidate);
+      } else if (above == 0 || candidate < above) {
+        above = candidate;
+      }
+    }
   }
-  // The next divisor above pairs with the largest divisor below global / micro.
-  std::int64_t partner = std::max<std::int64_t>(global / micro, 1);
-  while (global % partner != 0) {
-    --partner;
-  }
-  const std::int64_t above = global / partner;
-  const std::string nearest_micro = above > micro && above != below
-                                        ? std::to_string(below) + " or " + std::to_string(above)
-                                        : std::to_string(below);
-  const std::int64_t lower = global / micro * micro;
-  const std::string nearest_global =
-      (lower > 0 ? std::to_string(lower) + " or " : "") + std::to_string(lower + micro);
-  return "batch.micro " + nearest_micro + ", or batch.global " + nearest_global;
+  const std::int64_t fewer = global / micro * micro;
+  return "batch.micro " + std::to_string(below) +
+         (above > 0 ? " or " + std::to_string(above) : std::string()) + ", or batch.global " +
+         (fewer > 0 ? std::to_string(fewer) + " or " : std::string()) +
+         std::to_string(fewer + micro);
 }
 
 void Validator::check_batch() {
@@ -151,31 +153,16 @@ void Validator::check_batch() {
   if (batch.global % *batch.micro != 0) {
     refuse("batch.micro " + std::to_string(*batch.micro) + " does not divide batch.global " +
            std::to_string(batch.global) +
-           "; nearest that fit: " + nearest_divisors(batch.global, *batch.micro));
+           "; nearest that fit: " + nearest_that_fit(batch.global, *batch.micro));
   }
 }
 
 void Validator::check_scale() {
-  const ScaleSection& scale = config_.scale;
-  const OptimizerSection& optimizer = config_.optimizer;
-  if (scale.rule != ScaleRule::kPower) {
+  if (config_.scale.rule != ScaleRule::kPower) {
     warn_unused({"scale.power"}, "scale.rule is not power");
   }
-  if (optimizer.name == "sgd") {
+  if (config_.optimizer.name == "sgd") {
     warn_unused({"scale.betas", "scale.eps"}, "sgd has neither betas nor eps");
-    return;
-  }
-  const std::int64_t reference = config_.batch.reference.value_or(config_.batch.global);
-  if (!scale.betas || reference < 1) {
-    return;
-  }
-  const double k = static_cast<double>(config_.batch.global) / static_cast<double>(reference);
-  const double smallest = std::min(optimizer.beta1, optimizer.beta2);
-  if (k * (1 - smallest) >= 1) {
-    refuse("scale.betas: at " + std::to_string(config_.batch.global) + " / " +
-           std::to_string(reference) + " of the reference batch, 1 - k (1 - " +
-           real_text(smallest) +
-           ") is not positive; write scale.betas: false or a smaller batch.global");
   }
 }
 

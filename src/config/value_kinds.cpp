@@ -77,7 +77,7 @@ std::string percent_text(double fraction) {
     double percent = 0;
     std::from_chars(buffer.data(), end, percent);
     if (status == std::errc() && percent / 100 == fraction) {
-      return std::string(buffer.data(), end) + "%";
+      return real_text(percent) + "%";
     }
   }
   double below = start;
@@ -212,12 +212,7 @@ std::string AmountKind::write(const Amount& value) {
   if (value.unit == Unit::kFraction) {
     return percent_text(value.value);
   }
-  constexpr double kLargestExact = 9007199254740992.0;  // 2^53
-  const bool whole =
-      value.value == std::floor(value.value) && std::abs(value.value) < kLargestExact;
-  const std::string number =
-      whole ? std::to_string(static_cast<std::int64_t>(value.value)) : real_text(value.value);
-  return number + " " + std::string(unit_name(value.unit));
+  return real_text(value.value) + " " + std::string(unit_name(value.unit));
 }
 
 std::string AmountKind::form() const {

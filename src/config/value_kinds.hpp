@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -121,12 +122,20 @@ struct OptionalKind {
       value.reset();
       return;
     }
-    if (scalar && is_reserved_word(node.text)) {
-      throw ValueError(in_quotes(node.text) + " is no value here; for none, write " +
-                       std::string(absent) + " (or put a name that reads so into quotes)");
+    // "no" would be a file of that name, and an unhelpful error for anything else.
+    const bool reserved = scalar && is_reserved_word(node.text);
+    if (reserved && std::is_same_v<Value, std::string>) {
+      throw no_value(node.text);
     }
     Value given{};
-    kind.read(node, given);
+    try {
+      kind.read(node, given);
+    } catch (const ValueError&) {
+      if (reserved) {
+        throw no_value(node.text);
+      }
+      throw;
+    }
     value = std::move(given);
   }
   template <class Value>
@@ -134,6 +143,10 @@ struct OptionalKind {
     return value ? kind.write(*value) : std::string(absent);
   }
   [[nodiscard]] std::string form() const { return kind.form() + " | " + std::string(absent); }
+  [[nodiscard]] ValueError no_value(const std::string& word) const {
+    return ValueError(in_quotes(word) + " is no value here; for none, write " +
+                      std::string(absent));
+  }
 };
 
 // Which units an amount may have, and what a number without a unit means.

@@ -90,7 +90,9 @@ class TreeBuilder : public YAML::EventHandler {
                       "nested more than " + std::to_string(kMaxDepth) + " levels deep");
     }
     if (!frames_.empty() && expects_key(frames_.back())) {
-      throw YamlError(line_of(mark), "a key must be a plain word, not a list or a map");
+      throw YamlError(
+          line_of(mark),
+          "a key must be a plain word, not a list or a map (or a bracket is not closed)");
     }
     frames_.push_back({});
     frames_.back().node.kind = kind;
@@ -183,6 +185,12 @@ std::string remedy_for(const std::string& message) {
       message == YAML::ErrorMsg::ALIAS_NOT_FOUND || message == YAML::ErrorMsg::ANCHOR_NOT_FOUND) {
     return " (put text that begins with a special character into quotes)";
   }
+  if (message == YAML::ErrorMsg::EOF_IN_SCALAR) {
+    return " (a quote is not closed)";
+  }
+  if (message == YAML::ErrorMsg::END_OF_MAP_FLOW || message == YAML::ErrorMsg::END_OF_SEQ_FLOW) {
+    return " (a bracket is not closed)";
+  }
   if (message == YAML::ErrorMsg::MAP_VALUE) {
     return " (text with ': ' inside needs quotes)";
   }
@@ -218,7 +226,9 @@ YamlNode parse_yaml(std::string_view text) {
   check_bytes(text);
   TreeBuilder builder;
   try {
-    std::istringstream stream{std::string(text)};
+    // yaml-cpp takes the end of the file for the end of an open quote if the last byte is a line
+    // break; a comment behind it makes that the error it is.
+    std::istringstream stream{std::string(text) + "\n#"};
     YAML::Parser parser(stream);
     while (parser.HandleNextDocument(builder)) {
     }

@@ -5,6 +5,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "coordinator/coordinator.hpp"
+#include "train/vote.hpp"
 
 namespace lorascale::train {
 

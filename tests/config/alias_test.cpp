@@ -47,7 +47,7 @@ output_dir: runs/flat
 save_steps: 50
 )";
 
-TEST(Aliases, TranslateTheFlatForm) {
+TEST(ConfigAliases, TranslateTheFlatForm) {
   const ReadResult result = read_with_ranks(kFlat, 1);
   const RunConfig expected = read(R"(
 run: {output_dir: runs/flat}
@@ -70,7 +70,7 @@ checkpoint: {every: 50 steps}
   EXPECT_EQ(result.translations.size(), 14U);  // one line each; batch and accumulation share theirs
 }
 
-TEST(Aliases, TranslateTheNestedForm) {
+TEST(ConfigAliases, TranslateTheNestedForm) {
   const ReadResult nested = read_with_ranks(R"(
 model_config: {base_model: models/base, lora_rank: 4, lora_alpha: 12}
 training_config:
@@ -90,7 +90,7 @@ training_config:
   EXPECT_TRUE(reported(nested, {"training_config.learning_rate 1e-4 → optimizer.lr"}));
 }
 
-TEST(Aliases, CountBatchesPerRank) {
+TEST(ConfigAliases, CountBatchesPerRank) {
   const ReadResult four = read_with_ranks("batch_size: 2\ngradient_accumulation_steps: 3\n", 4);
   EXPECT_EQ(four.config.batch.global, 24);
   EXPECT_EQ(four.config.batch.micro, 2);
@@ -103,7 +103,7 @@ TEST(Aliases, CountBatchesPerRank) {
   EXPECT_TRUE(reported(alone, {"batch size 1 (none given)"}));
 }
 
-TEST(Aliases, GiveWayToOverrides) {
+TEST(ConfigAliases, GiveWayToOverrides) {
   const RunConfig config =
       read_with_ranks(kFlat, 1, {"batch.global=32", "optimizer.lr=3e-4"}).config;
   EXPECT_EQ(config.batch.global, 32);
@@ -111,7 +111,7 @@ TEST(Aliases, GiveWayToOverrides) {
   EXPECT_EQ(config.optimizer.lr, 3e-4);
 }
 
-TEST(Aliases, TakeCloseSpellings) {
+TEST(ConfigAliases, TakeCloseSpellings) {
   const RunConfig config = read_with_ranks(R"(
 base_model_path: m
 num_train_epochs: 2.5
@@ -150,7 +150,7 @@ warmup_ratio: 0.05
   EXPECT_EQ(read("target_modules: [a, b]").adapter.targets, (std::vector<std::string>{"a", "b"}));
 }
 
-TEST(Aliases, RefuseTwoSettingsOfOneThing) {
+TEST(ConfigAliases, RefuseTwoSettingsOfOneThing) {
   struct {
     const char* text;
     std::vector<std::string> parts;
@@ -175,7 +175,7 @@ TEST(Aliases, RefuseTwoSettingsOfOneThing) {
   }
 }
 
-TEST(Aliases, RefuseWhatCannotBeTranslated) {
+TEST(ConfigAliases, RefuseWhatCannotBeTranslated) {
   struct {
     const char* text;
     std::vector<std::string> parts;
@@ -183,9 +183,8 @@ TEST(Aliases, RefuseWhatCannotBeTranslated) {
       {"\nbatch_size: 0", {"test.yaml:2", "batch_size", "from 1"}},
       {"batch_size: 4.0", {"batch_size", "write 4"}},
       {"batch_size: auto", {"batch_size", "not a whole number"}},
-      {"epochs: 0", {"epochs", "number > 0"}},
+      {"epochs: 0", {"epochs", "number in (0, 1000000000)"}},
       {"epochs: ten", {"epochs", "not a number"}},
-      {"epochs: 1e-300", {"epochs"}},
       {"warmup_steps: 0.1", {"warmup_steps", "not a whole number"}},
       {"warmup_ratio: 5", {"warmup_ratio", "[0, 1]"}},
       {"optimizer: Lion", {"optimizer", "'Lion' is not offered", "adamw"}},
@@ -200,17 +199,13 @@ TEST(Aliases, RefuseWhatCannotBeTranslated) {
       {"save_total_limit: 1", {"save_total_limit (checkpoint.keep)", "from 2"}},
   };
   for (const auto& [text, parts] : cases) {
-    if (std::string(text) == "epochs: 1e-300") {
-      EXPECT_NO_THROW(read(text));  // absurd, but an amount
-      continue;
-    }
     const Thrown thrown = refusal(text);
     EXPECT_EQ(thrown.code, 78) << text;
     expect_parts(thrown.message, parts);
   }
 }
 
-class AliasDataFolder : public testing::Test {
+class ConfigAliasDataFolder : public testing::Test {
  protected:
   void SetUp() override { std::filesystem::create_directories(folder_); }
   void TearDown() override { std::filesystem::remove_all(folder_); }
@@ -222,7 +217,7 @@ class AliasDataFolder : public testing::Test {
        testing::UnitTest::GetInstance()->current_test_info()->name() + std::to_string(::getpid()));
 };
 
-TEST_F(AliasDataFolder, FindsTrainingAndValidationSet) {
+TEST_F(ConfigAliasDataFolder, FindsTrainingAndValidationSet) {
   touch("train.h5");
   EXPECT_EQ(read(key()).data.train, (folder_ / "train.h5").string());
   EXPECT_EQ(read(key()).data.validation, std::nullopt);
@@ -239,7 +234,7 @@ TEST_F(AliasDataFolder, FindsTrainingAndValidationSet) {
   EXPECT_EQ(read(key() + "data: {validation: null}\n").data.validation, std::nullopt);
 }
 
-TEST_F(AliasDataFolder, SaysWhatIsMissing) {
+TEST_F(ConfigAliasDataFolder, SaysWhatIsMissing) {
   const Thrown empty = refusal(key());
   EXPECT_EQ(empty.code, 78);
   expect_parts(empty.message, {"train_data_dir", "no train.h5", "data.train"});

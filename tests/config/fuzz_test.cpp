@@ -135,7 +135,7 @@ std::vector<std::string> seeds() {
   return texts;
 }
 
-TEST(Fuzz, DamagedPresetsAreReadOrRefused) {
+TEST(ConfigFuzz, DamagedPresetsAreReadOrRefused) {
   constexpr int kRounds = 6000;
   const std::vector<std::string> texts = seeds();
   Dice dice(20240607);
@@ -165,7 +165,7 @@ TEST(Fuzz, DamagedPresetsAreReadOrRefused) {
   EXPECT_GT(refused, kRounds / 5);
 }
 
-TEST(Fuzz, DamagedOverridesAreReadOrRefused) {
+TEST(ConfigFuzz, DamagedOverridesAreReadOrRefused) {
   constexpr int kRounds = 3000;
   const std::vector<std::string> seeds = {"optimizer.lr=1e-4", "adapter.targets=[q_proj, v_proj]",
                                           "budget=3 epochs", "evaluate={early_stop: {patience: 1}}",

@@ -115,6 +115,7 @@ TEST(RealText, RoundTripsBitForBit) {
   }
   EXPECT_EQ(real_text(2e-4), "2.0e-04");
   EXPECT_EQ(real_text(16), "16");
+  EXPECT_EQ(real_text(100000), "100000");
 }
 
 TEST(ParseBoolean, TakesTrueAndFalseOnly) {

@@ -12,7 +12,7 @@
 namespace lorascale::config {
 namespace {
 
-TEST(Options, AreDistinctAndDescribed) {
+TEST(ConfigOptions, AreDistinctAndDescribed) {
   std::set<std::string> paths;
   for (const auto& option : options()) {
     EXPECT_TRUE(paths.insert(option.path).second) << option.path;
@@ -23,7 +23,7 @@ TEST(Options, AreDistinctAndDescribed) {
   }
 }
 
-TEST(Options, EveryDefaultIsAValueThatParses) {
+TEST(ConfigOptions, EveryDefaultIsAValueThatParses) {
   for (const auto& option : options()) {
     RunConfig config;
     EXPECT_NO_THROW(option.read(parse_yaml(default_text(option)), config)) << option.path;
@@ -96,7 +96,7 @@ const std::map<std::string, std::string>& other_values() {
 // Keys that have one value so far.
 const std::set<std::string> kOneValue = {"run.reduction", "batch.policy"};
 
-TEST(Options, EachChangesItsOwnMemberAndNoOther) {
+TEST(ConfigOptions, EachChangesItsOwnMemberAndNoOther) {
   const RunConfig defaults;
   for (const auto& option : options()) {
     if (kOneValue.contains(option.path)) {
@@ -112,7 +112,7 @@ TEST(Options, EachChangesItsOwnMemberAndNoOther) {
   EXPECT_EQ(other_values().size() + kOneValue.size(), options().size());
 }
 
-TEST(Options, ReachTheMembersTheyAreNamedAfter) {
+TEST(ConfigOptions, ReachTheMembersTheyAreNamedAfter) {
   std::vector<std::string> overrides;
   for (const auto& [path, value] : other_values()) {
     overrides.push_back(path + "=" + value);
@@ -162,7 +162,7 @@ TEST(DescribeOptions, NamesEveryKeyWithItsDefault) {
   }
 }
 
-TEST(Aliases, PointAtOptionsThatExistAndHideNone) {
+TEST(ConfigAliases, PointAtOptionsThatExistAndHideNone) {
   std::set<std::string_view> names;
   for (const auto& alias : aliases()) {
     EXPECT_TRUE(names.insert(alias.name).second) << alias.name;

@@ -21,7 +21,7 @@ std::vector<std::filesystem::path> presets() {
   return found;
 }
 
-TEST(Presets, AreReadValidatedAndFreeOfWarnings) {
+TEST(ConfigPresets, AreReadValidatedAndFreeOfWarnings) {
   ASSERT_GE(presets().size(), 4U);
   for (const auto& path : presets()) {
     SCOPED_TRACE(path.filename().string());
@@ -34,7 +34,7 @@ TEST(Presets, AreReadValidatedAndFreeOfWarnings) {
   }
 }
 
-TEST(Presets, ExplainThemselvesOnTop) {
+TEST(ConfigPresets, ExplainThemselvesOnTop) {
   for (const auto& path : presets()) {
     std::ifstream file(path);
     std::string line;

@@ -75,7 +75,7 @@ TEST(WriteResolved, HoldsEveryKeyAndSaysWhatItIs) {
   EXPECT_NE(text.find("\nbudget: 3 epochs\n"), std::string::npos);
 }
 
-TEST(Differences, NamesKeysWithBothValues) {
+TEST(ConfigDifferences, NamesKeysWithBothValues) {
   const RunConfig before;
   RunConfig after;
   after.optimizer.lr = 1e-3;

@@ -18,12 +18,12 @@ RunConfig good_with(const std::vector<std::string>& overrides) {
   return read("model: {path: m}\ndata: {train: t.h5}\n", overrides);
 }
 
-TEST(Validate, AcceptsDefaultsWithModelAndData) {
+TEST(ValidateConfig, AcceptsDefaultsWithModelAndData) {
   EXPECT_TRUE(validate(good()).empty());
   EXPECT_TRUE(validate(read("model: {path: m}"), Purpose::kModelOnly).empty());
 }
 
-TEST(Validate, RefusesContradictions) {
+TEST(ValidateConfig, RefusesContradictions) {
   struct {
     std::vector<std::string> overrides;
     std::vector<std::string> parts;
@@ -43,8 +43,6 @@ TEST(Validate, RefusesContradictions) {
        {"evaluate.early_stop", "evaluate.every"}},
       {{"adapter.targets=[a, a]"}, {"adapter.targets", "twice"}},
       {{"adapter.targets=[all-linear, q_proj]"}, {"all-linear", "alone"}},
-      {{"scale.betas=true", "batch.global=160", "batch.reference=16"},
-       {"scale.betas", "160 / 16", "0.9"}},
       {{"schedule.name=wsd", "schedule.warmup=60%", "schedule.decay=50%"},
        {"schedule.warmup", "schedule.decay", "100%"}},
       {{"schedule.warmup=200 steps", "budget=100 steps"}, {"schedule.warmup", "budget"}},
@@ -59,7 +57,7 @@ TEST(Validate, RefusesContradictions) {
 }
 
 // Against all divisors by trial.
-TEST(Validate, NamesTheNearestMicroBatches) {
+TEST(ValidateConfig, NamesTheNearestMicroBatches) {
   for (std::int64_t global = 1; global <= 60; ++global) {
     for (std::int64_t micro = 1; micro <= 64; ++micro) {
       RunConfig config = good();
@@ -85,7 +83,7 @@ TEST(Validate, NamesTheNearestMicroBatches) {
   }
 }
 
-TEST(Validate, ChecksRangesOfConfigurationsMadeInCode) {
+TEST(ValidateConfig, ChecksRangesOfConfigurationsMadeInCode) {
   const std::pair<const char*, std::function<void(RunConfig&)>> cases[] = {
       {"adapter.rank", [](RunConfig& c) { c.adapter.rank = 0; }},
       {"adapter.alpha", [](RunConfig& c) { c.adapter.alpha = std::nan(""); }},
@@ -119,13 +117,13 @@ TEST(Validate, ChecksRangesOfConfigurationsMadeInCode) {
   }
 }
 
-TEST(Validate, CountsProblems) {
+TEST(ValidateConfig, CountsProblems) {
   const RunConfig config = read("batch: {global: 16, micro: 5}");
   const Thrown thrown = thrown_by([&] { validate(config); });
   expect_parts(thrown.message, {"model.path is not set", "(and 2 more problems)"});
 }
 
-TEST(Validate, WarnsAboutSettingsWithoutEffect) {
+TEST(ValidateConfig, WarnsAboutSettingsWithoutEffect) {
   struct {
     std::vector<std::string> overrides;
     const char* key;

@@ -1,0 +1,18 @@
+// Rows of a data set assembled into a leaf.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "data/leaf.hpp"
+#include "data/row_plan.hpp"
+#include "data/token_dataset.hpp"
+
+namespace lorascale::data {
+
+// A position's label is the next token of the same piece where that token counts as a target (loss_mask), else -1;
+// so no label crosses a document, and a piece's last token has none. Thread-safe.
+TokenLeaf build_leaf(const TokenDataset& dataset, const RowPlan& plan, std::int64_t epoch,
+                     std::span<const std::int64_t> rows);
+
+}  // namespace lorascale::data

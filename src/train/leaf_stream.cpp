@@ -1,0 +1,107 @@
+#include "train/leaf_stream.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <deque>
+#include <numeric>
+
+#include "base/error.hpp"
+#include "data/leaf_builder.hpp"
+#include "data/prefetcher.hpp"
+#include "data/row_plan.hpp"
+#include "data/sampler.hpp"
+#include "data/token_dataset.hpp"
+
+namespace lorascale::train {
+namespace {
+
+constexpr std::size_t kPrefetchedLeaves = 4;
+
+}  // namespace
+
+struct TokenSource::Impl {
+  data::TokenDataset dataset;
+  data::RowPlan plan;
+  bool shuffled = false;
+  std::uint64_t seed = 0;
+  std::unique_ptr<data::Prefetcher<data::TokenLeaf>> prefetcher;  // last: its thread uses the rest
+
+  Impl(const std::filesystem::path& path, const TokenSourceSettings& settings)
+      : dataset(path, settings.vocabulary),
+        plan(dataset.offsets(), settings.sequence_length, settings.packing) {}
+
+  [[nodiscard]] std::vector<std::int64_t> rows_at(std::int64_t epoch, std::int64_t first, std::int64_t count) const {
+    std::vector<std::int64_t> rows(static_cast<std::size_t>(count));
+    std::iota(rows.begin(), rows.end(), first);
+    if (shuffled) {
+      const data::EpochOrder order(plan.rows(), seed, epoch);
+      std::transform(rows.begin(), rows.end(), rows.begin(),
+                     [&](std::int64_t position) { return order.row_at(position); });
+    }
+    return rows;
+  }
+};
+
+TokenSource::TokenSource(std::filesystem::path path, const TokenSourceSettings& settings)
+    : path_(std::move(path)), impl_(std::make_unique<Impl>(path_, settings)) {}
+
+TokenSource::~TokenSource() = default;
+
+std::int64_t TokenSource::rows() const { return impl_->plan.rows(); }
+
+double TokenSource::tokens_per_row() const {
+  return static_cast<double>(impl_->plan.tokens()) / static_cast<double>(rows());
+}
+
+std::string TokenSource::fingerprint() const { return impl_->dataset.fingerprint(); }
+
+std::string TokenSource::summary() const {
+  return fmt::format("{}: {} documents, {} tokens, {} rows, packed to {:.1f} %", path_.string(),
+                     impl_->dataset.documents(), impl_->dataset.tokens(), rows(), 100 * impl_->plan.efficiency());
+}
+
+data::TokenLeaf TokenSource::leaf(std::int64_t first, std::int64_t count) const {
+  std::vector<std::int64_t> rows(static_cast<std::size_t>(count));
+  std::iota(rows.begin(), rows.end(), first);
+  return data::build_leaf(impl_->dataset, impl_->plan, 0, rows);
+}
+
+void TokenSource::start(std::optional<std::uint64_t> seed) {
+  impl_->shuffled = seed.has_value();
+  impl_->seed = seed.value_or(0);
+  impl_->prefetcher = std::make_unique<data::Prefetcher<data::TokenLeaf>>(kPrefetchedLeaves);
+}
+
+void TokenSource::begin_update(std::int64_t first_position, std::int64_t samples, std::int64_t leaf_size,
+                               std::int64_t leaf_begin, std::int64_t leaf_end) {
+  LS_ASSERT(impl_->prefetcher != nullptr);
+  const auto epoch = first_position / rows();
+  const auto start = first_position % rows();
+  LS_ASSERT(start + samples <= rows());
+  for (auto leaf = leaf_begin; leaf < leaf_end; ++leaf) {
+    const auto first = leaf * leaf_size;
+    const auto count = std::min(leaf_size, samples - first);
+    impl_->prefetcher->request([impl = impl_.get(), epoch, at = start + first, count] {
+      return data::build_leaf(impl->dataset, impl->plan, epoch, impl->rows_at(epoch, at, count));
+    });
+  }
+}
+
+data::TokenLeaf TokenSource::next() { return impl_->prefetcher->next(); }
+
+std::string TokenSource::decode(std::span<const std::int32_t> ids) const { return impl_->dataset.decode(ids); }
+
+std::vector<std::int32_t> TokenSource::encode(const std::string& text) const {
+  if (impl_->dataset.tokenizer() != "bytes") {
+    throw_bad_config("sample.prompts: text can only be fed to byte-level models; " + path_.string() +
+                     " was made with another tokenizer");
+  }
+  std::vector<std::int32_t> ids;
+  for (const char c : text) {
+    ids.push_back(static_cast<unsigned char>(c));
+  }
+  return ids;
+}
+
+}  // namespace lorascale::train
