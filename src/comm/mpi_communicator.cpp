@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <exception>
 #include <numeric>
 #include <thread>
 
@@ -83,7 +84,9 @@ MpiSession::MpiSession() {
 MpiSession::~MpiSession() {
   int finalised = 0;
   MPI_Finalized(&finalised);
-  if (owns_ && finalised == 0) {
+  // MPI_Finalize waits for all ranks; one that fails must not wait for those that may wait for it. mpirun ends
+  // the others when this process leaves with its exit code.
+  if (owns_ && finalised == 0 && std::uncaught_exceptions() == 0) {
     MPI_Finalize();
   }
 }

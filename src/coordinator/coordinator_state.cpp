@@ -203,8 +203,8 @@ Coordinator Coordinator::restore(Recipe recipe, int world_size, const std::strin
                            hex64_from(log.at("chain").get<std::string>()));
     self.short_update_announced = log.at("short_update_announced").get<bool>();
     const auto end_announced = end_from_json(log.at("end_announced"));
-    if (self.stop_reason()) {  // otherwise there is more to do than there was: the end is yet to
-                               // come
+    // Without a reason to stop there is more to do than there was: the end is yet to come.
+    if (self.stop_reason()) {
       self.end_announced = end_announced;
     }
     log_resume(self, then, layout);

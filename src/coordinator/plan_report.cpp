@@ -81,6 +81,10 @@ PlanReport make_plan_report(const Recipe& recipe, int world_size) {
                   std::to_string(sums.epoch_tail) + "); " + leaves_text(sums.batch) + "; " +
                   explain_rate(recipe, sums.full) + "; " +
                   schedule_text(recipe, recipe.lr * sums.rates.multiplier);
+  if (recipe.budget_minutes > 0) {
+    report.reason +=
+        "; stops after " + to_text(recipe.budget_minutes) + " minutes if that is sooner";
+  }
   report.inputs["recipe"] = recipe_to_json(recipe);
   report.inputs["world_size"] = world_size;
   report.inputs["plan"] = {{"steps", sums.steps},

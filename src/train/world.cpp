@@ -1,17 +1,36 @@
 #include "train/world.hpp"
 
+#include <span>
+
 #include "base/error.hpp"
 
 namespace lorascale::train {
 
-void all_reduce_sum(World& world, const at::Tensor& tensor) {
-  LS_ASSERT(tensor.is_contiguous() && tensor.device() == world.place);
+namespace {
+
+void reduce_in_place(comm::Communicator& communicator, const at::Tensor& tensor) {
   const auto count = static_cast<std::size_t>(tensor.numel());
   if (tensor.scalar_type() == at::kDouble) {
-    world.device.all_reduce(std::span(tensor.data_ptr<double>(), count));
+    communicator.all_reduce(std::span(tensor.data_ptr<double>(), count));
   } else {
-    world.device.all_reduce(std::span(tensor.data_ptr<float>(), count));
+    communicator.all_reduce(std::span(tensor.data_ptr<float>(), count));
   }
+}
+
+}  // namespace
+
+void all_reduce_sum(World& world, const at::Tensor& tensor) {
+  LS_ASSERT(tensor.is_contiguous() && tensor.device() == world.place);
+  const bool on_device = !tensor.is_cpu();
+  if (on_device && world.device.memory_space() == comm::MemorySpace::kHost) {
+    if (world.host.size() > 1) {
+      const at::Tensor staged = tensor.cpu();
+      reduce_in_place(world.host, staged);
+      at::Tensor(tensor).copy_(staged);
+    }
+    return;
+  }
+  reduce_in_place(world.device, tensor);
 }
 
 }  // namespace lorascale::train

@@ -11,7 +11,8 @@ namespace lorascale::train {
 
 struct World {
   comm::Communicator& host;    // votes, facts and small agreements, in host memory
-  comm::Communicator& device;  // gradients, where the tensors live; the same object on a CPU
+  // Gradients. Where it works on host memory and the tensors live on a device, they are staged.
+  comm::Communicator& device;
   at::Device place = at::Device(at::kCPU);
   std::string host_name;
 

@@ -40,6 +40,14 @@ TEST(PlanReport, NamesTheDecayOfWsd) {
   EXPECT_THAT(make_plan_report(recipe, 1).reason, HasSubstr("decay over the last 500"));
 }
 
+TEST(PlanReport, NamesALimitInTimeWhereThereIsOne) {
+  Recipe recipe = small_recipe();
+  EXPECT_THAT(make_plan_report(recipe, 1).reason, ::testing::Not(HasSubstr("minutes")));
+  recipe.budget_minutes = 90;
+  EXPECT_THAT(make_plan_report(recipe, 1).reason,
+              HasSubstr("stops after 90 minutes if that is sooner"));
+}
+
 TEST(RecipeJson, KeepsEveryField) {
   Recipe recipe = small_recipe();
   recipe.seed = ~std::uint64_t{0};

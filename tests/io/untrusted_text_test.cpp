@@ -7,13 +7,13 @@ namespace {
 
 using namespace std::string_view_literals;
 
-TEST(Quoted, StaysOnOneLineAndCannotDriveATerminal) {
-  EXPECT_EQ(quoted("a b"), "\"a b\"");
-  EXPECT_EQ(quoted("a\n\x1b[2J\0\xff"sv), "\"a\\x0a\\x1b[2J\\x00\\xff\"");
+TEST(InQuotes, StaysOnOneLineAndCannotDriveATerminal) {
+  EXPECT_EQ(in_quotes("a b"), "\"a b\"");
+  EXPECT_EQ(in_quotes("a\n\x1b[2J\0\xff"sv), "\"a\\x0a\\x1b[2J\\x00\\xff\"");
 }
 
-TEST(Quoted, CutsLongText) {
-  const std::string shown = quoted(std::string(1'000'000, 'x'));
+TEST(InQuotes, CutsLongText) {
+  const std::string shown = in_quotes(std::string(1'000'000, 'x'));
   EXPECT_LT(shown.size(), 200U);
   EXPECT_TRUE(shown.ends_with("...\""));
 }
@@ -28,7 +28,7 @@ TEST(PlainFileName, TakesOrdinaryNames) {
 TEST(PlainFileName, RefusesWhatCouldLeaveTheFolder) {
   for (const std::string_view name :
        {""sv, "."sv, ".."sv, "../x"sv, "a/b"sv, "/etc/passwd"sv, "a\\b"sv, "x\0y"sv, "x\ny"sv, "\x7f"sv}) {
-    EXPECT_FALSE(is_plain_file_name(name)) << quoted(name);
+    EXPECT_FALSE(is_plain_file_name(name)) << in_quotes(name);
   }
   EXPECT_FALSE(is_plain_file_name(std::string(256, 'x')));
 }

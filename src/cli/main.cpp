@@ -1,0 +1,53 @@
+// lorascale VERB ...: parse, dispatch, exit code.
+#include <cstdio>
+#include <exception>
+#include <iostream>
+#include <string>
+
+#include "cli/verbs.hpp"
+#include "config/options.hpp"
+
+namespace {
+
+using lorascale::ExitCode;
+
+void print_help() {
+  std::cout << "lorascale: LoRA fine-tuning on any number of MPI ranks\n\nusage: lorascale VERB ...\n\n";
+  for (const auto& verb : lorascale::cli::verbs()) {
+    std::cout << "  " << verb.name << ' ' << verb.synopsis << "\n      " << verb.help << '\n';
+  }
+  std::cout << "\nSettings (in CONFIG.yaml, or --set key=value):\n" << lorascale::config::describe_options();
+}
+
+ExitCode dispatch(int argc, char** argv) {
+  const std::string name = argc > 1 ? argv[1] : "";
+  if (name == "--help" || name == "-h" || name == "help") {
+    print_help();
+    return ExitCode::kDone;
+  }
+  if (name == "--version") {
+    std::cout << "lorascale " << LORASCALE_VERSION << '\n';
+    return ExitCode::kDone;
+  }
+  for (const auto& verb : lorascale::cli::verbs()) {
+    if (name == verb.name) {
+      return verb.run({argv + 2, argv + argc});
+    }
+  }
+  throw lorascale::Error(ExitCode::kUsage, name.empty() ? "a verb is missing (see lorascale --help)"
+                                                        : "unknown verb '" + name + "' (see lorascale --help)");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return static_cast<int>(dispatch(argc, argv));
+  } catch (const lorascale::Error& error) {
+    std::fprintf(stderr, "lorascale: %s\n", error.what());
+    return static_cast<int>(error.code());
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "lorascale: internal error: %s\n", error.what());
+    return static_cast<int>(ExitCode::kInternal);
+  }
+}

@@ -1,0 +1,24 @@
+#include <spdlog/spdlog.h>
+
+#include "cli/common.hpp"
+#include "train/session.hpp"
+#include "train/trainer.hpp"
+
+namespace lorascale::cli {
+
+ExitCode run_train(const Arguments& arguments) {
+  const auto values = parse(arguments, config_options(), config_position());
+  Job job;
+  const auto loaded = load_config(values, job.size(), config::Purpose::kTraining);
+  job.configure(loaded.config);
+  if (job.rank() == 0) {
+    for (const auto& note : loaded.notes) {
+      spdlog::info("{}", note);
+    }
+  }
+  auto session = train::open_session(job.world(), loaded.config);
+  train::Trainer trainer(job.world(), session);
+  return trainer.run();
+}
+
+}  // namespace lorascale::cli

@@ -1,0 +1,22 @@
+// What a rank will hold at its peak, from shapes alone: weights, trained state, what a leaf's forward keeps for its
+// backward, and one chunk of logits. In bytes.
+#pragma once
+
+#include <cstdint>
+
+#include "train/session.hpp"
+
+namespace lorascale::train {
+
+struct MemoryForecast {
+  std::int64_t model_parameters = 0;
+  double weights = 0;
+  double trained_state = 0;  // master, gradient and optimizer moments
+  double activations = 0;    // of one leaf of full rows
+  double logits = 0;
+  [[nodiscard]] double total() const { return weights + trained_state + activations + logits; }
+};
+
+MemoryForecast forecast_memory(const Session& session, std::int64_t leaf_size, std::int64_t row_length);
+
+}  // namespace lorascale::train
