@@ -26,19 +26,22 @@ constexpr std::size_t kStepDigits = 8;
 constexpr std::size_t kReadBytes = std::size_t{4} << 20;
 
 // Reads a file in blocks and compares size and digest; `keep` takes the bytes where it is not null.
-void read_verified(const FileDescriptor& folder, const fs::path& shown_folder, const ManifestFile& expected,
-                   std::vector<std::byte>* keep) {
+void read_verified(const FileDescriptor& folder, const fs::path& shown_folder,
+                   const ManifestFile& expected, std::vector<std::byte>* keep) {
   const fs::path path = shown_folder / expected.name;
   const OpenedFile file = open_in_folder(folder, expected.name, path);
   if (file.bytes != expected.bytes) {
-    throw_bad_input(path.string() + " has " + std::to_string(file.bytes) + " bytes, its manifest says " +
-                    std::to_string(expected.bytes) + ": the checkpoint is damaged");
+    throw_bad_input(path.string() + " has " + std::to_string(file.bytes) +
+                    " bytes, its manifest says " + std::to_string(expected.bytes) +
+                    ": the checkpoint is damaged");
   }
-  std::vector<std::byte> buffer(keep != nullptr ? expected.bytes : std::min<std::uint64_t>(expected.bytes, kReadBytes));
+  std::vector<std::byte> buffer(
+      keep != nullptr ? expected.bytes : std::min<std::uint64_t>(expected.bytes, kReadBytes));
   Sha256 hash;
   for (std::uint64_t offset = 0; offset < expected.bytes;) {
     const std::size_t count = std::min<std::uint64_t>(kReadBytes, expected.bytes - offset);
-    const std::span<std::byte> block = std::span(buffer).subspan(keep != nullptr ? offset : 0, count);
+    const std::span<std::byte> block =
+        std::span(buffer).subspan(keep != nullptr ? offset : 0, count);
     read_exactly(file.descriptor, offset, block, path);
     hash.update(block);
     offset += count;
@@ -54,14 +57,16 @@ void read_verified(const FileDescriptor& folder, const fs::path& shown_folder, c
 std::string read_manifest_text(const FileDescriptor& folder, const fs::path& path) {
   const OpenedFile file = open_in_folder(folder, kManifestName, path);
   if (file.bytes > kMaxManifestBytes) {
-    throw_bad_input(path.string() + " has " + std::to_string(file.bytes) + " bytes, too large for a manifest");
+    throw_bad_input(path.string() + " has " + std::to_string(file.bytes) +
+                    " bytes, too large for a manifest");
   }
   std::string text(file.bytes, '\0');
   read_exactly(file.descriptor, 0, std::as_writable_bytes(std::span(text)), path);
   return text;
 }
 
-// Fails with EEXIST where `to` exists, also where it is an empty folder, which plain rename would replace.
+// Fails with EEXIST where `to` exists, also where it is an empty folder, which plain rename would
+// replace.
 int rename_to_new(const fs::path& from, const fs::path& to) {
   if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0) {
     return 0;
@@ -110,7 +115,8 @@ Checkpoint::Checkpoint(fs::path folder) : folder_(std::move(folder)) {
   }
   const std::optional<std::int64_t> step = checkpoint_step(folder_.filename().string());
   if (!step) {
-    throw_bad_input(folder_.string() + " is no checkpoint: its folder must be named like " + checkpoint_name(100));
+    throw_bad_input(folder_.string() + " is no checkpoint: its folder must be named like " +
+                    checkpoint_name(100));
   }
   verify(*step);
 }
@@ -120,15 +126,18 @@ Checkpoint::Checkpoint(fs::path folder, std::int64_t expected_step) : folder_(st
 }
 
 void Checkpoint::verify(std::int64_t expected_step) {
-  descriptor_ = FileDescriptor(::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
+  descriptor_ =
+      FileDescriptor(::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
   if (!descriptor_.is_open()) {
-    throw_bad_input(folder_.string() + " cannot be opened as a checkpoint folder: " + describe_errno(errno));
+    throw_bad_input(folder_.string() +
+                    " cannot be opened as a checkpoint folder: " + describe_errno(errno));
   }
   const fs::path path = folder_ / kManifestName;
   manifest_ = parse_manifest(read_manifest_text(descriptor_, path), path.string());
   if (manifest_.step != expected_step) {
-    throw_bad_input(path.string() + ": is of step " + std::to_string(manifest_.step) + ", but the folder says " +
-                    std::to_string(expected_step) + ": the folder was renamed");
+    throw_bad_input(path.string() + ": is of step " + std::to_string(manifest_.step) +
+                    ", but the folder says " + std::to_string(expected_step) +
+                    ": the folder was renamed");
   }
   for (const ManifestFile& file : manifest_.files) {
     read_verified(descriptor_, folder_, file, nullptr);
@@ -190,7 +199,8 @@ void CheckpointWriter::add(const std::string& name, std::string_view text) {
   add(name, std::as_bytes(std::span(text)));
 }
 
-void CheckpointWriter::add(const std::string& name, std::span<const std::span<const std::byte>> pieces) {
+void CheckpointWriter::add(const std::string& name,
+                           std::span<const std::span<const std::byte>> pieces) {
   LS_ASSERT(!committed_ && is_plain_file_name(name) && name != kManifestName);
   ManifestFile entry{name, 0, {}};
   for (const std::span<const std::byte> piece : pieces) {
@@ -209,7 +219,8 @@ void CheckpointWriter::add(const std::string& name, std::span<const std::span<co
   manifest_.files.push_back(std::move(entry));
 }
 
-fs::path CheckpointWriter::commit(std::string_view fields, const std::function<void()>& before_rename) {
+fs::path CheckpointWriter::commit(std::string_view fields,
+                                  const std::function<void()>& before_rename) {
   LS_ASSERT(!committed_);
   manifest_.fields = fields;
   const std::string text = compose_manifest(manifest_);
@@ -261,9 +272,10 @@ void CheckpointWriter::move_into_place(const fs::path& target) {
     }
   }
   if (error_number == EEXIST || error_number == ENOTEMPTY) {
-    throw Error(ExitCode::kCannotWrite, target.string() +
-                                            " exists already and is intact: choose another run.output_dir, or "
-                                            "remove the checkpoints that are newer than where you resume");
+    throw Error(ExitCode::kCannotWrite,
+                target.string() +
+                    " exists already and is intact: choose another run.output_dir, or "
+                    "remove the checkpoints that are newer than where you resume");
   }
   if (error_number != 0) {
     throw_cannot_write(target, error_number);

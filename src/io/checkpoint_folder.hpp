@@ -1,8 +1,9 @@
-// Checkpoints as folders `step-NNNNNNNN` inside a checkpoints folder. A folder is a checkpoint only if its
-// MANIFEST.json verifies and every file in it has the recorded size and SHA-256.
-// Commit protocol: files and then the manifest go to `.tmp-step-NNNNNNNN-GENERATION`, each written, synced
-// and closed with checks; all is read back and verified; one rename makes it visible. A crash or an error
-// at any point leaves the older checkpoints as they were. One process writes; RunLock keeps others away.
+// Checkpoints as folders `step-NNNNNNNN` inside a checkpoints folder. A folder is a checkpoint only
+// if its MANIFEST.json verifies and every file in it has the recorded size and SHA-256. Commit
+// protocol: files and then the manifest go to `.tmp-step-NNNNNNNN-GENERATION`, each written, synced
+// and closed with checks; all is read back and verified; one rename makes it visible. A crash or an
+// error at any point leaves the older checkpoints as they were. One process writes; RunLock keeps
+// others away.
 #pragma once
 
 #include <cstddef>
@@ -23,8 +24,8 @@ namespace lorascale::io {
 // A verified checkpoint, opened for reading.
 class Checkpoint {
  public:
-  // Verifies everything. Throws Error(kBadInput) naming the file and what is wrong with it. The folder
-  // itself and its files must not be symbolic links.
+  // Verifies everything. Throws Error(kBadInput) naming the file and what is wrong with it. The
+  // folder itself and its files must not be symbolic links.
   explicit Checkpoint(std::filesystem::path folder);
 
   [[nodiscard]] const std::filesystem::path& folder() const { return folder_; }
@@ -50,7 +51,8 @@ class Checkpoint {
 class CheckpointWriter {
  public:
   // Opens the temporary folder; what an earlier attempt left under its name is removed first.
-  // `generation` tells starts of the same run apart (RunLock::generation). Errors are Error(kCannotWrite).
+  // `generation` tells starts of the same run apart (RunLock::generation). Errors are
+  // Error(kCannotWrite).
   CheckpointWriter(std::filesystem::path checkpoints, std::int64_t step, std::int64_t generation);
   ~CheckpointWriter();  // removes the temporary folder unless committed
   CheckpointWriter(const CheckpointWriter&) = delete;
@@ -62,10 +64,12 @@ class CheckpointWriter {
   // The same from pieces that follow each other in the file (such as a SafetensorsLayout).
   void add(const std::string& name, std::span<const std::span<const std::byte>> pieces);
 
-  // Makes the checkpoint visible and returns its folder. `fields` is a JSON object. `before_rename` runs
-  // after verification, at the last moment that can stop the commit by throwing (fencing).
-  // An intact checkpoint of the same step is never replaced (Error); a damaged one is moved out of the way.
-  std::filesystem::path commit(std::string_view fields, const std::function<void()>& before_rename = {});
+  // Makes the checkpoint visible and returns its folder. `fields` is a JSON object. `before_rename`
+  // runs after verification, at the last moment that can stop the commit by throwing (fencing). An
+  // intact checkpoint of the same step is never replaced (Error); a damaged one is moved out of the
+  // way.
+  std::filesystem::path commit(std::string_view fields,
+                               const std::function<void()>& before_rename = {});
 
  private:
   void move_into_place(const std::filesystem::path& target);
@@ -80,7 +84,8 @@ class CheckpointWriter {
 std::string checkpoint_name(std::int64_t step);
 std::optional<std::int64_t> checkpoint_step(std::string_view name);
 
-// The steps of all folders named like a checkpoint, newest first, unverified. Empty where the folder is missing.
+// The steps of all folders named like a checkpoint, newest first, unverified. Empty where the
+// folder is missing.
 std::vector<std::int64_t> list_checkpoints(const std::filesystem::path& checkpoints);
 
 struct SkippedCheckpoint {
@@ -93,9 +98,9 @@ struct NewestCheckpoint {
   std::vector<SkippedCheckpoint> skipped;  // newer ones, and why they cannot be used
 };
 
-// The newest checkpoint that verifies. Looks at the folders alone: the file LATEST is written for people and
-// scripts and never believed. Where `checkpoint` is empty and `skipped` is not, all are damaged and the
-// caller ends with kBadInput; where both are empty, there is none yet.
+// The newest checkpoint that verifies. Looks at the folders alone: the file LATEST is written for
+// people and scripts and never believed. Where `checkpoint` is empty and `skipped` is not, all are
+// damaged and the caller ends with kBadInput; where both are empty, there is none yet.
 NewestCheckpoint find_newest_valid(const std::filesystem::path& checkpoints);
 
 }  // namespace lorascale::io

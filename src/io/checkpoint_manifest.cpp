@@ -29,11 +29,14 @@ bool is_digest(const std::string& text) {
 
 ManifestFile parse_file(const JsonObject& entry) {
   entry.allow_only({"name", "bytes", "sha256"});
-  ManifestFile file{entry.text("name"), static_cast<std::uint64_t>(entry.integer("bytes", 0, kMaxFileBytes)),
+  ManifestFile file{entry.text("name"),
+                    static_cast<std::uint64_t>(entry.integer("bytes", 0, kMaxFileBytes)),
                     entry.text("sha256")};
   if (!is_plain_file_name(file.name) || file.name == kManifestName) {
-    entry.fail("name", "is " + in_quotes(file.name) +
-                           ", which is no plain file name inside the checkpoint: do not trust this checkpoint");
+    entry.fail(
+        "name",
+        "is " + in_quotes(file.name) +
+            ", which is no plain file name inside the checkpoint: do not trust this checkpoint");
   }
   if (!is_digest(file.sha256)) {
     entry.fail("sha256", "is no SHA-256 in lower-case hexadecimal: do not trust this checkpoint");
@@ -65,16 +68,20 @@ std::string compose_manifest(const Manifest& manifest) {
 
 Manifest parse_manifest(std::string_view text, const std::string& where) {
   const std::size_t length = ending({}).size();
-  if (text.size() < length || text.substr(text.size() - length) != ending(text.substr(0, text.size() - length))) {
-    throw_bad_input(where + ": its own SHA-256 does not match: the manifest is damaged or incomplete");
+  if (text.size() < length ||
+      text.substr(text.size() - length) != ending(text.substr(0, text.size() - length))) {
+    throw_bad_input(where +
+                    ": its own SHA-256 does not match: the manifest is damaged or incomplete");
   }
   const nlohmann::json tree = parse_json(text, where, {.max_bytes = kMaxManifestBytes});
   const JsonObject root(tree, where);
-  root.allow_only({"format", "version", "step", "generation", "fields", "files", "manifest_sha256"});
+  root.allow_only(
+      {"format", "version", "step", "generation", "fields", "files", "manifest_sha256"});
   if (root.text("format") != kFormat || root.integer("version") != kVersion) {
     throw_bad_input(where + ": has format " + in_quotes(root.text("format")) + " version " +
-                    std::to_string(root.integer("version")) + ", this program reads " + kFormat + " version " +
-                    std::to_string(kVersion) + ": use the program version that wrote it");
+                    std::to_string(root.integer("version")) + ", this program reads " + kFormat +
+                    " version " + std::to_string(kVersion) +
+                    ": use the program version that wrote it");
   }
   Manifest manifest;
   manifest.step = root.integer("step", 0);

@@ -48,7 +48,8 @@ bool remove_checkpoint(const fs::path& checkpoints, std::int64_t step) {
 std::vector<std::int64_t> prune_checkpoints(const fs::path& checkpoints, int keep,
                                             std::span<const std::int64_t> protected_steps) {
   if (keep < 1) {
-    throw_bad_config("checkpoint.keep is " + std::to_string(keep) + ": at least 1 checkpoint must be kept");
+    throw_bad_config("checkpoint.keep is " + std::to_string(keep) +
+                     ": at least 1 checkpoint must be kept");
   }
   std::vector<std::int64_t> removed;
   int intact = 0;
@@ -69,10 +70,11 @@ std::vector<std::int64_t> prune_checkpoints(const fs::path& checkpoints, int kee
 void remove_leftovers(const fs::path& checkpoints) {
   std::error_code failure;
   std::vector<fs::path> leftovers;
-  for (fs::directory_iterator entries(checkpoints, failure); !failure && entries != fs::directory_iterator();
-       entries.increment(failure)) {
+  for (fs::directory_iterator entries(checkpoints, failure);
+       !failure && entries != fs::directory_iterator(); entries.increment(failure)) {
     const std::string name = entries->path().filename().string();
-    if (name.starts_with(".tmp-") || name.starts_with(".trash-") || name.starts_with(".LATEST.tmp-")) {
+    if (name.starts_with(".tmp-") || name.starts_with(".trash-") ||
+        name.starts_with(".LATEST.tmp-")) {
       leftovers.push_back(entries->path());
     }
   }

@@ -21,8 +21,9 @@ std::filesystem::path folder_of(const std::filesystem::path& path) {
 // Unique among the processes of a host and the threads of a process; O_EXCL catches the rest.
 std::filesystem::path temporary_beside(const std::filesystem::path& target) {
   static std::atomic<std::uint64_t> counter{0};
-  return folder_of(target) / ("." + target.filename().string() + ".tmp-" + std::to_string(::getpid()) + "-" +
-                              std::to_string(counter.fetch_add(1)));
+  return folder_of(target) /
+         ("." + target.filename().string() + ".tmp-" + std::to_string(::getpid()) + "-" +
+          std::to_string(counter.fetch_add(1)));
 }
 
 bool is_unsupported(int error_number) {
@@ -37,7 +38,8 @@ void throw_cannot_write(const std::filesystem::path& path, int error_number) {
 }
 
 FileDescriptor create_file(const std::filesystem::path& path) {
-  FileDescriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666));
+  FileDescriptor file(
+      ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666));
   if (!file.is_open()) {
     throw_cannot_write(path, errno);
   }
@@ -58,7 +60,8 @@ void write_all(const FileDescriptor& file, std::span<const std::byte> data,
   }
 }
 
-void reserve_space(const FileDescriptor& file, std::uint64_t bytes, const std::filesystem::path& shown_path) {
+void reserve_space(const FileDescriptor& file, std::uint64_t bytes,
+                   const std::filesystem::path& shown_path) {
   if (bytes == 0) {
     return;
   }

@@ -1,5 +1,6 @@
-// Writing files that must survive a crash: every write, fsync, close and rename is checked, and a failure
-// is Error(kCannotWrite) with the path, the cause and the remedy. A failed fsync is final for its file.
+// Writing files that must survive a crash: every write, fsync, close and rename is checked, and a
+// failure is Error(kCannotWrite) with the path, the cause and the remedy. A failed fsync is final
+// for its file.
 #pragma once
 
 #include <cstddef>
@@ -21,9 +22,10 @@ FileDescriptor create_file(const std::filesystem::path& path);
 void write_all(const FileDescriptor& file, std::span<const std::byte> data,
                const std::filesystem::path& shown_path);
 
-// Claims disk space beforehand, so that a full disk is noticed before the first byte. Does nothing on
-// file systems that cannot.
-void reserve_space(const FileDescriptor& file, std::uint64_t bytes, const std::filesystem::path& shown_path);
+// Claims disk space beforehand, so that a full disk is noticed before the first byte. Does nothing
+// on file systems that cannot.
+void reserve_space(const FileDescriptor& file, std::uint64_t bytes,
+                   const std::filesystem::path& shown_path);
 
 // fsync, then close.
 void sync_and_close(FileDescriptor& file, const std::filesystem::path& shown_path);

@@ -59,7 +59,8 @@ OpenedFile check_opened(int fd, const std::filesystem::path& path) {
     throw_unreadable(path, errno);
   }
   if (!S_ISREG(status.st_mode)) {
-    throw_bad_input(path.string() + " is " + (S_ISDIR(status.st_mode) ? "a folder" : "no regular file") +
+    throw_bad_input(path.string() + " is " +
+                    (S_ISDIR(status.st_mode) ? "a folder" : "no regular file") +
                     ", but a file is needed here: check the path");
   }
   file.bytes = static_cast<std::uint64_t>(status.st_size);
@@ -68,7 +69,8 @@ OpenedFile check_opened(int fd, const std::filesystem::path& path) {
 
 }  // namespace
 
-FileDescriptor::FileDescriptor(FileDescriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+FileDescriptor::FileDescriptor(FileDescriptor&& other) noexcept
+    : fd_(std::exchange(other.fd_, -1)) {}
 
 FileDescriptor& FileDescriptor::operator=(FileDescriptor&& other) noexcept {
   if (this != &other) {
@@ -78,13 +80,16 @@ FileDescriptor& FileDescriptor::operator=(FileDescriptor&& other) noexcept {
   return *this;
 }
 
-FileDescriptor::~FileDescriptor() { close(); }
+FileDescriptor::~FileDescriptor() {
+  close();
+}
 
 int FileDescriptor::close() noexcept {
   if (fd_ < 0) {
     return 0;
   }
-  // After EINTR Linux has released the descriptor all the same; closing again could hit another file.
+  // After EINTR Linux has released the descriptor all the same; closing again could hit another
+  // file.
   const int result = ::close(std::exchange(fd_, -1));
   return result == 0 || errno == EINTR ? 0 : errno;
 }
@@ -97,11 +102,12 @@ OpenedFile open_in_folder(const FileDescriptor& folder, const std::string& name,
                           const std::filesystem::path& shown_path) {
   LS_ASSERT(is_plain_file_name(name));
   return check_opened(
-      ::openat(folder.get(), name.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW), shown_path);
+      ::openat(folder.get(), name.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW),
+      shown_path);
 }
 
-void read_exactly(const FileDescriptor& file, std::uint64_t offset, std::span<std::byte> destination,
-                  const std::filesystem::path& shown_path) {
+void read_exactly(const FileDescriptor& file, std::uint64_t offset,
+                  std::span<std::byte> destination, const std::filesystem::path& shown_path) {
   while (!destination.empty()) {
     const ssize_t count =
         ::pread(file.get(), destination.data(), destination.size(), static_cast<off_t>(offset));
@@ -112,7 +118,8 @@ void read_exactly(const FileDescriptor& file, std::uint64_t offset, std::span<st
       throw_unreadable(shown_path, errno);
     }
     if (count == 0) {
-      throw_bad_input(shown_path.string() + " became shorter while it was being read (it ends at byte " +
+      throw_bad_input(shown_path.string() +
+                      " became shorter while it was being read (it ends at byte " +
                       std::to_string(offset) + "): let nothing write to it, then run again");
     }
     offset += static_cast<std::uint64_t>(count);
@@ -123,8 +130,9 @@ void read_exactly(const FileDescriptor& file, std::uint64_t offset, std::span<st
 std::string read_file(const std::filesystem::path& path, std::uint64_t max_bytes) {
   const OpenedFile file = open_for_reading(path);
   if (file.bytes > max_bytes) {
-    throw_bad_input(path.string() + " has " + std::to_string(file.bytes) + " bytes, more than the " +
-                    std::to_string(max_bytes) + " allowed for such a file: check that it is the right one");
+    throw_bad_input(path.string() + " has " + std::to_string(file.bytes) +
+                    " bytes, more than the " + std::to_string(max_bytes) +
+                    " allowed for such a file: check that it is the right one");
   }
   std::string text(file.bytes, '\0');
   read_exactly(file.descriptor, 0, std::as_writable_bytes(std::span(text)), path);

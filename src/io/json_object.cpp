@@ -10,7 +10,8 @@ namespace lorascale::io {
 
 using nlohmann::json;
 
-JsonObject::JsonObject(const json& value, std::string where) : value_(&value), where_(std::move(where)) {
+JsonObject::JsonObject(const json& value, std::string where)
+    : value_(&value), where_(std::move(where)) {
   if (!value.is_object()) {
     throw_bad_input(where_ + ": a JSON object {...} is needed here, found " + value.type_name());
   }
@@ -71,7 +72,9 @@ std::int64_t JsonObject::integer(std::string_view key, std::int64_t min, std::in
   return to_integer(raw(key), key, min, max);
 }
 
-double JsonObject::number(std::string_view key) const { return to_number(raw(key), key); }
+double JsonObject::number(std::string_view key) const {
+  return to_number(raw(key), key);
+}
 
 bool JsonObject::boolean(std::string_view key) const {
   const json& value = raw(key);

@@ -30,7 +30,8 @@ bool is_pickle(const fs::path& path) {
 
 [[noreturn]] void throw_pickle(const fs::path& path) {
   throw_bad_input(path.string() +
-                  " is a pickle file, which can run any program when it is opened: use the model's .safetensors "
+                  " is a pickle file, which can run any program when it is opened: use the model's "
+                  ".safetensors "
                   "files, or convert it once in Python (torch.load with weights_only=True, then "
                   "safetensors.torch.save_file)");
 }
@@ -58,9 +59,10 @@ std::map<std::string, std::string> read_weight_map(const fs::path& index) {
     }
     const auto& shard = item.value().get_ref<const std::string&>();
     if (!is_plain_file_name(shard) || !std::string_view(shard).ends_with(kSuffix)) {
-      map.fail(item.key(), "names the shard " + in_quotes(shard) +
-                               ", which is not the plain name of a .safetensors file beside the index: "
-                               "the index is damaged or hostile; get the model from a source you trust");
+      map.fail(item.key(),
+               "names the shard " + in_quotes(shard) +
+                   ", which is not the plain name of a .safetensors file beside the index: "
+                   "the index is damaged or hostile; get the model from a source you trust");
     }
     shard_of.emplace(item.key(), shard);
   }
@@ -82,8 +84,9 @@ std::vector<std::string> shard_names(const std::map<std::string, std::string>& s
 
 void check_shards_exist(const fs::path& index, const std::vector<std::string>& names) {
   if (names.size() > kMaxShards) {
-    throw_bad_input(index.string() + ": names " + std::to_string(names.size()) + " shards, more than " +
-                    std::to_string(kMaxShards) + ": get a fresh copy of the index");
+    throw_bad_input(index.string() + ": names " + std::to_string(names.size()) +
+                    " shards, more than " + std::to_string(kMaxShards) +
+                    ": get a fresh copy of the index");
   }
   std::vector<std::string> missing;
   for (const std::string& name : names) {
@@ -145,9 +148,9 @@ void ModelReader::open_index(const fs::path& index) {
     add_file(static_cast<std::uint32_t>(files_.size() - 1));
   }
   sort_entries();
-  const auto twice = std::adjacent_find(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) {
-    return a.tensor->name == b.tensor->name;
-  });
+  const auto twice = std::adjacent_find(
+      entries_.begin(), entries_.end(),
+      [](const Entry& a, const Entry& b) { return a.tensor->name == b.tensor->name; });
   if (twice != entries_.end()) {
     throw_bad_input(index.string() + ": tensor " + in_quotes(twice->tensor->name) + " is in both " +
                     files_[twice->file].path().filename().string() + " and " +
@@ -157,8 +160,9 @@ void ModelReader::open_index(const fs::path& index) {
   for (const auto& [key, shard] : shard_of) {
     const Entry* entry = find_entry(key);
     if (entry == nullptr || files_[entry->file].path().filename() != shard) {
-      throw_bad_input(index.string() + ": tensor " + in_quotes(key) + " is not in " + in_quotes(shard) +
-                      " as the index says: index and shards are of different downloads; get the model afresh");
+      throw_bad_input(
+          index.string() + ": tensor " + in_quotes(key) + " is not in " + in_quotes(shard) +
+          " as the index says: index and shards are of different downloads; get the model afresh");
     }
   }
 }
@@ -176,9 +180,9 @@ void ModelReader::sort_entries() {
 }
 
 const ModelReader::Entry* ModelReader::find_entry(std::string_view key) const {
-  const auto found =
-      std::lower_bound(entries_.begin(), entries_.end(), key,
-                       [](const Entry& entry, std::string_view name) { return entry.tensor->name < name; });
+  const auto found = std::lower_bound(
+      entries_.begin(), entries_.end(), key,
+      [](const Entry& entry, std::string_view name) { return entry.tensor->name < name; });
   return found == entries_.end() || found->tensor->name != key ? nullptr : &*found;
 }
 
@@ -196,7 +200,9 @@ const TensorInfo* ModelReader::find(std::string_view key) const {
   return entry == nullptr ? nullptr : entry->tensor;
 }
 
-const TensorInfo& ModelReader::at(std::string_view key) const { return *entry_at(key).tensor; }
+const TensorInfo& ModelReader::at(std::string_view key) const {
+  return *entry_at(key).tensor;
+}
 
 std::vector<std::string> ModelReader::keys() const {
   std::vector<std::string> keys;
@@ -245,8 +251,8 @@ void ModelReader::read_all(std::span<const ReadRequest> requests, int threads) c
 std::string ModelReader::fingerprint() const {
   Sha256 hash;
   for (const SafetensorsFile& file : files_) {
-    hash.update(in_quotes(file.path().filename().string()) + " " + std::to_string(file.file_bytes()) + " " +
-                file.header_sha256() + "\n");
+    hash.update(in_quotes(file.path().filename().string()) + " " +
+                std::to_string(file.file_bytes()) + " " + file.header_sha256() + "\n");
   }
   return hash.hex();
 }

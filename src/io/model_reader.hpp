@@ -1,6 +1,6 @@
-// The weights of a model on disk: one .safetensors file, or a folder with model.safetensors or an index and
-// its shards (also diffusers' names), as one map from key to tensor. Never opens pickle files, and never a
-// file outside the folder because an index says so. Reading is thread-safe.
+// The weights of a model on disk: one .safetensors file, or a folder with model.safetensors or an
+// index and its shards (also diffusers' names), as one map from key to tensor. Never opens pickle
+// files, and never a file outside the folder because an index says so. Reading is thread-safe.
 #pragma once
 
 #include <cstddef>
@@ -17,8 +17,9 @@ namespace lorascale::io {
 
 class ModelReader {
  public:
-  // Opens all files and checks them against the index: a missing shard, a key that its shard lacks and a key
-  // in two shards are Error(kBadInput). Symbolic links are followed (model caches consist of them).
+  // Opens all files and checks them against the index: a missing shard, a key that its shard lacks
+  // and a key in two shards are Error(kBadInput). Symbolic links are followed (model caches consist
+  // of them).
   explicit ModelReader(const std::filesystem::path& file_or_folder);
 
   struct ReadRequest {
@@ -30,7 +31,7 @@ class ModelReader {
   [[nodiscard]] const TensorInfo& at(std::string_view key) const;    // throws where there is none
   [[nodiscard]] std::vector<std::string> keys() const;               // sorted
   [[nodiscard]] std::size_t tensor_count() const { return entries_.size(); }
-  [[nodiscard]] std::uint64_t total_bytes() const;                   // of all tensors
+  [[nodiscard]] std::uint64_t total_bytes() const;  // of all tensors
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }
   [[nodiscard]] const std::vector<SafetensorsFile>& files() const { return files_; }
   [[nodiscard]] const SafetensorsMetadata& metadata() const { return files_.front().metadata(); }
@@ -40,8 +41,8 @@ class ModelReader {
   // Reads many tensors at once, in the order of their place on disk.
   void read_all(std::span<const ReadRequest> requests, int threads = kDefaultReadThreads) const;
 
-  // SHA-256 over names, sizes and headers of all files: cheap, and equal on two ranks exactly where they see
-  // the same tensors at the same places. It does not cover the weights themselves.
+  // SHA-256 over names, sizes and headers of all files: cheap, and equal on two ranks exactly where
+  // they see the same tensors at the same places. It does not cover the weights themselves.
   [[nodiscard]] std::string fingerprint() const;
 
  private:

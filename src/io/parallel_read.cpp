@@ -21,8 +21,8 @@ std::vector<ByteRange> cut_into_pieces(std::span<const ByteRange> ranges) {
   for (const ByteRange& range : ranges) {
     for (std::size_t start = 0; start < range.destination.size(); start += kPieceBytes) {
       const std::size_t count = std::min(kPieceBytes, range.destination.size() - start);
-      pieces.push_back(
-          {range.file, range.shown_path, range.offset + start, range.destination.subspan(start, count)});
+      pieces.push_back({range.file, range.shown_path, range.offset + start,
+                        range.destination.subspan(start, count)});
     }
   }
   return pieces;
@@ -66,7 +66,8 @@ class Work {
 void read_parallel(std::span<const ByteRange> ranges, int threads) {
   LS_ASSERT(threads >= 1);
   Work work(cut_into_pieces(ranges));
-  const std::size_t helpers = std::min(static_cast<std::size_t>(threads), std::max<std::size_t>(work.size(), 1)) - 1;
+  const std::size_t helpers =
+      std::min(static_cast<std::size_t>(threads), std::max<std::size_t>(work.size(), 1)) - 1;
   {
     std::vector<std::jthread> pool;
     pool.reserve(helpers);

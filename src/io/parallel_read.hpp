@@ -1,5 +1,5 @@
-// Reading many byte ranges of open files at once, cut into pieces over a few threads, so that a fast disk
-// or a network file system sees enough requests in flight. Blocks until all is read.
+// Reading many byte ranges of open files at once, cut into pieces over a few threads, so that a
+// fast disk or a network file system sees enough requests in flight. Blocks until all is read.
 #pragma once
 
 #include <cstddef>
@@ -18,8 +18,8 @@ struct ByteRange {
   std::span<std::byte> destination;
 };
 
-// Fills every destination. The first failure (as of read_exactly) stops all threads and is thrown; what the
-// destinations hold is then undefined.
+// Fills every destination. The first failure (as of read_exactly) stops all threads and is thrown;
+// what the destinations hold is then undefined.
 void read_parallel(std::span<const ByteRange> ranges, int threads);
 
 }  // namespace lorascale::io

@@ -32,7 +32,8 @@ std::string this_process() {
   return "process " + std::to_string(::getpid()) + " on " + host.data();
 }
 
-// What the owner wrote into the lock file; it may be another version's, so only printable text is shown.
+// What the owner wrote into the lock file; it may be another version's, so only printable text is
+// shown.
 std::string owner_text(const FileDescriptor& lock) {
   std::string text(200, '\0');
   const ssize_t count = ::pread(lock.get(), text.data(), text.size(), 0);
@@ -55,8 +56,8 @@ std::int64_t claimed_generation(const std::string& name) {
 std::vector<std::int64_t> claims_in(const fs::path& folder) {
   std::vector<std::int64_t> claims;
   std::error_code failure;
-  for (fs::directory_iterator entries(folder, failure); !failure && entries != fs::directory_iterator();
-       entries.increment(failure)) {
+  for (fs::directory_iterator entries(folder, failure);
+       !failure && entries != fs::directory_iterator(); entries.increment(failure)) {
     const std::string name = entries->path().filename().string();
     if (name.starts_with(kClaimPrefix)) {
       claims.push_back(claimed_generation(name));
@@ -97,11 +98,12 @@ void RunLock::take_lock() {
   }
   if (::flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno == EWOULDBLOCK) {
-      throw Error(ExitCode::kCannotWrite, "run folder " + folder_.string() + " is in use by " + owner_text(lock_) +
-                                              ": wait for it, stop it, or choose another run.output_dir");
+      throw Error(ExitCode::kCannotWrite,
+                  "run folder " + folder_.string() + " is in use by " + owner_text(lock_) +
+                      ": wait for it, stop it, or choose another run.output_dir");
     }
-    spdlog::warn("{} cannot be locked ({}): make sure that no second job uses this run folder", path.string(),
-                 std::generic_category().message(errno));
+    spdlog::warn("{} cannot be locked ({}): make sure that no second job uses this run folder",
+                 path.string(), std::generic_category().message(errno));
     return;
   }
   const std::string owner = this_process() + "\n";
@@ -112,10 +114,12 @@ void RunLock::take_lock() {
 }
 
 void RunLock::claim_generation() {
-  // Another process can only be claiming as well where locks do not work; O_EXCL lets one of the two win.
+  // Another process can only be claiming as well where locks do not work; O_EXCL lets one of the
+  // two win.
   for (generation_ = newest_claim(folder_) + 1;; ++generation_) {
     const fs::path path = claim_path(folder_, generation_);
-    FileDescriptor claim(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666));
+    FileDescriptor claim(
+        ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666));
     if (claim.is_open()) {
       const std::string owner = this_process() + "\n";
       write_all(claim, std::as_bytes(std::span(owner)), path);
@@ -138,9 +142,10 @@ void RunLock::claim_generation() {
 void RunLock::check_still_owner() const {
   const std::int64_t newest = newest_claim(folder_);
   if (newest != generation_) {
-    throw Error(ExitCode::kInternal, "run folder " + folder_.string() + " was taken over by generation " +
-                                         std::to_string(newest) + " while this process is generation " +
-                                         std::to_string(generation_) + ": it stops and writes nothing more");
+    throw Error(ExitCode::kInternal,
+                "run folder " + folder_.string() + " was taken over by generation " +
+                    std::to_string(newest) + " while this process is generation " +
+                    std::to_string(generation_) + ": it stops and writes nothing more");
   }
 }
 

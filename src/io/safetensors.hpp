@@ -1,6 +1,7 @@
-// Reading one safetensors file. Opening checks everything that the format promises, so what an object
-// says of its tensors can be relied on; data is then read on demand with checked reads, never mapped.
-// Reading is thread-safe. User errors are Error(kBadInput) with the file, the tensor and the remedy.
+// Reading one safetensors file. Opening checks everything that the format promises, so what an
+// object says of its tensors can be relied on; data is then read on demand with checked reads,
+// never mapped. Reading is thread-safe. User errors are Error(kBadInput) with the file, the tensor
+// and the remedy.
 #pragma once
 
 #include <cstddef>
@@ -32,13 +33,16 @@ class SafetensorsFile {
   [[nodiscard]] std::uint64_t data_bytes() const { return file_.bytes - data_start_; }
   [[nodiscard]] const std::string& header_sha256() const { return header_sha256_; }
   [[nodiscard]] const SafetensorsMetadata& metadata() const { return header_.metadata; }
-  [[nodiscard]] const std::vector<TensorInfo>& tensors() const { return header_.tensors; }  // by offset
+  [[nodiscard]] const std::vector<TensorInfo>& tensors() const {
+    return header_.tensors;
+  }  // by offset
 
   [[nodiscard]] const TensorInfo* find(std::string_view name) const;  // null where there is none
   [[nodiscard]] const TensorInfo& at(std::string_view name) const;    // throws where there is none
 
   // Where the bytes of a tensor of this file lie; `destination` must have exactly tensor.bytes().
-  [[nodiscard]] ByteRange range_of(const TensorInfo& tensor, std::span<std::byte> destination) const;
+  [[nodiscard]] ByteRange range_of(const TensorInfo& tensor,
+                                   std::span<std::byte> destination) const;
 
   // Reads one tensor, large ones in parallel.
   void read(const TensorInfo& tensor, std::span<std::byte> destination,

@@ -14,8 +14,9 @@ namespace {
 
 using nlohmann::json;
 
-constexpr const char* kDamaged = ": the file is damaged or was not written by a safetensors library; "
-                                 "get a fresh copy";
+constexpr const char* kDamaged =
+    ": the file is damaged or was not written by a safetensors library; "
+    "get a fresh copy";
 constexpr const char* kMetadataKey = "__metadata__";
 // The published schema bounds sizes and offsets to 48 bits; this also keeps them within int64.
 constexpr std::uint64_t kMaxSize = (std::uint64_t{1} << 48) - 1;
@@ -23,7 +24,8 @@ constexpr std::uint64_t kMaxSize = (std::uint64_t{1} << 48) - 1;
 // Reads the events of one header. There is no tree in between: memory is that of the result.
 class HeaderHandler : public nlohmann::json_sax<json> {
  public:
-  HeaderHandler(SafetensorsHeader& header, const std::string& where) : header_(header), where_(where) {}
+  HeaderHandler(SafetensorsHeader& header, const std::string& where)
+      : header_(header), where_(where) {}
 
   bool null() override { wrong_value("null"); }
   bool boolean(bool /*value*/) override { wrong_value("a truth value"); }
@@ -153,8 +155,8 @@ class HeaderHandler : public nlohmann::json_sax<json> {
       fail("has a NUL character in its name");
     }
     if (header_.tensors.size() == kMaxTensorsPerFile) {
-      throw_bad_input(where_ + ": the header lists more than " + std::to_string(kMaxTensorsPerFile) +
-                      " tensors" + kDamaged);
+      throw_bad_input(where_ + ": the header lists more than " +
+                      std::to_string(kMaxTensorsPerFile) + " tensors" + kDamaged);
     }
     place_ = Place::kTensor;
     seen_fields_ = 0;
@@ -162,8 +164,8 @@ class HeaderHandler : public nlohmann::json_sax<json> {
   }
 
   void open_field(const std::string& name) {
-    field_ = name == "dtype" ? kDtypeField
-             : name == "shape" ? kShapeField
+    field_ = name == "dtype"          ? kDtypeField
+             : name == "shape"        ? kShapeField
              : name == "data_offsets" ? kOffsetsField
                                       : 0;
     if (field_ == 0) {
@@ -207,7 +209,8 @@ class HeaderHandler : public nlohmann::json_sax<json> {
   bool metadata_seen_ = false;
 };
 
-[[noreturn]] void fail_tensor(const std::string& where, const TensorInfo& tensor, const std::string& problem) {
+[[noreturn]] void fail_tensor(const std::string& where, const TensorInfo& tensor,
+                              const std::string& problem) {
   throw_bad_input(where + ": tensor " + in_quotes(tensor.name) + " " + problem + kDamaged);
 }
 
@@ -225,26 +228,30 @@ void check_sizes(const SafetensorsHeader& header, const std::string& where) {
     }
     if (*bytes != tensor.bytes()) {
       fail_tensor(where, tensor,
-                  "needs " + std::to_string(*bytes) + " bytes by dtype and shape, but its offsets give " +
+                  "needs " + std::to_string(*bytes) +
+                      " bytes by dtype and shape, but its offsets give " +
                       std::to_string(tensor.bytes()));
     }
   }
 }
 
-void check_coverage(const SafetensorsHeader& header, std::uint64_t data_bytes, const std::string& where) {
+void check_coverage(const SafetensorsHeader& header, std::uint64_t data_bytes,
+                    const std::string& where) {
   std::uint64_t covered = 0;
   for (const TensorInfo& tensor : header.tensors) {
     if (tensor.begin != covered) {
-      fail_tensor(where, tensor,
-                  (tensor.begin > covered ? "leaves a hole before it: " : "overlaps the one before it: ") +
-                      ("begins at " + std::to_string(tensor.begin)) + ", expected " +
-                      std::to_string(covered));
+      fail_tensor(
+          where, tensor,
+          (tensor.begin > covered ? "leaves a hole before it: " : "overlaps the one before it: ") +
+              ("begins at " + std::to_string(tensor.begin)) + ", expected " +
+              std::to_string(covered));
     }
     covered = tensor.end;
   }
   if (covered > data_bytes) {
     throw_bad_input(where + ": the file is cut short: its tensors need " + std::to_string(covered) +
-                    " bytes, it holds " + std::to_string(data_bytes) + "; copy or download it again");
+                    " bytes, it holds " + std::to_string(data_bytes) +
+                    "; copy or download it again");
   }
   if (covered < data_bytes) {
     throw_bad_input(where + ": " + std::to_string(data_bytes - covered) +
@@ -272,7 +279,8 @@ void check_names(const SafetensorsHeader& header, const std::string& where) {
 SafetensorsHeader parse_safetensors_header(std::string_view text, std::uint64_t data_bytes,
                                            const std::string& where) {
   const std::size_t last = text.find_last_not_of(" \t\r\n");
-  text = text.substr(0, last == std::string_view::npos ? 0 : last + 1);  // spares the parser the padding
+  text = text.substr(
+      0, last == std::string_view::npos ? 0 : last + 1);  // spares the parser the padding
   const JsonLimits limits{.max_bytes = kMaxSafetensorsHeader,
                           .max_string_bytes = std::size_t{16} << 20,
                           .max_values = 14 * kMaxTensorsPerFile,
@@ -281,16 +289,18 @@ SafetensorsHeader parse_safetensors_header(std::string_view text, std::uint64_t 
   HeaderHandler handler(header, where);
   parse_json_events(text, where, limits, handler);
   check_sizes(header, where);
-  std::sort(header.tensors.begin(), header.tensors.end(), [](const TensorInfo& a, const TensorInfo& b) {
-    return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
-  });
+  std::sort(header.tensors.begin(), header.tensors.end(),
+            [](const TensorInfo& a, const TensorInfo& b) {
+              return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
+            });
   check_coverage(header, data_bytes, where);
   check_names(header, where);
   return header;
 }
 
 std::string compose_safetensors_header(const std::vector<TensorInfo>& tensors,
-                                       const SafetensorsMetadata& metadata, const std::string& where) {
+                                       const SafetensorsMetadata& metadata,
+                                       const std::string& where) {
   std::string text = "{";
   const auto quote = [](const std::string& value) { return json(value).dump(); };
   const auto separate = [&text] {
@@ -303,16 +313,17 @@ std::string compose_safetensors_header(const std::vector<TensorInfo>& tensors,
   }
   for (const TensorInfo& tensor : tensors) {
     separate();
-    text += quote(tensor.name) + R"(:{"dtype":")" + std::string(dtype_name(tensor.dtype)) + R"(","shape":)" +
-            json(tensor.shape).dump() + R"(,"data_offsets":[)" + std::to_string(tensor.begin) + ',' +
-            std::to_string(tensor.end) + "]}";
+    text += quote(tensor.name) + R"(:{"dtype":")" + std::string(dtype_name(tensor.dtype)) +
+            R"(","shape":)" + json(tensor.shape).dump() + R"(,"data_offsets":[)" +
+            std::to_string(tensor.begin) + ',' + std::to_string(tensor.end) + "]}";
   }
   text += '}';
   text.append((8 - text.size() % 8) % 8, ' ');
   if (text.size() > kMaxSafetensorsHeader) {
-    throw Error(ExitCode::kCannotWrite, where + ": names and metadata need a header of " +
-                                            std::to_string(text.size()) + " bytes, the format allows " +
-                                            std::to_string(kMaxSafetensorsHeader) + ": shorten the metadata");
+    throw Error(ExitCode::kCannotWrite,
+                where + ": names and metadata need a header of " + std::to_string(text.size()) +
+                    " bytes, the format allows " + std::to_string(kMaxSafetensorsHeader) +
+                    ": shorten the metadata");
   }
   return text;
 }

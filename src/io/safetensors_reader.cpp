@@ -25,13 +25,17 @@ std::uint64_t little_endian(std::span<const std::byte, kLengthBytes> bytes) {
 void reject_other_kinds(std::span<const std::byte, kLengthBytes> start, const std::string& where) {
   const std::string_view text(reinterpret_cast<const char*>(start.data()), start.size());
   if (text == "version ") {
-    throw_bad_input(where + " is a git-lfs pointer, not the file itself: run `git lfs pull` in its repository");
+    throw_bad_input(
+        where + " is a git-lfs pointer, not the file itself: run `git lfs pull` in its repository");
   }
   if (text.starts_with("PK\x03\x04") || text.starts_with("\x80\x02")) {
-    throw_bad_input(where + " is a pickle file under another name: convert it to safetensors in Python");
+    throw_bad_input(where +
+                    " is a pickle file under another name: convert it to safetensors in Python");
   }
   if (text.starts_with("<!DOCTYP") || text.starts_with("<html")) {
-    throw_bad_input(where + " is a web page: the download failed; repeat it, after logging in if the model needs it");
+    throw_bad_input(
+        where +
+        " is a web page: the download failed; repeat it, after logging in if the model needs it");
   }
 }
 
@@ -54,8 +58,8 @@ std::uint64_t read_header_length(const OpenedFile& file, std::uint64_t limit,
                     "): this is no safetensors file, or it is damaged; get a fresh copy");
   }
   if (length > file.bytes - kLengthBytes) {
-    throw_bad_input(where + ": declares a header of " + std::to_string(length) + " bytes, but only " +
-                    std::to_string(file.bytes - kLengthBytes) +
+    throw_bad_input(where + ": declares a header of " + std::to_string(length) +
+                    " bytes, but only " + std::to_string(file.bytes - kLengthBytes) +
                     " follow: the file is cut short; copy or download it again");
   }
   return length;
@@ -81,9 +85,10 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path, std::uint64_t max_h
 }
 
 const TensorInfo* SafetensorsFile::find(std::string_view name) const {
-  const auto found = std::lower_bound(
-      by_name_.begin(), by_name_.end(), name,
-      [this](std::uint32_t index, std::string_view key) { return header_.tensors[index].name < key; });
+  const auto found = std::lower_bound(by_name_.begin(), by_name_.end(), name,
+                                      [this](std::uint32_t index, std::string_view key) {
+                                        return header_.tensors[index].name < key;
+                                      });
   if (found == by_name_.end() || header_.tensors[*found].name != name) {
     return nullptr;
   }
@@ -99,12 +104,14 @@ const TensorInfo& SafetensorsFile::at(std::string_view name) const {
   return *found;
 }
 
-ByteRange SafetensorsFile::range_of(const TensorInfo& tensor, std::span<std::byte> destination) const {
+ByteRange SafetensorsFile::range_of(const TensorInfo& tensor,
+                                    std::span<std::byte> destination) const {
   LS_ASSERT(destination.size() == tensor.bytes() && tensor.end <= data_bytes());
   return {&file_.descriptor, &path_, data_start_ + tensor.begin, destination};
 }
 
-void SafetensorsFile::read(const TensorInfo& tensor, std::span<std::byte> destination, int threads) const {
+void SafetensorsFile::read(const TensorInfo& tensor, std::span<std::byte> destination,
+                           int threads) const {
   const ByteRange range = range_of(tensor, destination);
   read_parallel(std::span(&range, 1), threads);
 }

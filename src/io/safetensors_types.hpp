@@ -1,5 +1,6 @@
-// What a safetensors file speaks of: element types and tensor descriptions. Elements are little-endian and
-// row-major. Source: format section of huggingface/safetensors README, and its Rust reader.
+// What a safetensors file speaks of: element types and tensor descriptions. Elements are
+// little-endian and row-major. Source: format section of huggingface/safetensors README, and its
+// Rust reader.
 #pragma once
 
 #include <cstdint>
@@ -38,10 +39,12 @@ enum class Dtype : std::uint8_t {
 
 constexpr int kDtypeCount = static_cast<int>(Dtype::kU64) + 1;
 
-std::string_view dtype_name(Dtype dtype);                            // "BF16", as files spell it
-std::optional<Dtype> dtype_from_name(std::string_view name);         // exact spelling
-int dtype_bits(Dtype dtype);                                         // per element
-inline bool has_whole_bytes(Dtype dtype) { return dtype_bits(dtype) % 8 == 0; }  // all that torch can hold
+std::string_view dtype_name(Dtype dtype);                     // "BF16", as files spell it
+std::optional<Dtype> dtype_from_name(std::string_view name);  // exact spelling
+int dtype_bits(Dtype dtype);                                  // per element
+inline bool has_whole_bytes(Dtype dtype) {
+  return dtype_bits(dtype) % 8 == 0;
+}  // all that torch can hold
 
 // product(shape); empty where it overflows 64 bits or a size is negative.
 std::optional<std::uint64_t> element_count(const std::vector<std::int64_t>& shape);

@@ -33,20 +33,23 @@ void check_tensor(const TensorToWrite& tensor, const std::string& where) {
   const std::optional<std::uint64_t> bytes = tensor_bytes(tensor.dtype, tensor.shape);
   if (!bytes || *bytes != tensor.data.size()) {
     throw_unwritable(where, tensor.name,
-                     "has " + std::to_string(tensor.data.size()) + " bytes, dtype and shape ask for " +
+                     "has " + std::to_string(tensor.data.size()) +
+                         " bytes, dtype and shape ask for " +
                          (bytes ? std::to_string(*bytes) : "no whole number of bytes"));
   }
 }
 
 // Indices in the order of the file.
-std::vector<std::size_t> file_order(std::span<const TensorToWrite> tensors, const std::string& where) {
+std::vector<std::size_t> file_order(std::span<const TensorToWrite> tensors,
+                                    const std::string& where) {
   std::vector<std::size_t> order(tensors.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
   const auto name_of = [&](std::size_t i) -> const std::string& { return tensors[i].name; };
-  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return name_of(a) < name_of(b); });
-  const auto twice = std::adjacent_find(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-    return name_of(a) == name_of(b);
-  });
+  std::sort(order.begin(), order.end(),
+            [&](std::size_t a, std::size_t b) { return name_of(a) < name_of(b); });
+  const auto twice =
+      std::adjacent_find(order.begin(), order.end(),
+                         [&](std::size_t a, std::size_t b) { return name_of(a) == name_of(b); });
   if (twice != order.end()) {
     throw_unwritable(where, name_of(*twice), "is to be written twice");
   }
@@ -59,12 +62,14 @@ std::vector<std::size_t> file_order(std::span<const TensorToWrite> tensors, cons
 }  // namespace
 
 std::uint64_t SafetensorsLayout::file_bytes() const {
-  return std::accumulate(data.begin(), data.end(), std::uint64_t{head.size()},
-                         [](std::uint64_t sum, std::span<const std::byte> piece) { return sum + piece.size(); });
+  return std::accumulate(
+      data.begin(), data.end(), std::uint64_t{head.size()},
+      [](std::uint64_t sum, std::span<const std::byte> piece) { return sum + piece.size(); });
 }
 
 SafetensorsLayout lay_out_safetensors(std::span<const TensorToWrite> tensors,
-                                      const SafetensorsMetadata& metadata, const std::string& where) {
+                                      const SafetensorsMetadata& metadata,
+                                      const std::string& where) {
   std::vector<TensorInfo> infos;
   SafetensorsLayout layout;
   infos.reserve(tensors.size());

@@ -1,6 +1,6 @@
-// Writing safetensors files that the reference implementation reads, and orders the same way: larger
-// element types first (every tensor is then aligned to its element), names next.
-// Tensor data stays where it is: it is streamed out, never copied.
+// Writing safetensors files that the reference implementation reads, and orders the same way:
+// larger element types first (every tensor is then aligned to its element), names next. Tensor data
+// stays where it is: it is streamed out, never copied.
 #pragma once
 
 #include <cstddef>
@@ -24,15 +24,16 @@ struct TensorToWrite {
 
 // A file as its pieces in order. Refers to the data of its tensors.
 struct SafetensorsLayout {
-  std::string head;                               // length field and header
-  std::vector<std::span<const std::byte>> data;   // after it
+  std::string head;                              // length field and header
+  std::vector<std::span<const std::byte>> data;  // after it
   [[nodiscard]] std::uint64_t file_bytes() const;
 };
 
-// Checks and orders the tensors. A data size that contradicts dtype and shape, and a name that a file cannot
-// hold, are Error(kInternal); `where` opens the message.
+// Checks and orders the tensors. A data size that contradicts dtype and shape, and a name that a
+// file cannot hold, are Error(kInternal); `where` opens the message.
 SafetensorsLayout lay_out_safetensors(std::span<const TensorToWrite> tensors,
-                                      const SafetensorsMetadata& metadata, const std::string& where);
+                                      const SafetensorsMetadata& metadata,
+                                      const std::string& where);
 
 // Writes durably and atomically: Error(kCannotWrite) leaves an older file of that name untouched.
 // Set metadata {"format", "pt"} for files that transformers shall load.

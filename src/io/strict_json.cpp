@@ -16,14 +16,15 @@ using nlohmann::json;
 // Numbers and literals; the longest shortest-form double has 24 characters, published configs 31.
 constexpr std::size_t kMaxBareTokenBytes = 128;
 
-[[noreturn]] void throw_limit(const std::string& where, const std::string& what, std::size_t limit) {
+[[noreturn]] void throw_limit(const std::string& where, const std::string& what,
+                              std::size_t limit) {
   throw_bad_input(where + ": JSON " + what + " (the limit is " + std::to_string(limit) +
                   "): the file is damaged or not what it claims to be; get a fresh copy");
 }
 
 bool ends_bare_token(char c) {
-  return c == ' ' || c == '\t' || c == '\r' || c == '\n' || c == ',' || c == ':' || c == '"' || c == '[' ||
-         c == ']' || c == '{' || c == '}';
+  return c == ' ' || c == '\t' || c == '\r' || c == '\n' || c == ',' || c == ':' || c == '"' ||
+         c == '[' || c == ']' || c == '{' || c == '}';
 }
 
 // The end of the string whose first byte after the quote is at `i`, or the end of the text.
@@ -41,11 +42,13 @@ std::size_t skip_bare_token(std::string_view text, std::size_t i) {
   return i;
 }
 
-std::string position(std::string_view text, std::size_t offset) {
-  const std::string_view before = text.substr(0, offset);
+// Counted from 1, as editors do.
+std::string position(std::string_view text, std::size_t index) {
+  const std::string_view before = text.substr(0, index);
   const auto line = std::count(before.begin(), before.end(), '\n') + 1;
   const std::size_t last_break = before.rfind('\n');
-  const std::size_t column = last_break == std::string_view::npos ? before.size() : before.size() - last_break - 1;
+  const std::size_t line_start = last_break == std::string_view::npos ? 0 : last_break + 1;
+  const std::size_t column = before.size() - line_start + 1;
   return "line " + std::to_string(line) + ", column " + std::to_string(column);
 }
 
@@ -87,8 +90,9 @@ class ReportingHandler : public nlohmann::json_sax<json> {
   bool end_array() override { return inner_.end_array(); }
   bool parse_error(std::size_t offset, const std::string& /*last_token*/,
                    const json::exception& error) override {
-    throw_bad_input(where_ + ": not valid JSON at " + position(text_, offset) + " (" + reason_of(error) +
-                    "): mend the file or get a fresh copy");
+    // `offset` is behind the character that was one too many.
+    throw_bad_input(where_ + ": not valid JSON at " + position(text_, offset > 0 ? offset - 1 : 0) +
+                    " (" + reason_of(error) + "): mend the file or get a fresh copy");
   }
 
  private:
@@ -189,7 +193,8 @@ void check_json_limits(std::string_view text, const std::string& where, const Js
     } else if (!ends_bare_token(c)) {
       const std::size_t end = skip_bare_token(text, i);
       if (end - i > kMaxBareTokenBytes) {
-        throw_limit(where, "has an overlong number or word at " + position(text, i), kMaxBareTokenBytes);
+        throw_limit(where, "has an overlong number or word at " + position(text, i),
+                    kMaxBareTokenBytes);
       }
       i = end - 1;
     }
@@ -203,6 +208,11 @@ void parse_json_events(std::string_view text, const std::string& where, const Js
                        nlohmann::json_sax<json>& handler) {
   if (text.starts_with("\xEF\xBB\xBF")) {
     throw_bad_input(where + ": starts with a byte order mark: save it as UTF-8 without one");
+  }
+  // The library takes a NUL for the end of the text and would not see what follows.
+  if (const std::size_t nul = text.find('\0'); nul != std::string_view::npos) {
+    throw_bad_input(where + ": not valid JSON at " + position(text, nul) +
+                    " (a NUL character): mend the file or get a fresh copy");
   }
   check_json_limits(text, where, limits);
   ReportingHandler reporting(text, where, handler);

@@ -1,6 +1,7 @@
-// JSON out of files of unknown origin. Stricter than the library below it: duplicate keys, deep nesting,
-// oversized text, tokens or counts, and wrongly typed or wrapped numbers are errors, each naming file and
-// key. Memory is bounded before the parser starts. All failures are Error(kBadInput).
+// JSON out of files of unknown origin. Stricter than the library below it: duplicate keys, deep
+// nesting, oversized text, tokens or counts, and wrongly typed or wrapped numbers are errors, each
+// naming file and key. Memory is bounded before the parser starts. All failures are
+// Error(kBadInput).
 #pragma once
 
 #include <cstddef>
@@ -19,20 +20,22 @@ namespace lorascale::io {
 struct JsonLimits {
   std::size_t max_bytes = std::size_t{64} << 20;
   std::size_t max_string_bytes = std::size_t{4} << 20;  // of one string, as written
-  std::size_t max_values = 2'000'000;                   // of all kinds, counted by commas and brackets
+  std::size_t max_values = 2'000'000;  // of all kinds, counted by commas and brackets
   int max_depth = 32;
 };
 
-// Checks the limits in one pass over the text, without allocating. Malformed text may pass: finding its
-// faults is the parser's part. `where` (a file name) opens the message.
+// Checks the limits in one pass over the text, without allocating. Malformed text may pass: finding
+// its faults is the parser's part. `where` (a file name) opens the message.
 void check_json_limits(std::string_view text, const std::string& where, const JsonLimits& limits);
 
-// Feeds `text` to a SAX handler of nlohmann-json after check_json_limits. The handler may throw. A syntax
-// error (also bad UTF-8, a byte order mark, anything after the end) is reported with line and column.
+// Feeds `text` to a SAX handler of nlohmann-json after check_json_limits. The handler may throw. A
+// syntax error (also bad UTF-8, a byte order mark, anything after the end) is reported with line
+// and column.
 void parse_json_events(std::string_view text, const std::string& where, const JsonLimits& limits,
                        nlohmann::json_sax<nlohmann::json>& handler);
 
-nlohmann::json parse_json(std::string_view text, const std::string& where, const JsonLimits& limits = {});
+nlohmann::json parse_json(std::string_view text, const std::string& where,
+                          const JsonLimits& limits = {});
 nlohmann::json read_json_file(const std::filesystem::path& path, const JsonLimits& limits = {});
 
 // Typed access to one JSON object. Refers to the value it was made from, which must outlive it.
@@ -47,8 +50,8 @@ class JsonObject {
 
   [[nodiscard]] bool has(std::string_view key) const { return find(key) != nullptr; }
 
-  // The value of a key that must be there, within [min, max]. Integers take whole JSON numbers without
-  // fraction or exponent; numbers take any finite one.
+  // The value of a key that must be there, within [min, max]. Integers take whole JSON numbers
+  // without fraction or exponent; numbers take any finite one.
   [[nodiscard]] std::int64_t integer(std::string_view key, std::int64_t min = kAnyMin,
                                      std::int64_t max = kAnyMax) const;
   [[nodiscard]] double number(std::string_view key) const;
@@ -62,7 +65,8 @@ class JsonObject {
 
   // The same with a value for an absent key.
   [[nodiscard]] std::int64_t integer_or(std::string_view key, std::int64_t fallback,
-                                        std::int64_t min = kAnyMin, std::int64_t max = kAnyMax) const;
+                                        std::int64_t min = kAnyMin,
+                                        std::int64_t max = kAnyMax) const;
   [[nodiscard]] double number_or(std::string_view key, double fallback) const;
   [[nodiscard]] bool boolean_or(std::string_view key, bool fallback) const;
   [[nodiscard]] std::string text_or(std::string_view key, std::string fallback) const;
@@ -81,8 +85,8 @@ class JsonObject {
  private:
   [[nodiscard]] const nlohmann::json* find(std::string_view key) const;
   [[nodiscard]] const nlohmann::json& array(std::string_view key) const;
-  [[nodiscard]] std::int64_t to_integer(const nlohmann::json& value, std::string_view key, std::int64_t min,
-                                        std::int64_t max) const;
+  [[nodiscard]] std::int64_t to_integer(const nlohmann::json& value, std::string_view key,
+                                        std::int64_t min, std::int64_t max) const;
   [[nodiscard]] double to_number(const nlohmann::json& value, std::string_view key) const;
 
   const nlohmann::json* value_;

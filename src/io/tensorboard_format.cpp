@@ -30,7 +30,8 @@ void append_little_endian(std::string& out, std::uint64_t value, int bytes) {
   }
 }
 
-// Builds one protobuf message. Wire types: 0 varint, 1 fixed 64 bits, 2 length and bytes, 5 fixed 32 bits.
+// Builds one protobuf message. Wire types: 0 varint, 1 fixed 64 bits, 2 length and bytes, 5 fixed
+// 32 bits.
 class Message {
  public:
   Message& integer(int field, std::int64_t value) {
@@ -64,7 +65,9 @@ class Message {
   std::string take() { return std::move(bytes_); }
 
  private:
-  void key(int field, int wire_type) { varint(static_cast<std::uint64_t>(field) << 3 | static_cast<unsigned>(wire_type)); }
+  void key(int field, int wire_type) {
+    varint(static_cast<std::uint64_t>(field) << 3 | static_cast<unsigned>(wire_type));
+  }
   void varint(std::uint64_t value) {
     for (; value >= 0x80; value >>= 7) {
       bytes_ += static_cast<char>((value & 0x7F) | 0x80);
@@ -93,7 +96,9 @@ std::uint32_t crc32c(std::string_view data) {
   return state ^ 0xFFFFFFFFU;
 }
 
-std::uint32_t masked_crc32c(std::string_view data) { return std::rotr(crc32c(data), 15) + 0xA282EAD8U; }
+std::uint32_t masked_crc32c(std::string_view data) {
+  return std::rotr(crc32c(data), 15) + 0xA282EAD8U;
+}
 
 std::string encode_record(std::string_view payload) {
   std::string record;
@@ -125,7 +130,8 @@ Histogram make_histogram(std::span<const float> values, int buckets) {
   histogram.counts.assign(size, 0.0);
   for (const float value : values) {
     if (std::isfinite(value)) {
-      const auto limit = std::lower_bound(histogram.limits.begin(), histogram.limits.end(), static_cast<double>(value));
+      const auto limit = std::lower_bound(histogram.limits.begin(), histogram.limits.end(),
+                                          static_cast<double>(value));
       histogram.counts[static_cast<std::size_t>(limit - histogram.limits.begin())] += 1.0;
     }
   }
@@ -142,8 +148,13 @@ std::string encode_text(std::string_view tag, std::string_view markdown) {
   const std::string metadata = Message().bytes(1, plugin).take();
   const std::string dimension = Message().integer(1, 1).take();
   const std::string shape = Message().bytes(2, dimension).take();
-  const std::string tensor = Message().integer(1, kStringType).bytes(2, shape).bytes(8, markdown).take();
-  return Message().bytes(1, std::string(tag) + "/text_summary").bytes(8, tensor).bytes(9, metadata).take();
+  const std::string tensor =
+      Message().integer(1, kStringType).bytes(2, shape).bytes(8, markdown).take();
+  return Message()
+      .bytes(1, std::string(tag) + "/text_summary")
+      .bytes(8, tensor)
+      .bytes(9, metadata)
+      .take();
 }
 
 std::string encode_histogram(std::string_view tag, const Histogram& histogram) {
@@ -160,7 +171,8 @@ std::string encode_histogram(std::string_view tag, const Histogram& histogram) {
   return Message().bytes(1, tag).bytes(5, message).take();
 }
 
-std::string encode_png(std::string_view tag, int height, int width, int channels, std::string_view png) {
+std::string encode_png(std::string_view tag, int height, int width, int channels,
+                       std::string_view png) {
   const std::string image =
       Message().integer(1, height).integer(2, width).integer(3, channels).bytes(4, png).take();
   return Message().bytes(1, tag).bytes(4, image).take();

@@ -1,6 +1,6 @@
-// The bytes of TensorBoard event files: masked CRC-32C, records, and the few protobuf messages that scalars,
-// texts, histograms and images need. Pure functions. Sources: TensorBoard's event, summary, histogram and
-// tensor message definitions and its record writer.
+// The bytes of TensorBoard event files: masked CRC-32C, records, and the few protobuf messages that
+// scalars, texts, histograms and images need. Pure functions. Sources: TensorBoard's event,
+// summary, histogram and tensor message definitions and its record writer.
 #pragma once
 
 #include <cstdint>
@@ -30,15 +30,16 @@ struct Histogram {
   std::vector<double> counts;
 };
 
-// Equal-width buckets between the least and the greatest finite value; non-finite ones are left out, and
-// count is 0 where none remains.
+// Equal-width buckets between the least and the greatest finite value; non-finite ones are left
+// out, and count is 0 where none remains.
 Histogram make_histogram(std::span<const float> values, int buckets = 64);
 
 // One tagged value of a summary, as protobuf.
 std::string encode_scalar(std::string_view tag, float value);
 std::string encode_text(std::string_view tag, std::string_view markdown);
 std::string encode_histogram(std::string_view tag, const Histogram& histogram);
-std::string encode_png(std::string_view tag, int height, int width, int channels, std::string_view png);
+std::string encode_png(std::string_view tag, int height, int width, int channels,
+                       std::string_view png);
 
 // Events. wall_time is in seconds since 1970.
 std::string encode_version_event(double wall_time);

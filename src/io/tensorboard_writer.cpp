@@ -30,9 +30,11 @@ std::string host_name() {
 }
 
 std::string event_file_name(double wall_time) {
-  static std::atomic<int> counter{0};  // several writers of one process may start in the same second
-  return "events.out.tfevents." + std::to_string(static_cast<std::int64_t>(std::floor(wall_time))) + "." +
-         host_name() + "." + std::to_string(::getpid()) + "." + std::to_string(counter.fetch_add(1));
+  static std::atomic<int> counter{
+      0};  // several writers of one process may start in the same second
+  return "events.out.tfevents." + std::to_string(static_cast<std::int64_t>(std::floor(wall_time))) +
+         "." + host_name() + "." + std::to_string(::getpid()) + "." +
+         std::to_string(counter.fetch_add(1));
 }
 
 }  // namespace
@@ -41,9 +43,12 @@ double TensorboardWriter::system_clock() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
-void TensorboardWriter::warn(const std::string& message) { spdlog::warn("{}", message); }
+void TensorboardWriter::warn(const std::string& message) {
+  spdlog::warn("{}", message);
+}
 
-TensorboardWriter::TensorboardWriter(const std::filesystem::path& folder, Clock clock, Report report)
+TensorboardWriter::TensorboardWriter(const std::filesystem::path& folder, Clock clock,
+                                     Report report)
     : clock_(std::move(clock)), report_(std::move(report)) {
   const double now = clock_();
   path_ = folder / event_file_name(now);
@@ -77,19 +82,21 @@ void TensorboardWriter::add_scalar(std::string_view tag, std::int64_t step, doub
   add(step, encode_scalar(tag, static_cast<float>(value)));
 }
 
-void TensorboardWriter::add_text(std::string_view tag, std::int64_t step, std::string_view markdown) {
+void TensorboardWriter::add_text(std::string_view tag, std::int64_t step,
+                                 std::string_view markdown) {
   add(step, encode_text(tag, markdown));
 }
 
-void TensorboardWriter::add_histogram(std::string_view tag, std::int64_t step, std::span<const float> values) {
+void TensorboardWriter::add_histogram(std::string_view tag, std::int64_t step,
+                                      std::span<const float> values) {
   const Histogram histogram = make_histogram(values);
   if (histogram.count > 0.0) {
     add(step, encode_histogram(tag, histogram));
   }
 }
 
-void TensorboardWriter::add_image(std::string_view tag, std::int64_t step, int height, int width, int channels,
-                                  std::span<const std::byte> png) {
+void TensorboardWriter::add_image(std::string_view tag, std::int64_t step, int height, int width,
+                                  int channels, std::span<const std::byte> png) {
   LS_ASSERT(height > 0 && width > 0 && (channels == 3 || channels == 4));
   const std::string_view bytes(reinterpret_cast<const char*>(png.data()), png.size());
   add(step, encode_png(tag, height, width, channels, bytes));
@@ -115,7 +122,8 @@ void TensorboardWriter::flush() {
     written_ += buffer_.size();
   } catch (const Error& error) {
     report_once(error.what());
-    // A torn record would hide all that follow it, so it is cut off, and later values get their chance.
+    // A torn record would hide all that follow it, so it is cut off, and later values get their
+    // chance.
     const auto end = static_cast<off_t>(written_);
     if (::ftruncate(file_.get(), end) != 0 || ::lseek(file_.get(), end, SEEK_SET) != end) {
       file_.close();

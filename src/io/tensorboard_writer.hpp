@@ -1,7 +1,7 @@
-// A TensorBoard event file that grows as training goes on. Values are buffered; flush() hands them to the
-// system, so call it once per step that logged anything. A write error never ends training: it is reported
-// once, the values concerned are lost, and the file stays readable up to the last whole record.
-// Not thread-safe: one writer, one thread.
+// A TensorBoard event file that grows as training goes on. Values are buffered; flush() hands them
+// to the system, so call it once per step that logged anything. A write error never ends training:
+// it is reported once, the values concerned are lost, and the file stays readable up to the last
+// whole record. Not thread-safe: one writer, one thread.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +18,8 @@ namespace lorascale::io {
 
 class TensorboardWriter {
  public:
-  using Clock = std::function<double()>;                      // seconds since 1970
-  using Report = std::function<void(const std::string&)>;     // takes the one message of a failure
+  using Clock = std::function<double()>;                   // seconds since 1970
+  using Report = std::function<void(const std::string&)>;  // takes the one message of a failure
 
   static double system_clock();
   static void warn(const std::string& message);

@@ -8,6 +8,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
+#include "coordinator/decision_log.hpp"
 #include "io/durable_file.hpp"
 
 namespace lorascale::train {
@@ -81,11 +82,7 @@ void RunLog::write(const MetricsLine& line) {
 
 void RunLog::write(const std::vector<coordinator::Decision>& decisions) {
   for (const auto& decision : decisions) {
-    const nlohmann::ordered_json json = {{"sequence", decision.sequence}, {"step", decision.step},
-                                         {"samples", decision.samples},   {"kind", decision.kind},
-                                         {"reason", decision.reason},     {"inputs", Json::parse(decision.inputs)},
-                                         {"chain", fmt::format("{:016x}", decision.chain)}};
-    decisions_ << json.dump() << '\n' << std::flush;
+    decisions_ << coordinator::to_json_line(decision) << '\n' << std::flush;
   }
 }
 

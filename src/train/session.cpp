@@ -87,7 +87,13 @@ coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t ro
   recipe.leaf_size = config.batch.micro ? *config.batch.micro
                                         : coordinator::factorise(config.batch.global, world_size, kDefaultLeaf).leaf_size;
   if (config.budget.unit == Unit::kMinutes) {
-    // The schedule needs an end in samples: a budget in time runs until the clock stops it.
+    // A budget in time has no end in samples that a rate could be planned by.
+    if (config.schedule.name != coordinator::ScheduleKind::kConstant ||
+        (config.schedule.warmup.unit == Unit::kFraction && config.schedule.warmup.value > 0)) {
+      throw_bad_config("budget: " + to_string(config.budget) +
+                       " has no end in samples; use schedule.name: constant with schedule.warmup in samples or "
+                       "steps, or give the budget in samples, steps or epochs");
+    }
     recipe.budget_minutes = config.budget.value;
     recipe.budget_samples = std::int64_t{1} << 50;
   } else {

@@ -230,7 +230,9 @@ void Trainer::train_one(const coordinator::StepPlan& plan) {
   if (sample_cadence_.due(before, after) && !over) {
     show_samples(fmt::format("step-{:08d}", after.steps));
   }
-  if (checkpoint_cadence_.due(before, after) || over || stop_requested_) {
+  // A diverged state is not worth going on from: the checkpoint before it stays the newest.
+  const bool diverged = coordinator_->stop_reason() == coordinator::StopReason::kDiverged;
+  if (!diverged && (checkpoint_cadence_.due(before, after) || over || stop_requested_)) {
     save_checkpoint();
   }
 }

@@ -84,7 +84,8 @@ TEST_F(CheckpointDamageTest, NoticesDeletion) {
     const NewestCheckpoint newest = find_newest_valid(folder_.path());
     EXPECT_EQ(newest.checkpoint->step(), 1) << path;
     ASSERT_EQ(newest.skipped.size(), 1U);
-    EXPECT_THAT(newest.skipped[0].reason, testing::HasSubstr(path.filename().string() + " cannot be read"));
+    EXPECT_THAT(newest.skipped[0].reason,
+                testing::HasSubstr(path.filename().string() + " cannot be read"));
     fs::rename(folder_ / "aside", path);
   }
 }

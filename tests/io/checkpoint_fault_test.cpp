@@ -1,5 +1,6 @@
-// A save that is killed, or whose system calls fail, at every single point of the protocol: the checkpoint
-// before it stays as it was, the new one is whole or does not exist, and a failure is never called success.
+// A save that is killed, or whose system calls fail, at every single point of the protocol: the
+// checkpoint before it stays as it was, the new one is whole or does not exist, and a failure is
+// never called success.
 #include <sys/resource.h>
 
 #include <cerrno>
@@ -46,22 +47,26 @@ class CheckpointFaultTest : public testing::Test {
     EXPECT_TRUE(newest.skipped.empty()) << newest.skipped[0].reason;
     expect_sample(*newest.checkpoint, newest.checkpoint->step());
     for (const auto& entry : fs::directory_iterator(template_ / "step-00000001")) {
-      EXPECT_EQ(get_file(round_->path() / "step-00000001" / entry.path().filename()), get_file(entry.path()));
+      EXPECT_EQ(get_file(round_->path() / "step-00000001" / entry.path().filename()),
+                get_file(entry.path()));
     }
     return newest.checkpoint->step();
   }
 
-  // Repeats the save with the fault at its 1st, 2nd, 3rd ... call until it ends without reaching it.
+  // Repeats the save with the fault at its 1st, 2nd, 3rd ... call until it ends without reaching
+  // it.
   template <class Check>
   void at_every_call(FaultKind kind, int error_number, Check&& check) {
     for (int k = 1; k < kMostCalls; ++k) {
       SCOPED_TRACE("call " + std::to_string(k));
       begin_round();
-      const FaultOutcome outcome = run_with_fault([this] { return save_step_two(); }, {k, kind, error_number});
+      const FaultOutcome outcome =
+          run_with_fault([this] { return save_step_two(); }, {k, kind, error_number});
       if (!outcome.traced) {
         GTEST_SKIP() << "this system does not allow ptrace";
       }
       if (!outcome.hit) {
+        RecordProperty("calls", k - 1);
         EXPECT_GT(k, 30);  // else the calls were not seen at all
         EXPECT_EQ(outcome.exit_code, 0);
         EXPECT_EQ(check_folder(), 2);
@@ -76,13 +81,15 @@ class CheckpointFaultTest : public testing::Test {
   }
 
   void expect_honest_failures(FaultKind kind, int error_number) {
-    at_every_call(kind, error_number, [this](const FaultOutcome& outcome) {
+    int failures = 0;
+    at_every_call(kind, error_number, [&](const FaultOutcome& outcome) {
       EXPECT_EQ(outcome.signal, 0);
       const std::int64_t step = check_folder();
       if (outcome.exit_code == 0) {
         EXPECT_EQ(step, 2);  // called a success, so it must be one
       } else {
         EXPECT_EQ(outcome.exit_code, static_cast<int>(ExitCode::kCannotWrite));
+        ++failures;
       }
       // Once the fault is gone, the run goes on.
       if (step == 1) {
@@ -91,6 +98,8 @@ class CheckpointFaultTest : public testing::Test {
         EXPECT_EQ(check_folder(), 2);
       }
     });
+    EXPECT_GT(failures, 20);
+    RecordProperty("failures", failures);
   }
 
   const TempFolder template_;
@@ -107,13 +116,21 @@ TEST_F(CheckpointFaultTest, KilledAtEveryCall) {
   });
 }
 
-TEST_F(CheckpointFaultTest, DiskFullOnceAtEveryCall) { expect_honest_failures(FaultKind::kFailOnce, ENOSPC); }
+TEST_F(CheckpointFaultTest, DiskFullOnceAtEveryCall) {
+  expect_honest_failures(FaultKind::kFailOnce, ENOSPC);
+}
 
-TEST_F(CheckpointFaultTest, DiskFullFromEveryCallOn) { expect_honest_failures(FaultKind::kFailForGood, ENOSPC); }
+TEST_F(CheckpointFaultTest, DiskFullFromEveryCallOn) {
+  expect_honest_failures(FaultKind::kFailForGood, ENOSPC);
+}
 
-TEST_F(CheckpointFaultTest, QuotaUsedUpFromEveryCallOn) { expect_honest_failures(FaultKind::kFailForGood, EDQUOT); }
+TEST_F(CheckpointFaultTest, QuotaUsedUpFromEveryCallOn) {
+  expect_honest_failures(FaultKind::kFailForGood, EDQUOT);
+}
 
-TEST_F(CheckpointFaultTest, InputOutputErrorAtEveryCall) { expect_honest_failures(FaultKind::kFailOnce, EIO); }
+TEST_F(CheckpointFaultTest, InputOutputErrorAtEveryCall) {
+  expect_honest_failures(FaultKind::kFailOnce, EIO);
+}
 
 TEST_F(CheckpointFaultTest, InterruptedAtEveryCall) {
   at_every_call(FaultKind::kFailOnce, EINTR, [this](const FaultOutcome& outcome) {

@@ -23,7 +23,8 @@ TEST_F(CheckpointFolderTest, WritesWhatItReads) {
   EXPECT_EQ(checkpoint.generation(), 2);
   EXPECT_TRUE(checkpoint.has("state.json"));
   EXPECT_FALSE(checkpoint.has("other"));
-  expect_error(ExitCode::kBadInput, {"step-00000100", "no file \"other\""}, [&] { (void)checkpoint.read("other"); });
+  expect_error(ExitCode::kBadInput, {"step-00000100", "no file \"other\""},
+               [&] { (void)checkpoint.read("other"); });
   EXPECT_EQ(get_file(checkpoints_ / "LATEST"), "step-00000100\n");
   EXPECT_FALSE(has_entry_like(checkpoints_, "."));
   expect_sample(Checkpoint((checkpoints_ / "step-00000100").string() + "/"), 100);
@@ -31,7 +32,8 @@ TEST_F(CheckpointFolderTest, WritesWhatItReads) {
 
 TEST_F(CheckpointFolderTest, WritesPiecesInOrder) {
   CheckpointWriter writer(checkpoints_, 1, 1);
-  const std::vector<std::span<const std::byte>> pieces{bytes_of("one "), bytes_of(""), bytes_of("two")};
+  const std::vector<std::span<const std::byte>> pieces{bytes_of("one "), bytes_of(""),
+                                                       bytes_of("two")};
   writer.add("a", pieces);
   EXPECT_EQ(text_of(Checkpoint(writer.commit("{}")).read("a")), "one two");
 }
@@ -60,8 +62,9 @@ TEST_F(CheckpointFolderTest, FindsTheNewest) {
 
 TEST_F(CheckpointFolderTest, IgnoresEverythingThatIsNoCheckpoint) {
   save_sample(checkpoints_, 5);
-  for (const char* name : {".tmp-step-00000009-1", ".trash-step-00000009", "step-9", "step-00000009x", "step-", "step--0000009",
-                           "step-99999999999999999999", "step-000000009", "STEP-00000009", "other"}) {
+  for (const char* name :
+       {".tmp-step-00000009-1", ".trash-step-00000009", "step-9", "step-00000009x", "step-",
+        "step--0000009", "step-99999999999999999999", "step-000000009", "STEP-00000009", "other"}) {
     fs::create_directory(checkpoints_ / name);
   }
   const NewestCheckpoint newest = find_newest_valid(checkpoints_);
@@ -82,10 +85,12 @@ TEST_F(CheckpointFolderTest, FallsBackAndSaysWhatItSkippedAndWhy) {
   ASSERT_TRUE(newest.checkpoint.has_value());
   expect_sample(*newest.checkpoint, 1);
   ASSERT_EQ(newest.skipped.size(), 4U);
-  EXPECT_THAT(newest.skipped[0].reason, testing::HasSubstr("cannot be opened as a checkpoint folder"));
+  EXPECT_THAT(newest.skipped[0].reason,
+              testing::HasSubstr("cannot be opened as a checkpoint folder"));
   EXPECT_THAT(newest.skipped[1].reason, testing::HasSubstr("MANIFEST.json"));
   EXPECT_EQ(newest.skipped[2].folder, checkpoints_ / "step-00000003");
-  EXPECT_THAT(newest.skipped[3].reason, testing::HasSubstr("optimizer.bin does not match its SHA-256"));
+  EXPECT_THAT(newest.skipped[3].reason,
+              testing::HasSubstr("optimizer.bin does not match its SHA-256"));
 }
 
 TEST_F(CheckpointFolderTest, TellsNoneFromNoneLeft) {
@@ -115,20 +120,23 @@ TEST_F(CheckpointFolderTest, RefusesLinksAndRenamedFolders) {
   save_sample(checkpoints_, 1);
   fs::create_symlink("step-00000001", checkpoints_ / "step-00000002");
   fs::copy(checkpoints_ / "step-00000001", checkpoints_ / "step-00000003");
-  expect_error(ExitCode::kBadInput, {"step-00000002"}, [&] { Checkpoint checkpoint(checkpoints_ / "step-00000002"); });
+  expect_error(ExitCode::kBadInput, {"step-00000002"},
+               [&] { Checkpoint checkpoint(checkpoints_ / "step-00000002"); });
   expect_error(ExitCode::kBadInput, {"is of step 1", "folder says 3"},
                [&] { Checkpoint checkpoint(checkpoints_ / "step-00000003"); });
   fs::rename(checkpoints_ / "step-00000001/state.json", folder_ / "state.json");
   fs::create_symlink(folder_ / "state.json", checkpoints_ / "step-00000001/state.json");
   expect_error(ExitCode::kBadInput, {"state.json", "symbolic link"},
                [&] { Checkpoint checkpoint(checkpoints_ / "step-00000001"); });
-  expect_error(ExitCode::kBadInput, {"is no checkpoint"}, [&] { Checkpoint checkpoint(checkpoints_); });
+  expect_error(ExitCode::kBadInput, {"is no checkpoint"},
+               [&] { Checkpoint checkpoint(checkpoints_); });
 }
 
 TEST_F(CheckpointFolderTest, NoticesDamageBetweenOpeningAndReading) {
   const Checkpoint checkpoint(save_sample(checkpoints_, 1));
   put_file(checkpoints_ / "step-00000001/state.json", "{\"step\": 2}");
-  expect_error(ExitCode::kBadInput, {"state.json", "SHA-256"}, [&] { (void)checkpoint.read("state.json"); });
+  expect_error(ExitCode::kBadInput, {"state.json", "SHA-256"},
+               [&] { (void)checkpoint.read("state.json"); });
 }
 
 TEST_F(CheckpointFolderTest, NeverReplacesAnIntactCheckpoint) {
@@ -146,7 +154,8 @@ TEST_F(CheckpointFolderTest, ReplacesADamagedOneOnTheWayAgain) {
   save_sample(checkpoints_, 1, 2);
   EXPECT_EQ(Checkpoint(checkpoints_ / "step-00000001").generation(), 2);
   fs::remove_all(checkpoints_ / "step-00000001");
-  fs::create_directory(checkpoints_ / "step-00000001");  // plain rename would silently replace an empty folder
+  fs::create_directory(checkpoints_ /
+                       "step-00000001");  // plain rename would silently replace an empty folder
   save_sample(checkpoints_, 1, 3);
   EXPECT_EQ(Checkpoint(checkpoints_ / "step-00000001").generation(), 3);
   EXPECT_FALSE(has_entry_like(checkpoints_, "."));
@@ -163,7 +172,8 @@ TEST_F(CheckpointFolderTest, VerifiesBeforeItCommits) {
   CheckpointWriter writer(checkpoints_, 2, 1);
   writer.add("a", "content");
   put_file(checkpoints_ / ".tmp-step-00000002-1/a", "c0ntent");  // a disk that lies
-  expect_error(ExitCode::kCannotWrite, {"does not read back", "SHA-256"}, [&] { writer.commit("{}"); });
+  expect_error(ExitCode::kCannotWrite, {"does not read back", "SHA-256"},
+               [&] { writer.commit("{}"); });
   EXPECT_THAT(list_checkpoints(checkpoints_), ElementsAre(1));
 }
 
@@ -183,7 +193,8 @@ TEST_F(CheckpointFolderTest, FencingStopsTheCommit) {
 
 TEST_F(CheckpointFolderTest, WantsAFolder) {
   put_file(checkpoints_, "a file");
-  expect_error(ExitCode::kCannotWrite, {checkpoints_.string(), "cannot be written"}, [&] { save_sample(checkpoints_, 1); });
+  expect_error(ExitCode::kCannotWrite, {checkpoints_.string(), "cannot be written"},
+               [&] { save_sample(checkpoints_, 1); });
 }
 
 TEST(CheckpointName, HasOneSpellingPerStep) {

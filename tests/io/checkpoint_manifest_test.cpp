@@ -11,7 +11,10 @@ namespace {
 const std::string kDigest = sha256_hex("x");
 
 Manifest sample() {
-  return {.step = 100, .generation = 3, .fields = R"({"samples": 6400, "lr": 0.1})", .files = {{"a.bin", 1, kDigest}}};
+  return {.step = 100,
+          .generation = 3,
+          .fields = R"({"samples": 6400, "lr": 0.1})",
+          .files = {{"a.bin", 1, kDigest}}};
 }
 
 // A manifest with a right digest around any text, as only an attacker would write it.
@@ -20,8 +23,10 @@ std::string sealed(const std::string& members) {
   return body + ",\n  \"manifest_sha256\": \"" + sha256_hex(body) + "\"\n}\n";
 }
 
-std::string members(const std::string& files, const std::string& rest = R"("step": 100, "generation": 3)") {
-  return R"("format": "lorascale-checkpoint", "version": 1, "fields": {}, )" + rest + ", \"files\": " + files;
+std::string members(const std::string& files,
+                    const std::string& rest = R"("step": 100, "generation": 3)") {
+  return R"("format": "lorascale-checkpoint", "version": 1, "fields": {}, )" + rest +
+         ", \"files\": " + files;
 }
 
 std::string file_named(const std::string& name) {
@@ -67,7 +72,8 @@ TEST(Manifest, NoticesEveryFlippedBitAndEveryCut) {
 
 TEST(Manifest, RefusesNamesThatLeaveTheFolder) {
   EXPECT_NO_THROW(parse_manifest(sealed(members(file_named("a.bin"))), "m"));
-  for (const char* name : {"../a", "/etc/passwd", "a/b", "..", ".", "", "a\\u0000", "a\\\\b", "MANIFEST.json"}) {
+  for (const char* name :
+       {"../a", "/etc/passwd", "a/b", "..", ".", "", "a\\u0000", "a\\\\b", "MANIFEST.json"}) {
     expect_bad(sealed(members(file_named(name))), {"no plain file name", "do not trust"});
   }
 }
@@ -77,12 +83,17 @@ TEST(Manifest, ChecksEveryField) {
   expect_bad(sealed(members("{}")), {"\"files\"", "list"});
   expect_bad(sealed(members("[1]")), {"\"files\"", "object"});
   expect_bad(sealed(members(good, R"("step": -1, "generation": 3)")), {"\"step\"", "at least 0"});
-  expect_bad(sealed(members(good, R"("step": 1.5, "generation": 3)")), {"\"step\"", "whole number"});
+  expect_bad(sealed(members(good, R"("step": 1.5, "generation": 3)")),
+             {"\"step\"", "whole number"});
   expect_bad(sealed(members(good, R"("generation": 3)")), {"\"step\"", "missing"});
-  expect_bad(sealed(members(good, R"("step": 1, "step": 2, "generation": 3)")), {"\"step\"", "twice"});
-  expect_bad(sealed(members(good, R"("step": 1, "generation": 3, "extra": 1)")), {"\"extra\"", "not known"});
-  expect_bad(sealed(members(R"([{"name": "a", "bytes": -1, "sha256": ")" + kDigest + "\"}]")), {"\"bytes\""});
-  expect_bad(sealed(members(R"([{"name": "a", "bytes": 18446744073709551616, "sha256": ""}])")), {"\"bytes\""});
+  expect_bad(sealed(members(good, R"("step": 1, "step": 2, "generation": 3)")),
+             {"\"step\"", "twice"});
+  expect_bad(sealed(members(good, R"("step": 1, "generation": 3, "extra": 1)")),
+             {"\"extra\"", "not known"});
+  expect_bad(sealed(members(R"([{"name": "a", "bytes": -1, "sha256": ")" + kDigest + "\"}]")),
+             {"\"bytes\""});
+  expect_bad(sealed(members(R"([{"name": "a", "bytes": 18446744073709551616, "sha256": ""}])")),
+             {"\"bytes\""});
   expect_bad(sealed(members(R"([{"name": "a", "bytes": 1, "sha256": "xyz"}])")), {"\"sha256\""});
   const std::string item = good.substr(1, good.size() - 2);
   expect_bad(sealed(members("[" + item + "," + item + "]")), {"\"a\"", "twice"});
@@ -91,7 +102,8 @@ TEST(Manifest, ChecksEveryField) {
 TEST(Manifest, NamesAnUnknownVersion) {
   std::string text = members(file_named("a"));
   text.replace(text.find("\"version\": 1"), 12, "\"version\": 2");
-  expect_bad(sealed(text), {"version 2", "reads lorascale-checkpoint version 1", "program version"});
+  expect_bad(sealed(text),
+             {"version 2", "reads lorascale-checkpoint version 1", "program version"});
 }
 
 TEST(Manifest, WantsFieldsAsAnObject) {

@@ -18,7 +18,9 @@ class CheckpointRetentionTest : public testing::Test {
       save_sample(folder_.path(), step);
     }
   }
-  void damage(std::int64_t step) { put_file(folder_.path() / checkpoint_name(step) / "state.json", "?"); }
+  void damage(std::int64_t step) {
+    put_file(folder_.path() / checkpoint_name(step) / "state.json", "?");
+  }
   std::vector<std::int64_t> left() { return list_checkpoints(folder_.path()); }
 
   const TempFolder folder_;
@@ -61,7 +63,8 @@ TEST_F(CheckpointRetentionTest, DeletesNothingWhereAllAreDamaged) {
 }
 
 TEST_F(CheckpointRetentionTest, RefusesToKeepNone) {
-  expect_error(ExitCode::kBadConfig, {"checkpoint.keep is 0", "at least 1"}, [&] { prune_checkpoints(folder_.path(), 0); });
+  expect_error(ExitCode::kBadConfig, {"checkpoint.keep is 0", "at least 1"},
+               [&] { prune_checkpoints(folder_.path(), 0); });
   EXPECT_EQ(left().size(), 4U);
 }
 

@@ -20,8 +20,8 @@ inline const std::map<std::string, std::string>& sample_files() {
   return files;
 }
 
-inline std::filesystem::path save_sample(const std::filesystem::path& checkpoints, std::int64_t step,
-                                         std::int64_t generation = 1) {
+inline std::filesystem::path save_sample(const std::filesystem::path& checkpoints,
+                                         std::int64_t step, std::int64_t generation = 1) {
   CheckpointWriter writer(checkpoints, step, generation);
   for (const auto& [name, content] : sample_files()) {
     writer.add(name, content);

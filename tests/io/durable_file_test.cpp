@@ -15,7 +15,8 @@ namespace {
 namespace fs = std::filesystem;
 
 std::size_t entries_in(const fs::path& folder) {
-  return static_cast<std::size_t>(std::distance(fs::directory_iterator(folder), fs::directory_iterator()));
+  return static_cast<std::size_t>(
+      std::distance(fs::directory_iterator(folder), fs::directory_iterator()));
 }
 
 TEST(AtomicFile, ReplacesAFileAndLeavesNothingBeside) {
@@ -58,7 +59,8 @@ TEST(AtomicFile, NamesCauseAndRemedy) {
   fs::create_directory(folder / "taken");
   expect_error(ExitCode::kCannotWrite, {"taken", "cannot be written"},
                [&] { write_file_atomically(folder / "taken", "x"); });
-  expect_error(ExitCode::kCannotWrite, {"names no file"}, [&] { write_file_atomically(folder / "taken/", "x"); });
+  expect_error(ExitCode::kCannotWrite, {"names no file"},
+               [&] { write_file_atomically(folder / "taken/", "x"); });
   EXPECT_EQ(entries_in(folder.path()), 1U);
 }
 
@@ -121,7 +123,8 @@ TEST(FileDescriptor, MovesAndCloses) {
   FileDescriptor first(::open("/dev/null", O_RDONLY));
   const int number = first.get();
   FileDescriptor second(std::move(first));
-  EXPECT_FALSE(first.is_open());  // NOLINT(bugprone-use-after-move): what a move leaves is the point
+  EXPECT_FALSE(
+      first.is_open());  // NOLINT(bugprone-use-after-move): what a move leaves is the point
   EXPECT_EQ(second.get(), number);
   EXPECT_EQ(second.close(), 0);
   EXPECT_EQ(second.close(), 0);

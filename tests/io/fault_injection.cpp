@@ -16,9 +16,11 @@ namespace lorascale::io {
 #ifdef __x86_64__
 namespace {
 
-constexpr std::array kWritingCalls{SYS_write,  SYS_pwrite64, SYS_fsync,  SYS_fallocate, SYS_ftruncate, SYS_rename,
-                                   SYS_renameat, SYS_renameat2, SYS_mkdir, SYS_mkdirat};
-constexpr std::array kOtherCalls{SYS_openat, SYS_open, SYS_close, SYS_unlink, SYS_unlinkat, SYS_rmdir};
+constexpr std::array kWritingCalls{SYS_write,     SYS_pwrite64, SYS_fsync,    SYS_fallocate,
+                                   SYS_ftruncate, SYS_rename,   SYS_renameat, SYS_renameat2,
+                                   SYS_mkdir,     SYS_mkdirat};
+constexpr std::array kOtherCalls{SYS_openat, SYS_open,     SYS_close,
+                                 SYS_unlink, SYS_unlinkat, SYS_rmdir};
 
 template <class List>
 bool contains(const List& list, long number) {
@@ -64,7 +66,8 @@ class Injector {
 
   void on_exit() {
     if (failing_) {
-      poke(pid_, kResult, static_cast<unsigned long long>(-static_cast<long long>(fault_.error_number)));
+      poke(pid_, kResult,
+           static_cast<unsigned long long>(-static_cast<long long>(fault_.error_number)));
       failing_ = false;
     }
   }
@@ -117,7 +120,9 @@ FaultOutcome run_with_fault(const std::function<int()>& child, const Fault& faul
   return follow(pid, fault);
 }
 #else
-FaultOutcome run_with_fault(const std::function<int()>& /*child*/, const Fault& /*fault*/) { return {}; }
+FaultOutcome run_with_fault(const std::function<int()>& /*child*/, const Fault& /*fault*/) {
+  return {};
+}
 #endif
 
 }  // namespace lorascale::io

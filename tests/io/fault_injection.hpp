@@ -1,5 +1,5 @@
-// Runs a piece of code in a child process and, at its k-th system call that changes or opens a file, kills it
-// or makes the call fail. Uses ptrace; Linux on x86-64 only.
+// Runs a piece of code in a child process and, at its k-th system call that changes or opens a
+// file, kills it or makes the call fail. Uses ptrace; Linux on x86-64 only.
 #pragma once
 
 #include <functional>

@@ -43,7 +43,8 @@ TEST_F(JsonObjectTest, GivesTypedValues) {
 }
 
 TEST_F(JsonObjectTest, NeverWrapsOrRoundsAnInteger) {
-  for (const char* key : {"beyond63", "beyond64", "fraction", "exponent", "whole_float", "text", "yes", "list"}) {
+  for (const char* key :
+       {"beyond63", "beyond64", "fraction", "exponent", "whole_float", "text", "yes", "list"}) {
     expect_bad({key, "whole number"}, [&] { (void)object_.integer(key); });
   }
   expect_bad({"mixed", "whole number", "2.5"}, [&] { (void)object_.integers("mixed"); });
@@ -51,7 +52,8 @@ TEST_F(JsonObjectTest, NeverWrapsOrRoundsAnInteger) {
 
 TEST_F(JsonObjectTest, ChecksRanges) {
   EXPECT_EQ(object_.integer("int", 42, 42), 42);
-  expect_bad({"\"negative\"", "of at least 1", "found -1"}, [&] { (void)object_.integer("negative", 1); });
+  expect_bad({"\"negative\"", "of at least 1", "found -1"},
+             [&] { (void)object_.integer("negative", 1); });
   expect_bad({"\"int\"", "from 0 to 41", "found 42"}, [&] { (void)object_.integer("int", 0, 41); });
   expect_bad({"\"list\"", "from 0 to 2"}, [&] { (void)object_.integers("list", 0, 2); });
 }
@@ -75,11 +77,13 @@ TEST_F(JsonObjectTest, TreatsNullAsAbsent) {
   EXPECT_EQ(object_.integer_or("int", 5), 42);
   expect_bad({"\"none\"", "is missing"}, [&] { (void)object_.integer("none"); });
   expect_bad({"\"missing\"", "is missing"}, [&] { (void)object_.text("missing"); });
-  expect_bad({"\"text\""}, [&] { (void)object_.integer_or("text", 5); });  // a fallback hides no wrong type
+  expect_bad({"\"text\""},
+             [&] { (void)object_.integer_or("text", 5); });  // a fallback hides no wrong type
 }
 
 TEST_F(JsonObjectTest, NamesTheWayToAnInnerKey) {
-  expect_bad({"\"inner\": \"x\"", "true or false"}, [&] { (void)object_.object("inner").boolean("x"); });
+  expect_bad({"\"inner\": \"x\"", "true or false"},
+             [&] { (void)object_.object("inner").boolean("x"); });
 }
 
 TEST_F(JsonObjectTest, RefusesUnknownKeys) {

@@ -50,7 +50,8 @@ TEST_F(ModelReaderTest, ReadsAFolderWithOneFile) {
   EXPECT_EQ(reader.total_bytes(), 2U);
   EXPECT_EQ(value_of(reader, "a"), "a");
   EXPECT_EQ(reader.find("c"), nullptr);
-  expect_error(ExitCode::kBadInput, {folder_.path().string(), "no tensor \"c\""}, [&] { (void)reader.at("c"); });
+  expect_error(ExitCode::kBadInput, {folder_.path().string(), "no tensor \"c\""},
+               [&] { (void)reader.at("c"); });
 }
 
 TEST_F(ModelReaderTest, ReadsASingleFileByPath) {
@@ -110,13 +111,15 @@ TEST_F(ModelReaderTest, RefusesShardNamesThatLeaveTheFolder) {
   const fs::path inner = folder_ / "model";
   fs::create_directory(inner);
   const std::string absolute = (folder_ / "outside.safetensors").string();
-  for (const std::string& name : {std::string("../outside.safetensors"), absolute, std::string("sub/x.safetensors"),
-                                  std::string("..\\\\outside.safetensors"), std::string("x\\u0000.safetensors"),
-                                  std::string(".."), std::string(""), std::string("/etc/passwd"),
-                                  std::string("passwd"), std::string("model.bin")}) {
+  for (const std::string& name :
+       {std::string("../outside.safetensors"), absolute, std::string("sub/x.safetensors"),
+        std::string("..\\\\outside.safetensors"), std::string("x\\u0000.safetensors"),
+        std::string(".."), std::string(""), std::string("/etc/passwd"), std::string("passwd"),
+        std::string("model.bin")}) {
     SCOPED_TRACE(name);
     put_file(inner / "model.safetensors.index.json", R"({"weight_map": {"a": ")" + name + "\"}}");
-    expect_error(ExitCode::kBadInput, {"model.safetensors.index.json", "\"a\"", "plain name", "trust"},
+    expect_error(ExitCode::kBadInput,
+                 {"model.safetensors.index.json", "\"a\"", "plain name", "trust"},
                  [&] { ModelReader reader(inner); });
   }
 }
@@ -124,22 +127,28 @@ TEST_F(ModelReaderTest, RefusesShardNamesThatLeaveTheFolder) {
 TEST_F(ModelReaderTest, NamesMissingShards) {
   put_two_shards();
   fs::remove(folder_ / "model-00002-of-00002.safetensors");
-  expect_bad({"index.json", "1 of 2 shards are missing", "model-00002-of-00002.safetensors", "finish the download"});
+  expect_bad({"index.json", "1 of 2 shards are missing", "model-00002-of-00002.safetensors",
+              "finish the download"});
 }
 
 TEST_F(ModelReaderTest, ComparesIndexAndShards) {
   put_two_shards();
-  put_index(R"({"a": "model-00001-of-00002.safetensors", "x": "model-00002-of-00002.safetensors"})");
+  put_index(
+      R"({"a": "model-00001-of-00002.safetensors", "x": "model-00002-of-00002.safetensors"})");
   expect_bad({"\"x\"", "not in \"model-00002-of-00002.safetensors\"", "afresh"});
-  put_index(R"({"a": "model-00002-of-00002.safetensors", "c": "model-00001-of-00002.safetensors"})");
+  put_index(
+      R"({"a": "model-00002-of-00002.safetensors", "c": "model-00001-of-00002.safetensors"})");
   expect_bad({"\"a\"", "not in \"model-00002-of-00002.safetensors\""});
   put_two_shards();
   put_tensors(folder_ / "model-00002-of-00002.safetensors", {"b", "a"});
-  expect_bad({"\"a\"", "both", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"});
+  expect_bad(
+      {"\"a\"", "both", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"});
 }
 
 TEST_F(ModelReaderTest, RefusesMalformedIndices) {
-  const auto put_text = [&](std::string_view text) { put_file(folder_ / "model.safetensors.index.json", text); };
+  const auto put_text = [&](std::string_view text) {
+    put_file(folder_ / "model.safetensors.index.json", text);
+  };
   put_text("{");
   expect_bad({"index.json", "not valid JSON"});
   put_text("{}");
@@ -165,7 +174,8 @@ TEST_F(ModelReaderTest, PointsToADamagedShard) {
 TEST_F(ModelReaderTest, NeverOpensPickles) {
   for (const char* name : {"model.bin", "v1.ckpt", "lora.pt", "x.pth", "x.pkl"}) {
     const fs::path path = folder_ / name;
-    expect_error(ExitCode::kBadInput, {name, "pickle", "safetensors", "convert"}, [&] { ModelReader reader(path); });
+    expect_error(ExitCode::kBadInput, {name, "pickle", "safetensors", "convert"},
+                 [&] { ModelReader reader(path); });
   }
   put_file(folder_ / "pytorch_model.bin", "PK");
   expect_bad({"pytorch_model.bin", "pickle"});
@@ -174,7 +184,8 @@ TEST_F(ModelReaderTest, NeverOpensPickles) {
 TEST_F(ModelReaderTest, SaysWhatAFolderLacks) {
   put_file(folder_ / "config.json", "{}");
   expect_bad({folder_.path().string(), "holds no model", "model.safetensors", "check the path"});
-  expect_error(ExitCode::kBadInput, {"nowhere", "No such file"}, [&] { ModelReader reader(folder_ / "nowhere"); });
+  expect_error(ExitCode::kBadInput, {"nowhere", "No such file"},
+               [&] { ModelReader reader(folder_ / "nowhere"); });
 }
 
 TEST_F(ModelReaderTest, FingerprintTellsModelsApartAndIgnoresThePath) {

@@ -59,7 +59,8 @@ TEST(OpenForReading, TakesRegularFilesOnly) {
   expect_error(ExitCode::kBadInput, {"no regular file"}, [&] { open_for_reading("/dev/null"); });
   const std::filesystem::path fifo = folder / "fifo";
   ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
-  expect_error(ExitCode::kBadInput, {"no regular file"}, [&] { open_for_reading(fifo); });  // and does not wait
+  expect_error(ExitCode::kBadInput, {"no regular file"},
+               [&] { open_for_reading(fifo); });  // and does not wait
 }
 
 }  // namespace

@@ -41,7 +41,8 @@ TEST(RunLock, EndsWithItsProcess) {
   }
   char byte = 0;
   ASSERT_EQ(::read(ready[0], &byte, 1), 1);
-  expect_error(ExitCode::kCannotWrite, {"process " + std::to_string(child)}, [&] { RunLock lock(folder.path()); });
+  expect_error(ExitCode::kCannotWrite, {"process " + std::to_string(child)},
+               [&] { RunLock lock(folder.path()); });
   ::kill(child, SIGKILL);
   ::waitpid(child, nullptr, 0);
   EXPECT_EQ(RunLock(folder.path()).generation(), 2);
@@ -79,7 +80,8 @@ TEST(RunLock, IgnoresOtherNamesAndDamagedText) {
 TEST(RunLock, SaysWhyAFolderCannotBeUsed) {
   const TempFolder folder;
   put_file(folder / "file", "");
-  expect_error(ExitCode::kCannotWrite, {"file", "cannot be written"}, [&] { RunLock lock(folder / "file"); });
+  expect_error(ExitCode::kCannotWrite, {"file", "cannot be written"},
+               [&] { RunLock lock(folder / "file"); });
 }
 
 }  // namespace

@@ -28,14 +28,16 @@ TEST_F(SafetensorsFileTest, DescribesTensors) {
   EXPECT_EQ(file.tensors()[0].name, "first");
   EXPECT_EQ(file.data_bytes(), 14U);
   EXPECT_EQ(file.file_bytes(), std::filesystem::file_size(path_));
-  EXPECT_THAT(file.metadata(), ElementsAre(testing::Pair("format", "pt"), testing::Pair("note", "x")));
+  EXPECT_THAT(file.metadata(),
+              ElementsAre(testing::Pair("format", "pt"), testing::Pair("note", "x")));
   const TensorInfo& second = file.at("second");
   EXPECT_EQ(second.dtype, Dtype::kBF16);
   EXPECT_THAT(second.shape, ElementsAre(3));
   EXPECT_EQ(second.begin, 8U);
   EXPECT_EQ(second.bytes(), 6U);
   EXPECT_EQ(file.find("third"), nullptr);
-  expect_error(ExitCode::kBadInput, {path_.string(), "no tensor \"third\"", "right model"}, [&] { (void)file.at("third"); });
+  expect_error(ExitCode::kBadInput, {path_.string(), "no tensor \"third\"", "right model"},
+               [&] { (void)file.at("third"); });
 }
 
 TEST_F(SafetensorsFileTest, ReadsData) {
@@ -52,7 +54,8 @@ TEST_F(SafetensorsFileTest, NoticesAFileThatShrinksAfterOpening) {
   const SafetensorsFile file(path_);
   std::filesystem::resize_file(path_, std::filesystem::file_size(path_) - 3);
   std::vector<std::byte> data(6);
-  expect_error(ExitCode::kBadInput, {path_.string(), "became shorter"}, [&] { file.read(file.at("second"), data); });
+  expect_error(ExitCode::kBadInput, {path_.string(), "became shorter"},
+               [&] { file.read(file.at("second"), data); });
 }
 
 TEST_F(SafetensorsFileTest, GoesOnReadingAFileThatWasReplaced) {
@@ -71,10 +74,11 @@ TEST_F(SafetensorsFileTest, NamesAMissingFile) {
 
 TEST(Dtypes, HaveTheNamesAndWidthsOfTheFormat) {
   const std::vector<std::pair<std::string, int>> expected{
-      {"F4", 4},       {"F6_E2M3", 6}, {"F6_E3M2", 6},     {"BOOL", 8},        {"U8", 8},   {"I8", 8},   {"F8_E5M2", 8},
-      {"F8_E4M3", 8},  {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16}, {"U16", 16}, {"F16", 16},
-      {"BF16", 16},    {"I32", 32},    {"U32", 32},        {"F32", 32},        {"I64", 64}, {"U64", 64}, {"F64", 64},
-      {"C64", 64}};
+      {"F4", 4},          {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"BOOL", 8},    {"U8", 8},
+      {"I8", 8},          {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8},
+      {"F8_E5M2FNUZ", 8}, {"I16", 16},    {"U16", 16},    {"F16", 16},    {"BF16", 16},
+      {"I32", 32},        {"U32", 32},    {"F32", 32},    {"I64", 64},    {"U64", 64},
+      {"F64", 64},        {"C64", 64}};
   EXPECT_EQ(expected.size(), static_cast<std::size_t>(kDtypeCount));
   for (const auto& [name, bits] : expected) {
     const std::optional<Dtype> dtype = dtype_from_name(name);

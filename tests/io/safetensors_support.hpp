@@ -22,9 +22,10 @@ inline std::string safetensors_bytes(std::string_view header, std::string_view d
 }
 
 // One header entry.
-inline std::string entry(const std::string& name, const std::string& dtype, const std::string& shape,
-                         const std::string& offsets) {
-  return "\"" + name + R"(":{"dtype":")" + dtype + R"(","shape":)" + shape + R"(,"data_offsets":)" + offsets + "}";
+inline std::string entry(const std::string& name, const std::string& dtype,
+                         const std::string& shape, const std::string& offsets) {
+  return "\"" + name + R"(":{"dtype":")" + dtype + R"(","shape":)" + shape + R"(,"data_offsets":)" +
+         offsets + "}";
 }
 
 }  // namespace lorascale::io

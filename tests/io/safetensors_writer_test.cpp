@@ -14,7 +14,8 @@ namespace {
 // Owns the bytes of a few tensors.
 class Tensors {
  public:
-  void add(const std::string& name, Dtype dtype, std::vector<std::int64_t> shape, std::string data) {
+  void add(const std::string& name, Dtype dtype, std::vector<std::int64_t> shape,
+           std::string data) {
     data_.push_back(std::make_unique<std::string>(std::move(data)));
     list_.push_back({name, dtype, std::move(shape), bytes_of(*data_.back())});
   }
@@ -32,9 +33,10 @@ TEST(SafetensorsWriter, WritesTheBytesOfTheFormat) {
   tensors.add("z", Dtype::kF32, {}, "zzzz");
   tensors.add("a", Dtype::kBF16, {1, 1}, "aa");
   write_safetensors(folder / "x.safetensors", tensors.list(), {{"format", "pt"}});
-  std::string header = R"({"__metadata__":{"format":"pt"},"z":{"dtype":"F32","shape":[],"data_offsets":[0,4]},)"
-                       R"("a":{"dtype":"BF16","shape":[1,1],"data_offsets":[4,6]},)"
-                       R"("b":{"dtype":"BF16","shape":[1],"data_offsets":[6,8]}})";
+  std::string header =
+      R"({"__metadata__":{"format":"pt"},"z":{"dtype":"F32","shape":[],"data_offsets":[0,4]},)"
+      R"("a":{"dtype":"BF16","shape":[1,1],"data_offsets":[4,6]},)"
+      R"("b":{"dtype":"BF16","shape":[1],"data_offsets":[6,8]}})";
   header.append((8 - header.size() % 8) % 8, ' ');
   EXPECT_EQ(get_file(folder / "x.safetensors"), safetensors_bytes(header, "zzzzaabb"));
 }
@@ -62,10 +64,12 @@ TEST(SafetensorsWriter, RoundTrips) {
 
 TEST(SafetensorsWriter, RefusesWhatTheFormatCannotHold) {
   const auto expect_bad = [](const std::string& name, Dtype dtype, std::vector<std::int64_t> shape,
-                             const std::string& data, std::initializer_list<std::string_view> words) {
+                             const std::string& data,
+                             std::initializer_list<std::string_view> words) {
     Tensors tensors;
     tensors.add(name, dtype, std::move(shape), data);
-    expect_error(ExitCode::kInternal, words, [&] { lay_out_safetensors(tensors.list(), {}, "out.safetensors"); });
+    expect_error(ExitCode::kInternal, words,
+                 [&] { lay_out_safetensors(tensors.list(), {}, "out.safetensors"); });
   };
   expect_bad("a", Dtype::kF32, {2}, "1234", {"out.safetensors", "\"a\"", "4 bytes", "ask for 8"});
   expect_bad("a", Dtype::kF32, {-1}, "1234", {"no whole number"});
@@ -76,14 +80,17 @@ TEST(SafetensorsWriter, RefusesWhatTheFormatCannotHold) {
   Tensors twice;
   twice.add("a", Dtype::kU8, {1}, "1");
   twice.add("a", Dtype::kF32, {1}, "1234");
-  expect_error(ExitCode::kInternal, {"\"a\"", "twice"}, [&] { lay_out_safetensors(twice.list(), {}, "out"); });
+  expect_error(ExitCode::kInternal, {"\"a\"", "twice"},
+               [&] { lay_out_safetensors(twice.list(), {}, "out"); });
 }
 
 TEST(SafetensorsWriter, RefusesTooLargeAHeaderAndKeepsTheOldFile) {
   const TempFolder folder;
   put_file(folder / "x.safetensors", "old");
-  const std::map<std::string, std::string> metadata{{"large", std::string(kMaxSafetensorsHeader, 'x')}};
-  expect_error(ExitCode::kCannotWrite, {"x.safetensors", "header", "100000000", "shorten the metadata"},
+  const std::map<std::string, std::string> metadata{
+      {"large", std::string(kMaxSafetensorsHeader, 'x')}};
+  expect_error(ExitCode::kCannotWrite,
+               {"x.safetensors", "header", "100000000", "shorten the metadata"},
                [&] { write_safetensors(folder / "x.safetensors", {}, metadata); });
   EXPECT_EQ(get_file(folder / "x.safetensors"), "old");
 }
@@ -135,7 +142,8 @@ std::string pattern(std::string_view name, std::size_t count) {
 Tensors tensors_of_all_types() {
   Tensors tensors;
   for (const auto& [name, dtype] : kAllDtypes) {
-    tensors.add(name, dtype, {2, 3}, pattern(name, 6 * static_cast<std::size_t>(dtype_bits(dtype)) / 8));
+    tensors.add(name, dtype, {2, 3},
+                pattern(name, 6 * static_cast<std::size_t>(dtype_bits(dtype)) / 8));
   }
   const float scalar = 1.5F;
   tensors.add("scalar", Dtype::kF32, {}, text_of(std::as_bytes(std::span(&scalar, 1))));
@@ -165,8 +173,9 @@ TEST(SafetensorsPeer, ReferenceReadsOurFile) {
   tensors.add("c.bias", Dtype::kU8, {3}, "xyz");
   write_safetensors(folder / "x.safetensors", tensors.list(), {{"format", "pt"}, {"rank", "8"}});
   EXPECT_EQ(run_python("safetensors_peer.py", "read '" + (folder / "x.safetensors").string() + "'"),
-            "a.weight F64 [1] " + sha256_hex("12345678") + "\nb.weight F16 [2x2] " + sha256_hex("abcdefgh") +
-                "\nc.bias U8 [3] " + sha256_hex("xyz") + "\n[('format', 'pt'), ('rank', '8')]\n");
+            "a.weight F64 [1] " + sha256_hex("12345678") + "\nb.weight F16 [2x2] " +
+                sha256_hex("abcdefgh") + "\nc.bias U8 [3] " + sha256_hex("xyz") +
+                "\n[('format', 'pt'), ('rank', '8')]\n");
 }
 #endif
 

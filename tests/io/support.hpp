@@ -1,5 +1,5 @@
-// Shared by the tests of io/: a folder of one's own, whole files as strings, expected errors, and the
-// project's Python as an independent reader and writer.
+// Shared by the tests of io/: a folder of one's own, whole files as strings, expected errors, and
+// the project's Python as an independent reader and writer.
 #pragma once
 
 #include <gmock/gmock.h>
@@ -35,7 +35,9 @@ class TempFolder {
   TempFolder& operator=(const TempFolder&) = delete;
 
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }
-  [[nodiscard]] std::filesystem::path operator/(std::string_view name) const { return path_ / name; }
+  [[nodiscard]] std::filesystem::path operator/(std::string_view name) const {
+    return path_ / name;
+  }
 
  private:
   std::filesystem::path path_;
@@ -53,7 +55,9 @@ inline void put_file(const std::filesystem::path& path, std::string_view content
   ASSERT_TRUE(file.flush()) << path;
 }
 
-inline std::span<const std::byte> bytes_of(std::string_view text) { return std::as_bytes(std::span(text)); }
+inline std::span<const std::byte> bytes_of(std::string_view text) {
+  return std::as_bytes(std::span(text));
+}
 
 inline std::string text_of(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
@@ -86,8 +90,9 @@ inline bool has_python() {
 #ifdef LORASCALE_PYTHON
 // Runs tests/io/SCRIPT with arguments that need no quoting, and returns its standard output.
 inline std::string run_python(const std::string& script, const std::string& arguments) {
-  const std::string command = std::string("'" LORASCALE_PYTHON "' '" LORASCALE_SOURCE_DIR "/tests/io/") + script +
-                              "' " + arguments;
+  const std::string command =
+      std::string("'" LORASCALE_PYTHON "' '" LORASCALE_SOURCE_DIR "/tests/io/") + script + "' " +
+      arguments;
   FILE* pipe = ::popen(command.c_str(), "r");
   std::string output;
   char buffer[4096];

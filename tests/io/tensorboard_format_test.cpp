@@ -41,7 +41,8 @@ TEST(TensorboardRecord, MatchesGoldenBytes) {
 TEST(TensorboardRecord, WritesLongVarints) {
   // Field 2, value 300 = ac 02; a negative number takes ten bytes.
   EXPECT_EQ(hex(encode_summary_event(0.0, 300, "")), "09000000000000000010ac022a020a00");
-  EXPECT_EQ(hex(encode_summary_event(0.0, -1, "")), "09000000000000000010ffffffffffffffffff012a020a00");
+  EXPECT_EQ(hex(encode_summary_event(0.0, -1, "")),
+            "09000000000000000010ffffffffffffffffff012a020a00");
 }
 
 TEST(MakeHistogram, CountsIntoEqualBuckets) {

@@ -25,7 +25,8 @@ std::string scalar_record(double wall_time, std::int64_t step, float value) {
 TEST(TensorboardWriter, WritesRecords) {
   const TempFolder folder;
   TensorboardWriter writer(folder / "logs", ticking());
-  EXPECT_THAT(writer.path().filename().string(), testing::StartsWith("events.out.tfevents.1700000000."));
+  EXPECT_THAT(writer.path().filename().string(),
+              testing::StartsWith("events.out.tfevents.1700000000."));
   const std::string head = encode_record(encode_version_event(1700000000.0));
   EXPECT_EQ(get_file(writer.path()), head);
   writer.add_scalar("loss", 7, 0.5);
@@ -60,13 +61,15 @@ TEST(TensorboardWriter, ReportsOnceWhereItCannotWriteAndGoesOn) {
   const TempFolder folder;
   put_file(folder / "file", "");
   std::vector<std::string> reports;
-  TensorboardWriter writer(folder / "file", ticking(), [&](const std::string& text) { reports.push_back(text); });
+  TensorboardWriter writer(folder / "file", ticking(),
+                           [&](const std::string& text) { reports.push_back(text); });
   for (int step = 0; step < 3; ++step) {
     writer.add_scalar("loss", step, 0.5);
     writer.flush();
   }
   ASSERT_EQ(reports.size(), 1U);
-  EXPECT_THAT(reports[0], testing::AllOf(testing::HasSubstr("training goes on"), testing::HasSubstr("cannot be written")));
+  EXPECT_THAT(reports[0], testing::AllOf(testing::HasSubstr("training goes on"),
+                                         testing::HasSubstr("cannot be written")));
 }
 
 // A limit on file sizes stands for a disk that fills up and is freed again.
@@ -95,8 +98,8 @@ TEST(TensorboardWriter, LeavesWholeRecordsBehindAfterAWriteError) {
   ASSERT_EQ(::waitpid(child, &status, 0), child);
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
   const std::filesystem::path path = std::filesystem::directory_iterator(folder.path())->path();
-  EXPECT_EQ(get_file(path),
-            encode_record(encode_version_event(1700000000.0)) + scalar_record(1700000102.0, 100, 2.0F));
+  EXPECT_EQ(get_file(path), encode_record(encode_version_event(1700000000.0)) +
+                                scalar_record(1700000102.0, 100, 2.0F));
 }
 
 #ifdef LORASCALE_PYTHON

@@ -19,15 +19,16 @@ TEST(InQuotes, CutsLongText) {
 }
 
 TEST(PlainFileName, TakesOrdinaryNames) {
-  for (const std::string_view name : {"model.safetensors", "a", "..a", "a..", ".hidden", "with space", "\xc3\xa9"}) {
+  for (const std::string_view name :
+       {"model.safetensors", "a", "..a", "a..", ".hidden", "with space", "\xc3\xa9"}) {
     EXPECT_TRUE(is_plain_file_name(name)) << name;
   }
   EXPECT_TRUE(is_plain_file_name(std::string(255, 'x')));
 }
 
 TEST(PlainFileName, RefusesWhatCouldLeaveTheFolder) {
-  for (const std::string_view name :
-       {""sv, "."sv, ".."sv, "../x"sv, "a/b"sv, "/etc/passwd"sv, "a\\b"sv, "x\0y"sv, "x\ny"sv, "\x7f"sv}) {
+  for (const std::string_view name : {""sv, "."sv, ".."sv, "../x"sv, "a/b"sv, "/etc/passwd"sv,
+                                      "a\\b"sv, "x\0y"sv, "x\ny"sv, "\x7f"sv}) {
     EXPECT_FALSE(is_plain_file_name(name)) << in_quotes(name);
   }
   EXPECT_FALSE(is_plain_file_name(std::string(256, 'x')));

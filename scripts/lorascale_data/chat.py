@@ -1,0 +1,220 @@
+"""Chat templates: a conversation to segments of text, marked as target or not.
+
+Targets are each answer and the token that ends it; role headers, questions and system texts are not.
+Where a template puts a space before the answer, the space belongs to the target: tokenizers merge it with
+the answer's first word, and so does the generation prompt end without it.
+Tests compare every preset with the published Jinja template of its family.
+"""
+
+import dataclasses
+
+from .errors import USAGE, PrepareError, RecordError
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    text: str
+    target: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Message:
+    role: str  # system, user or assistant; ChatML also renders others, such as tool
+    content: str
+
+
+@dataclasses.dataclass(frozen=True)
+class TurnTemplate:
+    """Every message stands alone between a prefix and a suffix of its role."""
+
+    start: str  # once, before the first message
+    prefixes: dict[str, str]
+    suffixes: dict[str, str]
+    after: str = ""  # follows each message's suffix and is never a target
+    other_prefix: str | None = None  # for roles without a prefix of their own: "{role}" is filled in
+    default_system: str | None = None
+    trim: bool = False
+    last_answer_prefix: str = ""  # before the last answer's content, part of the generation prompt
+    specials: tuple[str, ...] = ()  # texts that the tokenizer should know as one token each
+
+    def render(self, messages):
+        if self.default_system is not None and messages[0].role != "system":
+            messages = [Message("system", self.default_system), *messages]
+        segments = [Segment(self.start, False)]
+        answers = [i for i, message in enumerate(messages) if message.role == "assistant"]
+        for i, message in enumerate(messages):
+            target = message.role == "assistant"
+            prefix = self._prefix(message.role)
+            if self.last_answer_prefix and i == answers[-1]:
+                prefix += self.last_answer_prefix
+            content = message.content.strip() if self.trim else message.content
+            suffix = self.suffixes.get(message.role, self.suffixes["user"])
+            segments += [Segment(prefix, False), Segment(content + suffix, target)]
+            segments.append(Segment(self.after, False))
+        return merged(segments)
+
+    def _prefix(self, role):
+        if role in self.prefixes:
+            return self.prefixes[role]
+        if self.other_prefix is None:
+            raise RecordError(f"role {role!r} is not in this template, use system, user and assistant")
+        return self.other_prefix.replace("{role}", role)
+
+
+@dataclasses.dataclass(frozen=True)
+class InstTemplate:
+    """Llama 2 and Mistral: [INST] question [/INST] answer, strictly in turns."""
+
+    start: str
+    question: str  # "{u}" is the question
+    answer: str  # "{a}" is the answer; with its end token the target
+    system_in_question: str = ""  # "{s}" and "{u}": the first question with the system text
+    system: str = ""  # "{s}": a turn of its own before the first question
+    turn_start: str = ""  # before each question
+    trim: bool = False
+    specials: tuple[str, ...] = ()
+
+    def render(self, messages):
+        segments = [Segment(self.start, False)]
+        system = None
+        if messages[0].role == "system":
+            system, messages = self._content(messages[0]), messages[1:]
+        for i, message in enumerate(messages):
+            expected = "assistant" if i % 2 else "user"
+            if message.role != expected:
+                raise RecordError(
+                    f"message {i + 1} is of role {message.role!r} where this template needs "
+                    f"{expected!r}: questions and answers must take turns, mend it or use chatml"
+                )
+            content = self._content(message)
+            if message.role == "assistant":
+                segments.append(Segment(self.answer.replace("{a}", content), True))
+                continue
+            if i == 0 and system is not None:
+                if self.system:
+                    segments.append(Segment(self.system.replace("{s}", system), False))
+                else:
+                    content = fill(self.system_in_question, system, content)
+            question = self.turn_start + self.question.replace("{u}", content)
+            segments.append(Segment(question, False))
+        return merged(segments)
+
+    def _content(self, message):
+        return message.content.strip() if self.trim else message.content
+
+
+def fill(pattern, system, question):
+    """Fills {s}, then {u}, without looking for {u} in the system text."""
+    before, after = pattern.split("{s}")
+    return before + system + after.replace("{u}", question)
+
+
+def merged(segments):
+    """The segments with neighbours of one kind joined and empty ones left out."""
+    result = []
+    for segment in segments:
+        if not segment.text:
+            continue
+        if result and result[-1].target == segment.target:
+            segment = Segment(result.pop().text + segment.text, segment.target)
+        result.append(segment)
+    return result
+
+
+def _chatml(default_system=None, last_answer_prefix=""):
+    return TurnTemplate(
+        start="",
+        prefixes={},
+        suffixes={"user": "<|im_end|>"},
+        after="\n",
+        other_prefix="<|im_start|>{role}\n",
+        default_system=default_system,
+        last_answer_prefix=last_answer_prefix,
+        specials=("<|im_start|>", "<|im_end|>"),
+    )
+
+
+_SYSTEM_FIRST = "{s}\n\n{u}"
+_INST = ("<s>", "</s>")
+_INST_TOKENS = ("<s>", "</s>", "[INST]", "[/INST]")
+
+PRESETS = {
+    "chatml": _chatml(),
+    "qwen2": _chatml("You are a helpful assistant."),
+    "qwen2.5": _chatml(
+        "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+    ),
+    "qwen3": _chatml(),
+    # Qwen3 asked not to think begins its answer after an empty thought.
+    "qwen3-no-think": _chatml(last_answer_prefix="<think>\n\n</think>\n\n"),
+    "llama3": TurnTemplate(
+        start="<|begin_of_text|>",
+        prefixes={},
+        suffixes={"user": "<|eot_id|>"},
+        other_prefix="<|start_header_id|>{role}<|end_header_id|>\n\n",
+        trim=True,
+        specials=("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    ),
+    "llama2": InstTemplate(
+        start="",
+        turn_start="<s>",
+        question="[INST] {u} [/INST]",
+        answer=" {a} </s>",
+        system_in_question="<<SYS>>\n{s}\n<</SYS>>\n\n{u}",
+        trim=True,
+        specials=_INST,
+    ),
+    "mistral-v1": InstTemplate(
+        start="<s>",
+        question=" [INST] {u} [/INST]",
+        answer=" {a}</s>",
+        system_in_question=_SYSTEM_FIRST,
+        specials=_INST,
+    ),
+    "mistral-v3": InstTemplate(
+        start="<s>",
+        question="[INST] {u}[/INST]",
+        answer=" {a}</s>",
+        system_in_question=_SYSTEM_FIRST,
+        specials=_INST_TOKENS,
+    ),
+    "mistral-v3-tekken": InstTemplate(
+        start="<s>",
+        question="[INST]{u}[/INST]",
+        answer="{a}</s>",
+        system_in_question=_SYSTEM_FIRST,
+        specials=_INST_TOKENS,
+    ),
+    "mistral-v7": InstTemplate(
+        start="<s>",
+        question="[INST] {u}[/INST]",
+        answer=" {a}</s>",
+        system="[SYSTEM_PROMPT] {s}[/SYSTEM_PROMPT]",
+        specials=(*_INST_TOKENS, "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
+    ),
+}
+
+
+def unescaped(text):
+    r"""The text with \n, \t and \\ replaced: shells pass them on as they are written."""
+    pieces = text.split("\\\\")
+    return "\\".join(piece.replace("\\n", "\n").replace("\\t", "\t") for piece in pieces)
+
+
+def custom_template(prefixes, suffixes, start, default_system):
+    """A template from the command line's strings; roles system, user and assistant."""
+    if not prefixes.get("user") or not prefixes.get("assistant"):
+        raise PrepareError(
+            USAGE, "--chat-template custom needs --user-prefix and --assistant-prefix"
+        )
+    if not suffixes.get("assistant"):
+        raise PrepareError(
+            USAGE,
+            "--chat-template custom needs --assistant-suffix: without an end the model never stops",
+        )
+    return TurnTemplate(
+        start=unescaped(start),
+        prefixes={role: unescaped(text or "") for role, text in prefixes.items()},
+        suffixes={role: unescaped(text or "") for role, text in suffixes.items()},
+        default_system=default_system,
+    )

@@ -1,0 +1,203 @@
+"""Raw records to segments of text: what kind of record it is, what of it is target.
+
+Records are known by their keys: messages, conversations (ShareGPT), instruction + output (Alpaca),
+prompt + completion, text. What is not as it should be raises RecordError; whoever calls knows the place.
+"""
+
+import dataclasses
+import json
+
+from .chat import Message, Segment
+from .errors import RecordError
+
+SHAREGPT_ROLES = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "model": "assistant",
+    "chatgpt": "assistant",
+    "system": "system",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """What becomes one document: `plain` text gets the tokenizer's begin and end, `answer` documents
+    (prompt and completion) too; a `chat` carries its template's own."""
+
+    kind: str  # plain, answer, chat
+    segments: list[Segment]
+
+
+def parse_text(raw):
+    """A piece of plain text; None where it holds nothing but white space. Line ends become \\n."""
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start)
+        where = f" {line} lines further on" if line else ""
+        raise RecordError(
+            f"not UTF-8{where} (byte {raw[error.start]:#04x}), convert it (iconv -t UTF-8)"
+        ) from error
+    if "\r" in text:
+        text = text.replace("\r\n", "\n")
+    if not text or text.isspace():
+        return None
+    return Document("plain", [Segment(text, True)])
+
+
+def parse_json(raw, required_kind, template):
+    """A JSON record; None where its text is empty. `template` renders chats and, if given, all
+    questions and answers; `required_kind` (a name of sources.RECORD_FORMATS) or None for any."""
+    try:
+        record = json.loads(raw)
+    except UnicodeDecodeError as error:
+        raise RecordError(f"not UTF-8 ({error.reason}), convert it (iconv -t UTF-8)") from error
+    except json.JSONDecodeError as error:
+        raise RecordError(
+            f"not valid JSON ({error.msg}, column {error.colno}), mend the line"
+        ) from error
+    except (RecursionError, ValueError) as error:
+        raise RecordError(f"not valid JSON ({error}), mend the line") from error
+    if not isinstance(record, dict):
+        raise RecordError("is no JSON object, write {...} with named values")
+    kind = required_kind or kind_of(record)
+    document = PARSERS[kind](record, template)
+    if document is not None:
+        for segment in document.segments:
+            _check_unicode(segment.text)
+    return document
+
+
+def kind_of(record):
+    if "messages" in record:
+        return "messages"
+    if "conversations" in record:
+        return "sharegpt"
+    if "instruction" in record and "output" in record:
+        return "alpaca"
+    if "prompt" in record and "completion" in record:
+        return "prompt-completion"
+    if "text" in record:
+        return "text"
+    keys = ", ".join(sorted(map(str, record))[:6]) or "none"
+    raise RecordError(
+        f"keys {keys[:80]}: give text; prompt and completion; instruction and output; messages; or "
+        f"conversations"
+    )
+
+
+def _string(record, key, optional=False):
+    value = record.get(key)
+    if value is None and optional:
+        return ""
+    if not isinstance(value, str):
+        found = "missing" if key not in record else f"a {_json_type(value)}"
+        raise RecordError(f'"{key}" is {found}, it must be a string')
+    return value
+
+
+def _json_type(value):
+    names = {dict: "object", list: "list", bool: "truth value", type(None): "null"}
+    return names.get(type(value), "number" if isinstance(value, int | float) else "string")
+
+
+def _check_unicode(text):
+    # "\ud800" is valid JSON but no text: it has no UTF-8 form.
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RecordError(
+            f"half a surrogate pair ({error.object[error.start]!r}), remove it"
+        ) from error
+
+
+def _plain(record, _template):
+    text = _string(record, "text")
+    return None if not text or text.isspace() else Document("plain", [Segment(text, True)])
+
+
+def _answer(prompt, completion, template, system=None):
+    if not completion.strip():
+        raise RecordError("the answer is empty, there is nothing to learn")
+    if template is None:
+        segments = [Segment(prompt, False), Segment(completion, True)]
+        return Document("answer", [segment for segment in segments if segment.text])
+    messages = [Message("user", prompt), Message("assistant", completion)]
+    if system:
+        messages.insert(0, Message("system", system))
+    return Document("chat", template.render(messages))
+
+
+def _prompt_completion(record, template):
+    return _answer(_string(record, "prompt"), _string(record, "completion"), template)
+
+
+def _alpaca(record, template):
+    instruction, output = _string(record, "instruction"), _string(record, "output")
+    given = _string(record, "input", optional=True)
+    system = _string(record, "system", optional=True)
+    if template is not None:
+        prompt = f"{instruction}\n\n{given}" if given.strip() else instruction
+        return _answer(prompt, output, template, system)
+    parts = [system] if system.strip() else []
+    parts.append(f"### Instruction:\n{instruction}")
+    if given.strip():
+        parts.append(f"### Input:\n{given}")
+    return _answer("\n\n".join([*parts, "### Response:\n"]), output, None)
+
+
+def _chat(entries, role_key, content_key, roles, template):
+    if template is None:
+        raise RecordError(
+            "a chat needs --chat-template: give the one of your model (chatml, llama3, ...)"
+        )
+    if not isinstance(entries, list) or not entries:
+        raise RecordError("the conversation must be a list with at least one message")
+    messages = []
+    for number, entry in enumerate(entries, 1):
+        if not isinstance(entry, dict):
+            raise RecordError(f"message {number} is a {_json_type(entry)}, it must be an object")
+        try:
+            role, content = _string(entry, role_key), _content(entry, content_key)
+        except RecordError as error:
+            raise RecordError(f"message {number}: {error}") from None
+        if roles is not None and role not in roles:
+            raise RecordError(f"message {number}: unknown role {role[:40]!r}, use human and gpt")
+        role = roles[role] if roles else role
+        if role == "system" and messages:
+            raise RecordError(f"message {number}: a system message must come first")
+        if role == "assistant" and not content.strip():
+            raise RecordError(f"message {number}: the answer is empty, there is nothing to learn")
+        messages.append(Message(role, content))
+    if not any(message.role == "assistant" for message in messages):
+        raise RecordError("no message of the assistant, so nothing to learn; remove the record")
+    return Document("chat", template.render(messages))
+
+
+def _content(entry, key):
+    """A string, or a list of text parts as some services write it."""
+    value = entry.get(key)
+    if isinstance(value, list) and value:
+        if all(isinstance(part, dict) and part.get("type") == "text" for part in value):
+            return "".join(_string(part, "text") for part in value)
+        raise RecordError(f'"{key}" holds parts that are no text, only text can be learnt')
+    return _string(entry, key)
+
+
+def _messages(record, template):
+    return _chat(record.get("messages"), "role", "content", None, template)
+
+
+def _sharegpt(record, template):
+    return _chat(record.get("conversations"), "from", "value", SHAREGPT_ROLES, template)
+
+
+PARSERS = {
+    "text": _plain,
+    "prompt-completion": _prompt_completion,
+    "alpaca": _alpaca,
+    "messages": _messages,
+    "sharegpt": _sharegpt,
+}

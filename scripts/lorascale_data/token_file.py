@@ -1,0 +1,135 @@
+"""Token files: HDF5 with the layout that the trainer reads (format "lorascale-tokens", version 1).
+
+  /tokens     u16 (vocab_size <= 65536) or u32 [tokens], all documents back to back
+  /offsets    i64 [documents + 1], document d is tokens[offsets[d]:offsets[d + 1]]
+  /loss_mask  u8 [tokens], 1 = target; absent where every token is one
+  /checks/... u32: zlib CRC-32 of each block of 262,144 elements; of all offsets together
+  /vocabulary/bytes u8, /vocabulary/offsets i64 [vocab_size + 1]: the bytes that an id stands for
+
+All datasets are contiguous, unfiltered and little-endian, so the trainer reads them past the HDF5 library.
+Sizes are known only at the end: tokens first go to scratch files beside the result, which is then
+written as NAME.tmp, synced and renamed. A reader never sees half a file.
+"""
+
+import os
+import zlib
+from pathlib import Path
+
+import h5py
+import numpy
+
+CHECKS_BLOCK = 262_144
+FORMAT = "lorascale-tokens"
+VERSION = 1
+
+
+def token_type(vocab_size):
+    return numpy.dtype("<u2" if vocab_size <= 65_536 else "<u4")
+
+
+class TokenFileWriter:
+    """Collects documents, then `finish` writes NAME.tmp and `commit` gives it its name. `discard` at any
+    time before that leaves no trace. Raises OSError where the disk refuses."""
+
+    def __init__(self, path, tokenizer):
+        self.path = Path(path)
+        self._tokenizer = tokenizer
+        self.dtype = token_type(tokenizer.vocab_size)
+        self.documents = self.tokens = self.targets = 0
+        self._temporary = self._beside("tmp")
+        self._scratch = {}
+        self._open("tokens")
+        self._open("lengths")
+
+    def _beside(self, ending):
+        return self.path.with_name(f"{self.path.name}.{ending}")
+
+    def _open(self, name):
+        self._scratch[name] = open(self._beside(f"{name}.tmp"), "w+b")  # noqa: SIM115
+
+    def append(self, tokens, lengths, mask):
+        """`tokens` [n] of self.dtype, `lengths` [documents], each > 0; `mask` [n] u8 or None."""
+        if mask is not None and "loss_mask" not in self._scratch:
+            self._open("loss_mask")
+            self._write_ones(self.tokens)
+        if mask is not None:
+            self._scratch["loss_mask"].write(numpy.ascontiguousarray(mask, numpy.uint8))
+        elif "loss_mask" in self._scratch:
+            self._write_ones(len(tokens))
+        self._scratch["tokens"].write(numpy.ascontiguousarray(tokens, self.dtype))
+        self._scratch["lengths"].write(numpy.ascontiguousarray(lengths, "<i8"))
+        self.documents += len(lengths)
+        self.tokens += len(tokens)
+        self.targets += len(tokens) if mask is None else int(numpy.count_nonzero(mask))
+
+    def _write_ones(self, count):
+        ones = b"\1" * min(count, 1 << 20)
+        while count > 0:
+            count -= self._scratch["loss_mask"].write(ones[:count])
+
+    def finish(self):
+        with h5py.File(self._temporary, "w", libver="earliest") as file:
+            file.attrs["format"] = FORMAT
+            file.attrs["version"] = numpy.int64(VERSION)
+            file.attrs["vocab_size"] = numpy.int64(self._tokenizer.vocab_size)
+            file.attrs["tokenizer_sha256"] = self._tokenizer.sha256
+            file.attrs["eos_id"] = numpy.int64(self._tokenizer.file_eos_id)
+            file.attrs["checks_block"] = numpy.int64(CHECKS_BLOCK)
+            checks = file.create_group("checks")
+            checks["tokens"] = self._copy(file, "tokens", self.dtype)
+            if self.targets < self.tokens:
+                checks["loss_mask"] = self._copy(file, "loss_mask", numpy.dtype("u1"))
+            checks["offsets"] = self._copy_offsets(file)
+            self._write_vocabulary(file.create_group("vocabulary"))
+        with open(self._temporary, "rb") as written:
+            os.fsync(written.fileno())
+
+    def _copy(self, file, name, dtype):
+        """Copies a scratch file into a dataset; returns the CRC-32 of each block. `u4` as written by HDF5
+        is the machine's order, which on every machine we run on is little-endian."""
+        source = self._scratch[name]
+        source.seek(0)
+        target = file.create_dataset(name, (self.tokens,), dtype)
+        checks = numpy.empty(-(-self.tokens // CHECKS_BLOCK), "<u4")
+        for block in range(len(checks)):
+            raw = source.read(CHECKS_BLOCK * dtype.itemsize)
+            checks[block] = zlib.crc32(raw)
+            first = block * CHECKS_BLOCK
+            target[first : first + len(raw) // dtype.itemsize] = numpy.frombuffer(raw, dtype)
+        return checks
+
+    def _copy_offsets(self, file):
+        source = self._scratch["lengths"]
+        source.seek(0)
+        target = file.create_dataset("offsets", (self.documents + 1,), "<i8")
+        target[0] = 0
+        check, first, end = zlib.crc32(bytes(8)), 1, 0
+        while raw := source.read(8 * CHECKS_BLOCK):
+            offsets = numpy.cumsum(numpy.frombuffer(raw, "<i8")) + end
+            target[first : first + len(offsets)] = offsets
+            check = zlib.crc32(offsets.astype("<i8"), check)
+            first, end = first + len(offsets), int(offsets[-1])
+        return numpy.array([check], "<u4")
+
+    def _write_vocabulary(self, group):
+        from .vocabulary import as_arrays
+
+        table, offsets = as_arrays(self._tokenizer.vocabulary_bytes())
+        group.create_dataset("bytes", data=table, dtype="u1")
+        group.create_dataset("offsets", data=offsets, dtype="<i8")
+
+    def commit(self):
+        os.replace(self._temporary, self.path)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        self.discard()
+
+    def discard(self):
+        for name, file in self._scratch.items():
+            file.close()
+            self._beside(f"{name}.tmp").unlink(missing_ok=True)
+        self._scratch = {}
+        self._temporary.unlink(missing_ok=True)

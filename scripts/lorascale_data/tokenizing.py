@@ -1,0 +1,266 @@
+"""Documents to token ids and loss mask, by bytes or by a Hugging Face tokenizer.
+
+BOS stands once at the front of plain documents and of prompts if the tokenizer adds one; EOS ends them and
+is a target. Chats carry what their template says and nothing else.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy
+
+from . import vocabulary
+from .errors import BAD_INPUT, USAGE, PrepareError
+
+# Ends of text in the order of trust, for tokenizers that do not say which one is theirs.
+USUAL_EOS = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "<|im_end|>", "<|eot_id|>")
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerOptions:
+    path: str  # a folder, a tokenizer.json, or "bytes"
+    add_bos: bool = True
+    add_eos: bool = True
+    bos_token: str | None = None  # overrides of what the tokenizer says
+    eos_token: str | None = None
+
+
+@dataclasses.dataclass
+class Encoded:
+    ids: numpy.ndarray  # [tokens] int64, or uint8 as long as they are bytes
+    mask: numpy.ndarray | None  # [tokens] uint8, 1 = target; None where all are
+    joined: bool = False  # the tokenizer merges over a boundary: the parts were tokenised alone
+    specials: bool = False  # plain text spells a special token and was read as that token
+
+
+def load(options):
+    return ByteTokenizer(options) if options.path == "bytes" else HubTokenizer(options)
+
+
+def frame(tokenizer, document, encoded):
+    """Puts BOS and EOS around the ids of a document that is no chat."""
+    if document.kind == "chat" or (tokenizer.bos_id is None and tokenizer.eos_id is None):
+        return encoded
+    front = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    back = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+    encoded.ids = numpy.concatenate([front, encoded.ids, back], dtype=numpy.int64)
+    if encoded.mask is not None:
+        parts = [[0] * len(front), encoded.mask, [1] * len(back)]
+        encoded.mask = numpy.concatenate(parts, dtype=numpy.uint8)
+    return encoded
+
+
+class ByteTokenizer:
+    """Ids 0-255 are the bytes of UTF-8, 256 ends a document, 257 pads."""
+
+    def __init__(self, options):
+        if options.bos_token or options.eos_token:
+            raise PrepareError(USAGE, "--bos-token and --eos-token are not for --tokenizer bytes")
+        self.sha256 = "bytes"
+        self.vocab_size = 258
+        self.file_eos_id = 256
+        self.bos_id = None
+        self.eos_id = 256 if options.add_eos else None
+        self.warnings = []
+
+    def vocabulary_bytes(self):
+        return [bytes([i]) for i in range(256)] + [b"<|endoftext|>", b"<|pad|>"]
+
+    def token_count(self, text):
+        """Into how many tokens a template's special falls; None: bytes know no specials."""
+        return None
+
+    def encode(self, documents):
+        return [frame(self, document, self._encode(document)) for document in documents]
+
+    def _encode(self, document):
+        pieces = [segment.text.encode() for segment in document.segments]
+        ids = numpy.frombuffer(b"".join(pieces), numpy.uint8)
+        flags = [segment.target for segment in document.segments]
+        if all(flags):
+            return Encoded(ids, None)
+        lengths = [len(piece) for piece in pieces]
+        return Encoded(ids, numpy.repeat(numpy.array(flags, numpy.uint8), lengths))
+
+
+class HubTokenizer:
+    """A tokenizer.json. Never truncates, never pads, adds nothing by itself."""
+
+    def __init__(self, options):
+        import tokenizers  # here, so that bytes need no such library
+
+        path = Path(options.path)
+        file = path / "tokenizer.json" if path.is_dir() else path
+        if not file.is_file():
+            raise PrepareError(
+                BAD_INPUT,
+                f"{file}: no such file; give a folder with tokenizer.json (save_pretrained of a fast "
+                f"tokenizer writes one), that file itself, or bytes",
+            )
+        try:
+            raw = file.read_bytes()
+            self._tokenizer = tokenizers.Tokenizer.from_str(raw.decode("utf-8"))
+        except Exception as error:  # the library raises a plain Exception
+            reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+            raise PrepareError(
+                BAD_INPUT, f"{file}: is no tokenizer.json ({reason}), fetch it again"
+            ) from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.sha256 = hashlib.sha256(raw).hexdigest()
+        self.warnings = []
+        self._settings = _settings(file.parent)
+        ids = self._tokenizer.get_vocab(with_added_tokens=True).values()
+        self.vocab_size = max(ids, default=-1) + 1
+        if not self.vocab_size:
+            raise PrepareError(BAD_INPUT, f"{file}: has no tokens, choose another tokenizer")
+        added = self._tokenizer.get_added_tokens_decoder()
+        special = {i: token for i, token in added.items() if token.special}
+        self._special_ids = numpy.array(sorted(special), numpy.int64)
+        # Text is cut at these before anything else, so what follows one does not depend on what precedes.
+        self._anchor_ids = {
+            i for i, token in special.items() if not (token.lstrip or token.rstrip or token.single_word)
+        }
+        self._sentinel = min((special[i].content for i in self._anchor_ids), default=None)
+        self._short_prefixes = {}
+        bos = self._find_bos(options)
+        eos = self._find_eos(options)
+        self.file_eos_id = -1 if eos is None else eos
+        self.bos_id = bos if options.add_bos else None
+        self.eos_id = eos if options.add_eos else None
+
+    def vocabulary_bytes(self):
+        return vocabulary.bytes_of_tokens(self._tokenizer)
+
+    def token_count(self, text):
+        return len(self._ids(text))
+
+    def encode(self, documents):
+        """[documents] Encoded, in order."""
+        texts = ["".join(segment.text for segment in document.segments) for document in documents]
+        if all(document.kind == "plain" for document in documents):
+            encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        else:
+            encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        results = []
+        for document, text, encoding in zip(documents, texts, encodings, strict=True):
+            ids = numpy.array(encoding.ids, numpy.int64)
+            if all(segment.target for segment in document.segments):
+                encoded = Encoded(ids, None)
+            else:
+                encoded = self._masked(document.segments, text, ids, encoding.offsets)
+            if document.kind != "chat":
+                encoded.specials = bool(numpy.isin(encoded.ids, self._special_ids).any())
+            results.append(frame(self, document, encoded))
+        return results
+
+    def _masked(self, segments, text, ids, offsets):
+        """Marks the targets. A boundary holds where the text before it, tokenised alone, gives the first
+        of the ids: only then does the model meet in use what it was trained on."""
+        anchors = [
+            (offsets[k][0], offsets[k][1], k) for k, i in enumerate(ids) if int(i) in self._anchor_ids
+        ]
+        mask, start_token, position, nearest = numpy.zeros(len(ids), numpy.uint8), 0, 0, -1
+        for number, segment in enumerate(segments):
+            position += len(segment.text)
+            if number + 1 == len(segments):
+                end_token = len(ids)
+            else:
+                while nearest + 1 < len(anchors) and anchors[nearest + 1][0] <= position:
+                    nearest += 1
+                anchor = anchors[nearest] if nearest >= 0 else (0, 0, 0)
+                end_token = self._boundary(text, ids, position, *anchor)
+                if end_token is None:
+                    return self._apart(segments[: number + 1], segments[number + 1 :])
+            if segment.target:
+                mask[start_token:end_token] = 1
+            start_token = end_token
+        return Encoded(ids, mask)
+
+    def _boundary(self, text, ids, position, anchor_begin, anchor_end, anchor_token):
+        """The number of ids that make up text[:position]; None where the tokens do not part there."""
+        if anchor_end > 0 and position in (anchor_begin, anchor_end):
+            return anchor_token + (position == anchor_end)
+        alone = self._prefix_ids(text[anchor_begin:position])
+        end = anchor_token + len(alone)
+        return end if numpy.array_equal(ids[anchor_token:end], alone) else None
+
+    def _prefix_ids(self, text):
+        if len(text) > 64:
+            return self._ids(text)
+        if text not in self._short_prefixes:  # headers of a template: few, and met in every chat
+            if len(self._short_prefixes) >= 4096:
+                self._short_prefixes.clear()
+            self._short_prefixes[text] = self._ids(text)
+        return self._short_prefixes[text]
+
+    def _ids(self, text):
+        return numpy.array(self._tokenizer.encode(text, add_special_tokens=False).ids, numpy.int64)
+
+    def _apart(self, before, after):
+        """Tokenises two groups of segments by themselves and joins the results."""
+        parts = []
+        for group in (before, after):
+            text = "".join(segment.text for segment in group)
+            # Behind a special token a tokenizer does not add the space that it puts before a first word.
+            lead = self._sentinel if group is after and self._sentinel else ""
+            encoding = self._tokenizer.encode(lead + text, add_special_tokens=False)
+            skip = 1 if lead else 0
+            ids = numpy.array(encoding.ids[skip:], numpy.int64)
+            offsets = [(a - len(lead), b - len(lead)) for a, b in encoding.offsets[skip:]]
+            parts.append(self._masked(group, text, ids, offsets))
+        joined = numpy.concatenate([part.ids for part in parts])
+        return Encoded(joined, numpy.concatenate([part.mask for part in parts]), joined=True)
+
+    def _find_bos(self, options):
+        if options.bos_token is not None:
+            return self._id_of(options.bos_token, "--bos-token")
+        bare = self._tokenizer.encode("a", add_special_tokens=False).ids
+        full = self._tokenizer.encode("a", add_special_tokens=True).ids
+        if len(full) > len(bare) and full[0] in self._special_ids and full[1 : 1 + len(bare)] == bare:
+            return full[0]
+        if self._settings.get("add_bos_token") and self._settings.get("bos_token"):
+            return self._tokenizer.token_to_id(self._settings["bos_token"])
+        return None
+
+    def _find_eos(self, options):
+        if options.eos_token is not None:
+            return self._id_of(options.eos_token, "--eos-token")
+        for text in [self._settings.get("eos_token"), *USUAL_EOS]:
+            index = None if text is None else self._tokenizer.token_to_id(text)
+            if index is not None:
+                return index
+        self.warnings.append(
+            "the tokenizer names no end of text, so documents get none and the model will not learn to "
+            "stop; name one with --eos-token"
+        )
+        return None
+
+    def _id_of(self, text, option):
+        index = self._tokenizer.token_to_id(text)
+        if index is None:
+            raise PrepareError(USAGE, f"{option} {text}: is no token of this tokenizer, check its spelling")
+        return index
+
+
+def _settings(folder):
+    """bos_token, eos_token and add_bos_token as far as the tokenizer's folder names them."""
+    found = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        path = os.path.join(folder, name)
+        if not os.path.isfile(path):
+            continue
+        try:
+            with open(path, encoding="utf-8") as file:
+                contents = json.load(file)
+        except (OSError, ValueError) as error:
+            raise PrepareError(BAD_INPUT, f"{path}: cannot be read ({error}), fetch it again") from error
+        for key in ("bos_token", "eos_token", "add_bos_token"):
+            value = contents.get(key) if isinstance(contents, dict) else None
+            value = value.get("content") if isinstance(value, dict) else value
+            if isinstance(value, str | bool):
+                found[key] = value
+    return found
