@@ -7,10 +7,10 @@ base:  modern technical prose (manuals), for pre-training a small byte-level mod
 style: the King James Bible (1611), one verse a line, for the LoRA fine-tune
 
 Documents are separated by a form feed (prepare_text.py --text-split formfeed); the text is plain
-ASCII. The packages (about 35 MB) are fetched by `apt-get download` and unpacked by `dpkg -x` into the
-cache folder; nothing is installed, no root is needed. Where apt cannot deliver a package, the files of
-an installed one are used; a manual that is nowhere to be had costs one line and its text. The same
-package versions give the same bytes; the SHA-256 of each result is printed.
+ASCII. The packages (about 35 MB) are fetched by `apt-get download` and unpacked by `dpkg -x` into
+the cache folder; nothing is installed, no root is needed. Where apt cannot deliver a package, the
+files of an installed one are used; a manual that is nowhere to be had costs one line and its text.
+The same package versions give the same bytes; the SHA-256 of each result is printed.
 
 Packages and licences (all in Debian main, that is free by its guidelines):
   libreoffice-help-en-us  MPL-2.0, parts Apache-2.0   postgresql-doc-*        PostgreSQL licence

@@ -1,9 +1,9 @@
 """Chat templates: a conversation to segments of text, marked as target or not.
 
-Targets are each answer and the token that ends it; role headers, questions and system texts are not.
-Where a template puts a space before the answer, the space belongs to the target: tokenizers merge it with
-the answer's first word, and so does the generation prompt end without it.
-Tests compare every preset with the published Jinja template of its family.
+Targets are each answer and the token that ends it; role headers, questions and system texts are
+not. Where a template puts a space before the answer, the space belongs to the target: tokenizers
+merge it with the answer's first word, and so does the generation prompt end without it. Tests
+compare every preset with the published Jinja template of its family.
 """
 
 import dataclasses
@@ -31,15 +31,16 @@ class TurnTemplate:
     prefixes: dict[str, str]
     suffixes: dict[str, str]
     after: str = ""  # follows each message's suffix and is never a target
-    other_prefix: str | None = None  # for roles without a prefix of their own: "{role}" is filled in
+    other_prefix: str | None = (
+        None  # for roles without a prefix of their own: "{role}" is filled in
+    )
     default_system: str | None = None
     trim: bool = False
     last_answer_prefix: str = ""  # before the last answer's content, part of the generation prompt
     specials: tuple[str, ...] = ()  # texts that the tokenizer should know as one token each
 
     def render(self, messages):
-        if self.default_system is not None and messages[0].role != "system":
-            messages = [Message("system", self.default_system), *messages]
+        messages = with_system(messages, self.default_system)
         segments = [Segment(self.start, False)]
         answers = [i for i, message in enumerate(messages) if message.role == "assistant"]
         for i, message in enumerate(messages):
@@ -57,7 +58,9 @@ class TurnTemplate:
         if role in self.prefixes:
             return self.prefixes[role]
         if self.other_prefix is None:
-            raise RecordError(f"role {role!r} is not in this template, use system, user and assistant")
+            raise RecordError(
+                f"role {role!r} is not in this template, use system, user and assistant"
+            )
         return self.other_prefix.replace("{role}", role)
 
 
@@ -71,10 +74,12 @@ class InstTemplate:
     system_in_question: str = ""  # "{s}" and "{u}": the first question with the system text
     system: str = ""  # "{s}": a turn of its own before the first question
     turn_start: str = ""  # before each question
+    default_system: str | None = None
     trim: bool = False
     specials: tuple[str, ...] = ()
 
     def render(self, messages):
+        messages = with_system(messages, self.default_system)
         segments = [Segment(self.start, False)]
         system = None
         if messages[0].role == "system":
@@ -101,6 +106,12 @@ class InstTemplate:
 
     def _content(self, message):
         return message.content.strip() if self.trim else message.content
+
+
+def with_system(messages, default):
+    if default is None or messages[0].role == "system":
+        return messages
+    return [Message("system", default), *messages]
 
 
 def fill(pattern, system, question):
@@ -141,9 +152,7 @@ _INST_TOKENS = ("<s>", "</s>", "[INST]", "[/INST]")
 PRESETS = {
     "chatml": _chatml(),
     "qwen2": _chatml("You are a helpful assistant."),
-    "qwen2.5": _chatml(
-        "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
-    ),
+    "qwen2.5": _chatml("You are Qwen, created by Alibaba Cloud. You are a helpful assistant."),
     "qwen3": _chatml(),
     # Qwen3 asked not to think begins its answer after an empty thought.
     "qwen3-no-think": _chatml(last_answer_prefix="<think>\n\n</think>\n\n"),

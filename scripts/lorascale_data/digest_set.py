@@ -4,7 +4,8 @@ from array import array
 
 
 class DigestSet:
-    """Open addressing over two 64-bit halves; a stored first half is never 0, which marks a free place."""
+    """Open addressing over two 64-bit halves; a stored first half is never 0, which marks a free
+    place."""
 
     def __init__(self):
         self._size = 0

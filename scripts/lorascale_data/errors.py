@@ -1,4 +1,5 @@
-"""User errors: one line that says what is wrong, where, and the remedy, and the exit code of its cause."""
+"""User errors: one line that says what is wrong, where, and the remedy, and the exit code of its
+cause."""
 
 USAGE = 64
 BAD_INPUT = 65

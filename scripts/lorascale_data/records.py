@@ -1,7 +1,8 @@
 """Raw records to segments of text: what kind of record it is, what of it is target.
 
 Records are known by their keys: messages, conversations (ShareGPT), instruction + output (Alpaca),
-prompt + completion, text. What is not as it should be raises RecordError; whoever calls knows the place.
+prompt + completion, text. What is not as it should be raises RecordError; whoever calls knows the
+place.
 """
 
 import dataclasses
@@ -23,8 +24,8 @@ SHAREGPT_ROLES = {
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """What becomes one document: `plain` text gets the tokenizer's begin and end, `answer` documents
-    (prompt and completion) too; a `chat` carries its template's own."""
+    """What becomes one document: `plain` text gets the tokenizer's begin and end, `answer`
+    documents (prompt and completion) too; a `chat` carries its template's own."""
 
     kind: str  # plain, answer, chat
     segments: list[Segment]

@@ -1,8 +1,8 @@
 """Input files as a stream of raw records. Memory is bounded by the longest record, 64 MiB at most.
 
-A raw record is (line number, bytes): a line of JSON Lines, an element of a JSON array, or a piece of plain
-text as --text-split says. Nothing is parsed here beyond finding where a record ends, because this runs in
-one process; parsing is the workers' part.
+A raw record is (line number, bytes): a line of JSON Lines, an element of a JSON array, or a piece
+of plain text as --text-split says. Nothing is parsed here beyond finding where a record ends,
+because this runs in one process; parsing is the workers' part.
 """
 
 import codecs
@@ -37,7 +37,8 @@ def parse_text_split(text):
     if not match:
         raise PrepareError(
             USAGE,
-            f"--text-split {text}: unknown rule, give document, formfeed, paragraph, lines:N or chars:N",
+            f"--text-split {text}: unknown rule, give document, formfeed, paragraph, lines:N or "
+            f"chars:N",
         )
     return TextSplit(match[1]) if match[1] else TextSplit(match[2], int(match[3]))
 
@@ -101,7 +102,8 @@ class Source:
         if b"\0" in self._head:
             raise PrepareError(
                 BAD_INPUT,
-                f"{self.path}: holds zero bytes, so it is no UTF-8 text; convert it (iconv -t UTF-8)",
+                f"{self.path}: holds zero bytes, so it is no UTF-8 text; convert it (iconv -t "
+                f"UTF-8)",
             )
         if requested in ("text", "jsonl"):
             return requested
@@ -147,7 +149,8 @@ class Source:
             yield number, rest
 
     def _array_elements(self):
-        """Yields the elements of a JSON array, or the objects of a file of objects over several lines."""
+        """Yields the elements of a JSON array, or the objects of a file of objects over several
+        lines."""
         decode = json.JSONDecoder().raw_decode
         text, line, in_array, ended = "", 1, None, False
         decoder = codecs.getincrementaldecoder("utf-8")()

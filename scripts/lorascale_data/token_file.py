@@ -6,9 +6,9 @@
   /checks/... u32: zlib CRC-32 of each block of 262,144 elements; of all offsets together
   /vocabulary/bytes u8, /vocabulary/offsets i64 [vocab_size + 1]: the bytes that an id stands for
 
-All datasets are contiguous, unfiltered and little-endian, so the trainer reads them past the HDF5 library.
-Sizes are known only at the end: tokens first go to scratch files beside the result, which is then
-written as NAME.tmp, synced and renamed. A reader never sees half a file.
+All datasets are contiguous, unfiltered and little-endian, so the trainer reads them past the HDF5
+library. Sizes are known only at the end: tokens first go to scratch files beside the result, which
+is then written as NAME.tmp, synced and renamed. A reader never sees half a file.
 """
 
 import os
@@ -17,6 +17,8 @@ from pathlib import Path
 
 import h5py
 import numpy
+
+from .vocabulary import as_arrays
 
 CHECKS_BLOCK = 262_144
 FORMAT = "lorascale-tokens"
@@ -28,8 +30,8 @@ def token_type(vocab_size):
 
 
 class TokenFileWriter:
-    """Collects documents, then `finish` writes NAME.tmp and `commit` gives it its name. `discard` at any
-    time before that leaves no trace. Raises OSError where the disk refuses."""
+    """Collects documents, then `finish` writes NAME.tmp and `commit` gives it its name. `discard`
+    at any time before that leaves no trace. Raises OSError where the disk refuses."""
 
     def __init__(self, path, tokenizer):
         self.path = Path(path)
@@ -85,8 +87,7 @@ class TokenFileWriter:
             os.fsync(written.fileno())
 
     def _copy(self, file, name, dtype):
-        """Copies a scratch file into a dataset; returns the CRC-32 of each block. `u4` as written by HDF5
-        is the machine's order, which on every machine we run on is little-endian."""
+        """Copies a scratch file into a dataset; returns the CRC-32 of each block."""
         source = self._scratch[name]
         source.seek(0)
         target = file.create_dataset(name, (self.tokens,), dtype)
@@ -112,8 +113,6 @@ class TokenFileWriter:
         return numpy.array([check], "<u4")
 
     def _write_vocabulary(self, group):
-        from .vocabulary import as_arrays
-
         table, offsets = as_arrays(self._tokenizer.vocabulary_bytes())
         group.create_dataset("bytes", data=table, dtype="u1")
         group.create_dataset("offsets", data=offsets, dtype="<i8")

@@ -1,7 +1,7 @@
 """Documents to token ids and loss mask, by bytes or by a Hugging Face tokenizer.
 
-BOS stands once at the front of plain documents and of prompts if the tokenizer adds one; EOS ends them and
-is a target. Chats carry what their template says and nothing else.
+BOS stands once at the front of plain documents and of prompts if the tokenizer adds one; EOS ends
+them and is a target. Chats carry what their template says and nothing else.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ import numpy
 
 from . import vocabulary
 from .errors import BAD_INPUT, USAGE, PrepareError
+from .token_file import token_type
 
 # Ends of text in the order of trust, for tokenizers that do not say which one is theirs.
 USUAL_EOS = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "<|im_end|>", "<|eot_id|>")
@@ -30,7 +31,7 @@ class TokenizerOptions:
 
 @dataclasses.dataclass
 class Encoded:
-    ids: numpy.ndarray  # [tokens] int64, or uint8 as long as they are bytes
+    ids: numpy.ndarray  # [tokens] of an integer type
     mask: numpy.ndarray | None  # [tokens] uint8, 1 = target; None where all are
     joined: bool = False  # the tokenizer merges over a boundary: the parts were tokenised alone
     specials: bool = False  # plain text spells a special token and was read as that token
@@ -46,10 +47,12 @@ def frame(tokenizer, document, encoded):
         return encoded
     front = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     back = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
-    encoded.ids = numpy.concatenate([front, encoded.ids, back], dtype=numpy.int64)
+    encoded.ids = numpy.concatenate(
+        [front, encoded.ids, back], dtype=tokenizer.dtype, casting="unsafe"
+    )
     if encoded.mask is not None:
         parts = [[0] * len(front), encoded.mask, [1] * len(back)]
-        encoded.mask = numpy.concatenate(parts, dtype=numpy.uint8)
+        encoded.mask = numpy.concatenate(parts, dtype=numpy.uint8, casting="unsafe")
     return encoded
 
 
@@ -61,6 +64,7 @@ class ByteTokenizer:
             raise PrepareError(USAGE, "--bos-token and --eos-token are not for --tokenizer bytes")
         self.sha256 = "bytes"
         self.vocab_size = 258
+        self.dtype = token_type(self.vocab_size)
         self.file_eos_id = 256
         self.bos_id = None
         self.eos_id = 256 if options.add_eos else None
@@ -70,8 +74,8 @@ class ByteTokenizer:
         return [bytes([i]) for i in range(256)] + [b"<|endoftext|>", b"<|pad|>"]
 
     def token_count(self, text):
-        """Into how many tokens a template's special falls; None: bytes know no specials."""
-        return None
+        """Into how many tokens a template's special falls. Bytes know no specials: none is odd."""
+        return 1
 
     def encode(self, documents):
         return [frame(self, document, self._encode(document)) for document in documents]
@@ -97,7 +101,8 @@ class HubTokenizer:
         if not file.is_file():
             raise PrepareError(
                 BAD_INPUT,
-                f"{file}: no such file; give a folder with tokenizer.json (save_pretrained of a fast "
+                f"{file}: no such file; give a folder with tokenizer.json (save_pretrained of a "
+                f"fast "
                 f"tokenizer writes one), that file itself, or bytes",
             )
         try:
@@ -117,14 +122,17 @@ class HubTokenizer:
         self.vocab_size = max(ids, default=-1) + 1
         if not self.vocab_size:
             raise PrepareError(BAD_INPUT, f"{file}: has no tokens, choose another tokenizer")
+        self.dtype = token_type(self.vocab_size)
         added = self._tokenizer.get_added_tokens_decoder()
         special = {i: token for i, token in added.items() if token.special}
         self._special_ids = numpy.array(sorted(special), numpy.int64)
-        # Text is cut at these before anything else, so what follows one does not depend on what precedes.
-        self._anchor_ids = {
-            i for i, token in special.items() if not (token.lstrip or token.rstrip or token.single_word)
-        }
-        self._sentinel = min((special[i].content for i in self._anchor_ids), default=None)
+        # Text is cut at these before anything else, so what follows one does not depend on what
+        # precedes.
+        self._anchor_ids = numpy.array(
+            [i for i, t in special.items() if not (t.lstrip or t.rstrip or t.single_word)],
+            numpy.int64,
+        )
+        self._sentinel = min((special[i].content for i in self._anchor_ids.tolist()), default=None)
         self._short_prefixes = {}
         bos = self._find_bos(options)
         eos = self._find_eos(options)
@@ -147,41 +155,61 @@ class HubTokenizer:
             encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
         results = []
         for document, text, encoding in zip(documents, texts, encodings, strict=True):
-            ids = numpy.array(encoding.ids, numpy.int64)
             if all(segment.target for segment in document.segments):
-                encoded = Encoded(ids, None)
+                encoded = Encoded(numpy.array(encoding.ids, numpy.int64), None)
             else:
-                encoded = self._masked(document.segments, text, ids, encoding.offsets)
+                encoded = self._masked(document.segments, text, encoding)
             if document.kind != "chat":
                 encoded.specials = bool(numpy.isin(encoded.ids, self._special_ids).any())
             results.append(frame(self, document, encoded))
         return results
 
-    def _masked(self, segments, text, ids, offsets):
-        """Marks the targets. A boundary holds where the text before it, tokenised alone, gives the first
-        of the ids: only then does the model meet in use what it was trained on."""
-        anchors = [
-            (offsets[k][0], offsets[k][1], k) for k, i in enumerate(ids) if int(i) in self._anchor_ids
-        ]
-        mask, start_token, position, nearest = numpy.zeros(len(ids), numpy.uint8), 0, 0, -1
-        for number, segment in enumerate(segments):
+    def _masked(self, segments, text, encoding):
+        """Ids and mask of segments. Where tokens do not part at a boundary (BPE merges over it,
+        say), the texts before and behind it are tokenised by themselves: in use, too, the prompt
+        stands alone."""
+        parts, pending = [], [(segments, text, encoding)]
+        while pending:
+            group, text, encoding = pending.pop()
+            lead = ""
+            if encoding is None:
+                # Behind a special token a tokenizer does not add the space that it puts before a
+                # first word.
+                lead = self._sentinel if parts and self._sentinel else ""
+                encoding = self._tokenizer.encode(lead + text, add_special_tokens=False)
+            ids = numpy.array(encoding.ids, numpy.int64)
+            bounds, wrong = self._bounds(group, lead + text, ids, encoding.offsets, len(lead))
+            if wrong is None:
+                lengths = numpy.diff(bounds)
+                flags = numpy.array([segment.target for segment in group], numpy.uint8)
+                parts.append((ids[bounds[0] :], numpy.repeat(flags, lengths)))
+                continue
+            for half in (group[wrong:], group[:wrong]):  # the first half is popped first
+                pending.append((half, "".join(segment.text for segment in half), None))
+        ids, masks = (numpy.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return Encoded(ids, masks, joined=len(parts) > 1)
+
+    def _bounds(self, segments, text, ids, offsets, position):
+        """[segments + 1] token indices where segments begin and end, and None; or the first segment
+        that does not begin where a token does. The text of the first one begins at `position`."""
+        anchors = numpy.flatnonzero(numpy.isin(ids, self._anchor_ids)).tolist()
+        bounds, nearest = [1 if position else 0], -1
+        for number, segment in enumerate(segments[:-1], 1):
             position += len(segment.text)
-            if number + 1 == len(segments):
-                end_token = len(ids)
-            else:
-                while nearest + 1 < len(anchors) and anchors[nearest + 1][0] <= position:
-                    nearest += 1
-                anchor = anchors[nearest] if nearest >= 0 else (0, 0, 0)
-                end_token = self._boundary(text, ids, position, *anchor)
-                if end_token is None:
-                    return self._apart(segments[: number + 1], segments[number + 1 :])
-            if segment.target:
-                mask[start_token:end_token] = 1
-            start_token = end_token
-        return Encoded(ids, mask)
+            while nearest + 1 < len(anchors) and offsets[anchors[nearest + 1]][0] <= position:
+                nearest += 1
+            anchor = (*offsets[anchors[nearest]], anchors[nearest]) if nearest >= 0 else (0, 0, 0)
+            bound = self._boundary(text, ids, position, *anchor)
+            if bound is None:
+                return bounds, number
+            bounds.append(bound)
+        return [*bounds, len(ids)], None
 
     def _boundary(self, text, ids, position, anchor_begin, anchor_end, anchor_token):
-        """The number of ids that make up text[:position]; None where the tokens do not part there."""
+        """The number of ids that make up text[:position]; None where the tokens do not part there.
+        They do where the text before it, tokenised alone, gives the first of the ids. Enough to
+        tokenise from the nearest special token (the anchor) on: what follows one does not depend on
+        the rest."""
         if anchor_end > 0 and position in (anchor_begin, anchor_end):
             return anchor_token + (position == anchor_end)
         alone = self._prefix_ids(text[anchor_begin:position])
@@ -200,27 +228,16 @@ class HubTokenizer:
     def _ids(self, text):
         return numpy.array(self._tokenizer.encode(text, add_special_tokens=False).ids, numpy.int64)
 
-    def _apart(self, before, after):
-        """Tokenises two groups of segments by themselves and joins the results."""
-        parts = []
-        for group in (before, after):
-            text = "".join(segment.text for segment in group)
-            # Behind a special token a tokenizer does not add the space that it puts before a first word.
-            lead = self._sentinel if group is after and self._sentinel else ""
-            encoding = self._tokenizer.encode(lead + text, add_special_tokens=False)
-            skip = 1 if lead else 0
-            ids = numpy.array(encoding.ids[skip:], numpy.int64)
-            offsets = [(a - len(lead), b - len(lead)) for a, b in encoding.offsets[skip:]]
-            parts.append(self._masked(group, text, ids, offsets))
-        joined = numpy.concatenate([part.ids for part in parts])
-        return Encoded(joined, numpy.concatenate([part.mask for part in parts]), joined=True)
-
     def _find_bos(self, options):
         if options.bos_token is not None:
             return self._id_of(options.bos_token, "--bos-token")
         bare = self._tokenizer.encode("a", add_special_tokens=False).ids
         full = self._tokenizer.encode("a", add_special_tokens=True).ids
-        if len(full) > len(bare) and full[0] in self._special_ids and full[1 : 1 + len(bare)] == bare:
+        if (
+            len(full) > len(bare)
+            and full[0] in self._special_ids
+            and full[1 : 1 + len(bare)] == bare
+        ):
             return full[0]
         if self._settings.get("add_bos_token") and self._settings.get("bos_token"):
             return self._tokenizer.token_to_id(self._settings["bos_token"])
@@ -234,7 +251,8 @@ class HubTokenizer:
             if index is not None:
                 return index
         self.warnings.append(
-            "the tokenizer names no end of text, so documents get none and the model will not learn to "
+            "the tokenizer names no end of text, so documents get none and the model will not "
+            "learn to "
             "stop; name one with --eos-token"
         )
         return None
@@ -242,7 +260,9 @@ class HubTokenizer:
     def _id_of(self, text, option):
         index = self._tokenizer.token_to_id(text)
         if index is None:
-            raise PrepareError(USAGE, f"{option} {text}: is no token of this tokenizer, check its spelling")
+            raise PrepareError(
+                USAGE, f"{option} {text}: is no token of this tokenizer, check its spelling"
+            )
         return index
 
 
@@ -257,7 +277,9 @@ def _settings(folder):
             with open(path, encoding="utf-8") as file:
                 contents = json.load(file)
         except (OSError, ValueError) as error:
-            raise PrepareError(BAD_INPUT, f"{path}: cannot be read ({error}), fetch it again") from error
+            raise PrepareError(
+                BAD_INPUT, f"{path}: cannot be read ({error}), fetch it again"
+            ) from error
         for key in ("bos_token", "eos_token", "add_bos_token"):
             value = contents.get(key) if isinstance(contents, dict) else None
             value = value.get("content") if isinstance(value, dict) else value

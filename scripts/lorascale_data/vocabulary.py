@@ -1,4 +1,5 @@
-"""The raw bytes that each token id stands for, so that the trainer can print text without a tokenizer."""
+"""The raw bytes that each token id stands for, so that the trainer can print text without a
+tokenizer."""
 
 import json
 import re
@@ -9,8 +10,8 @@ SPACE_MARK = "\u2581"  # SentencePiece's visible space
 
 
 def byte_of_character():
-    """GPT-2's map, inverted: bytes 33-126, 161-172 and 174-255 stand for themselves, the other 68 in
-    ascending order for U+0100, U+0101, ..."""
+    """GPT-2's map, inverted: bytes 33-126, 161-172 and 174-255 stand for themselves, the other 68
+    in ascending order for U+0100, U+0101, ..."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     table = {chr(byte): byte for byte in plain}
     others = [byte for byte in range(256) if byte not in set(plain)]

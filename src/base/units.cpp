@@ -1,5 +1,6 @@
 #include "base/units.hpp"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
@@ -77,6 +78,18 @@ std::string shortest(double value) {
   return {buffer.data(), end};
 }
 
+// The last update of an epoch takes what is left of it, so a step is not always a whole batch.
+double samples_of_steps(double steps, const UnitContext& context) {
+  const auto batch = static_cast<double>(context.global_batch);
+  const auto epoch = static_cast<double>(context.samples_per_epoch);
+  if (batch <= 0 || epoch <= 0) {
+    return steps * batch;
+  }
+  const double steps_per_epoch = std::ceil(epoch / batch);
+  const double whole_epochs = std::floor(steps / steps_per_epoch);
+  return whole_epochs * epoch + std::min((steps - whole_epochs * steps_per_epoch) * batch, epoch);
+}
+
 }  // namespace
 
 Amount parse_amount(std::string_view text, Unit bare_unit) {
@@ -131,7 +144,7 @@ std::int64_t to_samples(const Amount& amount, const UnitContext& context) {
       samples = context.tokens_per_sample > 0 ? amount.value / context.tokens_per_sample : 0;
       break;
     case Unit::kSteps:
-      samples = amount.value * static_cast<double>(context.global_batch);
+      samples = samples_of_steps(amount.value, context);
       break;
     case Unit::kEpochs:
       samples = amount.value * static_cast<double>(context.samples_per_epoch);

@@ -40,6 +40,9 @@ TEST(Units, WritesWhatItReads) {
 TEST(Units, ResolvesToSamples) {
   const UnitContext context{.samples_per_epoch = 1000, .global_batch = 64, .tokens_per_sample = 512, .budget_samples = 3000};
   EXPECT_EQ(to_samples({10, Unit::kSteps}, context), 640);
+  // An epoch of 1000 takes 15 batches of 64 and one of 40.
+  EXPECT_EQ(to_samples({16, Unit::kSteps}, context), 1000);
+  EXPECT_EQ(to_samples({33, Unit::kSteps}, context), 2064);
   EXPECT_EQ(to_samples({3, Unit::kEpochs}, context), 3000);
   EXPECT_EQ(to_samples({0.03, Unit::kFraction}, context), 90);
   EXPECT_EQ(to_samples({5120, Unit::kTokens}, context), 10);

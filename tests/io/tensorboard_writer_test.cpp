@@ -13,6 +13,8 @@
 namespace lorascale::io {
 namespace {
 
+using namespace std::string_literals;
+
 // Counts up by one second per call.
 TensorboardWriter::Clock ticking(double start = 1700000000.0) {
   return [now = start]() mutable { return now++; };
@@ -108,7 +110,7 @@ TEST(TensorboardPeer, ReadsOurFiles) {
     GTEST_SKIP() << "configured without Python";
   }
   const TempFolder folder;
-  const std::string png("\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\2\0\0\0\1\x08\2\0\0\0", 33);
+  const std::string png = "\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\2\0\0\0\1\x08\2\0\0\0"s;
   {
     TensorboardWriter writer(folder.path(), ticking());
     writer.add_scalar("train/loss", 1, 2.5);

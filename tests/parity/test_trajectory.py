@@ -127,5 +127,5 @@ def test_the_decision_log_is_one_chain(program, folder):
     if not (folder / "plain" / "decisions.jsonl").exists():
         run(program, "train", settings(folder, "plain"))
     entries = [json.loads(line) for line in (folder / "plain" / "decisions.jsonl").read_text().splitlines()]
-    assert [entry["sequence"] for entry in entries] == list(range(len(entries)))
+    assert [entry["sequence"] for entry in entries] == list(range(1, len(entries) + 1))
     assert entries[0]["kind"] == "plan" and entries[-1]["kind"] == "budget"

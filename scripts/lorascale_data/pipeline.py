@@ -1,0 +1,265 @@
+"""Inputs to token files: reading in this process, parsing and tokenising in worker processes,
+writing here.
+
+Batches of about a MiB go out, results come back in order, and no more than a few are under way, so
+memory does not grow with the input. What grows are 22 to 64 bytes for each document whose
+duplicates are dropped. The result does not depend on the number of workers.
+"""
+
+import collections
+import concurrent.futures
+import concurrent.futures.process
+import dataclasses
+import hashlib
+import multiprocessing
+import os
+import signal
+
+import numpy
+
+from . import records, tokenizing
+from .digest_set import DigestSet
+from .errors import INTERNAL, PrepareError, RecordError
+from .sources import Source
+
+BATCH_BYTES = 1 << 20
+BATCH_RECORDS = 8192
+DIGEST_BYTES = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the workers need to know."""
+
+    tokenizer: tokenizing.TokenizerOptions
+    template: object = None  # chat.TurnTemplate, chat.InstTemplate or None
+    required_kind: str | None = None
+    max_length: int | None = None
+    skip_bad: bool = False
+
+
+@dataclasses.dataclass
+class Batch:
+    """Raw records of one file."""
+
+    source: int
+    is_text: bool
+    records: list  # of (line, bytes)
+    position: int  # bytes read from all the files, for the progress bar
+
+
+@dataclasses.dataclass
+class Result:
+    """The documents of a batch."""
+
+    tokens: numpy.ndarray
+    lengths: numpy.ndarray  # [documents]
+    mask: numpy.ndarray | None
+    digests: bytes  # 16 a document
+    counts: collections.Counter  # empty, truncated, joined, specials, without_target
+    bad: list  # of (line, message); the first ends the run unless they are skipped
+
+
+class Worker:
+    """Turns batches into results. One in each process."""
+
+    def __init__(self, settings):
+        self._settings = settings
+        self._tokenizer = tokenizing.load(settings.tokenizer)
+
+    def process(self, batch):
+        counts, bad, documents = collections.Counter(), [], []
+        for line, raw in batch.records:
+            try:
+                document = self._parse(batch, raw)
+            except RecordError as error:
+                bad.append((line, str(error)))
+                if not self._settings.skip_bad:
+                    break
+                continue
+            if document is None:
+                counts["empty"] += 1
+            else:
+                documents.append(document)
+        encoded = self._tokenizer.encode(documents) if documents else []
+        kept = [
+            (document, self._cut(each, counts))
+            for document, each in zip(documents, encoded, strict=True)
+        ]
+        kept = [(document, each) for document, each in kept if each is not None]
+        masked = any(each.mask is not None for _, each in kept)
+        return Result(
+            tokens=self._joined([each.ids for _, each in kept], self._tokenizer.dtype),
+            lengths=numpy.array([len(each.ids) for _, each in kept], numpy.int64),
+            mask=self._joined([mask_of(each) for _, each in kept], numpy.uint8) if masked else None,
+            digests=b"".join(digest_of(document) for document, _ in kept),
+            counts=counts,
+            bad=bad,
+        )
+
+    def _parse(self, batch, raw):
+        if batch.is_text:
+            return records.parse_text(raw)
+        return records.parse_json(raw, self._settings.required_kind, self._settings.template)
+
+    def _cut(self, encoded, counts):
+        """The document as it is stored, cut to the longest length; None where nothing is to be
+        learnt."""
+        longest = self._settings.max_length
+        counts["joined"] += encoded.joined
+        counts["specials"] += encoded.specials
+        if longest is not None and len(encoded.ids) > longest:
+            counts["truncated"] += 1
+            encoded.ids = encoded.ids[:longest]
+            if encoded.mask is not None:
+                encoded.mask = encoded.mask[:longest]
+        # A document's first token is nobody's target.
+        if len(encoded.ids) < 2 or (encoded.mask is not None and not encoded.mask[1:].any()):
+            counts["without_target"] += 1
+            return None
+        return encoded
+
+    @staticmethod
+    def _joined(arrays, dtype):
+        return (
+            numpy.concatenate(arrays, dtype=dtype, casting="unsafe")
+            if arrays
+            else numpy.empty(0, dtype)
+        )
+
+
+def mask_of(encoded):
+    return numpy.ones(len(encoded.ids), numpy.uint8) if encoded.mask is None else encoded.mask
+
+
+def digest_of(document):
+    """Equal for equal documents: kind, texts and what of them is target."""
+    digest = hashlib.blake2b(document.kind.encode(), digest_size=DIGEST_BYTES)
+    for segment in document.segments:
+        text = segment.text.encode()
+        digest.update(b"%d:%d:" % (segment.target, len(text)))
+        digest.update(text)
+    return digest.digest()
+
+
+class Splitter:
+    """Chooses the documents of the validation set by their digest and a seed: whatever the order,
+    the duplicates or the other documents, the same document always falls on the same side."""
+
+    def __init__(self, fraction, seed):
+        self._limit = round(fraction * 2**64)
+        self._key = b"lorascale split " + str(seed).encode()
+
+    def is_validation(self, digest):
+        drawn = hashlib.blake2b(digest, digest_size=8, key=self._key).digest()
+        return int.from_bytes(drawn, "little") < self._limit
+
+
+class Pipeline:
+    """Runs everything. `writers` is (training, validation or None); `statistics` counts what
+    happens."""
+
+    def __init__(self, paths, requested_format, split, settings, statistics):
+        self._settings = settings
+        self._statistics = statistics
+        self._sources = [Source(path, requested_format, split) for path in paths]
+        statistics.bytes_total = sum(source.size for source in self._sources)
+
+    def run(self, writers, splitter, deduplicate, workers, progress):
+        seen = DigestSet() if deduplicate else None
+        for batch, result in self._results(workers):
+            self._note_bad(batch, result.bad)
+            self._statistics.counts += result.counts
+            self._write(result, writers, splitter, seen)
+            self._statistics.bytes_read = batch.position
+            progress.update(self._statistics)
+
+    def _write(self, result, writers, splitter, seen):
+        count = len(result.lengths)
+        side = numpy.zeros(count, numpy.int8)  # 0 training, 1 validation, -1 duplicate
+        for i in range(count):
+            digest = result.digests[i * DIGEST_BYTES : (i + 1) * DIGEST_BYTES]
+            if seen is not None and not seen.add(digest):
+                side[i] = -1
+            elif splitter is not None:
+                side[i] = splitter.is_validation(digest)
+        self._statistics.duplicates += int(numpy.count_nonzero(side < 0))
+        for value, writer in enumerate(writers):
+            chosen = side == value
+            lengths = result.lengths[chosen]
+            if not len(lengths):
+                continue
+            everything = len(lengths) == count
+            rows = slice(None) if everything else numpy.repeat(chosen, result.lengths)
+            mask = None if result.mask is None else result.mask[rows]
+            writer.append(result.tokens[rows], lengths, mask)
+            self._statistics.add_lengths(lengths)
+
+    def _note_bad(self, batch, bad):
+        source = self._sources[batch.source]
+        for line, message in bad:
+            if not self._settings.skip_bad:
+                raise source.fail(line, f"{message} (--skip-bad leaves bad records out)")
+            self._statistics.note_bad(f"{source.path}:{line}: {message}")
+
+    def _batches(self):
+        done = 0
+        for index, source in enumerate(self._sources):
+            waiting, size = [], 0
+            is_text = source.container == "text"
+            for line, raw in source.records():
+                waiting.append((line, raw))
+                size += len(raw)
+                if size >= BATCH_BYTES or len(waiting) >= BATCH_RECORDS:
+                    yield Batch(index, is_text, waiting, done + source.position)
+                    waiting, size = [], 0
+            done += source.size
+            source.close()
+            if waiting:
+                yield Batch(index, is_text, waiting, done)
+
+    def _results(self, workers):
+        """Yields (batch, result) in the order of the input."""
+        if workers == 1:
+            worker = Worker(self._settings)
+            for batch in self._batches():
+                yield batch, worker.process(batch)
+            return
+        under_way = collections.deque()
+        with concurrent.futures.ProcessPoolExecutor(
+            workers, multiprocessing.get_context("fork"), _start_worker, (self._settings,)
+        ) as pool:
+            try:
+                for batch in self._batches():
+                    under_way.append((batch, pool.submit(_process, batch)))
+                    if len(under_way) > 2 * workers:
+                        yield self._finished(under_way.popleft())
+                while under_way:
+                    yield self._finished(under_way.popleft())
+            finally:
+                for _, future in under_way:
+                    future.cancel()
+
+    @staticmethod
+    def _finished(entry):
+        batch, future = entry
+        try:
+            return batch, future.result()
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise PrepareError(
+                INTERNAL, "a worker process died, perhaps of memory; try fewer --workers"
+            ) from error
+
+
+_worker = None
+
+
+def _start_worker(settings):
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a process a core is parallel enough
+    _worker = Worker(settings)
+
+
+def _process(batch):
+    return _worker.process(batch)

@@ -1,0 +1,188 @@
+"""Progress while the data is prepared, and the summary that helps to choose a sequence length."""
+
+import bisect
+import collections
+import random
+import sys
+import time
+
+SAMPLE = 65_536  # documents whose lengths stand for all
+ROW_LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+LONGEST_SUGGESTION = (
+    2048  # where documents are longer than rows anyway, longer rows only cost memory
+)
+
+
+class Statistics:
+    """What happened so far. Lengths are kept as a histogram and a fair sample (Vitter's algorithm
+    R)."""
+
+    def __init__(self):
+        self.bytes_total = self.bytes_read = 0
+        self.counts = collections.Counter()
+        self.duplicates = self.bad = 0
+        self.bad_examples = []
+        self.documents = self.tokens = self.longest = 0
+        self.histogram = collections.Counter()  # bit length of (length - 1) -> documents
+        self.sample = []
+        self._random = random.Random(0)
+
+    def add_lengths(self, lengths):
+        for length in lengths.tolist():
+            self.documents += 1
+            self.tokens += length
+            self.longest = max(self.longest, length)
+            self.histogram[(length - 1).bit_length()] += 1
+            if len(self.sample) < SAMPLE:
+                self.sample.append(length)
+            else:
+                place = self._random.randrange(self.documents)
+                if place < SAMPLE:
+                    self.sample[place] = length
+
+    def note_bad(self, message):
+        self.bad += 1
+        if len(self.bad_examples) < 3:
+            self.bad_examples.append(message)
+
+
+class Progress:
+    """One line on standard error, rewritten a few times a second; silent where that is no
+    terminal."""
+
+    def __init__(self, stream=None, clock=time.monotonic):
+        self._stream = stream or sys.stderr
+        self._clock = clock
+        self._begin = self._last = clock()
+        self._shown = False
+        self._quiet = not self._stream.isatty()
+
+    def update(self, statistics):
+        now = self._clock()
+        if self._quiet or now - self._last < 0.25:
+            return
+        self._last, self._shown = now, True
+        share = statistics.bytes_read / max(1, statistics.bytes_total)
+        seconds = now - self._begin
+        rate = statistics.bytes_read / max(seconds, 1e-9)
+        left = seconds * (1 - share) / share if share > 0 else 0
+        bar = ("#" * int(24 * share)).ljust(24, ".")
+        self._stream.write(
+            f"\r[{bar}] {share:4.0%}  {statistics.documents:,} documents, {statistics.tokens:,} "
+            f"tokens, "
+            f"{rate / 1e6:.1f} MB/s, {clock_time(left)} left\033[K"
+        )
+        self._stream.flush()
+
+    def close(self):
+        if self._shown:
+            self._stream.write("\r\033[K")
+            self._stream.flush()
+            self._shown = False
+
+
+def clock_time(seconds):
+    minutes, seconds = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def packing_efficiency(lengths, row_length, open_rows=256):
+    """Share of the rows that is filled when documents are packed as the trainer does it: cut into
+    pieces of a row, each piece to the open row that it fills best."""
+    rows, free = 0, []  # free: room in the open rows, ascending
+    for length in lengths:
+        while length > 0:
+            piece = min(length, row_length)
+            length -= piece
+            place = bisect.bisect_left(free, piece)
+            if place < len(free):
+                room = free.pop(place) - piece
+            else:
+                rows, room = rows + 1, row_length - piece
+            if room:
+                bisect.insort(free, room)
+            if len(free) > open_rows:
+                free.pop(0)
+    return sum(lengths) / (rows * row_length) if rows else 0.0
+
+
+def padding_efficiency(lengths, row_length):
+    """The same without packing: one document a row, cut or padded."""
+    return sum(min(length, row_length) for length in lengths) / (row_length * max(1, len(lengths)))
+
+
+def suggested_row_length(lengths):
+    """The smallest row that holds 95 % of the documents whole, but no longer than is of use."""
+    ordered = sorted(lengths)
+    wanted = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
+    return next(row for row in ROW_LENGTHS if row >= wanted or row == LONGEST_SUGGESTION)
+
+
+def summary(statistics, writers, seconds):
+    """The lines of the summary."""
+    lines = []
+    for name, writer in zip(("training", "validation"), writers, strict=False):
+        share = 100 * writer.targets / writer.tokens
+        lines.append(
+            f"{name + ':':12}{writer.documents:,} documents, {writer.tokens:,} tokens, "
+            f"{share:.4g} % of them targets -> {writer.path}"
+        )
+    dropped = {
+        "duplicates": statistics.duplicates,
+        "empty": statistics.counts["empty"],
+        "bad": statistics.bad,
+        "too short or cut too short to hold a target": statistics.counts["without_target"],
+    }
+    found = [f"{count:,} {name}" for name, count in dropped.items() if count]
+    lines.append(f"{'left out:':12}{', '.join(found) or 'nothing'}")
+    lines += [f"{'':12}  {example}" for example in statistics.bad_examples]
+    if statistics.counts["truncated"]:
+        lines.append(
+            f"{'cut:':12}{statistics.counts['truncated']:,} documents longer than --max-length"
+        )
+    lines += _lengths(statistics)
+    rate = statistics.bytes_total / max(seconds, 1e-9) / 1e6
+    lines.append(f"{'time:':12}{clock_time(seconds)} ({rate:.1f} MB/s of input)")
+    return lines
+
+
+def _lengths(statistics):
+    row = suggested_row_length(statistics.sample)
+    mean = statistics.tokens / statistics.documents
+    lines = [f"{'lengths:':12}mean {mean:.1f}, longest {statistics.longest:,} tokens"]
+    most = max(statistics.histogram.values())
+    for bits in range(min(statistics.histogram), max(statistics.histogram) + 1):
+        count = statistics.histogram[bits]
+        bar = "#" * round(32 * count / most)
+        lines.append(f"{'':12}  <= {1 << bits:>10,} {count:>12,}  {bar}".rstrip())
+    packed, padded = (
+        packing_efficiency(statistics.sample, row),
+        padding_efficiency(statistics.sample, row),
+    )
+    lines.append(
+        f"{'suggested:':12}sequence_length: {row} (about {packed:.0%} of it filled with packing: "
+        f"true, "
+        f"{padded:.0%} without)"
+    )
+    return lines
+
+
+def warnings(statistics):
+    """What the user should know about how the text became tokens."""
+    counts, lines = statistics.counts, []
+    if counts["joined"]:
+        lines.append(
+            f"in {counts['joined']:,} documents the tokenizer merges the end of a prompt with the "
+            f"start "
+            f"of its answer; the parts were tokenised separately. End prompts with no space, or "
+            f"with a "
+            f"line break, to avoid it"
+        )
+    if counts["specials"]:
+        lines.append(
+            f"{counts['specials']:,} documents spell a special token of the tokenizer in their "
+            f"text; it "
+            f"was read as that token"
+        )
+    return lines

@@ -1,0 +1,274 @@
+#!/usr/bin/env python3
+"""Turns text into token files for lorascale: tokenised once, then training needs no Python.
+
+  prepare_text.py book.txt --tokenizer models/base --output data/train.h5
+  prepare_text.py chats.jsonl.gz --tokenizer models/base --chat-template llama3 \\
+      --output data/train.h5 --validation data/val.h5
+
+Inputs: plain text, JSON Lines or JSON arrays, gzipped or not; a record of
+  {"text"}                                  every token is a target
+  {"prompt", "completion"}                  targets: the completion and the end of text
+  {"instruction", "input", "output"}        (Alpaca) the same
+  {"messages": [{"role", "content"}]}       targets: each answer of the assistant and its end token
+  {"conversations": [{"from", "value"}]}    (ShareGPT) the same
+--chat-template also applies to prompt + completion and Alpaca, as one question and its answer.
+
+Memory does not grow with the input but for 22 to 64 bytes a document that tell duplicates (--no-
+dedup: 0). Duplicates are dropped, and validation is chosen by each document's own hash, so no
+document is on both sides, in whatever order, with however many workers.
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the worker processes are the parallelism
+
+from lorascale_data import chat, report, sources, tokenizing  # noqa: E402
+from lorascale_data.errors import BAD_INPUT, CANNOT_WRITE, USAGE, PrepareError  # noqa: E402
+from lorascale_data.pipeline import Pipeline, Settings, Splitter  # noqa: E402
+from lorascale_data.token_file import TokenFileWriter  # noqa: E402
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise PrepareError(USAGE, f"{message} (see --help)")
+
+
+def number(kind, low, high):
+    """A number within [low, high]; argparse words the message."""
+
+    def convert(text):
+        value = kind(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not between {low} and {high}")
+        return value
+
+    convert.__name__ = "number"
+    return convert
+
+
+def make_parser():
+    parser = Parser(
+        prog="prepare_text.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="INPUT", help="text or JSON files, .gz too")
+    add(
+        "--tokenizer",
+        required=True,
+        metavar="PATH|bytes",
+        help="a folder with tokenizer.json, that file, or bytes (ids 0-255, 256 = end, 257 = pad)",
+    )
+    add("--output", required=True, type=Path, metavar="FILE.h5", help="the training set")
+    add(
+        "--validation",
+        type=Path,
+        metavar="FILE.h5",
+        help="split off a validation set into this file",
+    )
+    add(
+        "--validation-fraction",
+        type=number(float, 0.0, 1.0),
+        metavar="X",
+        help="share of the documents for it (default: 0.05)",
+    )
+    add("--seed", type=int, default=0, help="chooses which documents those are (default: 0)")
+    add(
+        "--format",
+        choices=sources.FORMATS,
+        default="auto",
+        help="what the inputs are (default: auto)",
+    )
+    add(
+        "--text-split",
+        default="document",
+        metavar="RULE",
+        help="documents in plain text: document (whole file), formfeed, paragraph, lines:N, chars:N",
+    )
+    add(
+        "--max-length",
+        type=number(int, 2, 2**31 - 1),
+        metavar="N",
+        help="cut documents to N tokens",
+    )
+    add("--no-dedup", action="store_true", help="keep duplicate documents")
+    add("--skip-bad", action="store_true", help="count bad records and go on, instead of stopping")
+    add(
+        "--no-bos",
+        action="store_true",
+        help="no begin-of-text token even if the tokenizer adds one",
+    )
+    add("--no-eos", action="store_true", help="no end-of-text token after documents")
+    add("--bos-token", metavar="TEXT", help="the begin-of-text token, if the tokenizer names none")
+    add("--eos-token", metavar="TEXT", help="the end-of-text token, if the tokenizer names none")
+    add(
+        "--workers",
+        type=number(int, 1, 1024),
+        metavar="N",
+        help="processes (default: one per core)",
+    )
+    add("--force", action="store_true", help="replace existing output files")
+    group = parser.add_argument_group("chats")
+    group.add_argument("--chat-template", choices=[*chat.PRESETS, "custom"])
+    for role in ("system", "user", "assistant"):
+        for end in ("prefix", "suffix"):
+            group.add_argument(
+                f"--{role}-{end}",
+                metavar="TEXT",
+                help=argparse.SUPPRESS
+                if role == "system"
+                else "for custom; \\n and \\t are understood",
+            )
+    group.add_argument("--chat-start", default="", metavar="TEXT", help="for custom: once in front")
+    group.add_argument(
+        "--default-system",
+        metavar="TEXT",
+        help="the system text of chats that have none (qwen2 and qwen2.5 have their own)",
+    )
+    return parser
+
+
+def template_of(options):
+    custom = {
+        end: {role: getattr(options, f"{role}_{end}") for role in ("system", "user", "assistant")}
+        for end in ("prefix", "suffix")
+    }
+    given = [text for texts in custom.values() for text in texts.values() if text is not None]
+    if options.chat_template == "custom":
+        return chat.custom_template(
+            custom["prefix"], custom["suffix"], options.chat_start, options.default_system
+        )
+    if given or options.chat_start:
+        raise PrepareError(USAGE, "role prefixes and suffixes need --chat-template custom")
+    if options.chat_template is None:
+        if options.default_system is not None:
+            raise PrepareError(USAGE, "--default-system needs --chat-template")
+        return None
+    template = chat.PRESETS[options.chat_template]
+    if options.default_system is None:
+        return template
+    return dataclasses.replace(template, default_system=options.default_system)
+
+
+def check_outputs(options):
+    """The output files, checked before hours of work."""
+    if options.validation is None and options.validation_fraction is not None:
+        raise PrepareError(USAGE, "--validation-fraction needs --validation FILE.h5")
+    outputs = [path for path in (options.output, options.validation) if path is not None]
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        raise PrepareError(USAGE, "--output and --validation are one file, give two")
+    inputs = {Path(path).resolve() for path in options.inputs}
+    for path in outputs:
+        if path.resolve() in inputs:
+            raise PrepareError(USAGE, f"{path}: is an input too, choose another name")
+        if path.is_dir():
+            raise PrepareError(CANNOT_WRITE, f"{path}: is a folder, give the name of a file")
+        if path.exists() and not options.force:
+            raise PrepareError(CANNOT_WRITE, f"{path}: exists, --force replaces it")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return outputs
+
+
+def warn(message):
+    print(f"prepare_text: warning: {message}", file=sys.stderr)
+
+
+def warn_of_split_specials(tokenizer, template, name):
+    """A template of another family works, but its marks are then many tokens that nobody pre-
+    trained."""
+    odd = [text for text in template.specials if tokenizer.token_count(text) != 1]
+    if odd:
+        warn(
+            f"{', '.join(odd)} of template {name} {'is' if len(odd) == 1 else 'are'} not one "
+            f"token each in "
+            f"this tokenizer; use the template that the model was trained with"
+        )
+
+
+def write_all(options, pipeline, tokenizer, outputs, statistics):
+    """Runs the pipeline; either all the outputs get their names or none."""
+    writers, progress = [], report.Progress()
+    fraction = 0.05 if options.validation_fraction is None else options.validation_fraction
+    splitter = Splitter(fraction, options.seed) if options.validation else None
+    workers = options.workers or len(os.sched_getaffinity(0))
+    try:
+        for path in outputs:
+            writers.append(TokenFileWriter(path, tokenizer))
+        pipeline.run(writers, splitter, not options.no_dedup, workers, progress)
+        progress.close()
+        check_counts(writers)
+        for writer in writers:
+            writer.finish()
+        for writer in writers:
+            writer.commit()
+    finally:
+        progress.close()
+        for writer in writers:
+            writer.discard()
+    return writers
+
+
+def check_counts(writers):
+    if not sum(writer.documents for writer in writers):
+        raise PrepareError(BAD_INPUT, "the inputs hold no document to learn from, check --format")
+    for writer, name in zip(writers, ("training", "validation"), strict=False):
+        if not writer.documents:
+            raise PrepareError(
+                BAD_INPUT,
+                f"no document fell to {name}: cut the text into more with --text-split, or change "
+                f"--validation-fraction or --seed",
+            )
+
+
+def prepare(options):
+    begin = time.monotonic()
+    split = sources.parse_text_split(options.text_split)
+    template = template_of(options)
+    try:
+        outputs = check_outputs(options)
+        tokenizer_options = tokenizing.TokenizerOptions(
+            options.tokenizer,
+            not options.no_bos,
+            not options.no_eos,
+            options.bos_token,
+            options.eos_token,
+        )
+        tokenizer = tokenizing.load(tokenizer_options)
+        if template is not None:
+            warn_of_split_specials(tokenizer, template, options.chat_template)
+        kind = options.format if options.format in sources.RECORD_FORMATS else None
+        settings = Settings(tokenizer_options, template, kind, options.max_length, options.skip_bad)
+        statistics = report.Statistics()
+        pipeline = Pipeline(options.inputs, options.format, split, settings, statistics)
+        writers = write_all(options, pipeline, tokenizer, outputs, statistics)
+    except OSError as error:
+        where = error.filename or options.output
+        raise PrepareError(
+            CANNOT_WRITE,
+            f"{where}: {error.strerror or error}, free some space or choose another place",
+        ) from error
+    for message in [*tokenizer.warnings, *report.warnings(statistics)]:
+        warn(message)
+    print("\n".join(report.summary(statistics, writers, time.monotonic() - begin)))
+
+
+def main(arguments=None):
+    try:
+        prepare(make_parser().parse_args(arguments))
+    except PrepareError as error:
+        print(f"prepare_text: {error}", file=sys.stderr)
+        return error.code
+    except KeyboardInterrupt:
+        print("prepare_text: interrupted, nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
