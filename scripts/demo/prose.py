@@ -18,7 +18,7 @@ SKIPPED_CLASSES = re.compile(
     r"legalnotice|revhistory|versionmodified|howtoget|synopsis|verseblock|tab__|breadcrumb|bug"
 )
 SKIPPED_INLINE_CLASSES = frozenset(["headerlink", "footnote-reference", "indexterm"])
-BLOCK_TAGS = frozenset("p li dd div ul ol dl blockquote section article main body td br hr".split())
+BLOCK_TAGS = frozenset("p li dd div ul ol dl blockquote section article main body td hr".split())
 VOID_TAGS = frozenset("area base br col embed hr img input link meta source track wbr".split())
 
 ASCII = str.maketrans(
@@ -92,6 +92,8 @@ class _PageReader(html.parser.HTMLParser):
     def handle_starttag(self, tag, attrs):
         if tag in BLOCK_TAGS:
             self._end_block()
+        if tag == "br":
+            self.handle_data(" ")
         if tag in VOID_TAGS:
             return
         if tag in ("p", "li", "dd", "dt"):

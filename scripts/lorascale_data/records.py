@@ -29,6 +29,7 @@ class Document:
 
     kind: str  # plain, answer, chat
     segments: list[Segment]
+    messages: tuple[str, ...] = ()  # of a chat: its texts without the template
 
 
 def parse_text(raw):
@@ -128,7 +129,12 @@ def _answer(prompt, completion, template, system=None):
     messages = [Message("user", prompt), Message("assistant", completion)]
     if system:
         messages.insert(0, Message("system", system))
-    return Document("chat", template.render(messages))
+    return _rendered(messages, template)
+
+
+def _rendered(messages, template):
+    texts = tuple(message.content for message in messages)
+    return Document("chat", template.render(messages), texts)
 
 
 def _prompt_completion(record, template):
@@ -174,7 +180,7 @@ def _chat(entries, role_key, content_key, roles, template):
         messages.append(Message(role, content))
     if not any(message.role == "assistant" for message in messages):
         raise RecordError("no message of the assistant, so nothing to learn; remove the record")
-    return Document("chat", template.render(messages))
+    return _rendered(messages, template)
 
 
 def _content(entry, key):

@@ -52,10 +52,11 @@ class Source:
         try:
             self._raw = open(self.path, "rb")  # noqa: SIM115 (closed by close())
             self.size = self.path.stat().st_size
-            zipped = self._raw.read(2) == b"\x1f\x8b"
-            self._raw.seek(0)
+            zipped = self._raw.peek(2)[:2] == b"\x1f\x8b"
             self._file = gzip.open(self._raw) if zipped else self._raw
-            self._head = self._read(READ_BYTES)
+            # One system call a read: a loop inside read() would swallow Ctrl-C while a pipe is silent.
+            self._read_some = self._file.read if zipped else self._file.read1
+            self._head = self._read_head()
         except OSError as error:
             raise self._unreadable(error) from error
         self._head = self._head.removeprefix(codecs.BOM_UTF8)
@@ -64,7 +65,7 @@ class Source:
 
     @property
     def position(self):
-        return self._raw.tell()
+        return self._raw.tell() if self._raw.seekable() else 0  # a pipe has no size either
 
     def close(self):
         self._raw.close()
@@ -84,10 +85,16 @@ class Source:
         reason = getattr(error, "strerror", None) or str(error)
         return PrepareError(BAD_INPUT, f"{self.path}: cannot be read ({reason}), check the path")
 
+    def _read_head(self):
+        head = b""
+        while len(head) < READ_BYTES and (more := self._read(READ_BYTES - len(head))):
+            head += more
+        return head
+
     def _read(self, count):
         """Up to `count` bytes more of the unzipped contents; b"" at the end."""
         try:
-            return self._file.read(count)
+            return self._read_some(count)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise PrepareError(
                 BAD_INPUT, f"{self.path}: damaged gzip file ({error}), fetch it again"

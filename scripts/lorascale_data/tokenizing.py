@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy
@@ -34,7 +35,7 @@ class Encoded:
     ids: numpy.ndarray  # [tokens] of an integer type
     mask: numpy.ndarray | None  # [tokens] uint8, 1 = target; None where all are
     joined: bool = False  # the tokenizer merges over a boundary: the parts were tokenised alone
-    specials: bool = False  # plain text spells a special token and was read as that token
+    specials: bool = False  # the text itself spells a special token and was read as that token
 
 
 def load(options):
@@ -125,7 +126,8 @@ class HubTokenizer:
         self.dtype = token_type(self.vocab_size)
         added = self._tokenizer.get_added_tokens_decoder()
         special = {i: token for i, token in added.items() if token.special}
-        self._special_ids = numpy.array(sorted(special), numpy.int64)
+        texts = sorted((re.escape(token.content) for token in special.values()), key=len)
+        self._special_text = re.compile("|".join(reversed(texts))) if texts else None
         # Text is cut at these before anything else, so what follows one does not depend on what
         # precedes.
         self._anchor_ids = numpy.array(
@@ -134,7 +136,7 @@ class HubTokenizer:
         )
         self._sentinel = min((special[i].content for i in self._anchor_ids.tolist()), default=None)
         self._short_prefixes = {}
-        bos = self._find_bos(options)
+        bos = self._find_bos(options, special)
         eos = self._find_eos(options)
         self.file_eos_id = -1 if eos is None else eos
         self.bos_id = bos if options.add_bos else None
@@ -159,8 +161,9 @@ class HubTokenizer:
                 encoded = Encoded(numpy.array(encoding.ids, numpy.int64), None)
             else:
                 encoded = self._masked(document.segments, text, encoding)
-            if document.kind != "chat":
-                encoded.specials = bool(numpy.isin(encoded.ids, self._special_ids).any())
+            if self._special_text:
+                found = map(self._special_text.search, document.messages or (text,))
+                encoded.specials = any(found)
             results.append(frame(self, document, encoded))
         return results
 
@@ -228,16 +231,12 @@ class HubTokenizer:
     def _ids(self, text):
         return numpy.array(self._tokenizer.encode(text, add_special_tokens=False).ids, numpy.int64)
 
-    def _find_bos(self, options):
+    def _find_bos(self, options, special):
         if options.bos_token is not None:
             return self._id_of(options.bos_token, "--bos-token")
         bare = self._tokenizer.encode("a", add_special_tokens=False).ids
         full = self._tokenizer.encode("a", add_special_tokens=True).ids
-        if (
-            len(full) > len(bare)
-            and full[0] in self._special_ids
-            and full[1 : 1 + len(bare)] == bare
-        ):
+        if len(full) > len(bare) and full[0] in special and full[1 : 1 + len(bare)] == bare:
             return full[0]
         if self._settings.get("add_bos_token") and self._settings.get("bos_token"):
             return self._tokenizer.token_to_id(self._settings["bos_token"])

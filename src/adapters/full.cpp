@@ -16,7 +16,8 @@ std::unique_ptr<TrainableParameters> attach_full(const std::vector<nn::Parameter
       spec_of(slot).entries.push_back({part.key, part.shape});
     }
   }
-  auto parameters = std::make_unique<TrainableParameters>(std::vector{matrices, vectors}, slots.front().value->device());
+  auto parameters = std::make_unique<TrainableParameters>(std::vector{matrices, vectors},
+                                                          slots.front().value->device());
   // The parts of a slot lie back to back in the flat vector, as they do in the weight.
   std::size_t next_matrix = 0;
   std::size_t next_vector = matrices.entries.size();

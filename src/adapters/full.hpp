@@ -1,5 +1,5 @@
-// `type: full`: every weight of the model is trained. In fp32 the weights become views of the flat master;
-// in 16 bit they are rounded copies of it.
+// `type: full`: every weight of the model is trained. In fp32 the weights become views of the flat
+// master; in 16 bit they are rounded copies of it.
 #pragma once
 
 #include <memory>

@@ -11,9 +11,15 @@
 namespace lorascale::adapters {
 namespace {
 
-constexpr std::array kCompanions = {"generation_config.json", "tokenizer.json", "tokenizer_config.json",
-                                    "special_tokens_map.json", "tokenizer.model", "vocab.json", "merges.txt",
-                                    "chat_template.jinja", "added_tokens.json"};
+constexpr std::array kCompanions = {"generation_config.json",
+                                    "tokenizer.json",
+                                    "tokenizer_config.json",
+                                    "special_tokens_map.json",
+                                    "tokenizer.model",
+                                    "vocab.json",
+                                    "merges.txt",
+                                    "chat_template.jinja",
+                                    "added_tokens.json"};
 
 io::Dtype dtype_of(at::ScalarType type) {
   switch (type) {
@@ -38,7 +44,8 @@ std::string config_with_type(const std::filesystem::path& base, at::ScalarType t
 
 }  // namespace
 
-void write_full_model(const std::filesystem::path& folder, const std::vector<nn::ParameterSlot>& slots,
+void write_full_model(const std::filesystem::path& folder,
+                      const std::vector<nn::ParameterSlot>& slots,
                       const std::filesystem::path& base) {
   std::filesystem::create_directories(folder);
   std::vector<at::Tensor> host;  // keeps device copies alive
@@ -53,11 +60,12 @@ void write_full_model(const std::filesystem::path& folder, const std::vector<nn:
     }
   }
   io::write_safetensors(folder / "model.safetensors", tensors, {{"format", "pt"}});
-  io::write_file_atomically(folder / "config.json",
-                            std::string_view(config_with_type(base, slots.front().value->scalar_type())));
+  io::write_file_atomically(folder / "config.json", std::string_view(config_with_type(
+                                                        base, slots.front().value->scalar_type())));
   for (const char* name : kCompanions) {
     if (std::filesystem::exists(base / name)) {
-      std::filesystem::copy_file(base / name, folder / name, std::filesystem::copy_options::overwrite_existing);
+      std::filesystem::copy_file(base / name, folder / name,
+                                 std::filesystem::copy_options::overwrite_existing);
     }
   }
 }

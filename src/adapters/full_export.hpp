@@ -1,4 +1,5 @@
-// A whole model as a Hugging Face folder: model.safetensors and the other files of the base's folder.
+// A whole model as a Hugging Face folder: model.safetensors and the other files of the base's
+// folder.
 #pragma once
 
 #include <filesystem>
@@ -8,8 +9,10 @@
 
 namespace lorascale::adapters {
 
-// Writes the weights in their own type and copies config.json and the tokenizer's files from `base`.
-void write_full_model(const std::filesystem::path& folder, const std::vector<nn::ParameterSlot>& slots,
+// Writes the weights in their own type and copies config.json and the tokenizer's files from
+// `base`.
+void write_full_model(const std::filesystem::path& folder,
+                      const std::vector<nn::ParameterSlot>& slots,
                       const std::filesystem::path& base);
 
 }  // namespace lorascale::adapters

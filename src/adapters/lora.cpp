@@ -14,7 +14,8 @@ namespace lorascale::adapters {
 namespace {
 
 bool is_plain_name(const std::string& text) {
-  return text.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.") ==
+  return text.find_first_not_of(
+             "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.") ==
          std::string::npos;
 }
 
@@ -22,7 +23,8 @@ std::regex compile(const std::string& pattern, const std::string& where) {
   try {
     return std::regex(pattern, std::regex::ECMAScript | std::regex::optimize);
   } catch (const std::regex_error& error) {
-    throw_bad_config(where + ": '" + pattern + "' is not a valid regular expression: " + error.what());
+    throw_bad_config(where + ": '" + pattern +
+                     "' is not a valid regular expression: " + error.what());
   }
 }
 
@@ -44,11 +46,13 @@ T patterned(const std::map<std::string, T>& patterns, const std::string& module,
 }
 
 template <typename T>
-void check_used(const std::map<std::string, T>& patterns, const std::set<std::string>& used, const char* what) {
+void check_used(const std::map<std::string, T>& patterns, const std::set<std::string>& used,
+                const char* what) {
   for (const auto& [key, value] : patterns) {
     if (!used.contains(key)) {
       throw_bad_config(std::string("adapter.") + what + ": '" + key +
-                       "' matches none of the adapted layers; remove it or adapt the layer through adapter.targets");
+                       "' matches none of the adapted layers; remove it or adapt the layer through "
+                       "adapter.targets");
     }
   }
 }
@@ -97,7 +101,8 @@ class TargetMatcher {
   void check(const std::vector<nn::LinearGroup*>& groups) const {
     for (std::size_t i = 0; i < targets_.size(); ++i) {
       if (!hits_[i]) {
-        throw_bad_config("adapter.targets: '" + targets_[i] + "' matches no linear layer of this model; there are " +
+        throw_bad_config("adapter.targets: '" + targets_[i] +
+                         "' matches no linear layer of this model; there are " +
                          known_suffixes(groups) + ", or write all-linear");
       }
     }
@@ -110,14 +115,16 @@ class TargetMatcher {
   std::vector<bool> hits_;
 };
 
-// Uniform in ±1/sqrt(in): what kaiming_uniform(a = sqrt 5) gives. A function of seed, name and place only.
+// Uniform in ±1/sqrt(in): what kaiming_uniform(a = sqrt 5) gives. A function of seed, name and
+// place only.
 void fill_a(at::Tensor target, std::int64_t in, std::uint64_t seed, const std::string& name) {
   at::Tensor host = at::empty(target.sizes(), at::kFloat);
   float* data = host.data_ptr<float>();
   const auto key = philox_key(mix64(seed) ^ fnv1a64(name));
   const auto bound = static_cast<float>(1.0 / std::sqrt(static_cast<double>(in)));
   for (std::int64_t i = 0; i < host.numel(); i += 4) {
-    const auto bits = philox4x32({static_cast<std::uint32_t>(i / 4), 0, 0, 0x4C6F5241U /* "LoRA" */}, key);
+    const auto bits =
+        philox4x32({static_cast<std::uint32_t>(i / 4), 0, 0, 0x4C6F5241U /* "LoRA" */}, key);
     for (std::int64_t j = i; j < std::min(i + 4, host.numel()); ++j) {
       data[j] = bound * (2.0F * uniform24(bits[static_cast<std::size_t>(j - i)]) - 1.0F);
     }
@@ -132,8 +139,12 @@ double LoraSettings::scale(std::int64_t module_rank, double module_alpha) const 
   return module_alpha / (rslora ? std::sqrt(r) : r);
 }
 
-std::string lora_a_name(const std::string& module) { return module + ".lora_A.weight"; }
-std::string lora_b_name(const std::string& module) { return module + ".lora_B.weight"; }
+std::string lora_a_name(const std::string& module) {
+  return module + ".lora_A.weight";
+}
+std::string lora_b_name(const std::string& module) {
+  return module + ".lora_B.weight";
+}
 
 std::vector<LoraModule> match_lora_targets(const std::vector<nn::LinearGroup*>& groups,
                                            const LoraSettings& settings) {
@@ -151,8 +162,8 @@ std::vector<LoraModule> match_lora_targets(const std::vector<nn::LinearGroup*>& 
       module.alpha = patterned(settings.alpha_pattern, name, settings.alpha, used_alphas);
       module.scale = settings.scale(module.rank, module.alpha);
       if (module.rank < 1 || module.rank > std::min(module.in, module.out)) {
-        throw_bad_config("adapter.rank: " + std::to_string(module.rank) + " for " + name + " must lie in 1 to " +
-                         std::to_string(std::min(module.in, module.out)));
+        throw_bad_config("adapter.rank: " + std::to_string(module.rank) + " for " + name +
+                         " must lie in 1 to " + std::to_string(std::min(module.in, module.out)));
       }
       modules.push_back(std::move(module));
     }
@@ -174,7 +185,8 @@ std::unique_ptr<TrainableParameters> attach_lora(const std::vector<LoraModule>& 
   }
   const auto device = modules.front().group->weight.device();
   const auto dtype = modules.front().group->weight.scalar_type();
-  auto parameters = std::make_unique<TrainableParameters>(std::vector{std::move(a), std::move(b)}, device);
+  auto parameters =
+      std::make_unique<TrainableParameters>(std::vector{std::move(a), std::move(b)}, device);
   std::vector<std::pair<at::Tensor, at::Tensor>> copies;  // rounded <- master
   for (std::size_t i = 0; i < modules.size(); ++i) {
     const auto& module = modules[i];

@@ -1,5 +1,6 @@
-// LoRA (Hu et al. 2021): W x + s B A x on chosen linear layers; s = alpha / r, or alpha / sqrt(r) (rsLoRA,
-// Kalajdzievski 2023). A starts uniform in ±1/sqrt(in), B at zero, so that a fresh adapter changes nothing.
+// LoRA (Hu et al. 2021): W x + s B A x on chosen linear layers; s = alpha / r, or alpha / sqrt(r)
+// (rsLoRA, Kalajdzievski 2023). A starts uniform in ±1/sqrt(in), B at zero, so that a fresh adapter
+// changes nothing.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +19,8 @@ struct LoraSettings {
   double alpha = 16.0;
   double dropout = 0.0;
   bool rslora = false;
-  double lr_ratio = 1.0;                             // LoRA+: rate of B over rate of A
-  std::vector<std::string> targets;                  // suffixes, "all-linear", or one regular expression
+  double lr_ratio = 1.0;             // LoRA+: rate of B over rate of A
+  std::vector<std::string> targets;  // suffixes, "all-linear", or one regular expression
   std::map<std::string, std::int64_t> rank_pattern;  // suffix or regex -> rank
   std::map<std::string, double> alpha_pattern;
 
@@ -28,7 +29,7 @@ struct LoraSettings {
 
 // One adapted linear layer.
 struct LoraModule {
-  std::string name;           // module path, e.g. "model.layers.0.self_attn.q_proj"
+  std::string name;  // module path, e.g. "model.layers.0.self_attn.q_proj"
   std::int64_t in = 0, out = 0;
   std::int64_t rank = 0;
   double alpha = 0.0;
@@ -37,16 +38,17 @@ struct LoraModule {
   std::size_t member = 0;
 };
 
-// Which layers the settings name. Throws Error(kBadConfig) where a target or a pattern matches nothing,
-// listing what there is to match.
-std::vector<LoraModule> match_lora_targets(const std::vector<nn::LinearGroup*>& groups, const LoraSettings& settings);
+// Which layers the settings name. Throws Error(kBadConfig) where a target or a pattern matches
+// nothing, listing what there is to match.
+std::vector<LoraModule> match_lora_targets(const std::vector<nn::LinearGroup*>& groups,
+                                           const LoraSettings& settings);
 
 // Names of a module's tensors, as PEFT writes them without its prefix.
 std::string lora_a_name(const std::string& module);
 std::string lora_b_name(const std::string& module);
 
-// Makes the parameters, fills A from (seed, name) and B with zeros, and connects them to the layers. The groups
-// must outlive the result; the flat vector lives on the layers' device.
+// Makes the parameters, fills A from (seed, name) and B with zeros, and connects them to the
+// layers. The groups must outlive the result; the flat vector lives on the layers' device.
 std::unique_ptr<TrainableParameters> attach_lora(const std::vector<LoraModule>& modules,
                                                  const LoraSettings& settings, std::uint64_t seed);
 

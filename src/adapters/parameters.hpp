@@ -1,5 +1,6 @@
-// TrainableParameters: everything that is trained, as one flat fp32 vector with named views. Gradient, optimizer
-// state, checkpoint, hash and all-reduce see the flat vector only. Groups are contiguous segments.
+// TrainableParameters: everything that is trained, as one flat fp32 vector with named views.
+// Gradient, optimizer state, checkpoint, hash and all-reduce see the flat vector only. Groups are
+// contiguous segments.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,9 +13,9 @@
 namespace lorascale::adapters {
 
 struct ParameterEntry {
-  std::string name;                 // "model.layers.0.self_attn.q_proj.lora_A.weight", or a weight's key
+  std::string name;  // "model.layers.0.self_attn.q_proj.lora_A.weight", or a weight's key
   std::vector<std::int64_t> shape;
-  std::int64_t offset = 0;          // elements into the flat vector
+  std::int64_t offset = 0;  // elements into the flat vector
   [[nodiscard]] std::int64_t size() const;
 };
 
@@ -29,7 +30,7 @@ class TrainableParameters {
  public:
   // Lays the entries of each group out one after the other. Master and gradient start at zero.
   struct GroupSpec {
-    ParameterGroup group;           // begin and end are filled in
+    ParameterGroup group;  // begin and end are filled in
     std::vector<ParameterEntry> entries;
   };
   TrainableParameters(std::vector<GroupSpec> groups, at::Device device);
@@ -42,7 +43,8 @@ class TrainableParameters {
   // The part of a flat vector that belongs to an entry, in its shape.
   [[nodiscard]] static at::Tensor view(const at::Tensor& flat, const ParameterEntry& entry);
 
-  // Models in 16 bit compute with rounded copies of the master; `refresh` brings them up to date after each update.
+  // Models in 16 bit compute with rounded copies of the master; `refresh` brings them up to date
+  // after each update.
   void on_refresh(std::function<void()> action) { refresh_actions_.push_back(std::move(action)); }
   void refresh() const;
 

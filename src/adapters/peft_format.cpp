@@ -22,7 +22,9 @@ constexpr const char* kConfigName = "adapter_config.json";
 constexpr const char* kWeightsName = "adapter_model.safetensors";
 const std::string kPrefix = "base_model.model.";
 
-std::string last_part(const std::string& module) { return module.substr(module.rfind('.') + 1); }
+std::string last_part(const std::string& module) {
+  return module.substr(module.rfind('.') + 1);
+}
 
 // Short names where they mean exactly the adapted modules, full paths otherwise.
 std::vector<std::string> target_names(const std::vector<LoraModule>& modules,
@@ -42,7 +44,8 @@ std::vector<std::string> target_names(const std::vector<LoraModule>& modules,
   return {suffixes.begin(), suffixes.end()};
 }
 
-nlohmann::json config_json(const std::vector<LoraModule>& modules, const std::vector<nn::LinearGroup*>& groups,
+nlohmann::json config_json(const std::vector<LoraModule>& modules,
+                           const std::vector<nn::LinearGroup*>& groups,
                            const LoraSettings& settings, const std::string& base_model) {
   nlohmann::json ranks = nlohmann::json::object();
   nlohmann::json alphas = nlohmann::json::object();
@@ -80,7 +83,9 @@ nlohmann::json config_json(const std::vector<LoraModule>& modules, const std::ve
           {"layers_pattern", nullptr}};
 }
 
-at::Tensor delta(const at::Tensor& b, const at::Tensor& a, double scale) { return at::mm(b, a).mul_(scale); }
+at::Tensor delta(const at::Tensor& b, const at::Tensor& a, double scale) {
+  return at::mm(b, a).mul_(scale);
+}
 
 struct ModuleTensors {
   at::Tensor a, b;  // CPU fp32, contiguous
@@ -92,8 +97,9 @@ std::vector<ModuleTensors> host_tensors(const std::vector<LoraModule>& modules,
   const at::Tensor master = parameters.master().cpu();
   std::vector<ModuleTensors> tensors;
   for (std::size_t i = 0; i < modules.size(); ++i) {
-    tensors.push_back({TrainableParameters::view(master, parameters.entries()[i]),
-                       TrainableParameters::view(master, parameters.entries()[modules.size() + i])});
+    tensors.push_back(
+        {TrainableParameters::view(master, parameters.entries()[i]),
+         TrainableParameters::view(master, parameters.entries()[modules.size() + i])});
   }
   return tensors;
 }
@@ -108,8 +114,9 @@ void check_export(const std::filesystem::path& folder, const std::vector<LoraMod
                       delta(found->second.b, found->second.a, found->second.scale)
                           .equal(delta(tensors[i].b, tensors[i].a, modules[i].scale));
     if (!same) {
-      throw Error(ExitCode::kInternal, folder.string() + ": the written adapter differs from the trained one in " +
-                                           modules[i].name + "; do not use it");
+      throw Error(ExitCode::kInternal,
+                  folder.string() + ": the written adapter differs from the trained one in " +
+                      modules[i].name + "; do not use it");
     }
   }
 }
@@ -127,8 +134,8 @@ at::Tensor read_tensor(const io::SafetensorsFile& file, const std::string& key) 
       type = at::kBFloat16;
       break;
     default:
-      throw_bad_input(file.path().string() + ": " + key + " has type " + std::string(io::dtype_name(info.dtype)) +
-                      "; adapters are F32, F16 or BF16");
+      throw_bad_input(file.path().string() + ": " + key + " has type " +
+                      std::string(io::dtype_name(info.dtype)) + "; adapters are F32, F16 or BF16");
   }
   if (info.shape.size() != 2) {
     throw_bad_input(file.path().string() + ": " + key + " must be a matrix");
@@ -180,14 +187,15 @@ void write_peft_adapter(const std::filesystem::path& folder, const std::vector<L
   const auto tensors = host_tensors(modules, parameters);
   std::vector<io::TensorToWrite> to_write;
   for (std::size_t i = 0; i < modules.size(); ++i) {
-    to_write.push_back({kPrefix + lora_a_name(modules[i].name), io::Dtype::kF32, tensors[i].a.sizes().vec(),
-                        nn::bytes_of(tensors[i].a)});
-    to_write.push_back({kPrefix + lora_b_name(modules[i].name), io::Dtype::kF32, tensors[i].b.sizes().vec(),
-                        nn::bytes_of(tensors[i].b)});
+    to_write.push_back({kPrefix + lora_a_name(modules[i].name), io::Dtype::kF32,
+                        tensors[i].a.sizes().vec(), nn::bytes_of(tensors[i].a)});
+    to_write.push_back({kPrefix + lora_b_name(modules[i].name), io::Dtype::kF32,
+                        tensors[i].b.sizes().vec(), nn::bytes_of(tensors[i].b)});
   }
   io::write_safetensors(folder / kWeightsName, to_write, {{"format", "pt"}});
-  io::write_file_atomically(folder / kConfigName,
-                            std::string_view(config_json(modules, groups, settings, base_model).dump(2) + "\n"));
+  io::write_file_atomically(
+      folder / kConfigName,
+      std::string_view(config_json(modules, groups, settings, base_model).dump(2) + "\n"));
   check_export(folder, modules, tensors);
 }
 
@@ -204,16 +212,19 @@ PeftAdapter read_peft_adapter(const std::filesystem::path& folder) {
     const bool is_a = info.name.starts_with(kPrefix) && info.name.ends_with(suffix_a);
     const bool is_b = info.name.starts_with(kPrefix) && info.name.ends_with(suffix_b);
     if (!is_a && !is_b) {
-      throw_bad_input(file.path().string() + ": tensor '" + info.name + "' is no lora_A or lora_B weight of a linear layer");
+      throw_bad_input(file.path().string() + ": tensor '" + info.name +
+                      "' is no lora_A or lora_B weight of a linear layer");
     }
-    const auto name = info.name.substr(kPrefix.size(), info.name.size() - kPrefix.size() - suffix_a.size());
+    const auto name =
+        info.name.substr(kPrefix.size(), info.name.size() - kPrefix.size() - suffix_a.size());
     auto& module = adapter.modules[name];
     (is_a ? module.a : module.b) = read_tensor(file, info.name);
   }
   std::set<std::string> unused;
   for (auto& [name, module] : adapter.modules) {
     if (!module.a.defined() || !module.b.defined() || module.a.size(0) != module.b.size(1)) {
-      throw_bad_input(file.path().string() + ": lora_A and lora_B of " + name + " do not belong together");
+      throw_bad_input(file.path().string() + ": lora_A and lora_B of " + name +
+                      " do not belong together");
     }
     module.alpha = adapter.settings.alpha;
     for (const auto& [key, alpha] : adapter.settings.alpha_pattern) {
@@ -237,7 +248,8 @@ void load_peft_adapter(const std::filesystem::path& folder, const std::vector<Lo
                      "; set adapter.rank, alpha and targets as in its " + kConfigName);
   };
   if (adapter.modules.size() != modules.size()) {
-    refuse("adapts " + std::to_string(adapter.modules.size()) + " layers, the config " + std::to_string(modules.size()));
+    refuse("adapts " + std::to_string(adapter.modules.size()) + " layers, the config " +
+           std::to_string(modules.size()));
   }
   for (std::size_t i = 0; i < modules.size(); ++i) {
     const auto found = adapter.modules.find(modules[i].name);
@@ -246,7 +258,8 @@ void load_peft_adapter(const std::filesystem::path& folder, const std::vector<Lo
     }
     const auto& [a, b, alpha, scale] = found->second;
     at::Tensor to_a = TrainableParameters::view(parameters.master(), parameters.entries()[i]);
-    at::Tensor to_b = TrainableParameters::view(parameters.master(), parameters.entries()[modules.size() + i]);
+    at::Tensor to_b =
+        TrainableParameters::view(parameters.master(), parameters.entries()[modules.size() + i]);
     if (a.sizes() != to_a.sizes() || b.sizes() != to_b.sizes()) {
       refuse(modules[i].name + " has rank " + std::to_string(a.size(0)) + " there");
     }
@@ -273,12 +286,14 @@ void merge_into_weights(const PeftAdapter& adapter, const std::vector<nn::Linear
       if (module.b.size(0) != weight.size(0) || module.a.size(1) != weight.size(1)) {
         throw_bad_input("the adapter's " + found->first + " does not fit this model's shape");
       }
-      weight.copy_(weight.to(at::kFloat) + delta(module.b, module.a, module.scale).to(weight.device()));
+      weight.copy_(weight.to(at::kFloat) +
+                   delta(module.b, module.a, module.scale).to(weight.device()));
       ++merged;
     }
   }
   if (merged != adapter.modules.size()) {
-    throw_bad_input("the adapter has layers that this model lacks; it was made for '" + adapter.base_model + "'");
+    throw_bad_input("the adapter has layers that this model lacks; it was made for '" +
+                    adapter.base_model + "'");
   }
 }
 

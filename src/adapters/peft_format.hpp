@@ -1,5 +1,5 @@
-// Adapter folders as PEFT reads and writes them: adapter_config.json and adapter_model.safetensors with keys
-// base_model.model.<module>.lora_{A,B}.weight.
+// Adapter folders as PEFT reads and writes them: adapter_config.json and adapter_model.safetensors
+// with keys base_model.model.<module>.lora_{A,B}.weight.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,8 +13,9 @@
 
 namespace lorascale::adapters {
 
-// Writes the folder (atomically file by file), reads it back and compares ΔW = s B A of every module with
-// the one in memory; a difference is Error(kInternal). `base_model` is what adapter_config.json names.
+// Writes the folder (atomically file by file), reads it back and compares ΔW = s B A of every
+// module with the one in memory; a difference is Error(kInternal). `base_model` is what
+// adapter_config.json names.
 void write_peft_adapter(const std::filesystem::path& folder, const std::vector<LoraModule>& modules,
                         const std::vector<nn::LinearGroup*>& groups, const LoraSettings& settings,
                         const TrainableParameters& parameters, const std::string& base_model);
@@ -26,14 +27,16 @@ struct PeftModule {
   double scale = 0;
 };
 struct PeftAdapter {
-  LoraSettings settings;                      // rank, alpha, rslora and dropout of the file
+  LoraSettings settings;  // rank, alpha, rslora and dropout of the file
   std::string base_model;
   std::map<std::string, PeftModule> modules;  // by module path
 };
-// Throws Error(kBadInput) on anything that is no LoRA adapter or that we could not apply faithfully (DoRA, ...).
+// Throws Error(kBadInput) on anything that is no LoRA adapter or that we could not apply faithfully
+// (DoRA, ...).
 PeftAdapter read_peft_adapter(const std::filesystem::path& folder);
 
-// Fills the parameters from an adapter on the same modules and ranks; refuses with the differences otherwise.
+// Fills the parameters from an adapter on the same modules and ranks; refuses with the differences
+// otherwise.
 void load_peft_adapter(const std::filesystem::path& folder, const std::vector<LoraModule>& modules,
                        TrainableParameters& parameters);
 

@@ -1,7 +1,7 @@
 // Failures and the exit codes they end in. Three kinds:
 //   user error             throw Error(exit code of the cause, message with the remedy)
-//   library, system error  throw Error(ExitCode::kInternal or kCannotWrite, message with call, path and errno text)
-//   our own bug            LS_ASSERT, which aborts
+//   library, system error  throw Error(ExitCode::kInternal or kCannotWrite, message with call, path
+//   and errno text) our own bug            LS_ASSERT, which aborts
 // main() prints the message on one line and ends with the code. Destructors never throw.
 #pragma once
 
@@ -42,9 +42,9 @@ class Error : public std::runtime_error {
 }  // namespace lorascale
 
 // For conditions that only a bug of ours can break; input is checked with Error.
-#define LS_ASSERT(condition)                                            \
-  do {                                                                  \
-    if (!(condition)) [[unlikely]] {                                    \
-      ::lorascale::assertion_failed(#condition, __FILE__, __LINE__);    \
-    }                                                                   \
+#define LS_ASSERT(condition)                                         \
+  do {                                                               \
+    if (!(condition)) [[unlikely]] {                                 \
+      ::lorascale::assertion_failed(#condition, __FILE__, __LINE__); \
+    }                                                                \
   } while (false)

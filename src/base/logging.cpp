@@ -29,7 +29,8 @@ void log_to_file(const std::filesystem::path& path) {
     sink->set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
     spdlog::default_logger()->sinks().push_back(std::move(sink));
   } catch (const spdlog::spdlog_ex& error) {
-    throw Error(ExitCode::kCannotWrite, "cannot write the log " + path.string() + ": " + error.what());
+    throw Error(ExitCode::kCannotWrite,
+                "cannot write the log " + path.string() + ": " + error.what());
   }
 }
 

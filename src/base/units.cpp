@@ -18,16 +18,26 @@ struct UnitName {
 };
 
 constexpr std::array kUnitNames = {
-    UnitName{"samples", Unit::kSamples, 1}, UnitName{"sample", Unit::kSamples, 1},
-    UnitName{"tokens", Unit::kTokens, 1},   UnitName{"token", Unit::kTokens, 1},
-    UnitName{"tok", Unit::kTokens, 1},      UnitName{"steps", Unit::kSteps, 1},
-    UnitName{"step", Unit::kSteps, 1},      UnitName{"epochs", Unit::kEpochs, 1},
-    UnitName{"epoch", Unit::kEpochs, 1},    UnitName{"minutes", Unit::kMinutes, 1},
-    UnitName{"minute", Unit::kMinutes, 1},  UnitName{"min", Unit::kMinutes, 1},
-    UnitName{"m", Unit::kMinutes, 1},       UnitName{"hours", Unit::kMinutes, 60},
-    UnitName{"hour", Unit::kMinutes, 60},   UnitName{"h", Unit::kMinutes, 60},
-    UnitName{"seconds", Unit::kMinutes, 1.0 / 60}, UnitName{"second", Unit::kMinutes, 1.0 / 60},
-    UnitName{"sec", Unit::kMinutes, 1.0 / 60},     UnitName{"s", Unit::kMinutes, 1.0 / 60},
+    UnitName{"samples", Unit::kSamples, 1},
+    UnitName{"sample", Unit::kSamples, 1},
+    UnitName{"tokens", Unit::kTokens, 1},
+    UnitName{"token", Unit::kTokens, 1},
+    UnitName{"tok", Unit::kTokens, 1},
+    UnitName{"steps", Unit::kSteps, 1},
+    UnitName{"step", Unit::kSteps, 1},
+    UnitName{"epochs", Unit::kEpochs, 1},
+    UnitName{"epoch", Unit::kEpochs, 1},
+    UnitName{"minutes", Unit::kMinutes, 1},
+    UnitName{"minute", Unit::kMinutes, 1},
+    UnitName{"min", Unit::kMinutes, 1},
+    UnitName{"m", Unit::kMinutes, 1},
+    UnitName{"hours", Unit::kMinutes, 60},
+    UnitName{"hour", Unit::kMinutes, 60},
+    UnitName{"h", Unit::kMinutes, 60},
+    UnitName{"seconds", Unit::kMinutes, 1.0 / 60},
+    UnitName{"second", Unit::kMinutes, 1.0 / 60},
+    UnitName{"sec", Unit::kMinutes, 1.0 / 60},
+    UnitName{"s", Unit::kMinutes, 1.0 / 60},
 };
 
 std::string_view trimmed(std::string_view text) {
@@ -94,9 +104,10 @@ double samples_of_steps(double steps, const UnitContext& context) {
 
 Amount parse_amount(std::string_view text, Unit bare_unit) {
   const auto refuse = [&]() -> Amount {
-    throw_bad_config("'" + std::string(text) +
-                     "' is not an amount; write a number and a unit, as in '500 steps', '2M samples', "
-                     "'3 epochs', '10 min' or '3%'");
+    throw_bad_config(
+        "'" + std::string(text) +
+        "' is not an amount; write a number and a unit, as in '500 steps', '2M samples', "
+        "'3 epochs', '10 min' or '3%'");
   };
   std::string_view rest = trimmed(text);
   double value = 0;
@@ -153,7 +164,8 @@ std::int64_t to_samples(const Amount& amount, const UnitContext& context) {
       samples = amount.value * static_cast<double>(context.budget_samples);
       break;
     case Unit::kMinutes:
-      throw_bad_config("'" + to_string(amount) + "' cannot be expressed in samples; use samples, epochs or %");
+      throw_bad_config("'" + to_string(amount) +
+                       "' cannot be expressed in samples; use samples, epochs or %");
   }
   constexpr double kLargest = 9.0e18;  // below 2^63
   if (samples > kLargest) {

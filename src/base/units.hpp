@@ -1,5 +1,6 @@
-// Amounts with a unit, as written in a config: "500 steps", "2M samples", "3 epochs", "10 min", "3%".
-// The recipe counts in samples; units are resolved once, where the data set and the batch are known.
+// Amounts with a unit, as written in a config: "500 steps", "2M samples", "3 epochs", "10 min",
+// "3%". The recipe counts in samples; units are resolved once, where the data set and the batch are
+// known.
 #pragma once
 
 #include <cstdint>
@@ -16,20 +17,22 @@ struct Amount {
   friend bool operator==(const Amount&, const Amount&) = default;
 };
 
-// Reads "<number>[k|K|M|G|B] <unit>", "<number>%" or "0". Singular, plural and short unit names are taken
-// (sample(s), token(s)/tok, step(s), epoch(s), minute(s)/min/m, hour(s)/h, second(s)/s; the last two become
-// minutes). A bare number takes `bare_unit`. Throws Error(kBadConfig) with the text and the accepted forms.
+// Reads "<number>[k|K|M|G|B] <unit>", "<number>%" or "0". Singular, plural and short unit names are
+// taken (sample(s), token(s)/tok, step(s), epoch(s), minute(s)/min/m, hour(s)/h, second(s)/s; the
+// last two become minutes). A bare number takes `bare_unit`. Throws Error(kBadConfig) with the text
+// and the accepted forms.
 Amount parse_amount(std::string_view text, Unit bare_unit);
 
 // The inverse, in its shortest exact form: "500 steps", "3%".
 std::string to_string(const Amount& amount);
 
-// What an amount means in samples. Throws Error(kBadConfig) for minutes, which no sample count can express.
+// What an amount means in samples. Throws Error(kBadConfig) for minutes, which no sample count can
+// express.
 struct UnitContext {
   std::int64_t samples_per_epoch = 0;
   std::int64_t global_batch = 0;
-  double tokens_per_sample = 0.0;      // average
-  std::int64_t budget_samples = 0;     // what kFraction is a fraction of
+  double tokens_per_sample = 0.0;   // average
+  std::int64_t budget_samples = 0;  // what kFraction is a fraction of
 };
 std::int64_t to_samples(const Amount& amount, const UnitContext& context);
 

@@ -37,27 +37,32 @@ at::Device choose_device(const std::string& wanted, const comm::NodePlace& place
     if (wanted == "auto") {
       return {at::kCPU};
     }
-    throw_bad_config("run.device is cuda, but no GPU can be used here; check nvidia-smi, or set run.device: cpu");
+    throw_bad_config(
+        "run.device is cuda, but no GPU can be used here; check nvidia-smi, or set run.device: "
+        "cpu");
   }
   const auto gpus = at::detail::getCUDAHooks().getNumGPUs();
   const bool share = std::getenv("LORASCALE_SHARE_GPUS") != nullptr;
   if (place.local_rank >= gpus && !share) {
-    throw_bad_config("rank " + std::to_string(place.local_rank) + " of " + place.host + " has no GPU of its own: the node shows " +
-                     std::to_string(gpus) + "; start at most " + std::to_string(gpus) + " ranks on it");
+    throw_bad_config("rank " + std::to_string(place.local_rank) + " of " + place.host +
+                     " has no GPU of its own: the node shows " + std::to_string(gpus) +
+                     "; start at most " + std::to_string(gpus) + " ranks on it");
   }
   return {at::kCUDA, static_cast<at::DeviceIndex>(place.local_rank % gpus)};
 }
 
 }  // namespace
 
-options::variables_map parse(const Arguments& arguments, const options::options_description& description,
+options::variables_map parse(const Arguments& arguments,
+                             const options::options_description& description,
                              const options::positional_options_description& positional) {
   options::variables_map values;
   try {
     options::store(options::command_line_parser(arguments)
                        .options(description)
                        .positional(positional)
-                       .style(options::command_line_style::unix_style & ~options::command_line_style::allow_guessing)
+                       .style(options::command_line_style::unix_style &
+                              ~options::command_line_style::allow_guessing)
                        .run(),
                    values);
     options::notify(values);
@@ -69,8 +74,10 @@ options::variables_map parse(const Arguments& arguments, const options::options_
 
 options::options_description config_options() {
   options::options_description description;
-  description.add_options()("config", options::value<std::string>()->required(), "configuration file")(
-      "set", options::value<std::vector<std::string>>()->composing(), "key.path=value, over the file");
+  description.add_options()("config", options::value<std::string>()->required(),
+                            "configuration file")(
+      "set", options::value<std::vector<std::string>>()->composing(),
+      "key.path=value, over the file");
   return description;
 }
 
@@ -80,7 +87,8 @@ options::positional_options_description config_position() {
   return position;
 }
 
-LoadedConfig load_config(const options::variables_map& values, int world_size, config::Purpose purpose) {
+LoadedConfig load_config(const options::variables_map& values, int world_size,
+                         config::Purpose purpose) {
   config::ReadOptions read;
   read.world_size = world_size;
   if (values.count("set") != 0) {
@@ -93,7 +101,9 @@ LoadedConfig load_config(const options::variables_map& values, int world_size, c
   return loaded;
 }
 
-Job::Job() : place_(comm::node_place()), communicator_(std::make_unique<comm::MpiCommunicator>(kStartDeadlineSeconds)) {
+Job::Job()
+    : place_(comm::node_place()),
+      communicator_(std::make_unique<comm::MpiCommunicator>(kStartDeadlineSeconds)) {
   set_up_logging(communicator_->rank());
 }
 
@@ -103,7 +113,8 @@ void Job::configure(const config::RunConfig& config) {
   at::set_num_threads(threads);
   communicator_ = std::make_unique<comm::MpiCommunicator>(config.run.deadline_seconds);
   const at::Device device = choose_device(config.run.device, place_);
-  world_ = std::make_unique<train::World>(train::World{*communicator_, *communicator_, device, place_.host});
+  world_ = std::make_unique<train::World>(
+      train::World{*communicator_, *communicator_, device, place_.host});
   if (rank() == 0) {
     spdlog::info("{} rank(s), {} thread(s) each, device {}", size(), threads, device.str());
   }

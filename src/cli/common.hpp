@@ -16,7 +16,8 @@ namespace lorascale::cli {
 namespace options = boost::program_options;
 
 // Parses `arguments`; anything unknown is Error(kUsage).
-options::variables_map parse(const Arguments& arguments, const options::options_description& description,
+options::variables_map parse(const Arguments& arguments,
+                             const options::options_description& description,
                              const options::positional_options_description& positional);
 
 // Options that every verb with a config takes: CONFIG.yaml and --set.
@@ -27,7 +28,8 @@ struct LoadedConfig {
   config::RunConfig config;
   std::vector<std::string> notes;  // translations and warnings, for the log
 };
-LoadedConfig load_config(const options::variables_map& values, int world_size, config::Purpose purpose);
+LoadedConfig load_config(const options::variables_map& values, int world_size,
+                         config::Purpose purpose);
 
 // MPI, threads and device of this process, in the order of their construction. Owned by a verb.
 class Job {

@@ -1,8 +1,9 @@
+#include "models/llama/generate.hpp"
+
 #include <iostream>
 
 #include "adapters/peft_format.hpp"
 #include "cli/common.hpp"
-#include "models/llama/generate.hpp"
 #include "train/leaf_stream.hpp"
 #include "train/session.hpp"
 
@@ -21,7 +22,8 @@ std::vector<std::int32_t> parse_ids(const std::string& text, std::int64_t vocabu
     } catch (const std::exception&) {
     }
     if (id < 0 || id >= vocabulary) {
-      throw Error(ExitCode::kUsage, "--ids takes token ids from 0 to " + std::to_string(vocabulary - 1) +
+      throw Error(ExitCode::kUsage, "--ids takes token ids from 0 to " +
+                                        std::to_string(vocabulary - 1) +
                                         " separated by spaces or commas, not '" + text + "'");
     }
     ids.push_back(static_cast<std::int32_t>(id));
@@ -35,9 +37,11 @@ std::vector<std::int32_t> parse_ids(const std::string& text, std::int64_t vocabu
 
 ExitCode run_generate(const Arguments& arguments) {
   auto description = config_options();
-  description.add_options()("prompt", options::value<std::string>(), "text to continue (byte-level data sets)")(
+  description.add_options()("prompt", options::value<std::string>(),
+                            "text to continue (byte-level data sets)")(
       "ids", options::value<std::string>(), "token ids to continue; prints ids")(
-      "adapter", options::value<std::string>(), "PEFT adapter folder; default: adapter/ of the run, if there is one")(
+      "adapter", options::value<std::string>(),
+      "PEFT adapter folder; default: adapter/ of the run, if there is one")(
       "max-tokens", options::value<std::int64_t>(), "at most this many new tokens");
   const auto values = parse(arguments, description, config_position());
   if (values.count("prompt") + values.count("ids") != 1) {
@@ -47,15 +51,17 @@ ExitCode run_generate(const Arguments& arguments) {
   const auto loaded = load_config(values, 1, config::Purpose::kModelOnly);
   const auto& config = loaded.config;
   job.configure(config);
-  const auto model =
-      models::llama::load_llama(config.model.path, train::parse_dtype(config.model.dtype), job.world().place);
+  const auto model = models::llama::load_llama(
+      config.model.path, train::parse_dtype(config.model.dtype), job.world().place);
   const std::filesystem::path own = std::filesystem::path(config.run.output_dir) / "adapter";
-  const std::filesystem::path folder = values.count("adapter") != 0 ? values["adapter"].as<std::string>() : own.string();
+  const std::filesystem::path folder =
+      values.count("adapter") != 0 ? values["adapter"].as<std::string>() : own.string();
   if (values.count("adapter") != 0 || std::filesystem::exists(own)) {
     adapters::merge_into_weights(adapters::read_peft_adapter(folder), model->linear_groups());
   }
-  models::llama::GenerationSettings settings{config.sample.max_tokens, config.sample.temperature, config.sample.top_p,
-                                             config.run.seed, model->config().eos_ids};
+  models::llama::GenerationSettings settings{config.sample.max_tokens, config.sample.temperature,
+                                             config.sample.top_p, config.run.seed,
+                                             model->config().eos_ids};
   if (values.count("max-tokens") != 0) {
     settings.max_tokens = values["max-tokens"].as<std::int64_t>();
   }
@@ -67,7 +73,8 @@ ExitCode run_generate(const Arguments& arguments) {
     std::cout << '\n';
     return ExitCode::kDone;
   }
-  const train::TokenSource source(config.data.train, {config.data.sequence_length, false, model->vocabulary()});
+  const train::TokenSource source(config.data.train,
+                                  {config.data.sequence_length, false, model->vocabulary()});
   const auto prompt = source.encode(values["prompt"].as<std::string>());
   if (prompt.empty()) {
     throw Error(ExitCode::kUsage, "--prompt is empty; give the text to continue");

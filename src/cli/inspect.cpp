@@ -1,7 +1,6 @@
-#include <fmt/format.h>
-
 #include <ATen/ops/linalg_matrix_norm.h>
 #include <ATen/ops/mm.h>
+#include <fmt/format.h>
 
 #include <iostream>
 #include <limits>
@@ -20,34 +19,38 @@ namespace fs = std::filesystem;
 
 void inspect_adapter(const fs::path& folder) {
   const auto adapter = adapters::read_peft_adapter(folder);
-  std::cout << fmt::format("PEFT LoRA adapter for '{}': {} layers, rank {}, alpha {}{}\n", adapter.base_model,
-                           adapter.modules.size(), adapter.settings.rank, adapter.settings.alpha,
-                           adapter.settings.rslora ? ", rsLoRA" : "");
+  std::cout << fmt::format("PEFT LoRA adapter for '{}': {} layers, rank {}, alpha {}{}\n",
+                           adapter.base_model, adapter.modules.size(), adapter.settings.rank,
+                           adapter.settings.alpha, adapter.settings.rslora ? ", rsLoRA" : "");
   std::int64_t parameters = 0;
   for (const auto& [name, module] : adapter.modules) {
     parameters += module.a.numel() + module.b.numel();
-    const double norm = at::linalg_matrix_norm(at::mm(module.b, module.a), "fro").item<double>() * module.scale;
-    std::cout << fmt::format("  {:<48} rank {:<4} [{} x {}]  |dW| {:.4g}\n", name, module.a.size(0), module.b.size(0),
-                             module.a.size(1), norm);
+    const double norm =
+        at::linalg_matrix_norm(at::mm(module.b, module.a), "fro").item<double>() * module.scale;
+    std::cout << fmt::format("  {:<48} rank {:<4} [{} x {}]  |dW| {:.4g}\n", name, module.a.size(0),
+                             module.b.size(0), module.a.size(1), norm);
   }
   std::cout << parameters << " parameters\n";
 }
 
 void inspect_dataset(const fs::path& file) {
   const data::TokenDataset dataset(file, std::numeric_limits<std::int32_t>::max());
-  std::cout << fmt::format("token data set: {} documents, {} tokens, tokenizer {}, loss mask {}\n", dataset.documents(),
-                           dataset.tokens(), dataset.tokenizer().empty() ? "unknown" : dataset.tokenizer(),
+  std::cout << fmt::format("token data set: {} documents, {} tokens, tokenizer {}, loss mask {}\n",
+                           dataset.documents(), dataset.tokens(),
+                           dataset.tokenizer().empty() ? "unknown" : dataset.tokenizer(),
                            dataset.has_loss_mask() ? "yes" : "no");
   for (const std::int64_t length : {256, 512, 1024, 2048, 4096}) {
     const data::RowPlan plan(dataset.offsets(), length, /*packing=*/true);
-    std::cout << fmt::format("  rows of {:>4} tokens: {:>8}, filled to {:.1f} %\n", length, plan.rows(), 100 * plan.efficiency());
+    std::cout << fmt::format("  rows of {:>4} tokens: {:>8}, filled to {:.1f} %\n", length,
+                             plan.rows(), 100 * plan.efficiency());
   }
 }
 
 void inspect_checkpoint(const fs::path& folder) {
   const io::Checkpoint checkpoint(folder);
-  std::cout << fmt::format("checkpoint of step {}, written by start {} of its run; every file matches its SHA-256\n",
-                           checkpoint.step(), checkpoint.generation());
+  std::cout << fmt::format(
+      "checkpoint of step {}, written by start {} of its run; every file matches its SHA-256\n",
+      checkpoint.step(), checkpoint.generation());
   for (const auto& file : checkpoint.files()) {
     std::cout << fmt::format("  {:<24} {:>12} bytes\n", file.name, file.bytes);
   }
@@ -56,11 +59,12 @@ void inspect_checkpoint(const fs::path& folder) {
 
 void inspect_model(const fs::path& path) {
   const io::ModelReader reader(path);
-  std::cout << fmt::format("{} tensors, {} bytes in {} file(s)\n", reader.tensor_count(), reader.total_bytes(),
-                           reader.files().size());
+  std::cout << fmt::format("{} tensors, {} bytes in {} file(s)\n", reader.tensor_count(),
+                           reader.total_bytes(), reader.files().size());
   for (const auto& key : reader.keys()) {
     const auto& info = reader.at(key);
-    std::cout << fmt::format("  {:<64} {:<5} [{}]\n", key, io::dtype_name(info.dtype), fmt::join(info.shape, ", "));
+    std::cout << fmt::format("  {:<64} {:<5} [{}]\n", key, io::dtype_name(info.dtype),
+                             fmt::join(info.shape, ", "));
   }
 }
 

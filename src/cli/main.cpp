@@ -5,6 +5,7 @@
 #include <string>
 
 #include "cli/verbs.hpp"
+#include "config/aliases.hpp"
 #include "config/options.hpp"
 
 namespace {
@@ -12,17 +13,25 @@ namespace {
 using lorascale::ExitCode;
 
 void print_help() {
-  std::cout << "lorascale: LoRA fine-tuning on any number of MPI ranks\n\nusage: lorascale VERB ...\n\n";
+  std::cout
+      << "lorascale: LoRA fine-tuning on any number of MPI ranks\n\nusage: lorascale VERB ...\n\n";
   for (const auto& verb : lorascale::cli::verbs()) {
     std::cout << "  " << verb.name << ' ' << verb.synopsis << "\n      " << verb.help << '\n';
   }
-  std::cout << "\nSettings (in CONFIG.yaml, or --set key=value):\n" << lorascale::config::describe_options();
+  std::cout << "\nSettings (in CONFIG.yaml, or --set key=value):\n"
+            << lorascale::config::describe_options();
 }
 
 ExitCode dispatch(int argc, char** argv) {
   const std::string name = argc > 1 ? argv[1] : "";
   if (name == "--help" || name == "-h" || name == "help") {
     print_help();
+    return ExitCode::kDone;
+  }
+  if (name == "--help-markdown") {  // docs/configuration.md
+    std::cout << "# Configuration\n\nMade by `lorascale --help-markdown`.\n\n"
+              << lorascale::config::describe_options(lorascale::config::ReferenceFormat::kMarkdown) << "\n"
+              << lorascale::config::describe_aliases();
     return ExitCode::kDone;
   }
   if (name == "--version") {
@@ -34,8 +43,9 @@ ExitCode dispatch(int argc, char** argv) {
       return verb.run({argv + 2, argv + argc});
     }
   }
-  throw lorascale::Error(ExitCode::kUsage, name.empty() ? "a verb is missing (see lorascale --help)"
-                                                        : "unknown verb '" + name + "' (see lorascale --help)");
+  throw lorascale::Error(ExitCode::kUsage,
+                         name.empty() ? "a verb is missing (see lorascale --help)"
+                                      : "unknown verb '" + name + "' (see lorascale --help)");
 }
 
 }  // namespace

@@ -10,10 +10,12 @@ namespace lorascale::cli {
 
 ExitCode run_merge(const Arguments& arguments) {
   options::options_description description;
-  description.add_options()("model", options::value<std::string>()->required(), "base model folder")(
+  description.add_options()("model", options::value<std::string>()->required(),
+                            "base model folder")(
       "adapter", options::value<std::string>()->required(), "PEFT adapter folder")(
       "output", options::value<std::string>()->required(), "new folder for the merged model")(
-      "dtype", options::value<std::string>()->default_value("auto"), "auto (as stored), bf16, fp16 or fp32");
+      "dtype", options::value<std::string>()->default_value("auto"),
+      "auto (as stored), bf16, fp16 or fp32");
   const auto values = parse(arguments, description, {});
   const auto dtype_name = values["dtype"].as<std::string>();
   const auto dtype = train::parse_dtype(dtype_name);
@@ -22,10 +24,12 @@ ExitCode run_merge(const Arguments& arguments) {
   }
   const std::filesystem::path output = values["output"].as<std::string>();
   if (std::filesystem::exists(output) && !std::filesystem::is_empty(output)) {
-    throw Error(ExitCode::kCannotWrite, output.string() + " exists and is not empty; choose another --output");
+    throw Error(ExitCode::kCannotWrite,
+                output.string() + " exists and is not empty; choose another --output");
   }
   const auto adapter = adapters::read_peft_adapter(values["adapter"].as<std::string>());
-  const auto model = models::llama::load_llama(values["model"].as<std::string>(), dtype, at::Device(at::kCPU));
+  const auto model =
+      models::llama::load_llama(values["model"].as<std::string>(), dtype, at::Device(at::kCPU));
   adapters::merge_into_weights(adapter, model->linear_groups());
   adapters::write_full_model(output, model->parameter_slots(), values["model"].as<std::string>());
   std::cout << "merged " << adapter.modules.size() << " layers into " << output.string() << '\n';

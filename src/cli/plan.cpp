@@ -13,13 +13,16 @@
 namespace lorascale::cli {
 namespace {
 
-std::string mebibytes(double bytes) { return fmt::format("{:.0f} MiB", bytes / (1 << 20)); }
+std::string mebibytes(double bytes) {
+  return fmt::format("{:.0f} MiB", bytes / (1 << 20));
+}
 
 }  // namespace
 
 ExitCode run_plan(const Arguments& arguments) {
   auto description = config_options();
-  description.add_options()("ranks", options::value<int>(), "plan for this many ranks instead of those started");
+  description.add_options()("ranks", options::value<int>(),
+                            "plan for this many ranks instead of those started");
   const auto values = parse(arguments, description, config_position());
   Job job;
   const int ranks = values.count("ranks") != 0 ? values["ranks"].as<int>() : job.size();
@@ -29,24 +32,27 @@ ExitCode run_plan(const Arguments& arguments) {
   const auto loaded = load_config(values, ranks, config::Purpose::kTraining);
   job.configure(loaded.config);
   const auto session = train::open_session(job.world(), loaded.config);
-  auto recipe = train::make_recipe(loaded.config, session.train->rows(), session.train->tokens_per_row(), ranks, nullptr);
+  auto recipe = train::make_recipe(loaded.config, session.train->rows(),
+                                   session.train->tokens_per_row(), ranks, nullptr);
   const coordinator::Coordinator coordinator(recipe, ranks);
   const auto report = coordinator::make_plan_report(recipe, ranks);
   const auto leaves = coordinator::factorise_by_leaf(recipe.global_batch, ranks, recipe.leaf_size);
-  const auto memory = train::forecast_memory(session, recipe.leaf_size, loaded.config.data.sequence_length);
+  const auto memory =
+      train::forecast_memory(session, recipe.leaf_size, loaded.config.data.sequence_length);
   if (job.rank() == 0) {
     std::cout << "data      " << session.train->summary() << "\n"
               << "model     " << session.model->config().model_type << ", "
-              << memory.model_parameters << " parameters; trained: "
-              << session.trainable.parameters->size() << "\n"
-              << "batch     global " << recipe.global_batch << " = " << leaves.leaves << " leaves of "
-              << recipe.leaf_size << " on " << ranks << " rank(s), " << leaves.min_leaves_per_rank << " to "
-              << leaves.max_leaves_per_rank << " each\n"
+              << memory.model_parameters
+              << " parameters; trained: " << session.trainable.parameters->size() << "\n"
+              << "batch     global " << recipe.global_batch << " = " << leaves.leaves
+              << " leaves of " << recipe.leaf_size << " on " << ranks << " rank(s), "
+              << leaves.min_leaves_per_rank << " to " << leaves.max_leaves_per_rank << " each\n"
               << "rate      " << coordinator::explain_rate(recipe, recipe.global_batch) << "\n"
               << "run       " << report.reason << "\n"
               << "memory    per rank about " << mebibytes(memory.total()) << ": weights "
               << mebibytes(memory.weights) << ", trained state " << mebibytes(memory.trained_state)
-              << ", activations of a leaf " << mebibytes(memory.activations) << ", logits " << mebibytes(memory.logits) << "\n";
+              << ", activations of a leaf " << mebibytes(memory.activations) << ", logits "
+              << mebibytes(memory.logits) << "\n";
     for (const auto& note : loaded.notes) {
       std::cout << "note      " << note << "\n";
     }
@@ -54,8 +60,11 @@ ExitCode run_plan(const Arguments& arguments) {
       std::cout << "advice    " << advice << "\n";
     }
     nlohmann::json saved = report.inputs;
-    saved["memory_bytes"] = {{"weights", memory.weights}, {"trained_state", memory.trained_state},
-                             {"activations", memory.activations}, {"logits", memory.logits}, {"total", memory.total()}};
+    saved["memory_bytes"] = {{"weights", memory.weights},
+                             {"trained_state", memory.trained_state},
+                             {"activations", memory.activations},
+                             {"logits", memory.logits},
+                             {"total", memory.total()}};
     const std::filesystem::path folder = loaded.config.run.output_dir;
     std::filesystem::create_directories(folder);
     io::write_file_atomically(folder / "plan.json", std::string_view(saved.dump(2) + "\n"));

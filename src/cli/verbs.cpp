@@ -4,11 +4,16 @@ namespace lorascale::cli {
 
 const std::vector<Verb>& verbs() {
   static const std::vector<Verb> kVerbs = {
-      {"train", "CONFIG.yaml [--set key.path=value ...]", "train an adapter (or a whole model, adapter.type: full)", run_train},
-      {"plan", "CONFIG.yaml [--set ...]", "print what train would do: batch, rates, steps, memory; trains nothing", run_plan},
-      {"generate", "CONFIG.yaml --prompt TEXT [--adapter FOLDER] [--set ...]", "continue a prompt with the model and an adapter", run_generate},
-      {"inspect", "PATH", "explain an adapter folder, a checkpoint, a data set or a model", run_inspect},
-      {"merge", "--model FOLDER --adapter FOLDER --output FOLDER [--dtype bf16|fp16|fp32]", "write a full model with the adapter added to its weights", run_merge},
+      {"train", "CONFIG.yaml [--set key.path=value ...]",
+       "train an adapter (or a whole model, adapter.type: full)", run_train},
+      {"plan", "CONFIG.yaml [--set ...]",
+       "print what train would do: batch, rates, steps, memory; trains nothing", run_plan},
+      {"generate", "CONFIG.yaml --prompt TEXT [--adapter FOLDER] [--set ...]",
+       "continue a prompt with the model and an adapter", run_generate},
+      {"inspect", "PATH", "explain an adapter folder, a checkpoint, a data set or a model",
+       run_inspect},
+      {"merge", "--model FOLDER --adapter FOLDER --output FOLDER [--dtype bf16|fp16|fp32]",
+       "write a full model with the adapter added to its weights", run_merge},
   };
   return kVerbs;
 }

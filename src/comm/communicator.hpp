@@ -1,7 +1,7 @@
-// The one seam between the trainer and other ranks: eight verbs on typed spans. Implementations: Local (one
-// rank), Mpi (host memory), Nccl (device memory). Every rank calls the same verbs in the same order, from
-// one thread. A verb that fails throws Error(kPeerLost) naming the call, this rank and, where known, the
-// culprit; it never hangs longer than the deadline given at construction.
+// The one seam between the trainer and other ranks: eight verbs on typed spans. Implementations:
+// Local (one rank), Mpi (host memory), Nccl (device memory). Every rank calls the same verbs in the
+// same order, from one thread. A verb that fails throws Error(kPeerLost) naming the call, this rank
+// and, where known, the culprit; it never hangs longer than the deadline given at construction.
 #pragma once
 
 #include <concepts>
@@ -20,16 +20,39 @@ enum class MemorySpace { kHost, kDevice };
 
 template <typename T>
 struct ElementTypeOf;
-template <> struct ElementTypeOf<std::int8_t> { static constexpr auto value = ElementType::kInt8; };
-template <> struct ElementTypeOf<std::uint8_t> { static constexpr auto value = ElementType::kUint8; };
-template <> struct ElementTypeOf<std::int32_t> { static constexpr auto value = ElementType::kInt32; };
-template <> struct ElementTypeOf<std::int64_t> { static constexpr auto value = ElementType::kInt64; };
-template <> struct ElementTypeOf<std::uint64_t> { static constexpr auto value = ElementType::kUint64; };
-template <> struct ElementTypeOf<float> { static constexpr auto value = ElementType::kFloat32; };
-template <> struct ElementTypeOf<double> { static constexpr auto value = ElementType::kFloat64; };
+template <>
+struct ElementTypeOf<std::int8_t> {
+  static constexpr auto value = ElementType::kInt8;
+};
+template <>
+struct ElementTypeOf<std::uint8_t> {
+  static constexpr auto value = ElementType::kUint8;
+};
+template <>
+struct ElementTypeOf<std::int32_t> {
+  static constexpr auto value = ElementType::kInt32;
+};
+template <>
+struct ElementTypeOf<std::int64_t> {
+  static constexpr auto value = ElementType::kInt64;
+};
+template <>
+struct ElementTypeOf<std::uint64_t> {
+  static constexpr auto value = ElementType::kUint64;
+};
+template <>
+struct ElementTypeOf<float> {
+  static constexpr auto value = ElementType::kFloat32;
+};
+template <>
+struct ElementTypeOf<double> {
+  static constexpr auto value = ElementType::kFloat64;
+};
 
 template <typename T>
-concept Element = requires { ElementTypeOf<T>::value; };
+concept Element = requires {
+  ElementTypeOf<T>::value;
+};
 
 std::size_t size_of(ElementType type);
 
@@ -44,7 +67,8 @@ class Communicator {
   // Where the spans given to this communicator live.
   [[nodiscard]] virtual MemorySpace memory_space() const = 0;
 
-  // In place; the result is the same bits on every rank. Empty spans are allowed on all ranks together.
+  // In place; the result is the same bits on every rank. Empty spans are allowed on all ranks
+  // together.
   template <Element T, std::size_t N>
   void all_reduce(std::span<T, N> data, ReduceOp op = ReduceOp::kSum) {
     do_all_reduce(data.data(), data.size(), ElementTypeOf<T>::value, op);
@@ -59,7 +83,8 @@ class Communicator {
     LS_ASSERT(all.size() == mine.size() * static_cast<std::size_t>(size_));
     do_all_gather(mine.data(), all.data(), mine.size(), ElementTypeOf<T>::value);
   }
-  // Parts may differ in length. Rank 0 gets every rank's part, in rank order; the others get nothing.
+  // Parts may differ in length. Rank 0 gets every rank's part, in rank order; the others get
+  // nothing.
   template <Element T>
   std::vector<std::vector<T>> gather_to_root(std::span<const T> mine) {
     std::vector<std::vector<T>> parts;
@@ -84,7 +109,8 @@ class Communicator {
   virtual void do_all_reduce(void* data, std::size_t count, ElementType type, ReduceOp op) = 0;
   virtual void do_broadcast(void* data, std::size_t count, ElementType type, int root) = 0;
   virtual void do_all_gather(const void* mine, void* all, std::size_t count, ElementType type) = 0;
-  virtual std::vector<std::vector<std::byte>> do_gather_to_root(std::span<const std::byte> mine) = 0;
+  virtual std::vector<std::vector<std::byte>> do_gather_to_root(
+      std::span<const std::byte> mine) = 0;
 
  private:
   int rank_;

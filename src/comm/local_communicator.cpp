@@ -23,16 +23,20 @@ std::size_t size_of(ElementType type) {
   return 0;
 }
 
-void LocalCommunicator::abort(ExitCode code) { _exit(static_cast<int>(code)); }
+void LocalCommunicator::abort(ExitCode code) {
+  _exit(static_cast<int>(code));
+}
 
-void LocalCommunicator::do_all_gather(const void* mine, void* all, std::size_t count, ElementType type) {
+void LocalCommunicator::do_all_gather(const void* mine, void* all, std::size_t count,
+                                      ElementType type) {
   // On a device the two spans are the same memory or nothing: a single rank gathers in place.
   if (mine != all && space_ == MemorySpace::kHost) {
     std::memcpy(all, mine, count * size_of(type));
   }
 }
 
-std::vector<std::vector<std::byte>> LocalCommunicator::do_gather_to_root(std::span<const std::byte> mine) {
+std::vector<std::vector<std::byte>> LocalCommunicator::do_gather_to_root(
+    std::span<const std::byte> mine) {
   return {{mine.begin(), mine.end()}};
 }
 

@@ -7,7 +7,8 @@ namespace lorascale::comm {
 
 class LocalCommunicator : public Communicator {
  public:
-  explicit LocalCommunicator(MemorySpace space = MemorySpace::kHost) : Communicator(0, 1), space_(space) {}
+  explicit LocalCommunicator(MemorySpace space = MemorySpace::kHost)
+      : Communicator(0, 1), space_(space) {}
   [[nodiscard]] MemorySpace memory_space() const override { return space_; }
   void barrier() override {}
   [[noreturn]] void abort(ExitCode code) override;

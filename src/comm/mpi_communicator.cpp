@@ -39,7 +39,9 @@ MPI_Datatype mpi_type(ElementType type) {
   return MPI_BYTE;
 }
 
-bool is_float(ElementType type) { return type == ElementType::kFloat32 || type == ElementType::kFloat64; }
+bool is_float(ElementType type) {
+  return type == ElementType::kFloat32 || type == ElementType::kFloat64;
+}
 
 MPI_Op mpi_op(ReduceOp op) {
   switch (op) {
@@ -84,8 +86,8 @@ MpiSession::MpiSession() {
 MpiSession::~MpiSession() {
   int finalised = 0;
   MPI_Finalized(&finalised);
-  // MPI_Finalize waits for all ranks; one that fails must not wait for those that may wait for it. mpirun ends
-  // the others when this process leaves with its exit code.
+  // MPI_Finalize waits for all ranks; one that fails must not wait for those that may wait for it.
+  // mpirun ends the others when this process leaves with its exit code.
   if (owns_ && finalised == 0 && std::uncaught_exceptions() == 0) {
     MPI_Finalize();
   }
@@ -117,7 +119,8 @@ struct MpiCommunicator::Call {
     }
   }
   [[nodiscard]] std::string describe(const std::string& what) const {
-    return std::string(name) + " on rank " + std::to_string(owner.rank()) + " (" + owner.host_ + ") " + what;
+    return std::string(name) + " on rank " + std::to_string(owner.rank()) + " (" + owner.host_ +
+           ") " + what;
   }
   void wait() {
     using Clock = std::chrono::steady_clock;
@@ -163,7 +166,9 @@ int world_size() {
 }  // namespace
 
 MpiCommunicator::MpiCommunicator(double deadline_seconds)
-    : Communicator(world_rank(), world_size()), deadline_seconds_(deadline_seconds), host_(host_name()) {
+    : Communicator(world_rank(), world_size()),
+      deadline_seconds_(deadline_seconds),
+      host_(host_name()) {
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
 }
 
@@ -179,8 +184,8 @@ void MpiCommunicator::abort(ExitCode code) {
   _exit(static_cast<int>(code));
 }
 
-// Rank r owns the r-th part: it receives everybody's version of it, adds them in rank order, and hands the result out.
-// The volume is that of a ring all-reduce.
+// Rank r owns the r-th part: it receives everybody's version of it, adds them in rank order, and
+// hands the result out. The volume is that of a ring all-reduce.
 void MpiCommunicator::sum_in_rank_order(std::byte* data, std::size_t count, ElementType type) {
   const auto ranks = static_cast<std::size_t>(size());
   const auto width = size_of(type);
@@ -209,8 +214,9 @@ void MpiCommunicator::sum_in_rank_order(std::byte* data, std::size_t count, Elem
     }
   }
   Call hand_out{*this, "all_reduce"};
-  hand_out.check(MPI_Iallgatherv(scratch_.data(), static_cast<int>(mine), mpi_type(type), data, counts.data(),
-                                 starts.data(), mpi_type(type), MPI_COMM_WORLD, &hand_out.request));
+  hand_out.check(MPI_Iallgatherv(scratch_.data(), static_cast<int>(mine), mpi_type(type), data,
+                                 counts.data(), starts.data(), mpi_type(type), MPI_COMM_WORLD,
+                                 &hand_out.request));
   hand_out.wait();
 }
 
@@ -225,8 +231,8 @@ void MpiCommunicator::do_all_reduce(void* data, std::size_t count, ElementType t
       continue;
     }
     Call call{*this, "all_reduce"};
-    call.check(MPI_Iallreduce(MPI_IN_PLACE, bytes + first * width, static_cast<int>(part), mpi_type(type),
-                              mpi_op(op), MPI_COMM_WORLD, &call.request));
+    call.check(MPI_Iallreduce(MPI_IN_PLACE, bytes + first * width, static_cast<int>(part),
+                              mpi_type(type), mpi_op(op), MPI_COMM_WORLD, &call.request));
     call.wait();
   }
 }
@@ -237,35 +243,40 @@ void MpiCommunicator::do_broadcast(void* data, std::size_t count, ElementType ty
   const auto piece = kPiece / width;
   for (std::size_t first = 0; first < count; first += piece) {
     Call call{*this, "broadcast"};
-    call.check(MPI_Ibcast(bytes + first * width, static_cast<int>(std::min(piece, count - first)), mpi_type(type),
-                          root, MPI_COMM_WORLD, &call.request));
+    call.check(MPI_Ibcast(bytes + first * width, static_cast<int>(std::min(piece, count - first)),
+                          mpi_type(type), root, MPI_COMM_WORLD, &call.request));
     call.wait();
   }
 }
 
-void MpiCommunicator::do_all_gather(const void* mine, void* all, std::size_t count, ElementType type) {
+void MpiCommunicator::do_all_gather(const void* mine, void* all, std::size_t count,
+                                    ElementType type) {
   // Used for small agreements; a part must fit one call.
   LS_ASSERT(count * size_of(type) <= kPiece);
   Call call{*this, "all_gather"};
-  call.check(MPI_Iallgather(mine, static_cast<int>(count), mpi_type(type), all, static_cast<int>(count),
-                            mpi_type(type), MPI_COMM_WORLD, &call.request));
+  call.check(MPI_Iallgather(mine, static_cast<int>(count), mpi_type(type), all,
+                            static_cast<int>(count), mpi_type(type), MPI_COMM_WORLD,
+                            &call.request));
   call.wait();
 }
 
-std::vector<std::vector<std::byte>> MpiCommunicator::do_gather_to_root(std::span<const std::byte> mine) {
+std::vector<std::vector<std::byte>> MpiCommunicator::do_gather_to_root(
+    std::span<const std::byte> mine) {
   LS_ASSERT(mine.size() <= kPiece);
   const auto ranks = static_cast<std::size_t>(size());
   const int my_size = static_cast<int>(mine.size());
   std::vector<int> sizes(ranks);
   Call ask{*this, "gather_to_root"};
-  ask.check(MPI_Igather(&my_size, 1, MPI_INT, sizes.data(), 1, MPI_INT, 0, MPI_COMM_WORLD, &ask.request));
+  ask.check(
+      MPI_Igather(&my_size, 1, MPI_INT, sizes.data(), 1, MPI_INT, 0, MPI_COMM_WORLD, &ask.request));
   ask.wait();
   std::vector<int> starts(ranks);
   std::exclusive_scan(sizes.begin(), sizes.end(), starts.begin(), 0);
-  std::vector<std::byte> joined(rank() == 0 ? static_cast<std::size_t>(starts.back() + sizes.back()) : 0);
+  std::vector<std::byte> joined(rank() == 0 ? static_cast<std::size_t>(starts.back() + sizes.back())
+                                            : 0);
   Call gather{*this, "gather_to_root"};
-  gather.check(MPI_Igatherv(mine.data(), my_size, MPI_BYTE, joined.data(), sizes.data(), starts.data(), MPI_BYTE, 0,
-                            MPI_COMM_WORLD, &gather.request));
+  gather.check(MPI_Igatherv(mine.data(), my_size, MPI_BYTE, joined.data(), sizes.data(),
+                            starts.data(), MPI_BYTE, 0, MPI_COMM_WORLD, &gather.request));
   gather.wait();
   std::vector<std::vector<std::byte>> parts;
   for (std::size_t r = 0; rank() == 0 && r < ranks; ++r) {

@@ -1,6 +1,6 @@
-// MPI (OpenMPI 4.1) on host memory. Sums are formed in rank order, so they are the same bits on every rank and in
-// every run. All calls are non-blocking underneath and polled against a deadline: a peer that is gone or
-// stuck ends in Error(kPeerLost), never in a hang.
+// MPI (OpenMPI 4.1) on host memory. Sums are formed in rank order, so they are the same bits on
+// every rank and in every run. All calls are non-blocking underneath and polled against a deadline:
+// a peer that is gone or stuck ends in Error(kPeerLost), never in a hang.
 #pragma once
 
 #include <string>
@@ -9,7 +9,8 @@
 
 namespace lorascale::comm {
 
-// MPI_Init_thread and MPI_Finalize. Owned by main; does nothing where MPI is already initialised by somebody else.
+// MPI_Init_thread and MPI_Finalize. Owned by main; does nothing where MPI is already initialised by
+// somebody else.
 class MpiSession {
  public:
   MpiSession();

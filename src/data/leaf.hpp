@@ -1,5 +1,6 @@
-// The leaf: a micro-batch, the unit of work, of randomness and of summation. Token leaves are padding-free:
-// the valid tokens of all their rows stand back to back, and segments say which of them see each other.
+// The leaf: a micro-batch, the unit of work, of randomness and of summation. Token leaves are
+// padding-free: the valid tokens of all their rows stand back to back, and segments say which of
+// them see each other.
 #pragma once
 
 #include <cstdint>
@@ -7,21 +8,23 @@
 
 namespace lorascale::data {
 
-// One document piece: tokens [begin, end) of the leaf attend to each other, causally, and to nothing else.
+// One document piece: tokens [begin, end) of the leaf attend to each other, causally, and to
+// nothing else.
 struct Segment {
   std::int32_t begin = 0;
   std::int32_t end = 0;
 };
 
 struct TokenLeaf {
-  std::int64_t epoch = 0;                     // from 0
-  std::vector<std::int64_t> sample_ids;       // [rows] row of the data set that each sample is
-  std::vector<std::int32_t> row_offsets;      // [rows + 1] first token of each row; the last is tokens.size()
-  std::vector<std::int32_t> tokens;           // [tokens]
-  std::vector<std::int32_t> positions;        // [tokens] restart at 0 in each segment
-  std::vector<std::int32_t> labels;           // [tokens] the next token where it is a target, else -1
-  std::vector<Segment> segments;              // in order; together they cover every token
-  std::int64_t targets = 0;                   // labels that are not -1
+  std::int64_t epoch = 0;                // from 0
+  std::vector<std::int64_t> sample_ids;  // [rows] row of the data set that each sample is
+  std::vector<std::int32_t>
+      row_offsets;  // [rows + 1] first token of each row; the last is tokens.size()
+  std::vector<std::int32_t> tokens;     // [tokens]
+  std::vector<std::int32_t> positions;  // [tokens] restart at 0 in each segment
+  std::vector<std::int32_t> labels;     // [tokens] the next token where it is a target, else -1
+  std::vector<Segment> segments;        // in order; together they cover every token
+  std::int64_t targets = 0;             // labels that are not -1
 };
 
 }  // namespace lorascale::data

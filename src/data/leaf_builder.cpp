@@ -23,7 +23,8 @@ void append_piece(const TokenDataset& dataset, const Piece& piece, TokenLeaf& le
   }
   leaf.positions.resize(begin + length);
   std::iota(leaf.positions.begin() + static_cast<std::ptrdiff_t>(begin), leaf.positions.end(), 0);
-  leaf.segments.push_back({static_cast<std::int32_t>(begin), static_cast<std::int32_t>(begin + length)});
+  leaf.segments.push_back(
+      {static_cast<std::int32_t>(begin), static_cast<std::int32_t>(begin + length)});
 }
 
 }  // namespace

@@ -10,8 +10,9 @@
 
 namespace lorascale::data {
 
-// A position's label is the next token of the same piece where that token counts as a target (loss_mask), else -1;
-// so no label crosses a document, and a piece's last token has none. Thread-safe.
+// A position's label is the next token of the same piece where that token counts as a target
+// (loss_mask), else -1; so no label crosses a document, and a piece's last token has none.
+// Thread-safe.
 TokenLeaf build_leaf(const TokenDataset& dataset, const RowPlan& plan, std::int64_t epoch,
                      std::span<const std::int64_t> rows);
 

@@ -1,5 +1,6 @@
-// One background thread that prepares leaves in the order they were asked for, while the trainer computes. An error in
-// the thread comes out of next(). Requests and next() are called from one thread; destruction stops at once.
+// One background thread that prepares leaves in the order they were asked for, while the trainer
+// computes. An error in the thread comes out of next(). Requests and next() are called from one
+// thread; destruction stops at once.
 #pragma once
 
 #include <condition_variable>

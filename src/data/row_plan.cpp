@@ -84,7 +84,8 @@ std::span<const Piece> RowPlan::row(std::int64_t index) const {
 }
 
 double RowPlan::efficiency() const {
-  return static_cast<double>(tokens_) / (static_cast<double>(rows()) * static_cast<double>(row_length_));
+  return static_cast<double>(tokens_) /
+         (static_cast<double>(rows()) * static_cast<double>(row_length_));
 }
 
 }  // namespace lorascale::data

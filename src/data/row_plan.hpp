@@ -8,19 +8,22 @@
 namespace lorascale::data {
 
 struct Piece {
-  std::int64_t first = 0;   // token index in the data set
+  std::int64_t first = 0;  // token index in the data set
   std::int32_t length = 0;
 };
 
 class RowPlan {
  public:
-  // `offsets`: [documents + 1] of the data set. Without packing each document is one row, cut to `row_length`.
-  // With packing, documents longer than a row are cut into pieces of it, and each piece goes to the open
-  // row that it fills best (online best fit over a bounded number of open rows); documents stay in file
-  // order as far as that allows, and rows stand in the order of their first piece.
+  // `offsets`: [documents + 1] of the data set. Without packing each document is one row, cut to
+  // `row_length`. With packing, documents longer than a row are cut into pieces of it, and each
+  // piece goes to the open row that it fills best (online best fit over a bounded number of open
+  // rows); documents stay in file order as far as that allows, and rows stand in the order of their
+  // first piece.
   RowPlan(std::span<const std::int64_t> offsets, std::int64_t row_length, bool packing);
 
-  [[nodiscard]] std::int64_t rows() const { return static_cast<std::int64_t>(row_starts_.size()) - 1; }
+  [[nodiscard]] std::int64_t rows() const {
+    return static_cast<std::int64_t>(row_starts_.size()) - 1;
+  }
   [[nodiscard]] std::span<const Piece> row(std::int64_t index) const;
   [[nodiscard]] std::int64_t tokens() const { return tokens_; }
   // Tokens over rows * row_length.

@@ -1,5 +1,6 @@
-// The order of an epoch: position -> row by a keyed bijection, in O(1) memory and without state, so that any rank,
-// world size or resumed run agrees on it. A Feistel network over the next power of four, with cycle walking.
+// The order of an epoch: position -> row by a keyed bijection, in O(1) memory and without state, so
+// that any rank, world size or resumed run agrees on it. A Feistel network over the next power of
+// four, with cycle walking.
 #pragma once
 
 #include <array>

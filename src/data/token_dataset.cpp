@@ -28,24 +28,29 @@ std::vector<T> read_whole(const io::Hdf5Dataset& dataset) {
 }  // namespace
 
 TokenDataset::TokenDataset(std::filesystem::path path, std::int64_t vocabulary)
-    : path_(std::move(path)), vocabulary_(vocabulary), raw_(io::open_for_reading(path_)),
+    : path_(std::move(path)),
+      vocabulary_(vocabulary),
+      raw_(io::open_for_reading(path_)),
       file_(std::make_unique<io::Hdf5File>(path_)) {
   const auto& file = *file_;
   const std::string name = path_.string();
   if (file.text_attribute("format").value_or("") != "lorascale-tokens") {
-    throw_bad_input(name + " is no token data set (attribute format); make one with scripts/prepare_text.py");
+    throw_bad_input(
+        name + " is no token data set (attribute format); make one with scripts/prepare_text.py");
   }
   const auto version = file.integer_attribute("version").value_or(0);
   if (version != 1) {
-    throw_bad_input(name + " has version " + std::to_string(version) +
-                    "; this program reads version 1, make the file again with its scripts/prepare_text.py");
+    throw_bad_input(
+        name + " has version " + std::to_string(version) +
+        "; this program reads version 1, make the file again with its scripts/prepare_text.py");
   }
   tokenizer_ = file.text_attribute("tokenizer_sha256").value_or("");
   eos_id_ = file.integer_attribute("eos_id").value_or(-1);
   const auto set_vocabulary = file.integer_attribute("vocab_size").value_or(0);
   if (set_vocabulary > vocabulary) {
-    throw_bad_input(name + " was made for a vocabulary of " + std::to_string(set_vocabulary) + ", the model has " +
-                    std::to_string(vocabulary) + "; prepare it again with this model's tokenizer");
+    throw_bad_input(name + " was made for a vocabulary of " + std::to_string(set_vocabulary) +
+                    ", the model has " + std::to_string(vocabulary) +
+                    "; prepare it again with this model's tokenizer");
   }
   tokens_.emplace(file.dataset("/tokens", {io::Hdf5Type::kUint16, io::Hdf5Type::kUint32}));
   read_offsets(file);
@@ -61,7 +66,8 @@ TokenDataset::TokenDataset(std::filesystem::path path, std::int64_t vocabulary)
   const auto blocks = static_cast<std::size_t>((tokens() + block_ - 1) / block_);
   verified_ = std::make_unique<std::atomic<bool>[]>(blocks);
   Sha256 hash;
-  hash.update("tokens:" + std::to_string(tokens()) + ":" + std::to_string(raw_.bytes) + ":" + tokenizer_ + ":");
+  hash.update("tokens:" + std::to_string(tokens()) + ":" + std::to_string(raw_.bytes) + ":" +
+              tokenizer_ + ":");
   hash.update(std::as_bytes(std::span(offsets_)));
   hash.update(std::as_bytes(std::span(token_checks_)));
   hash.update(std::as_bytes(std::span(mask_checks_)));
@@ -76,12 +82,13 @@ void TokenDataset::read_offsets(const io::Hdf5File& file) {
     throw_bad_input(where + " names no document; the data set is empty");
   }
   if (offsets_.front() != 0 || offsets_.back() != static_cast<std::int64_t>(tokens_->size())) {
-    throw_bad_input(where + " must begin at 0 and end at the number of tokens, " + std::to_string(tokens_->size()));
+    throw_bad_input(where + " must begin at 0 and end at the number of tokens, " +
+                    std::to_string(tokens_->size()));
   }
   for (std::size_t i = 0; i + 1 < offsets_.size(); ++i) {
     if (offsets_[i + 1] <= offsets_[i]) {
-      throw_bad_input(where + " must ascend; entry " + std::to_string(i + 1) + " is " + std::to_string(offsets_[i + 1]) +
-                      " after " + std::to_string(offsets_[i]));
+      throw_bad_input(where + " must ascend; entry " + std::to_string(i + 1) + " is " +
+                      std::to_string(offsets_[i + 1]) + " after " + std::to_string(offsets_[i]));
     }
   }
 }
@@ -89,17 +96,19 @@ void TokenDataset::read_offsets(const io::Hdf5File& file) {
 void TokenDataset::read_checksums(const io::Hdf5File& file) {
   block_ = file.integer_attribute("checks_block").value_or(kDefaultBlock);
   if (block_ < 1 || block_ > (std::int64_t{1} << 30)) {
-    throw_bad_input(path_.string() + ": attribute checks_block is " + std::to_string(block_) + "; it must be positive");
+    throw_bad_input(path_.string() + ": attribute checks_block is " + std::to_string(block_) +
+                    "; it must be positive");
   }
   const auto blocks = static_cast<std::uint64_t>((tokens() + block_ - 1) / block_);
-  const auto read = [&](const char* name, std::vector<std::uint32_t>& checks, std::uint64_t expected) {
+  const auto read = [&](const char* name, std::vector<std::uint32_t>& checks,
+                        std::uint64_t expected) {
     if (!file.has("/checks") || !file.has(name)) {
       return;
     }
     const auto dataset = file.dataset(name, {io::Hdf5Type::kUint32});
     if (dataset.size() != expected) {
-      throw_bad_input(path_.string() + ": " + name + " has " + std::to_string(dataset.size()) + " entries instead of " +
-                      std::to_string(expected));
+      throw_bad_input(path_.string() + ": " + name + " has " + std::to_string(dataset.size()) +
+                      " entries instead of " + std::to_string(expected));
     }
     checks = read_whole<std::uint32_t>(dataset);
   };
@@ -110,12 +119,14 @@ void TokenDataset::read_checksums(const io::Hdf5File& file) {
   std::vector<std::uint32_t> offset_check;
   read("/checks/offsets", offset_check, 1);
   if (!offset_check.empty() && offset_check[0] != crc_of(std::as_bytes(std::span(offsets_)))) {
-    throw_bad_input(path_.string() + ": /offsets does not match its checksum; the file is damaged, make it again");
+    throw_bad_input(path_.string() +
+                    ": /offsets does not match its checksum; the file is damaged, make it again");
   }
 }
 
 void TokenDataset::read_vocabulary(const io::Hdf5File& file) {
-  if (!file.has("/vocabulary") || !file.has("/vocabulary/bytes") || !file.has("/vocabulary/offsets")) {
+  if (!file.has("/vocabulary") || !file.has("/vocabulary/bytes") ||
+      !file.has("/vocabulary/offsets")) {
     return;
   }
   const auto bytes = file.dataset("/vocabulary/bytes", {io::Hdf5Type::kUint8});
@@ -125,20 +136,22 @@ void TokenDataset::read_vocabulary(const io::Hdf5File& file) {
   }
   vocabulary_bytes_ = read_whole<std::uint8_t>(bytes);
   vocabulary_offsets_ = read_whole<std::int64_t>(offsets);
-  const bool sound = !vocabulary_offsets_.empty() && vocabulary_offsets_.front() == 0 &&
-                     std::is_sorted(vocabulary_offsets_.begin(), vocabulary_offsets_.end()) &&
-                     vocabulary_offsets_.back() == static_cast<std::int64_t>(vocabulary_bytes_.size());
+  const bool sound =
+      !vocabulary_offsets_.empty() && vocabulary_offsets_.front() == 0 &&
+      std::is_sorted(vocabulary_offsets_.begin(), vocabulary_offsets_.end()) &&
+      vocabulary_offsets_.back() == static_cast<std::int64_t>(vocabulary_bytes_.size());
   if (!sound) {
-    throw_bad_input(path_.string() + ": /vocabulary/offsets does not fit /vocabulary/bytes; make the file again");
+    throw_bad_input(path_.string() +
+                    ": /vocabulary/offsets does not fit /vocabulary/bytes; make the file again");
   }
 }
 
-void TokenDataset::read_raw(const io::Hdf5Dataset& dataset, std::uint64_t first, std::uint64_t count,
-                            void* destination) const {
+void TokenDataset::read_raw(const io::Hdf5Dataset& dataset, std::uint64_t first,
+                            std::uint64_t count, void* destination) const {
   if (const auto offset = dataset.raw_offset()) {
     const auto width = io::size_of(dataset.type());
-    io::read_exactly(raw_.descriptor, *offset + first * width, {static_cast<std::byte*>(destination), count * width},
-                     path_);
+    io::read_exactly(raw_.descriptor, *offset + first * width,
+                     {static_cast<std::byte*>(destination), count * width}, path_);
   } else {
     dataset.read(first, count, destination);
   }
@@ -148,15 +161,16 @@ void TokenDataset::refuse_token(std::int64_t index, std::int64_t id) const {
   const auto after = std::upper_bound(offsets_.begin(), offsets_.end(), index);
   const auto document = after - offsets_.begin() - 1;
   throw_bad_input(path_.string() + ": document " + std::to_string(document) + ", token " +
-                  std::to_string(index - offsets_[static_cast<std::size_t>(document)]) + " is id " + std::to_string(id) +
-                  ", but the model's vocabulary ends at " + std::to_string(vocabulary_ - 1) +
-                  "; prepare it with this model's tokenizer");
+                  std::to_string(index - offsets_[static_cast<std::size_t>(document)]) + " is id " +
+                  std::to_string(id) + ", but the model's vocabulary ends at " +
+                  std::to_string(vocabulary_ - 1) + "; prepare it with this model's tokenizer");
 }
 
 void TokenDataset::verify_block(std::int64_t block) const {
   const auto first = block * block_;
   const auto count = std::min(block_, tokens() - first);
-  const auto check = [&](const std::vector<std::uint32_t>& checks, std::span<const std::byte> bytes, const char* name) {
+  const auto check = [&](const std::vector<std::uint32_t>& checks, std::span<const std::byte> bytes,
+                         const char* name) {
     if (!checks.empty() && checks[static_cast<std::size_t>(block)] != crc_of(bytes)) {
       throw_bad_input(path_.string() + ": block " + std::to_string(block) + " of " + name +
                       " does not match its checksum; the file is damaged, make it again");
@@ -164,7 +178,8 @@ void TokenDataset::verify_block(std::int64_t block) const {
   };
   const auto scan = [&]<typename T>(T) {
     std::vector<T> values(static_cast<std::size_t>(count));
-    read_raw(*tokens_, static_cast<std::uint64_t>(first), static_cast<std::uint64_t>(count), values.data());
+    read_raw(*tokens_, static_cast<std::uint64_t>(first), static_cast<std::uint64_t>(count),
+             values.data());
     check(token_checks_, std::as_bytes(std::span(values)), "/tokens");
     const auto largest = std::max_element(values.begin(), values.end());
     if (static_cast<std::int64_t>(*largest) >= vocabulary_) {
@@ -178,12 +193,15 @@ void TokenDataset::verify_block(std::int64_t block) const {
   }
   if (mask_) {
     std::vector<std::uint8_t> values(static_cast<std::size_t>(count));
-    read_raw(*mask_, static_cast<std::uint64_t>(first), static_cast<std::uint64_t>(count), values.data());
+    read_raw(*mask_, static_cast<std::uint64_t>(first), static_cast<std::uint64_t>(count),
+             values.data());
     check(mask_checks_, std::as_bytes(std::span(values)), "/loss_mask");
-    const auto wrong = std::find_if(values.begin(), values.end(), [](std::uint8_t value) { return value > 1; });
+    const auto wrong =
+        std::find_if(values.begin(), values.end(), [](std::uint8_t value) { return value > 1; });
     if (wrong != values.end()) {
-      throw_bad_input(path_.string() + ": /loss_mask holds " + std::to_string(*wrong) + " at token " +
-                      std::to_string(first + (wrong - values.begin())) + "; only 0 and 1 have a meaning");
+      throw_bad_input(path_.string() + ": /loss_mask holds " + std::to_string(*wrong) +
+                      " at token " + std::to_string(first + (wrong - values.begin())) +
+                      "; only 0 and 1 have a meaning");
     }
   }
 }
@@ -212,7 +230,8 @@ void TokenDataset::read_tokens(std::int64_t first, std::span<std::int32_t> desti
   } else {
     convert(std::uint32_t{});
   }
-  // A file that changes while it is used escapes the block's check; the model must not see a wild id.
+  // A file that changes while it is used escapes the block's check; the model must not see a wild
+  // id.
   for (std::size_t i = 0; i < destination.size(); ++i) {
     if (destination[i] < 0 || destination[i] >= vocabulary_) {
       refuse_token(first + static_cast<std::int64_t>(i), destination[i]);

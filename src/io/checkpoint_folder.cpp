@@ -239,7 +239,7 @@ fs::path CheckpointWriter::commit(std::string_view fields,
   if (before_rename) {
     before_rename();
   }
-  const fs::path target = checkpoints_ / checkpoint_name(manifest_.step);
+  fs::path target = checkpoints_ / checkpoint_name(manifest_.step);
   move_into_place(target);
   committed_ = true;
   sync_folder(checkpoints_);

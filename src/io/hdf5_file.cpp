@@ -2,8 +2,8 @@
 
 #include <hdf5.h>
 
-#include <array>
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <mutex>
 #include <utility>
@@ -80,7 +80,8 @@ std::optional<Hdf5Type> stored_type(hid_t type) {
     return std::nullopt;
   }
   const bool is_signed = H5Tget_sign(type) == H5T_SGN_2;
-  for (const auto candidate : {Hdf5Type::kUint8, Hdf5Type::kUint16, Hdf5Type::kUint32, Hdf5Type::kInt64}) {
+  for (const auto candidate :
+       {Hdf5Type::kUint8, Hdf5Type::kUint16, Hdf5Type::kUint32, Hdf5Type::kInt64}) {
     if (H5Tget_size(type) == size_of(candidate) && is_signed == (candidate == Hdf5Type::kInt64) &&
         H5Tget_precision(type) == 8 * size_of(candidate)) {
       return candidate;
@@ -92,17 +93,21 @@ std::optional<Hdf5Type> stored_type(hid_t type) {
 void check_storage(hid_t dataset, const std::string& where) {
   const Handle plist(H5Dget_create_plist(dataset), H5Pclose);
   if (!plist.ok() || H5Pget_external_count(plist.id) != 0) {
-    throw_bad_input(where + " keeps its data in another file, which is refused; write it into this one");
+    throw_bad_input(where +
+                    " keeps its data in another file, which is refused; write it into this one");
   }
   if (H5Pget_layout(plist.id) == H5D_VIRTUAL) {
-    throw_bad_input(where + " is a virtual data set, which is refused; write the data into this file");
+    throw_bad_input(where +
+                    " is a virtual data set, which is refused; write the data into this file");
   }
   const int filters = H5Pget_nfilters(plist.id);
   for (int i = 0; i < filters; ++i) {
     unsigned int flags = 0;
     std::size_t values = 0;
-    const auto filter = H5Pget_filter2(plist.id, static_cast<unsigned>(i), &flags, &values, nullptr, 0, nullptr, nullptr);
-    if (filter != H5Z_FILTER_FLETCHER32 && filter != H5Z_FILTER_SHUFFLE && filter != H5Z_FILTER_DEFLATE) {
+    const auto filter = H5Pget_filter2(plist.id, static_cast<unsigned>(i), &flags, &values, nullptr,
+                                       0, nullptr, nullptr);
+    if (filter != H5Z_FILTER_FLETCHER32 && filter != H5Z_FILTER_SHUFFLE &&
+        filter != H5Z_FILTER_DEFLATE) {
       throw_bad_input(where + " uses HDF5 filter " + std::to_string(filter) +
                       "; only deflate (gzip), shuffle and fletcher32 are read");
     }
@@ -119,7 +124,10 @@ std::size_t size_of(Hdf5Type type) {
 Hdf5Dataset::Hdf5Dataset(std::int64_t id, std::string where) : id_(id), where_(std::move(where)) {}
 
 Hdf5Dataset::Hdf5Dataset(Hdf5Dataset&& other) noexcept
-    : id_(std::exchange(other.id_, -1)), where_(std::move(other.where_)), type_(other.type_), size_(other.size_),
+    : id_(std::exchange(other.id_, -1)),
+      where_(std::move(other.where_)),
+      type_(other.type_),
+      size_(other.size_),
       raw_offset_(other.raw_offset_) {}
 
 Hdf5Dataset::~Hdf5Dataset() {
@@ -137,21 +145,24 @@ void Hdf5Dataset::check(const std::vector<Hdf5Type>& accepted) {
     for (const auto candidate : accepted) {
       names += (names.empty() ? "" : " or ") + std::string(name_of(candidate));
     }
-    throw_bad_input(where_ + " must hold little-endian " + names + "; convert it, or make the file with scripts/prepare_text.py");
+    throw_bad_input(where_ + " must hold little-endian " + names +
+                    "; convert it, or make the file with scripts/prepare_text.py");
   }
   type_ = *found;
   const Handle space(H5Dget_space(id_), H5Sclose);
   hsize_t extent = 0;
-  if (H5Sget_simple_extent_ndims(space.id) != 1 || H5Sget_simple_extent_dims(space.id, &extent, nullptr) != 1) {
+  if (H5Sget_simple_extent_ndims(space.id) != 1 ||
+      H5Sget_simple_extent_dims(space.id, &extent, nullptr) != 1) {
     throw_bad_input(where_ + " must have one dimension");
   }
   size_ = extent;
   check_storage(id_, where_);
   const std::uint64_t stored = H5Dget_storage_size(id_);
-  if (size_ > kMaxBytes / io::size_of(type_) || (size_ > 0 && size_ * io::size_of(type_) / kMaxExpansion > stored) ||
+  if (size_ > kMaxBytes / io::size_of(type_) ||
+      (size_ > 0 && size_ * io::size_of(type_) / kMaxExpansion > stored) ||
       (size_ > 0 && stored == 0)) {
-    throw_bad_input(where_ + " declares " + std::to_string(size_) + " elements but stores " + std::to_string(stored) +
-                    " bytes; the file is damaged");
+    throw_bad_input(where_ + " declares " + std::to_string(size_) + " elements but stores " +
+                    std::to_string(stored) + " bytes; the file is damaged");
   }
   const haddr_t offset = H5Dget_offset(id_);
   const Handle plist(H5Dget_create_plist(id_), H5Pclose);
@@ -171,8 +182,10 @@ void Hdf5Dataset::read(std::uint64_t first, std::uint64_t count, void* destinati
   const hsize_t length = count;
   const Handle memory_space(H5Screate_simple(1, &length, nullptr), H5Sclose);
   if (H5Sselect_hyperslab(file_space.id, H5S_SELECT_SET, &start, nullptr, &length, nullptr) < 0 ||
-      H5Dread(id_, native_type(type_), memory_space.id, file_space.id, H5P_DEFAULT, destination) < 0) {
-    throw_bad_input(where_ + " cannot be read: " + library_error() + "; the file is damaged, make it again");
+      H5Dread(id_, native_type(type_), memory_space.id, file_space.id, H5P_DEFAULT, destination) <
+          0) {
+    throw_bad_input(where_ + " cannot be read: " + library_error() +
+                    "; the file is damaged, make it again");
   }
 }
 
@@ -185,7 +198,8 @@ Hdf5File::Hdf5File(std::filesystem::path path) : path_(std::move(path)), id_(-1)
   id_ = H5Fopen(path_.c_str(), H5F_ACC_RDONLY, access.id);
   if (id_ < 0) {
     throw_bad_input(path_.string() + " is no readable HDF5 file: " + library_error() +
-                    "; if it is complete and lies on a file system without locks, set HDF5_USE_FILE_LOCKING=FALSE");
+                    "; if it is complete and lies on a file system without locks, set "
+                    "HDF5_USE_FILE_LOCKING=FALSE");
   }
 }
 
@@ -204,7 +218,8 @@ bool Hdf5File::has(const std::string& name) const {
       return false;
     }
     if (H5Lget_info(id_, prefix.c_str(), &info, H5P_DEFAULT) < 0 || info.type != H5L_TYPE_HARD) {
-      throw_bad_input(path_.string() + ": " + prefix + " is a link to another place, which is refused; store the data itself");
+      throw_bad_input(path_.string() + ": " + prefix +
+                      " is a link to another place, which is refused; store the data itself");
     }
     if (end == std::string::npos) {
       return true;
@@ -212,7 +227,8 @@ bool Hdf5File::has(const std::string& name) const {
   }
 }
 
-Hdf5Dataset Hdf5File::dataset(const std::string& name, const std::vector<Hdf5Type>& accepted) const {
+Hdf5Dataset Hdf5File::dataset(const std::string& name,
+                              const std::vector<Hdf5Type>& accepted) const {
   const std::string where = path_.string() + ": " + name;
   if (!has(name)) {
     throw_bad_input(where + " is missing; make the file with scripts/prepare_text.py");

@@ -1,6 +1,7 @@
-// Reading HDF5 files of unknown origin through the C API. Nothing outside the file is ever opened (no external
-// storage, links, virtual data sets or plug-ins), declared sizes are checked against what is stored, and the library's
-// error stack ends up in one line. All calls into HDF5 go through one lock: the library is not re-entrant.
+// Reading HDF5 files of unknown origin through the C API. Nothing outside the file is ever opened
+// (no external storage, links, virtual data sets or plug-ins), declared sizes are checked against
+// what is stored, and the library's error stack ends up in one line. All calls into HDF5 go through
+// one lock: the library is not re-entrant.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +29,8 @@ class Hdf5Dataset {
   [[nodiscard]] std::uint64_t size() const { return size_; }  // elements
   // Where the bytes lie in the file, if they lie there as one unfiltered run.
   [[nodiscard]] std::optional<std::uint64_t> raw_offset() const { return raw_offset_; }
-  // Reads elements [first, first + count) into memory of exactly that size, in the machine's byte order.
+  // Reads elements [first, first + count) into memory of exactly that size, in the machine's byte
+  // order.
   void read(std::uint64_t first, std::uint64_t count, void* destination) const;
 
  private:
@@ -45,7 +47,8 @@ class Hdf5Dataset {
 
 class Hdf5File {
  public:
-  explicit Hdf5File(std::filesystem::path path);  // Error(kBadInput) where it is no readable HDF5 file
+  explicit Hdf5File(
+      std::filesystem::path path);  // Error(kBadInput) where it is no readable HDF5 file
   ~Hdf5File();
   Hdf5File(const Hdf5File&) = delete;
   Hdf5File& operator=(const Hdf5File&) = delete;
@@ -53,8 +56,10 @@ class Hdf5File {
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }
   [[nodiscard]] bool has(const std::string& name) const;  // "/tokens"; every component a hard link
   // A 1-d data set whose type is one of `accepted`; anything else throws.
-  [[nodiscard]] Hdf5Dataset dataset(const std::string& name, const std::vector<Hdf5Type>& accepted) const;
-  // Scalar attributes of the root group; nothing where there is none, an error where the type is another.
+  [[nodiscard]] Hdf5Dataset dataset(const std::string& name,
+                                    const std::vector<Hdf5Type>& accepted) const;
+  // Scalar attributes of the root group; nothing where there is none, an error where the type is
+  // another.
   [[nodiscard]] std::optional<std::string> text_attribute(const std::string& name) const;
   [[nodiscard]] std::optional<std::int64_t> integer_attribute(const std::string& name) const;
 

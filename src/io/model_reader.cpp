@@ -74,6 +74,7 @@ std::map<std::string, std::string> read_weight_map(const fs::path& index) {
 
 std::vector<std::string> shard_names(const std::map<std::string, std::string>& shard_of) {
   std::vector<std::string> names;
+  names.reserve(shard_of.size());
   for (const auto& [key, shard] : shard_of) {
     names.push_back(shard);
   }

@@ -16,7 +16,7 @@
 namespace lorascale::models {
 
 struct LeafResult {
-  at::Tensor loss_sum;       // fp64 scalar on the device: sum over the leaf's targets
+  at::Tensor loss_sum;  // fp64 scalar on the device: sum over the leaf's targets
   std::int64_t targets = 0;
   std::int64_t tokens = 0;
 };
@@ -36,8 +36,8 @@ class Model {
   // Every weight, in forward order.
   virtual std::vector<nn::ParameterSlot> parameter_slots() = 0;
 
-  // Forward and backward of one leaf: adds the gradient of the SUM of its losses to the gradient views.
-  // `dropout_seed` is the run's seed; masks follow from it, the epoch and the sample ids.
+  // Forward and backward of one leaf: adds the gradient of the SUM of its losses to the gradient
+  // views. `dropout_seed` is the run's seed; masks follow from it, the epoch and the sample ids.
   virtual LeafResult accumulate(const data::TokenLeaf& leaf, std::uint64_t dropout_seed) = 0;
   virtual LeafResult evaluate(const data::TokenLeaf& leaf) = 0;
 };

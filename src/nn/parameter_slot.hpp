@@ -1,5 +1,5 @@
-// A place in a model where a weight lives, so that it can be loaded, trained, moved into a flat vector and saved
-// without knowing the model.
+// A place in a model where a weight lives, so that it can be loaded, trained, moved into a flat
+// vector and saved without knowing the model.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,7 +12,7 @@ namespace lorascale::nn {
 
 struct ParameterSlot {
   struct Part {
-    std::string key;                  // in the checkpoint, e.g. "model.layers.0.self_attn.q_proj.weight"
+    std::string key;  // in the checkpoint, e.g. "model.layers.0.self_attn.q_proj.weight"
     std::vector<std::int64_t> shape;
   };
   std::vector<Part> parts;  // stacked along the first dimension, in this order

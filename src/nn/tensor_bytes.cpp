@@ -9,6 +9,8 @@ std::span<std::byte> writable_bytes(const at::Tensor& tensor) {
   return {static_cast<std::byte*>(tensor.data_ptr()), tensor.nbytes()};
 }
 
-std::span<const std::byte> bytes_of(const at::Tensor& tensor) { return writable_bytes(tensor); }
+std::span<const std::byte> bytes_of(const at::Tensor& tensor) {
+  return writable_bytes(tensor);
+}
 
 }  // namespace lorascale::nn

@@ -28,8 +28,8 @@ class AdamW : public Optimizer {
       const auto part = [&](const at::Tensor& flat) {
         return flat.narrow(0, segment.begin, segment.end - segment.begin);
       };
-      at::_fused_adamw_({part(parameters)}, {part(gradient)}, {part(first_)}, {part(second_)}, {}, {updates_},
-                        hyper.lr * segment.lr_ratio, hyper.beta1, hyper.beta2,
+      at::_fused_adamw_({part(parameters)}, {part(gradient)}, {part(first_)}, {part(second_)}, {},
+                        {updates_}, hyper.lr * segment.lr_ratio, hyper.beta1, hyper.beta2,
                         segment.decays ? hyper.weight_decay : 0.0, hyper.eps, /*amsgrad=*/false,
                         /*maximize=*/false, facts.divisor, facts.skip);
     }
@@ -68,7 +68,9 @@ class Sgd : public Optimizer {
       p.sub_(m * applied, hyper.lr * segment.lr_ratio);
     }
   }
-  [[nodiscard]] std::vector<NamedTensor> state() const override { return {{"momentum", momentum_}}; }
+  [[nodiscard]] std::vector<NamedTensor> state() const override {
+    return {{"momentum", momentum_}};
+  }
 
  private:
   std::vector<Segment> segments_;
@@ -77,9 +79,12 @@ class Sgd : public Optimizer {
 
 }  // namespace
 
-GradientFacts gradient_facts(const at::Tensor& gradient_sum, const at::Tensor& count, double clip_norm) {
-  // The norm in fp64: sums of squares of millions of elements, the same to the last digits for any split.
-  const at::Tensor norm = at::linalg_vector_norm(gradient_sum, 2, std::nullopt, false, at::kDouble) / count;
+GradientFacts gradient_facts(const at::Tensor& gradient_sum, const at::Tensor& count,
+                             double clip_norm) {
+  // The norm in fp64: sums of squares of millions of elements, the same to the last digits for any
+  // split.
+  const at::Tensor norm =
+      at::linalg_vector_norm(gradient_sum, 2, std::nullopt, false, at::kDouble) / count;
   at::Tensor divisor = count;
   if (clip_norm > 0) {
     divisor = count * ((norm + 1e-6) / clip_norm).clamp_min(1.0);

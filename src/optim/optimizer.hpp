@@ -1,5 +1,5 @@
-// Optimizers on flat fp32 vectors: one call per update, nothing waits for the device. What depends on the data
-// (divisor of the gradient, whether the update is applied) comes as device scalars.
+// Optimizers on flat fp32 vectors: one call per update, nothing waits for the device. What depends
+// on the data (divisor of the gradient, whether the update is applied) comes as device scalars.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -26,14 +26,15 @@ struct Segment {
 
 // What is common to a step, on the device of the vector.
 struct GradientFacts {
-  at::Tensor divisor;    // fp32 scalar: gradient / divisor is the clipped mean gradient
-  at::Tensor skip;       // fp32 scalar: 1 where the update must not be applied, else 0
-  at::Tensor norm;       // fp32 scalar: norm of the mean gradient before clipping
+  at::Tensor divisor;  // fp32 scalar: gradient / divisor is the clipped mean gradient
+  at::Tensor skip;     // fp32 scalar: 1 where the update must not be applied, else 0
+  at::Tensor norm;     // fp32 scalar: norm of the mean gradient before clipping
 };
 
-// Mean gradient = sum / count; clipped to `clip_norm` (0: not) as torch.nn.utils.clip_grad_norm_ does;
-// skipped where the norm is not finite. `count` is an fp64 scalar on the device.
-GradientFacts gradient_facts(const at::Tensor& gradient_sum, const at::Tensor& count, double clip_norm);
+// Mean gradient = sum / count; clipped to `clip_norm` (0: not) as torch.nn.utils.clip_grad_norm_
+// does; skipped where the norm is not finite. `count` is an fp64 scalar on the device.
+GradientFacts gradient_facts(const at::Tensor& gradient_sum, const at::Tensor& count,
+                             double clip_norm);
 
 class Optimizer {
  public:
@@ -49,7 +50,8 @@ class Optimizer {
   [[nodiscard]] virtual std::vector<NamedTensor> state() const = 0;
 };
 
-// name: "adamw" (decoupled decay, Loshchilov & Hutter 2019, as torch.optim.AdamW) or "sgd" (as torch.optim.SGD).
+// name: "adamw" (decoupled decay, Loshchilov & Hutter 2019, as torch.optim.AdamW) or "sgd" (as
+// torch.optim.SGD).
 std::unique_ptr<Optimizer> make_optimizer(const std::string& name, std::vector<Segment> segments,
                                           const at::Tensor& parameters);
 

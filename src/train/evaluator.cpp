@@ -32,7 +32,8 @@ double evaluate(World& world, models::Model& model, TokenSource& source, std::in
   const at::Tensor host = sums.cpu();
   const double* values = host.const_data_ptr<double>();
   if (values[1] == 0) {
-    throw_bad_input(source.path().string() + ": no token of it counts as a target; check its loss_mask");
+    throw_bad_input(source.path().string() +
+                    ": no token of it counts as a target; check its loss_mask");
   }
   return values[0] / values[1];
 }

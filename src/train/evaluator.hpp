@@ -1,4 +1,5 @@
-// Validation loss over a data set, spread over ranks: sum of losses / number of targets, the same for any world size.
+// Validation loss over a data set, spread over ranks: sum of losses / number of targets, the same
+// for any world size.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +10,9 @@
 
 namespace lorascale::train {
 
-// The first `max_samples` rows (0: all), in file order, in leaves of `leaf_size`. Throws where no target is in them.
-double evaluate(World& world, models::Model& model, TokenSource& source, std::int64_t leaf_size, std::int64_t max_samples);
+// The first `max_samples` rows (0: all), in file order, in leaves of `leaf_size`. Throws where no
+// target is in them.
+double evaluate(World& world, models::Model& model, TokenSource& source, std::int64_t leaf_size,
+                std::int64_t max_samples);
 
 }  // namespace lorascale::train

@@ -31,7 +31,8 @@ struct TokenSource::Impl {
       : dataset(path, settings.vocabulary),
         plan(dataset.offsets(), settings.sequence_length, settings.packing) {}
 
-  [[nodiscard]] std::vector<std::int64_t> rows_at(std::int64_t epoch, std::int64_t first, std::int64_t count) const {
+  [[nodiscard]] std::vector<std::int64_t> rows_at(std::int64_t epoch, std::int64_t first,
+                                                  std::int64_t count) const {
     std::vector<std::int64_t> rows(static_cast<std::size_t>(count));
     std::iota(rows.begin(), rows.end(), first);
     if (shuffled) {
@@ -48,17 +49,22 @@ TokenSource::TokenSource(std::filesystem::path path, const TokenSourceSettings& 
 
 TokenSource::~TokenSource() = default;
 
-std::int64_t TokenSource::rows() const { return impl_->plan.rows(); }
+std::int64_t TokenSource::rows() const {
+  return impl_->plan.rows();
+}
 
 double TokenSource::tokens_per_row() const {
   return static_cast<double>(impl_->plan.tokens()) / static_cast<double>(rows());
 }
 
-std::string TokenSource::fingerprint() const { return impl_->dataset.fingerprint(); }
+std::string TokenSource::fingerprint() const {
+  return impl_->dataset.fingerprint();
+}
 
 std::string TokenSource::summary() const {
   return fmt::format("{}: {} documents, {} tokens, {} rows, packed to {:.1f} %", path_.string(),
-                     impl_->dataset.documents(), impl_->dataset.tokens(), rows(), 100 * impl_->plan.efficiency());
+                     impl_->dataset.documents(), impl_->dataset.tokens(), rows(),
+                     100 * impl_->plan.efficiency());
 }
 
 data::TokenLeaf TokenSource::leaf(std::int64_t first, std::int64_t count) const {
@@ -73,8 +79,9 @@ void TokenSource::start(std::optional<std::uint64_t> seed) {
   impl_->prefetcher = std::make_unique<data::Prefetcher<data::TokenLeaf>>(kPrefetchedLeaves);
 }
 
-void TokenSource::begin_update(std::int64_t first_position, std::int64_t samples, std::int64_t leaf_size,
-                               std::int64_t leaf_begin, std::int64_t leaf_end) {
+void TokenSource::begin_update(std::int64_t first_position, std::int64_t samples,
+                               std::int64_t leaf_size, std::int64_t leaf_begin,
+                               std::int64_t leaf_end) {
   LS_ASSERT(impl_->prefetcher != nullptr);
   const auto epoch = first_position / rows();
   const auto start = first_position % rows();
@@ -88,14 +95,18 @@ void TokenSource::begin_update(std::int64_t first_position, std::int64_t samples
   }
 }
 
-data::TokenLeaf TokenSource::next() { return impl_->prefetcher->next(); }
+data::TokenLeaf TokenSource::next() {
+  return impl_->prefetcher->next();
+}
 
-std::string TokenSource::decode(std::span<const std::int32_t> ids) const { return impl_->dataset.decode(ids); }
+std::string TokenSource::decode(std::span<const std::int32_t> ids) const {
+  return impl_->dataset.decode(ids);
+}
 
 std::vector<std::int32_t> TokenSource::encode(const std::string& text) const {
   if (impl_->dataset.tokenizer() != "bytes") {
-    throw_bad_config("sample.prompts: text can only be fed to byte-level models; " + path_.string() +
-                     " was made with another tokenizer");
+    throw_bad_config("sample.prompts: text can only be fed to byte-level models; " +
+                     path_.string() + " was made with another tokenizer");
   }
   std::vector<std::int32_t> ids;
   for (const char c : text) {

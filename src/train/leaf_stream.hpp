@@ -1,5 +1,5 @@
-// A token data set as the trainer uses it: rows, leaves for updates prepared in the background, leaves in file order for
-// validation, and text for people.
+// A token data set as the trainer uses it: rows, leaves for updates prepared in the background,
+// leaves in file order for validation, and text for people.
 #pragma once
 
 #include <cstdint>
@@ -37,13 +37,14 @@ class TokenSource {
 
   // Training order: shuffled by `seed`, or file order.
   void start(std::optional<std::uint64_t> seed);
-  // Announces an update: samples [first_position, + samples) of the run, of which this rank does leaves
-  // [leaf_begin, leaf_end) of `leaf_size`. next() then yields them in order.
+  // Announces an update: samples [first_position, + samples) of the run, of which this rank does
+  // leaves [leaf_begin, leaf_end) of `leaf_size`. next() then yields them in order.
   void begin_update(std::int64_t first_position, std::int64_t samples, std::int64_t leaf_size,
                     std::int64_t leaf_begin, std::int64_t leaf_end);
   data::TokenLeaf next();
 
-  // Text of token ids by the data set's own table, and the inverse for byte-level sets (others are refused).
+  // Text of token ids by the data set's own table, and the inverse for byte-level sets (others are
+  // refused).
   [[nodiscard]] std::string decode(std::span<const std::int32_t> ids) const;
   [[nodiscard]] std::vector<std::int32_t> encode(const std::string& text) const;
 

@@ -6,7 +6,8 @@
 
 namespace lorascale::train {
 
-MemoryForecast forecast_memory(const Session& session, std::int64_t leaf_size, std::int64_t row_length) {
+MemoryForecast forecast_memory(const Session& session, std::int64_t leaf_size,
+                               std::int64_t row_length) {
   MemoryForecast forecast;
   for (const auto& slot : session.model->parameter_slots()) {
     forecast.model_parameters += slot.value->numel();
@@ -19,12 +20,14 @@ MemoryForecast forecast_memory(const Session& session, std::int64_t leaf_size, s
   for (const auto& [name, tensor] : session.optimizer->state()) {
     state_vectors += tensor.numel() > 1 ? 1 : 0;
   }
-  forecast.trained_state = state_vectors * 4.0 * static_cast<double>(session.trainable.parameters->size());
+  forecast.trained_state =
+      state_vectors * 4.0 * static_cast<double>(session.trainable.parameters->size());
 
   const auto& c = session.model->config();
   const auto bytes = static_cast<double>(c10::elementSize(session.model->dtype()));
   const auto tokens = static_cast<double>(leaf_size * row_length);
-  const auto attention = static_cast<double>((2 * c.heads + 2 * c.kv_heads) * c.head_dim);  // q, k, v and the result
+  const auto attention =
+      static_cast<double>((2 * c.heads + 2 * c.kv_heads) * c.head_dim);  // q, k, v and the result
   double low_rank = 0;
   for (const auto& module : session.trainable.modules) {
     low_rank += static_cast<double>(module.rank);
@@ -33,7 +36,8 @@ MemoryForecast forecast_memory(const Session& session, std::int64_t leaf_size, s
   const auto hidden = static_cast<double>(c.hidden);
   const auto intermediate = static_cast<double>(c.intermediate);
   const double kept_per_block = 2 * hidden + attention + 2 * intermediate;
-  const double kept = session.config.model.recompute ? layers * hidden + kept_per_block : layers * kept_per_block;
+  const double kept =
+      session.config.model.recompute ? layers * hidden + kept_per_block : layers * kept_per_block;
   // Above what is kept: one block's temporaries at their largest, in the MLP's backward.
   const double temporary = 2 * intermediate + 4 * hidden;
   forecast.activations = tokens * bytes * (kept + low_rank + temporary);

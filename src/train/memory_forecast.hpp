@@ -1,5 +1,5 @@
-// What a rank will hold at its peak, from shapes alone: weights, trained state, what a leaf's forward keeps for its
-// backward, and one chunk of logits. In bytes.
+// What a rank will hold at its peak, from shapes alone: weights, trained state, what a leaf's
+// forward keeps for its backward, and one chunk of logits. In bytes.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +17,7 @@ struct MemoryForecast {
   [[nodiscard]] double total() const { return weights + trained_state + activations + logits; }
 };
 
-MemoryForecast forecast_memory(const Session& session, std::int64_t leaf_size, std::int64_t row_length);
+MemoryForecast forecast_memory(const Session& session, std::int64_t leaf_size,
+                               std::int64_t row_length);
 
 }  // namespace lorascale::train

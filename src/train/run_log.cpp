@@ -25,7 +25,8 @@ void truncate_lines(const std::filesystem::path& path, const char* key, std::int
   std::string kept, line;
   while (std::getline(in, line)) {
     const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (json.is_object() && json.contains(key) && json[key].is_number_integer() && json[key].get<std::int64_t>() <= last) {
+    if (json.is_object() && json.contains(key) && json[key].is_number_integer() &&
+        json[key].get<std::int64_t>() <= last) {
       kept += line + "\n";
     }
   }
@@ -35,12 +36,15 @@ void truncate_lines(const std::filesystem::path& path, const char* key, std::int
 std::ofstream open_log(const std::filesystem::path& path) {
   std::ofstream out(path, std::ios::app);
   if (!out) {
-    throw Error(ExitCode::kCannotWrite, "cannot write " + path.string() + ": check the folder's permissions and space");
+    throw Error(ExitCode::kCannotWrite,
+                "cannot write " + path.string() + ": check the folder's permissions and space");
   }
   return out;
 }
 
-Json optional_number(const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); }
+Json optional_number(const std::optional<double>& value) {
+  return value ? Json(*value) : Json(nullptr);
+}
 
 }  // namespace
 
@@ -52,7 +56,8 @@ RunLog::RunLog(const std::filesystem::path& folder, std::int64_t step, std::int6
 }
 
 void RunLog::write(const MetricsLine& line) {
-  nlohmann::ordered_json json = {{"step", line.step}, {"samples", line.samples}, {"epoch", line.epoch}};
+  nlohmann::ordered_json json = {
+      {"step", line.step}, {"samples", line.samples}, {"epoch", line.epoch}};
   if (line.loss) {
     const double seconds = line.times.total / 1000.0;
     json["loss"] = optional_number(line.loss);
@@ -88,8 +93,10 @@ void RunLog::write(const std::vector<coordinator::Decision>& decisions) {
 
 void write_status(const std::filesystem::path& folder, const std::string& outcome, ExitCode code,
                   std::int64_t step, std::int64_t generation, const std::string& message) {
-  const nlohmann::ordered_json json = {{"outcome", outcome},       {"exit_code", static_cast<int>(code)},
-                                       {"step", step},             {"generation", generation},
+  const nlohmann::ordered_json json = {{"outcome", outcome},
+                                       {"exit_code", static_cast<int>(code)},
+                                       {"step", step},
+                                       {"generation", generation},
                                        {"message", message}};
   io::write_file_atomically(folder / "status.json", std::string_view(json.dump(2) + "\n"));
 }
@@ -98,21 +105,25 @@ Progress::Progress(std::int64_t steps_expected)
     : steps_expected_(steps_expected), terminal_(isatty(STDERR_FILENO) == 1) {}
 
 void Progress::update(const MetricsLine& line) {
-  smoothed_ms_ = smoothed_ms_ == 0 ? line.times.total : 0.95 * smoothed_ms_ + 0.05 * line.times.total;
-  const double left = smoothed_ms_ / 1000.0 * static_cast<double>(std::max<std::int64_t>(0, steps_expected_ - line.step));
-  const auto eta = fmt::format("{:d}:{:02d}:{:02d}", static_cast<int>(left) / 3600, static_cast<int>(left) / 60 % 60,
-                               static_cast<int>(left) % 60);
+  smoothed_ms_ =
+      smoothed_ms_ == 0 ? line.times.total : 0.95 * smoothed_ms_ + 0.05 * line.times.total;
+  const double left = smoothed_ms_ / 1000.0 *
+                      static_cast<double>(std::max<std::int64_t>(0, steps_expected_ - line.step));
+  const auto eta = fmt::format("{:d}:{:02d}:{:02d}", static_cast<int>(left) / 3600,
+                               static_cast<int>(left) / 60 % 60, static_cast<int>(left) % 60);
   const double seconds = line.times.total / 1000.0;
-  const auto text = fmt::format("step {}/{}  epoch {:.2f}  loss {:.4f}  lr {:.3g}  {:.0f} tok/s  eta {}", line.step,
-                                steps_expected_, line.epoch, line.loss.value_or(std::nan("")), line.plan.lr,
-                                seconds > 0 ? static_cast<double>(line.tokens) / seconds : 0.0, eta);
+  const auto text = fmt::format(
+      "step {}/{}  epoch {:.2f}  loss {:.4f}  lr {:.3g}  {:.0f} tok/s  eta {}", line.step,
+      steps_expected_, line.epoch, line.loss.value_or(std::nan("")), line.plan.lr,
+      seconds > 0 ? static_cast<double>(line.tokens) / seconds : 0.0, eta);
   if (terminal_) {
     std::fprintf(stderr, "\r\033[K%s", text.c_str());
     shown_ = true;
     return;
   }
   const auto now = std::chrono::steady_clock::now();
-  if (now - last_log_ > std::chrono::seconds(10) || line.step == steps_expected_ || line.step == 1) {
+  if (now - last_log_ > std::chrono::seconds(10) || line.step == steps_expected_ ||
+      line.step == 1) {
     spdlog::info("{}", text);
     last_log_ = now;
   }

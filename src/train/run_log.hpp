@@ -1,6 +1,6 @@
-// The run folder's records: metrics.jsonl (a line per update), decisions.jsonl, status.json and the progress line
-// on a terminal. Rank 0 only. After a resume, lines beyond the checkpoint are dropped first, so that every
-// update has one line.
+// The run folder's records: metrics.jsonl (a line per update), decisions.jsonl, status.json and the
+// progress line on a terminal. Rank 0 only. After a resume, lines beyond the checkpoint are dropped
+// first, so that every update has one line.
 #pragma once
 
 #include <chrono>
@@ -19,15 +19,16 @@ namespace lorascale::train {
 
 struct MetricsLine {
   std::int64_t step = 0;
-  std::int64_t samples = 0;        // after the update
-  double epoch = 0;                // after the update
-  std::optional<double> loss;      // of the global batch, before the update; absent on the line of step 0
+  std::int64_t samples = 0;  // after the update
+  double epoch = 0;          // after the update
+  std::optional<double>
+      loss;  // of the global batch, before the update; absent on the line of step 0
   std::optional<double> val_loss;
   std::optional<double> grad_norm;
   coordinator::StepPlan plan;
   bool applied = true;
   std::int64_t targets = 0, tokens = 0;
-  std::int64_t accumulation = 0;   // leaves of the busiest rank
+  std::int64_t accumulation = 0;  // leaves of the busiest rank
   int world_size = 1;
   UpdateTimes times;
 };

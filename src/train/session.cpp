@@ -24,7 +24,9 @@ void require_same_files(World& world, const std::string& what, const std::string
   world.host.all_reduce(std::span(low), comm::ReduceOp::kMin);
   world.host.all_reduce(std::span(high), comm::ReduceOp::kMax);
   if (low != high) {
-    throw_bad_input(what + " is not the same file on all ranks; copy it to every node or use a shared file system");
+    throw_bad_input(
+        what +
+        " is not the same file on all ranks; copy it to every node or use a shared file system");
   }
 }
 
@@ -51,7 +53,8 @@ Trainable make_trainable(const config::RunConfig& config, models::llama::Llama& 
   trainable.modules = adapters::match_lora_targets(model.linear_groups(), trainable.lora);
   trainable.parameters = adapters::attach_lora(trainable.modules, trainable.lora, config.run.seed);
   if (config.adapter.init_from) {
-    adapters::load_peft_adapter(*config.adapter.init_from, trainable.modules, *trainable.parameters);
+    adapters::load_peft_adapter(*config.adapter.init_from, trainable.modules,
+                                *trainable.parameters);
   }
   return trainable;
 }
@@ -72,27 +75,30 @@ std::optional<at::ScalarType> parse_dtype(const std::string& name) {
 }
 
 adapters::LoraSettings lora_settings(const config::AdapterSection& section) {
-  return {section.rank,    section.alpha,        section.dropout,      section.rslora, section.lr_ratio,
-          section.targets, section.rank_pattern, section.alpha_pattern};
+  return {section.rank,     section.alpha,   section.dropout,      section.rslora,
+          section.lr_ratio, section.targets, section.rank_pattern, section.alpha_pattern};
 }
 
-coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t rows, double tokens_per_row,
-                                int world_size, UnitContext* units) {
+coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t rows,
+                                double tokens_per_row, int world_size, UnitContext* units) {
   UnitContext context{rows, config.batch.global, tokens_per_row, 0};
   coordinator::Recipe recipe;
   recipe.seed = config.run.seed;
   recipe.samples_per_epoch = rows;
   recipe.global_batch = config.batch.global;
   recipe.reference_batch = config.batch.reference.value_or(config.batch.global);
-  recipe.leaf_size = config.batch.micro ? *config.batch.micro
-                                        : coordinator::factorise(config.batch.global, world_size, kDefaultLeaf).leaf_size;
+  recipe.leaf_size =
+      config.batch.micro
+          ? *config.batch.micro
+          : coordinator::factorise(config.batch.global, world_size, kDefaultLeaf).leaf_size;
   if (config.budget.unit == Unit::kMinutes) {
     // A budget in time has no end in samples that a rate could be planned by.
     if (config.schedule.name != coordinator::ScheduleKind::kConstant ||
         (config.schedule.warmup.unit == Unit::kFraction && config.schedule.warmup.value > 0)) {
-      throw_bad_config("budget: " + to_string(config.budget) +
-                       " has no end in samples; use schedule.name: constant with schedule.warmup in samples or "
-                       "steps, or give the budget in samples, steps or epochs");
+      throw_bad_config(
+          "budget: " + to_string(config.budget) +
+          " has no end in samples; use schedule.name: constant with schedule.warmup in samples or "
+          "steps, or give the budget in samples, steps or epochs");
     }
     recipe.budget_minutes = config.budget.value;
     recipe.budget_samples = std::int64_t{1} << 50;
@@ -101,20 +107,23 @@ coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t ro
   }
   context.budget_samples = recipe.budget_samples;
   recipe.lr = config.optimizer.lr;
-  recipe.beta1 = config.optimizer.name == "sgd" ? config.optimizer.momentum : config.optimizer.beta1;
+  recipe.beta1 =
+      config.optimizer.name == "sgd" ? config.optimizer.momentum : config.optimizer.beta1;
   recipe.beta2 = config.optimizer.beta2;
   recipe.eps = config.optimizer.eps;
   recipe.weight_decay = config.optimizer.weight_decay;
-  recipe.rule = config.scale.rule.value_or(config.optimizer.name == "sgd" ? coordinator::ScaleRule::kLinear
-                                                                          : coordinator::ScaleRule::kSqrt);
+  recipe.rule =
+      config.scale.rule.value_or(config.optimizer.name == "sgd" ? coordinator::ScaleRule::kLinear
+                                                                : coordinator::ScaleRule::kSqrt);
   recipe.power = config.scale.power;
   recipe.scale_betas = config.scale.betas;
   recipe.scale_eps = config.scale.eps;
   recipe.scale_weight_decay = config.scale.weight_decay;
   recipe.schedule = config.schedule.name;
   recipe.warmup_samples = to_samples(config.schedule.warmup, context);
-  recipe.decay_samples =
-      recipe.schedule == coordinator::ScheduleKind::kWsd ? to_samples(config.schedule.decay, context) : 0;
+  recipe.decay_samples = recipe.schedule == coordinator::ScheduleKind::kWsd
+                             ? to_samples(config.schedule.decay, context)
+                             : 0;
   recipe.floor = config.schedule.floor;
   recipe.patience = config.evaluate.early_stop.patience;
   recipe.min_delta = config.evaluate.early_stop.min_delta;
@@ -130,7 +139,8 @@ Session open_session(World& world, const config::RunConfig& config) {
   together(world, [&] {
     const io::ModelReader reader(config.model.path);
     session.model_fingerprint = reader.fingerprint();
-    session.model = models::llama::load_llama(config.model.path, parse_dtype(config.model.dtype), world.place);
+    session.model =
+        models::llama::load_llama(config.model.path, parse_dtype(config.model.dtype), world.place);
     session.model->set_recompute(config.model.recompute);
     const TokenSourceSettings settings{config.data.sequence_length, config.data.packing,
                                        session.model->vocabulary()};
@@ -145,8 +155,8 @@ Session open_session(World& world, const config::RunConfig& config) {
         segments.push_back({group.begin, group.end, group.lr_ratio, group.decays});
       }
     }
-    session.optimizer =
-        optim::make_optimizer(config.optimizer.name, segments, session.trainable.parameters->master());
+    session.optimizer = optim::make_optimizer(config.optimizer.name, segments,
+                                              session.trainable.parameters->master());
     session.recipe = make_recipe(config, session.train->rows(), session.train->tokens_per_row(),
                                  world.host.size(), &session.units);
   });

@@ -1,5 +1,5 @@
-// Everything a run consists of before its first update: data, model, adapter, optimizer and recipe, opened and checked
-// on all ranks. `plan` stops here; the trainer goes on.
+// Everything a run consists of before its first update: data, model, adapter, optimizer and recipe,
+// opened and checked on all ranks. `plan` stops here; the trainer goes on.
 #pragma once
 
 #include <filesystem>
@@ -40,13 +40,13 @@ struct Session {
   std::string model_fingerprint;
 };
 
-// Collective: every rank opens its files; a failure on one ends all with its message, and files that
-// differ between ranks are refused.
+// Collective: every rank opens its files; a failure on one ends all with its message, and files
+// that differ between ranks are refused.
 Session open_session(World& world, const config::RunConfig& config);
 
 // The recipe in samples. `rows` and `tokens_per_row` describe the training set.
-coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t rows, double tokens_per_row,
-                                int world_size, UnitContext* units);
+coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t rows,
+                                double tokens_per_row, int world_size, UnitContext* units);
 
 // Settings of the config as the adapter module takes them.
 adapters::LoraSettings lora_settings(const config::AdapterSection& section);

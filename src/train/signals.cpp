@@ -7,7 +7,9 @@ namespace {
 
 volatile std::sig_atomic_t requested = 0;
 
-void on_signal(int) { requested = 1; }
+void on_signal(int) {
+  requested = 1;
+}
 
 }  // namespace
 
@@ -21,6 +23,8 @@ void install_stop_handlers() {
   }
 }
 
-bool stop_was_requested() { return requested != 0; }
+bool stop_was_requested() {
+  return requested != 0;
+}
 
 }  // namespace lorascale::train

@@ -1,4 +1,5 @@
-// SIGTERM and SIGUSR1 ask for a stop: the handler only sets a flag, which the ranks vote on after each update.
+// SIGTERM and SIGUSR1 ask for a stop: the handler only sets a flag, which the ranks vote on after
+// each update.
 #pragma once
 
 namespace lorascale::train {

@@ -20,8 +20,8 @@ constexpr const char* kStateFile = "state.json";
 constexpr const char* kTensorsFile = "tensors.safetensors";
 constexpr int kVersion = 1;
 
-std::vector<optim::Optimizer::NamedTensor> all_tensors(const adapters::TrainableParameters& parameters,
-                                                       const optim::Optimizer& optimizer) {
+std::vector<optim::Optimizer::NamedTensor> all_tensors(
+    const adapters::TrainableParameters& parameters, const optim::Optimizer& optimizer) {
   auto tensors = optimizer.state();
   tensors.push_back({"parameters", parameters.master()});
   return tensors;
@@ -73,7 +73,9 @@ void fill_tensors(const std::vector<std::byte>& file, const std::string& where,
       found = info.name == name ? &info : found;
     }
     if (found == nullptr || found->bytes() != tensor.nbytes()) {
-      throw_bad_config(where + ": '" + name + "' does not fit this adapter and optimizer; the run folder belongs to another run");
+      throw_bad_config(
+          where + ": '" + name +
+          "' does not fit this adapter and optimizer; the run folder belongs to another run");
     }
     at::Tensor host = at::empty(tensor.sizes(), tensor.options().device(at::kCPU));
     std::memcpy(host.data_ptr(), file.data() + 8 + header_bytes + found->begin, found->bytes());
@@ -91,7 +93,8 @@ void broadcast_bytes(comm::Communicator& host, std::vector<std::byte>& bytes) {
 
 }  // namespace
 
-std::filesystem::path save_snapshot(const std::filesystem::path& checkpoints, const SnapshotFields& fields,
+std::filesystem::path save_snapshot(const std::filesystem::path& checkpoints,
+                                    const SnapshotFields& fields,
                                     const adapters::TrainableParameters& parameters,
                                     const optim::Optimizer& optimizer, const io::RunLock& lock) {
   std::vector<at::Tensor> host;  // keeps the bytes alive
@@ -99,10 +102,12 @@ std::filesystem::path save_snapshot(const std::filesystem::path& checkpoints, co
   for (const auto& [name, tensor] : all_tensors(parameters, optimizer)) {
     host.push_back(tensor.cpu().contiguous());
     if (!host.back().isfinite().all().item<bool>()) {
-      throw Error(ExitCode::kDiverged, "no checkpoint is written at step " + std::to_string(fields.step) + ": '" +
-                                           name + "' holds values that are not finite");
+      throw Error(ExitCode::kDiverged, "no checkpoint is written at step " +
+                                           std::to_string(fields.step) + ": '" + name +
+                                           "' holds values that are not finite");
     }
-    tensors.push_back({name, io::Dtype::kF32, host.back().sizes().vec(), nn::bytes_of(host.back())});
+    tensors.push_back(
+        {name, io::Dtype::kF32, host.back().sizes().vec(), nn::bytes_of(host.back())});
   }
   const auto layout = io::lay_out_safetensors(tensors, {}, kTensorsFile);
   std::vector<std::span<const std::byte>> pieces = {std::as_bytes(std::span(layout.head))};
@@ -116,7 +121,8 @@ std::filesystem::path save_snapshot(const std::filesystem::path& checkpoints, co
   return writer.commit(summary.dump(), [&] { lock.check_still_owner(); });
 }
 
-std::optional<SnapshotFields> load_newest_snapshot(World& world, const std::filesystem::path& checkpoints,
+std::optional<SnapshotFields> load_newest_snapshot(World& world,
+                                                   const std::filesystem::path& checkpoints,
                                                    adapters::TrainableParameters& parameters,
                                                    optim::Optimizer& optimizer) {
   std::vector<std::byte> state, tensors;
@@ -133,8 +139,9 @@ std::optional<SnapshotFields> load_newest_snapshot(World& world, const std::file
         tensors = newest.checkpoint->read(kTensorsFile);
         where = newest.checkpoint->folder().string();
       } else if (!newest.skipped.empty()) {
-        throw_bad_input(checkpoints.string() + ": every checkpoint is damaged (newest: " +
-                        newest.skipped.front().reason + "); restore one, or set run.resume: never to start again");
+        throw_bad_input(checkpoints.string() +
+                        ": every checkpoint is damaged (newest: " + newest.skipped.front().reason +
+                        "); restore one, or set run.resume: never to start again");
       }
     } catch (const Error& failure) {
       error = failure;

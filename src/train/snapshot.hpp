@@ -1,6 +1,6 @@
-// What a checkpoint holds: parameters and optimizer state (safetensors), the coordinator's state, and what must
-// agree on resume. Written and read by rank 0; the bytes reach the other ranks by broadcast, so that a shared file
-// system is not needed.
+// What a checkpoint holds: parameters and optimizer state (safetensors), the coordinator's state,
+// and what must agree on resume. Written and read by rank 0; the bytes reach the other ranks by
+// broadcast, so that a shared file system is not needed.
 #pragma once
 
 #include <cstdint>
@@ -28,13 +28,15 @@ struct SnapshotFields {
 };
 
 // Saves on rank 0. Refuses (throws) where a parameter is not finite. Returns the folder.
-std::filesystem::path save_snapshot(const std::filesystem::path& checkpoints, const SnapshotFields& fields,
+std::filesystem::path save_snapshot(const std::filesystem::path& checkpoints,
+                                    const SnapshotFields& fields,
                                     const adapters::TrainableParameters& parameters,
                                     const optim::Optimizer& optimizer, const io::RunLock& lock);
 
-// Loads the newest intact checkpoint into the tensors on all ranks. Nothing where there is none; throws where all
-// are damaged. Skipped ones are logged with their reason.
-std::optional<SnapshotFields> load_newest_snapshot(World& world, const std::filesystem::path& checkpoints,
+// Loads the newest intact checkpoint into the tensors on all ranks. Nothing where there is none;
+// throws where all are damaged. Skipped ones are logged with their reason.
+std::optional<SnapshotFields> load_newest_snapshot(World& world,
+                                                   const std::filesystem::path& checkpoints,
                                                    adapters::TrainableParameters& parameters,
                                                    optim::Optimizer& optimizer);
 

@@ -20,8 +20,8 @@ Trainer::Trainer(World& world, Session& session)
     : world_(world),
       session_(session),
       folder_(session.config.run.output_dir),
-      updater_(world, *session.model, *session.trainable.parameters, *session.optimizer, session.config.run.seed,
-               session.config.optimizer.clip_norm),
+      updater_(world, *session.model, *session.trainable.parameters, *session.optimizer,
+               session.config.run.seed, session.config.optimizer.clip_norm),
       checkpoint_cadence_(session.config.checkpoint.every, session.units),
       evaluate_cadence_(session.config.evaluate.every, session.units),
       sample_cadence_(session.config.sample.every, session.units) {}
@@ -29,12 +29,14 @@ Trainer::Trainer(World& world, Session& session)
 Trainer::~Trainer() = default;
 
 double Trainer::elapsed_minutes() const {
-  const std::chrono::duration<double, std::ratio<60>> minutes = std::chrono::steady_clock::now() - started_;
+  const std::chrono::duration<double, std::ratio<60>> minutes =
+      std::chrono::steady_clock::now() - started_;
   return minutes_before_ + minutes.count();
 }
 
 coordinator::Progress Trainer::progress() const {
-  return {coordinator_->steps_done(), coordinator_->samples_seen(), coordinator_->elapsed_minutes()};
+  return {coordinator_->steps_done(), coordinator_->samples_seen(),
+          coordinator_->elapsed_minutes()};
 }
 
 void Trainer::open_run_folder() {
@@ -57,39 +59,46 @@ void Trainer::open_run_folder() {
 void Trainer::resume_or_start() {
   std::optional<SnapshotFields> snapshot;
   if (session_.config.run.resume == "auto") {
-    snapshot = load_newest_snapshot(world_, folder_ / "checkpoints", *session_.trainable.parameters, *session_.optimizer);
+    snapshot = load_newest_snapshot(world_, folder_ / "checkpoints", *session_.trainable.parameters,
+                                    *session_.optimizer);
   } else {
     std::optional<Error> error;
     if (world_.is_root() && !io::list_checkpoints(folder_ / "checkpoints").empty()) {
-      error = Error(ExitCode::kBadConfig, folder_.string() + " holds checkpoints of an earlier run and run.resume is " +
-                                              session_.config.run.resume + "; choose another run.output_dir or remove it");
+      error =
+          Error(ExitCode::kBadConfig,
+                folder_.string() + " holds checkpoints of an earlier run and run.resume is " +
+                    session_.config.run.resume + "; choose another run.output_dir or remove it");
     }
     agree(world_.host, error);
   }
   const auto fingerprint = config::resume_fingerprint(session_.config);
   if (snapshot) {
-    const auto require = [&](const std::string& stored, const std::string& present, const char* what) {
+    const auto require = [&](const std::string& stored, const std::string& present,
+                             const char* what) {
       if (stored != present) {
-        throw_bad_config(folder_.string() + " belongs to another run: " + what +
-                         " differs from that of its checkpoint; choose another run.output_dir, or compare " +
-                         (folder_ / "config.yaml").string());
+        throw_bad_config(
+            folder_.string() + " belongs to another run: " + what +
+            " differs from that of its checkpoint; choose another run.output_dir, or compare " +
+            (folder_ / "config.yaml").string());
       }
     };
     require(snapshot->config_fingerprint, fingerprint, "a setting of the configuration");
     require(snapshot->data_fingerprint, session_.train->fingerprint(), "the training set");
     require(snapshot->model_fingerprint, session_.model_fingerprint, "the base model");
-    coordinator_ = coordinator::Coordinator::restore(session_.recipe, world_.host.size(), snapshot->coordinator_state);
+    coordinator_ = coordinator::Coordinator::restore(session_.recipe, world_.host.size(),
+                                                     snapshot->coordinator_state);
     saved_step_ = snapshot->step;
     minutes_before_ = coordinator_->elapsed_minutes();
     if (world_.is_root()) {
-      spdlog::info("resumed at step {} ({} samples), saved by {} rank(s)", snapshot->step, snapshot->samples,
-                   snapshot->world_size);
+      spdlog::info("resumed at step {} ({} samples), saved by {} rank(s)", snapshot->step,
+                   snapshot->samples, snapshot->world_size);
     }
   } else {
     coordinator_.emplace(session_.recipe, world_.host.size());
   }
   if (world_.is_root()) {
-    io::write_file_atomically(folder_ / "config.yaml", std::string_view(config::write_resolved(session_.config)));
+    io::write_file_atomically(folder_ / "config.yaml",
+                              std::string_view(config::write_resolved(session_.config)));
     const auto decisions = coordinator_->take_decisions();
     const auto first = decisions.empty() ? 0 : decisions.front().sequence;
     log_ = std::make_unique<RunLog>(folder_, coordinator_->steps_done(), first);
@@ -117,14 +126,15 @@ std::optional<double> Trainer::validate() {
   if (!session_.validation) {
     return std::nullopt;
   }
-  const double loss = evaluate(world_, *session_.model, *session_.validation, session_.recipe.leaf_size,
-                               session_.config.evaluate.max_samples);
+  const double loss = evaluate(world_, *session_.model, *session_.validation,
+                               session_.recipe.leaf_size, session_.config.evaluate.max_samples);
   validated_step_ = coordinator_->steps_done();
   last_validation_ = loss;
   const bool best = coordinator_->on_evaluation({validated_step_, loss});
   if (world_.is_root()) {
     progress_->clear();
-    spdlog::info("validation after step {}: loss {:.4f}{}", validated_step_, loss, best ? " (best)" : "");
+    spdlog::info("validation after step {}: loss {:.4f}{}", validated_step_, loss,
+                 best ? " (best)" : "");
   }
   // The untrained start is no result worth keeping.
   if (best && validated_step_ > 0) {
@@ -139,11 +149,13 @@ void Trainer::show_samples(const std::string& when) {
   }
   const auto& section = session_.config.sample;
   models::llama::GenerationSettings settings{section.max_tokens, section.temperature, section.top_p,
-                                             session_.config.run.seed, session_.model->config().eos_ids};
+                                             session_.config.run.seed,
+                                             session_.model->config().eos_ids};
   std::string text;
   for (const auto& prompt : section.prompts) {
     const auto ids = session_.train->encode(prompt);
-    const auto continuation = session_.train->decode(models::llama::generate(*session_.model, ids, settings));
+    const auto continuation =
+        session_.train->decode(models::llama::generate(*session_.model, ids, settings));
     text += "> " + prompt + "\n" + prompt + continuation + "\n\n";
   }
   std::filesystem::create_directories(folder_ / "samples");
@@ -155,11 +167,12 @@ void Trainer::export_result(const std::filesystem::path& folder) {
   if (world_.is_root()) {
     try {
       if (session_.trainable.is_full()) {
-        adapters::write_full_model(folder, session_.model->parameter_slots(), session_.config.model.path);
+        adapters::write_full_model(folder, session_.model->parameter_slots(),
+                                   session_.config.model.path);
       } else {
-        adapters::write_peft_adapter(folder, session_.trainable.modules, session_.model->linear_groups(),
-                                     session_.trainable.lora, *session_.trainable.parameters,
-                                     session_.config.model.path);
+        adapters::write_peft_adapter(folder, session_.trainable.modules,
+                                     session_.model->linear_groups(), session_.trainable.lora,
+                                     *session_.trainable.parameters, session_.config.model.path);
       }
     } catch (const Error& failure) {
       error = failure;
@@ -180,9 +193,10 @@ void Trainer::save_checkpoint() {
                      config::resume_fingerprint(session_.config), session_.train->fingerprint(),
                      session_.model_fingerprint, coordinator_->state()},
                     *session_.trainable.parameters, *session_.optimizer, *lock_);
-      io::prune_checkpoints(folder_ / "checkpoints", static_cast<int>(session_.config.checkpoint.keep));
-      write_status(folder_, "running", ExitCode::kDone, coordinator_->steps_done(), lock_->generation(),
-                   "checkpoint saved");
+      io::prune_checkpoints(folder_ / "checkpoints",
+                            static_cast<int>(session_.config.checkpoint.keep));
+      write_status(folder_, "running", ExitCode::kDone, coordinator_->steps_done(),
+                   lock_->generation(), "checkpoint saved");
     } catch (const Error& failure) {
       error = failure;
     }
@@ -191,11 +205,13 @@ void Trainer::save_checkpoint() {
   saved_step_ = coordinator_->steps_done();
 }
 
-MetricsLine Trainer::metrics_line(const coordinator::StepPlan& plan, const UpdateResult& result) const {
+MetricsLine Trainer::metrics_line(const coordinator::StepPlan& plan,
+                                  const UpdateResult& result) const {
   MetricsLine line;
   line.step = plan.step;
   line.samples = coordinator_->samples_seen();
-  line.epoch = static_cast<double>(line.samples) / static_cast<double>(session_.recipe.samples_per_epoch);
+  line.epoch =
+      static_cast<double>(line.samples) / static_cast<double>(session_.recipe.samples_per_epoch);
   line.loss = result.facts.loss;
   line.grad_norm = result.facts.grad_norm;
   line.plan = plan;
@@ -210,10 +226,13 @@ MetricsLine Trainer::metrics_line(const coordinator::StepPlan& plan, const Updat
 
 void Trainer::train_one(const coordinator::StepPlan& plan) {
   const auto before = progress();
-  const auto range = coordinator::leaves_of_rank(plan.leaves, world_.host.rank(), world_.host.size());
+  const auto range =
+      coordinator::leaves_of_rank(plan.leaves, world_.host.rank(), world_.host.size());
   const auto result = updater_.run(
       plan, range.end - range.begin, [&] { return session_.train->next(); },
-      [&] { return Ballot{stop_was_requested(), elapsed_minutes()}; });
+      [&] {
+        return Ballot{stop_was_requested(), elapsed_minutes()};
+      });
   coordinator_->on_step(result.facts);
   stop_requested_ = result.stop_requested;
   const auto after = progress();
@@ -240,7 +259,8 @@ void Trainer::train_one(const coordinator::StepPlan& plan) {
 ExitCode Trainer::run() {
   open_run_folder();
   resume_or_start();
-  session_.train->start(session_.config.data.shuffle ? std::optional(session_.config.run.seed) : std::nullopt);
+  session_.train->start(session_.config.data.shuffle ? std::optional(session_.config.run.seed)
+                                                     : std::nullopt);
   install_stop_handlers();
   if (coordinator_->steps_done() == 0) {
     MetricsLine line;
@@ -256,8 +276,10 @@ ExitCode Trainer::run() {
     if (!plan) {
       break;
     }
-    const auto range = coordinator::leaves_of_rank(plan->leaves, world_.host.rank(), world_.host.size());
-    session_.train->begin_update(plan->first_position, plan->samples, plan->leaf_size, range.begin, range.end);
+    const auto range =
+        coordinator::leaves_of_rank(plan->leaves, world_.host.rank(), world_.host.size());
+    session_.train->begin_update(plan->first_position, plan->samples, plan->leaf_size, range.begin,
+                                 range.end);
     train_one(*plan);
   }
   return finish();
@@ -275,13 +297,17 @@ void Trainer::finish_status(const std::string& outcome, ExitCode code, const std
 ExitCode Trainer::finish() {
   const auto steps = coordinator_->steps_done();
   if (!coordinator_->stop_reason()) {
-    finish_status("stopped", ExitCode::kStopped,
-                  fmt::format("stopped on request after step {}; the checkpoint is saved, run again to go on", steps));
+    finish_status(
+        "stopped", ExitCode::kStopped,
+        fmt::format("stopped on request after step {}; the checkpoint is saved, run again to go on",
+                    steps));
     return ExitCode::kStopped;
   }
   if (coordinator_->stop_reason() == coordinator::StopReason::kDiverged) {
-    finish_status("failed", ExitCode::kDiverged,
-                  fmt::format("training diverged at step {}; lower optimizer.lr or raise schedule.warmup", steps));
+    finish_status(
+        "failed", ExitCode::kDiverged,
+        fmt::format("training diverged at step {}; lower optimizer.lr or raise schedule.warmup",
+                    steps));
     return ExitCode::kDiverged;
   }
   export_result(folder_ / (session_.trainable.is_full() ? "model" : "adapter"));

@@ -1,4 +1,5 @@
-// The loop: updates until the coordinator says stop, validations, samples, checkpoints and records between them.
+// The loop: updates until the coordinator says stop, validations, samples, checkpoints and records
+// between them.
 #pragma once
 
 #include <memory>
@@ -32,7 +33,8 @@ class Trainer {
   ExitCode finish();
   [[nodiscard]] double elapsed_minutes() const;
   [[nodiscard]] coordinator::Progress progress() const;
-  [[nodiscard]] MetricsLine metrics_line(const coordinator::StepPlan& plan, const UpdateResult& result) const;
+  [[nodiscard]] MetricsLine metrics_line(const coordinator::StepPlan& plan,
+                                         const UpdateResult& result) const;
   void finish_status(const std::string& outcome, ExitCode code, const std::string& message);
 
   World& world_;

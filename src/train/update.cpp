@@ -29,10 +29,15 @@ enum Fact : std::int64_t { kLoss, kTargets, kTokens, kFacts };
 
 Updater::Updater(World& world, models::Model& model, adapters::TrainableParameters& parameters,
                  optim::Optimizer& optimizer, std::uint64_t seed, double clip_norm)
-    : world_(world), model_(model), parameters_(parameters), optimizer_(optimizer), seed_(seed),
+    : world_(world),
+      model_(model),
+      parameters_(parameters),
+      optimizer_(optimizer),
+      seed_(seed),
       clip_norm_(clip_norm) {}
 
-void Updater::accumulate(std::int64_t leaves, const NextLeaf& next_leaf, at::Tensor& sums, UpdateTimes& times) {
+void Updater::accumulate(std::int64_t leaves, const NextLeaf& next_leaf, at::Tensor& sums,
+                         UpdateTimes& times) {
   for (std::int64_t i = 0; i < leaves; ++i) {
     Stopwatch watch;
     const data::TokenLeaf leaf = next_leaf();
@@ -45,8 +50,8 @@ void Updater::accumulate(std::int64_t leaves, const NextLeaf& next_leaf, at::Ten
   }
 }
 
-UpdateResult Updater::run(const coordinator::StepPlan& plan, std::int64_t leaves, const NextLeaf& next_leaf,
-                          const std::function<Ballot()>& ballot) {
+UpdateResult Updater::run(const coordinator::StepPlan& plan, std::int64_t leaves,
+                          const NextLeaf& next_leaf, const std::function<Ballot()>& ballot) {
   const at::NoGradGuard no_grad;
   Stopwatch total;
   UpdateResult result;
@@ -74,13 +79,12 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, std::int64_t leaves
   const at::Tensor count = sums[kTargets].clamp_min(1.0);
   const auto facts = optim::gradient_facts(gradient, count, clip_norm_);
   at::Tensor master = parameters_.master();
-  optimizer_.step(master, gradient,
-                  {plan.lr, plan.beta1, plan.beta2, plan.eps, plan.weight_decay}, facts);
+  optimizer_.step(master, gradient, {plan.lr, plan.beta1, plan.beta2, plan.eps, plan.weight_decay},
+                  facts);
   parameters_.refresh();
-  const at::Tensor host =
-      at::stack({sums[kLoss] / count, sums[kTargets], sums[kTokens], facts.norm.to(at::kDouble),
-                 facts.skip.to(at::kDouble)})
-          .cpu();
+  const at::Tensor host = at::stack({sums[kLoss] / count, sums[kTargets], sums[kTokens],
+                                     facts.norm.to(at::kDouble), facts.skip.to(at::kDouble)})
+                              .cpu();
   const double* values = host.const_data_ptr<double>();
   result.facts = {plan.step, values[0], values[3], values[4] == 0.0, agreed.elapsed_minutes};
   result.targets = static_cast<std::int64_t>(values[1]);

@@ -20,9 +20,9 @@ namespace lorascale::train {
 // Milliseconds of one update on this rank, by what they went to.
 struct UpdateTimes {
   double total = 0;
-  double data_wait = 0;   // for leaves that were not ready
-  double compute = 0;     // forward and backward
-  double vote = 0;        // waiting for the slowest rank
+  double data_wait = 0;  // for leaves that were not ready
+  double compute = 0;    // forward and backward
+  double vote = 0;       // waiting for the slowest rank
   double reduce = 0;
   double optimizer = 0;
 };
@@ -44,11 +44,12 @@ class Updater {
           optim::Optimizer& optimizer, std::uint64_t seed, double clip_norm);
 
   // `leaves`: how many this rank contributes. `ballot` is asked after the leaves are computed.
-  UpdateResult run(const coordinator::StepPlan& plan, std::int64_t leaves, const NextLeaf& next_leaf,
-                   const std::function<Ballot()>& ballot);
+  UpdateResult run(const coordinator::StepPlan& plan, std::int64_t leaves,
+                   const NextLeaf& next_leaf, const std::function<Ballot()>& ballot);
 
  private:
-  void accumulate(std::int64_t leaves, const NextLeaf& next_leaf, at::Tensor& sums, UpdateTimes& times);
+  void accumulate(std::int64_t leaves, const NextLeaf& next_leaf, at::Tensor& sums,
+                  UpdateTimes& times);
 
   World& world_;
   models::Model& model_;

@@ -10,7 +10,7 @@
 namespace lorascale::train {
 
 struct World {
-  comm::Communicator& host;    // votes, facts and small agreements, in host memory
+  comm::Communicator& host;  // votes, facts and small agreements, in host memory
   // Gradients. Where it works on host memory and the tensors live on a device, they are staged.
   comm::Communicator& device;
   at::Device place = at::Device(at::kCPU);

@@ -25,7 +25,8 @@ TEST(Units, ReadsEveryForm) {
 }
 
 TEST(Units, RefusesWhatIsNoAmount) {
-  for (const char* text : {"", "steps", "-1 steps", "nan", "inf samples", "3 parsecs", "3 % x", "1e400"}) {
+  for (const char* text :
+       {"", "steps", "-1 steps", "nan", "inf samples", "3 parsecs", "3 % x", "1e400"}) {
     EXPECT_THROW(parse_amount(text, Unit::kSamples), Error) << text;
   }
 }
@@ -38,7 +39,10 @@ TEST(Units, WritesWhatItReads) {
 }
 
 TEST(Units, ResolvesToSamples) {
-  const UnitContext context{.samples_per_epoch = 1000, .global_batch = 64, .tokens_per_sample = 512, .budget_samples = 3000};
+  const UnitContext context{.samples_per_epoch = 1000,
+                            .global_batch = 64,
+                            .tokens_per_sample = 512,
+                            .budget_samples = 3000};
   EXPECT_EQ(to_samples({10, Unit::kSteps}, context), 640);
   // An epoch of 1000 takes 15 batches of 64 and one of 40.
   EXPECT_EQ(to_samples({16, Unit::kSteps}, context), 1000);

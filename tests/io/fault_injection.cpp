@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <string>
+#include <string_view>
 
 namespace lorascale::io {
 
@@ -35,9 +37,23 @@ void poke(pid_t pid, std::size_t offset, unsigned long long value) {
   ::ptrace(PTRACE_POKEUSER, pid, offset, value);
 }
 
+constexpr std::size_t kFirstArgument = offsetof(user_regs_struct, rdi);
 constexpr std::size_t kNumber = offsetof(user_regs_struct, orig_rax);
 constexpr std::size_t kResult = offsetof(user_regs_struct, rax);
 constexpr std::size_t kThirdArgument = offsetof(user_regs_struct, rdx);
+
+// Pipes and terminals are left alone: the log goes there, and sanitizers probe memory through a
+// pipe.
+bool writes_elsewhere(pid_t pid, long number) {
+  if (number != SYS_write) {
+    return false;
+  }
+  std::array<char, 16> target{};
+  const std::string link =
+      "/proc/" + std::to_string(pid) + "/fd/" + std::to_string(peek(pid, kFirstArgument));
+  return ::readlink(link.c_str(), target.data(), target.size()) <= 0 || target[0] != '/' ||
+         std::string_view(target.data(), 5) == "/dev/";
+}
 
 class Injector {
  public:
@@ -46,7 +62,7 @@ class Injector {
   void on_entry() {
     const long number = static_cast<long>(peek(pid_, kNumber));
     const bool writes = contains(kWritingCalls, number);
-    if (!writes && !contains(kOtherCalls, number)) {
+    if ((!writes && !contains(kOtherCalls, number)) || writes_elsewhere(pid_, number)) {
       return;
     }
     ++count_;

@@ -1,6 +1,6 @@
 """The safetensors package as an independent reader and writer for safetensors_writer_test.cpp.
 
-read FILE       print "name dtype shape sha256-of-its-bytes" per tensor, sorted by name, then the metadata
+read FILE       print "name dtype shape sha256-of-its-bytes" per tensor by name, then the metadata
 write FILE      write one tensor of every element type, with the bytes that the test expects
 """
 
@@ -13,10 +13,26 @@ import torch
 
 # Name in torch; the test has the same list.
 DTYPES = [
-    "bool", "uint8", "int8", "float8_e5m2", "float8_e4m3fn", "float8_e8m0fnu", "float8_e4m3fnuz",
-    "float8_e5m2fnuz", "int16", "uint16", "float16", "bfloat16", "int32", "uint32", "float32", "complex64",
-    "float64", "int64", "uint64",
-]  # fmt: skip
+    "bool",
+    "uint8",
+    "int8",
+    "float8_e5m2",
+    "float8_e4m3fn",
+    "float8_e8m0fnu",
+    "float8_e4m3fnuz",
+    "float8_e5m2fnuz",
+    "int16",
+    "uint16",
+    "float16",
+    "bfloat16",
+    "int32",
+    "uint32",
+    "float32",
+    "complex64",
+    "float64",
+    "int64",
+    "uint64",
+]
 
 
 def pattern(name, count):

@@ -1,4 +1,4 @@
-"""Print what TensorBoard itself reads from a folder of event files, for tensorboard_writer_test.cpp."""
+"""Print what TensorBoard reads from a folder of event files, for tensorboard_writer_test.cpp."""
 
 import hashlib
 import sys
@@ -23,8 +23,8 @@ def main(folder):
     for tag in sorted(tags["histograms"]):
         for event in accumulator.Histograms(tag):
             value = event.histogram_value
-            print("histogram", tag, event.step, value.min, value.max, value.num, value.sum, value.sum_squares,
-                  len(value.bucket_limit), sum(value.bucket))  # fmt: skip
+            sums = [value.min, value.max, value.num, value.sum, value.sum_squares]
+            print("histogram", tag, event.step, *sums, len(value.bucket_limit), sum(value.bucket))
     for tag in sorted(tags["images"]):
         for event in accumulator.Images(tag):
             digest = hashlib.sha256(event.encoded_image_string).hexdigest()

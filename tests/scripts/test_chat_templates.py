@@ -41,7 +41,9 @@ def inst_jinja(start, turn, question, answer, system):
     return (
         "{{ '" + start + "' }}{% set ns = namespace(s=none) %}{% for m in messages %}"
         "{% if m['role'] == 'system' %}{% set ns.s = m['content'] %}"
-        "{% elif m['role'] == 'user' %}{% set u = m['content'] %}{% set s = ns.s %}{{ '" + turn + "' }}"
+        "{% elif m['role'] == 'user' %}{% set u = m['content'] %}{% set s = ns.s %}{{ '"
+        + turn
+        + "' }}"
         "{% if s is not none %}" + system + "{% set ns.s = none %}{% endif %}{{ " + question + " }}"
         "{% else %}{% generation %}{{ " + answer.replace("a", "m['content']", 1) + " }}"
         "{% endgeneration %}{% endif %}{% endfor %}"
@@ -89,7 +91,9 @@ def test_every_preset_has_a_reference():
     assert set(JINJA) == set(chat.PRESETS)
 
 
-@pytest.mark.parametrize("messages", [CHAT, [SYSTEM, *CHAT], CHAT[:2]], ids=["chat", "system", "one"])
+@pytest.mark.parametrize(
+    "messages", [CHAT, [SYSTEM, *CHAT], CHAT[:2]], ids=["chat", "system", "one"]
+)
 @pytest.mark.parametrize("kind", ["byte_level", "sentencepiece"])
 @pytest.mark.parametrize("preset", chat.PRESETS)
 def test_ids_and_mask_equal_those_of_transformers(preset, kind, messages, prepare, request):
@@ -216,4 +220,6 @@ def test_default_system_option(prepare):
 
 def test_foreign_template_is_warned_of(prepare, sentencepiece):
     data = prepare([{"messages": CHAT}], "--chat-template", "chatml", tokenizer=sentencepiece)
-    assert "warning: <|im_start|>, <|im_end|> of template chatml are not one token" in data.outcome.err
+    assert (
+        "warning: <|im_start|>, <|im_end|> of template chatml are not one token" in data.outcome.err
+    )

@@ -35,7 +35,8 @@ Block::Block(const LlamaConfig& config, std::int64_t layer)
   const auto kv = config.kv_heads * config.head_dim;
   qkv = group(prefix + "self_attn.", {{"q_proj", q}, {"k_proj", kv}, {"v_proj", kv}});
   o = group(prefix + "self_attn.", {{"o_proj", config.hidden}});
-  gate_up = group(prefix + "mlp.", {{"gate_proj", config.intermediate}, {"up_proj", config.intermediate}});
+  gate_up = group(prefix + "mlp.",
+                  {{"gate_proj", config.intermediate}, {"up_proj", config.intermediate}});
   down = group(prefix + "mlp.", {{"down_proj", config.hidden}});
 }
 
@@ -71,10 +72,13 @@ void Block::norm_heads_backward(at::Tensor& dqkv, const HeadNorm& norm, std::int
   part.copy_(input_grad.view(part.sizes()));
 }
 
-at::Tensor Block::mlp(const at::Tensor& middle, const BlockContext& context, BlockSaved* saved) const {
+at::Tensor Block::mlp(const at::Tensor& middle, const BlockContext& context,
+                      BlockSaved* saved) const {
   auto norm = nn::rms_norm(middle, middle_norm, eps_);
-  at::Tensor joint = gate_up.forward(norm.y, context.dropout, saved ? &saved->gate_up_saved : nullptr);
-  at::Tensor out = down.forward(nn::swiglu(joint), context.dropout, saved ? &saved->down_saved : nullptr);
+  at::Tensor joint =
+      gate_up.forward(norm.y, context.dropout, saved ? &saved->gate_up_saved : nullptr);
+  at::Tensor out =
+      down.forward(nn::swiglu(joint), context.dropout, saved ? &saved->down_saved : nullptr);
   if (saved != nullptr) {
     saved->middle = middle;
     saved->middle_rstd = std::move(norm.rstd);
@@ -83,7 +87,8 @@ at::Tensor Block::mlp(const at::Tensor& middle, const BlockContext& context, Blo
   return out.add_(middle);
 }
 
-at::Tensor Block::forward(const at::Tensor& x, const BlockContext& context, BlockSaved* saved) const {
+at::Tensor Block::forward(const at::Tensor& x, const BlockContext& context,
+                          BlockSaved* saved) const {
   auto norm = nn::rms_norm(x, input_norm, eps_);
   at::Tensor joint = qkv.forward(norm.y, context.dropout, saved ? &saved->qkv_saved : nullptr);
   norm.y.reset();
@@ -105,15 +110,17 @@ at::Tensor Block::forward(const at::Tensor& x, const BlockContext& context, Bloc
 
 at::Tensor Block::backward_mlp(at::Tensor grad, const BlockContext& context, BlockSaved& saved) {
   at::Tensor inner = nn::swiglu(saved.gate_up);
-  at::Tensor dinner = down.backward(grad, inner, context.dropout, saved.down_saved, /*need_dx=*/true);
+  at::Tensor dinner =
+      down.backward(grad, inner, context.dropout, saved.down_saved, /*need_dx=*/true);
   inner.reset();
   nn::swiglu_backward(dinner, saved.gate_up);
   dinner.reset();
   const at::Tensor normed = nn::rms_norm_apply(saved.middle, middle_norm, saved.middle_rstd);
-  const at::Tensor dnormed =
-      gate_up.backward(saved.gate_up, normed, context.dropout, saved.gate_up_saved, /*need_dx=*/true);
+  const at::Tensor dnormed = gate_up.backward(saved.gate_up, normed, context.dropout,
+                                              saved.gate_up_saved, /*need_dx=*/true);
   saved.gate_up.reset();
-  nn::rms_norm_backward(dnormed, saved.middle, middle_norm, saved.middle_rstd, grad, middle_norm_grad);
+  nn::rms_norm_backward(dnormed, saved.middle, middle_norm, saved.middle_rstd, grad,
+                        middle_norm_grad);
   return grad;
 }
 
@@ -138,7 +145,8 @@ at::Tensor Block::backward(at::Tensor grad, const BlockContext& context, BlockSa
   return grad;
 }
 
-at::Tensor Block::decode(const at::Tensor& x, const nn::RopeTables& rope, KeyValueCache& cache) const {
+at::Tensor Block::decode(const at::Tensor& x, const nn::RopeTables& rope,
+                         KeyValueCache& cache) const {
   const auto tokens = x.size(0);
   const auto dim = shape_.head_dim;
   at::Tensor joint = qkv.forward(nn::rms_norm(x, input_norm, eps_).y, nullptr, nullptr);
@@ -149,11 +157,12 @@ at::Tensor Block::decode(const at::Tensor& x, const nn::RopeTables& rope, KeyVal
     return joint.narrow(1, first * dim, heads * dim).view({tokens, heads, dim});
   };
   cache.keys.narrow(0, cache.length, tokens).copy_(heads_of(shape_.heads, shape_.kv_heads));
-  cache.values.narrow(0, cache.length, tokens).copy_(heads_of(shape_.heads + shape_.kv_heads, shape_.kv_heads));
+  cache.values.narrow(0, cache.length, tokens)
+      .copy_(heads_of(shape_.heads + shape_.kv_heads, shape_.kv_heads));
   const auto seen = cache.length + tokens;
   const auto options = at::TensorOptions().dtype(at::kLong).device(x.device());
-  const at::Tensor distance = at::arange(cache.length, seen, options).unsqueeze(1) -
-                              at::arange(seen, options).unsqueeze(0);
+  const at::Tensor distance =
+      at::arange(cache.length, seen, options).unsqueeze(1) - at::arange(seen, options).unsqueeze(0);
   at::Tensor visible = distance.ge(0);
   if (shape_.window) {
     visible = visible.logical_and(distance.lt(*shape_.window));
@@ -164,8 +173,8 @@ at::Tensor Block::decode(const at::Tensor& x, const nn::RopeTables& rope, KeyVal
       batched(cache.values.narrow(0, 0, seen)), visible, /*dropout_p=*/0.0, /*is_causal=*/false,
       /*scale=*/std::nullopt, /*enable_gqa=*/shape_.heads != shape_.kv_heads);
   cache.length = seen;
-  at::Tensor middle =
-      o.forward(attended.squeeze(0).transpose(0, 1).reshape({tokens, shape_.heads * dim}), nullptr, nullptr);
+  at::Tensor middle = o.forward(
+      attended.squeeze(0).transpose(0, 1).reshape({tokens, shape_.heads * dim}), nullptr, nullptr);
   middle.add_(x);
   return mlp(middle, BlockContext{}, nullptr);
 }

@@ -40,14 +40,17 @@ void refuse_unsupported(const Fields& fields) {
     fields.fail("hidden_act", "is '" + act + "'; only 'silu' is supported for this family");
   }
   if (fields.has("quantization_config")) {
-    fields.fail("quantization_config", "is set: quantised checkpoints are not supported; use the bf16 or fp16 original");
+    fields.fail("quantization_config",
+                "is set: quantised checkpoints are not supported; use the bf16 or fp16 original");
   }
   if (fields.number_or("partial_rotary_factor", 1.0) != 1.0) {
     fields.fail("partial_rotary_factor", "differs from 1, which is not supported");
   }
   for (const char* key : {"num_experts", "num_local_experts", "kv_lora_rank"}) {
     if (fields.has(key)) {
-      fields.fail(key, "belongs to another architecture; only dense Llama, Mistral, Qwen2 and Qwen3 are supported");
+      fields.fail(key,
+                  "belongs to another architecture; only dense Llama, Mistral, Qwen2 and Qwen3 are "
+                  "supported");
     }
   }
 }
@@ -92,9 +95,10 @@ nn::RopeParameters read_rope(const Fields& fields, LlamaConfig& config) {
       p.mscale_all_dim = rope.number("mscale_all_dim");
     }
     if (std::abs(context / p.original_context - p.factor) > 1e-6 * p.factor) {
-      config.warnings.push_back(rope.where() + ": YaRN factor " + std::to_string(p.factor) +
-                                " differs from max_position_embeddings / original_max_position_embeddings; "
-                                "the factor is used, as transformers 5 does");
+      config.warnings.push_back(
+          rope.where() + ": YaRN factor " + std::to_string(p.factor) +
+          " differs from max_position_embeddings / original_max_position_embeddings; "
+          "the factor is used, as transformers 5 does");
     }
   } else {
     rope.fail("rope_type", "is '" + type + "'; supported are default, linear, llama3 and yarn");
@@ -120,7 +124,8 @@ void read_windows(const Fields& fields, LlamaConfig& config) {
   if (!types.empty() && types.size() != config.windows.size()) {
     fields.fail("layer_types", "must list one type for each of the layers");
   }
-  const auto first = static_cast<std::size_t>(fields.integer_or("max_window_layers", 28, 0, kLargestSize));
+  const auto first =
+      static_cast<std::size_t>(fields.integer_or("max_window_layers", 28, 0, kLargestSize));
   for (std::size_t layer = 0; layer < config.windows.size(); ++layer) {
     const bool slides = types.empty() ? layer >= first : types[layer] == "sliding_attention";
     if (slides) {
@@ -149,7 +154,8 @@ LlamaConfig parse_llama_config(const std::string& text, const std::string& where
   config.model_type = fields.text_or("model_type", "");
   constexpr std::array kFamilies = {"llama", "mistral", "qwen2", "qwen3"};
   if (std::find(kFamilies.begin(), kFamilies.end(), config.model_type) == kFamilies.end()) {
-    fields.fail("model_type", "is '" + config.model_type + "'; supported are llama, mistral, qwen2 and qwen3");
+    fields.fail("model_type",
+                "is '" + config.model_type + "'; supported are llama, mistral, qwen2 and qwen3");
   }
   refuse_unsupported(fields);
   const bool llama = config.model_type == "llama";

@@ -1,5 +1,5 @@
-// config.json of the Llama family: Llama 2/3.x, Mistral, Qwen2/2.5, Qwen3 (dense). What would change the
-// result and is not known is refused by name; what has no effect on training is ignored.
+// config.json of the Llama family: Llama 2/3.x, Mistral, Qwen2/2.5, Qwen3 (dense). What would
+// change the result and is not known is refused by name; what has no effect on training is ignored.
 #pragma once
 
 #include <cstdint>
@@ -29,10 +29,10 @@ struct LlamaConfig {
   bool qk_norm = false;
   std::vector<std::optional<std::int64_t>> windows;  // [layers] sliding window, if any
   nn::RopeParameters rope;
-  std::string stored_dtype;                // as the file says, may be empty
+  std::string stored_dtype;  // as the file says, may be empty
   std::vector<std::int64_t> eos_ids;
   std::optional<std::int64_t> bos_id;
-  std::vector<std::string> warnings;       // for the log
+  std::vector<std::string> warnings;  // for the log
 };
 
 // Throws Error(kBadInput) naming the file, the field and the remedy.

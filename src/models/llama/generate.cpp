@@ -11,7 +11,8 @@
 
 namespace lorascale::models::llama {
 
-std::int32_t sample_token(std::span<const float> logits, double temperature, double top_p, double u) {
+std::int32_t sample_token(std::span<const float> logits, double temperature, double top_p,
+                          double u) {
   const auto best = std::max_element(logits.begin(), logits.end());
   if (temperature <= 0) {
     return static_cast<std::int32_t>(best - logits.begin());
@@ -53,9 +54,11 @@ std::vector<std::int32_t> generate(const Llama& model, std::span<const std::int3
     const at::Tensor host = logits.to(at::kFloat).cpu().contiguous();
     const auto bits = philox4x32({static_cast<std::uint32_t>(generated.size()), 0, 0, 0x74657874U},
                                  philox_key(settings.seed));
-    const auto token = sample_token({host.const_data_ptr<float>(), static_cast<std::size_t>(host.numel())},
-                                    settings.temperature, settings.top_p, double{uniform24(bits[0])});
-    if (std::find(settings.stop_ids.begin(), settings.stop_ids.end(), token) != settings.stop_ids.end()) {
+    const auto token =
+        sample_token({host.const_data_ptr<float>(), static_cast<std::size_t>(host.numel())},
+                     settings.temperature, settings.top_p, double{uniform24(bits[0])});
+    if (std::find(settings.stop_ids.begin(), settings.stop_ids.end(), token) !=
+        settings.stop_ids.end()) {
       break;
     }
     generated.push_back(token);

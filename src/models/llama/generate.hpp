@@ -1,5 +1,6 @@
-// Text generation with a key-value cache: greedy, or temperature with nucleus (top-p) sampling (Holtzman et al. 2020).
-// Draws come from a counter-based generator: the same seed gives the same text.
+// Text generation with a key-value cache: greedy, or temperature with nucleus (top-p) sampling
+// (Holtzman et al. 2020). Draws come from a counter-based generator: the same seed gives the same
+// text.
 #pragma once
 
 #include <cstdint>
@@ -13,10 +14,10 @@ namespace lorascale::models::llama {
 
 struct GenerationSettings {
   std::int64_t max_tokens = 128;
-  double temperature = 0.0;              // 0: greedy, the lowest id among equals
+  double temperature = 0.0;  // 0: greedy, the lowest id among equals
   double top_p = 1.0;
   std::uint64_t seed = 0;
-  std::vector<std::int64_t> stop_ids;    // generation ends before one of these is returned
+  std::vector<std::int64_t> stop_ids;  // generation ends before one of these is returned
 };
 
 // Continues `prompt` (at least one token); returns the new tokens.
@@ -24,6 +25,7 @@ std::vector<std::int32_t> generate(const Llama& model, std::span<const std::int3
                                    const GenerationSettings& settings);
 
 // The token that a draw u in [0, 1) takes from the logits.
-std::int32_t sample_token(std::span<const float> logits, double temperature, double top_p, double u);
+std::int32_t sample_token(std::span<const float> logits, double temperature, double top_p,
+                          double u);
 
 }  // namespace lorascale::models::llama

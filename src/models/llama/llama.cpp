@@ -21,7 +21,8 @@ namespace {
 at::Tensor index_tensor(std::span<const std::int32_t> values, at::Device device) {
   const at::Tensor host = at::from_blob(const_cast<std::int32_t*>(values.data()),
                                         {static_cast<std::int64_t>(values.size())}, at::kInt);
-  return host.to(at::TensorOptions().device(device).dtype(at::kInt), /*non_blocking=*/false, /*copy=*/true);
+  return host.to(at::TensorOptions().device(device).dtype(at::kInt), /*non_blocking=*/false,
+                 /*copy=*/true);
 }
 
 nn::DropoutKey dropout_key(const data::TokenLeaf& leaf, std::uint64_t seed) {
@@ -131,7 +132,8 @@ BlockContext Llama::make_context(const data::TokenLeaf& leaf) const {
   for (const auto& segment : leaf.segments) {
     ends.push_back(segment.end);
   }
-  return {nn::attention_runs(ends), nn::rope_tables(frequencies_, leaf.positions, device()), nullptr};
+  return {nn::attention_runs(ends), nn::rope_tables(frequencies_, leaf.positions, device()),
+          nullptr};
 }
 
 at::Tensor Llama::embed(std::span<const std::int32_t> tokens) const {
@@ -145,13 +147,14 @@ at::Tensor Llama::run_blocks(const data::TokenLeaf& leaf, const BlockContext& co
     if (saved != nullptr && recompute_) {
       (*saved)[layer].input = x;
     }
-    x = blocks_[layer].forward(x, context, saved != nullptr && !recompute_ ? &(*saved)[layer] : nullptr);
+    x = blocks_[layer].forward(x, context,
+                               saved != nullptr && !recompute_ ? &(*saved)[layer] : nullptr);
   }
   return x;
 }
 
-void Llama::backward_blocks(at::Tensor grad, const data::TokenLeaf& leaf, const BlockContext& context,
-                            std::vector<BlockSaved>& saved) {
+void Llama::backward_blocks(at::Tensor grad, const data::TokenLeaf& leaf,
+                            const BlockContext& context, std::vector<BlockSaved>& saved) {
   // Below the lowest block that trains, nothing wants a gradient.
   std::size_t lowest = blocks_.size();
   for (std::size_t layer = blocks_.size(); layer-- > 0;) {
@@ -165,7 +168,8 @@ void Llama::backward_blocks(at::Tensor grad, const data::TokenLeaf& leaf, const 
       const at::Tensor input = saved[layer].input;
       blocks_[layer].forward(input, context, &saved[layer]);
     }
-    grad = blocks_[layer].backward(std::move(grad), context, saved[layer], to_the_bottom || layer > lowest);
+    grad = blocks_[layer].backward(std::move(grad), context, saved[layer],
+                                   to_the_bottom || layer > lowest);
     saved[layer] = {};
   }
   if (to_the_bottom) {
@@ -217,12 +221,14 @@ std::vector<KeyValueCache> Llama::make_caches(std::int64_t capacity) const {
   std::vector<KeyValueCache> caches;
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     const std::vector<std::int64_t> shape = {capacity, config_.kv_heads, config_.head_dim};
-    caches.push_back({at::empty(shape, embedding_.options()), at::empty(shape, embedding_.options()), 0});
+    caches.push_back(
+        {at::empty(shape, embedding_.options()), at::empty(shape, embedding_.options()), 0});
   }
   return caches;
 }
 
-at::Tensor Llama::decode(std::span<const std::int32_t> tokens, std::vector<KeyValueCache>& caches) const {
+at::Tensor Llama::decode(std::span<const std::int32_t> tokens,
+                         std::vector<KeyValueCache>& caches) const {
   LS_ASSERT(!tokens.empty() && caches.size() == blocks_.size());
   std::vector<std::int32_t> positions(tokens.size());
   std::iota(positions.begin(), positions.end(), static_cast<std::int32_t>(caches.front().length));

@@ -34,7 +34,8 @@ class Llama : public Model {
   // Logits [tokens, vocabulary] of a whole leaf, for tests and small inputs.
   at::Tensor logits(const data::TokenLeaf& leaf);
 
-  // Generation: feeds tokens after those in the caches; returns the logits [vocabulary] of the last one.
+  // Generation: feeds tokens after those in the caches; returns the logits [vocabulary] of the last
+  // one.
   std::vector<KeyValueCache> make_caches(std::int64_t capacity) const;
   at::Tensor decode(std::span<const std::int32_t> tokens, std::vector<KeyValueCache>& caches) const;
 
@@ -46,7 +47,9 @@ class Llama : public Model {
   void backward_blocks(at::Tensor grad, const data::TokenLeaf& leaf, const BlockContext& context,
                        std::vector<BlockSaved>& saved);
   [[nodiscard]] const at::Tensor& head() const { return head_.defined() ? head_ : embedding_; }
-  [[nodiscard]] const at::Tensor& head_grad() const { return head_.defined() ? head_grad_ : embedding_grad_; }
+  [[nodiscard]] const at::Tensor& head_grad() const {
+    return head_.defined() ? head_grad_ : embedding_grad_;
+  }
 
   LlamaConfig config_;
   nn::RopeFrequencies frequencies_;

@@ -1,5 +1,5 @@
-// Reading a Hugging Face folder into a Llama: names mapped, shapes and types checked, data read in parallel
-// straight into the weights where the stored type is the wanted one.
+// Reading a Hugging Face folder into a Llama: names mapped, shapes and types checked, data read in
+// parallel straight into the weights where the stored type is the wanted one.
 #include <ATen/ops/empty.h>
 #include <c10/core/ScalarType.h>
 
@@ -27,7 +27,9 @@ class KeyMap {
   [[nodiscard]] std::string stored(const std::string& key) const {
     return bare_ && key.starts_with(kPrefix) ? key.substr(kPrefix.size()) : key;
   }
-  [[nodiscard]] const io::TensorInfo& at(const std::string& key) const { return reader_.at(stored(key)); }
+  [[nodiscard]] const io::TensorInfo& at(const std::string& key) const {
+    return reader_.at(stored(key));
+  }
 
  private:
   const io::ModelReader& reader_;
@@ -61,8 +63,8 @@ void check_shape(const io::TensorInfo& info, const std::vector<std::int64_t>& ex
     }
     return out + "]";
   };
-  throw_bad_input(where + ": tensor " + io::in_quotes(info.name) + " has shape " + text(info.shape) +
-                  ", but config.json asks for " + text(expected));
+  throw_bad_input(where + ": tensor " + io::in_quotes(info.name) + " has shape " +
+                  text(info.shape) + ", but config.json asks for " + text(expected));
 }
 
 // A tensor of the file that is neither used nor known to be harmless would change the result.
@@ -76,11 +78,13 @@ void check_no_surprises(const io::ModelReader& reader, const KeyMap& keys,
   }
   std::sort(used.begin(), used.end());
   for (const auto& key : reader.keys()) {
-    const bool harmless = key.ends_with(".rotary_emb.inv_freq") || (tied && key == "lm_head.weight");
+    const bool harmless =
+        key.ends_with(".rotary_emb.inv_freq") || (tied && key == "lm_head.weight");
     if (!harmless && !std::binary_search(used.begin(), used.end(), key)) {
-      throw_bad_input(reader.path().string() + ": tensor " + io::in_quotes(key) +
-                      " has no place in a model of this config.json; is it another architecture, or an "
-                      "adapter that must be merged first?");
+      throw_bad_input(
+          reader.path().string() + ": tensor " + io::in_quotes(key) +
+          " has no place in a model of this config.json; is it another architecture, or an "
+          "adapter that must be merged first?");
     }
   }
 }
@@ -116,7 +120,8 @@ std::unique_ptr<Llama> load_llama(const std::filesystem::path& folder,
       const at::Tensor target = slot.value->narrow(0, first, part.shape[0]);
       first += part.shape[0];
       const bool direct = target.is_cpu() && target.scalar_type() == type;
-      pending.push_back({direct ? target : at::empty(part.shape, at::TensorOptions().dtype(type)), target});
+      pending.push_back(
+          {direct ? target : at::empty(part.shape, at::TensorOptions().dtype(type)), target});
       names.push_back(keys.stored(part.key));
     }
     std::vector<io::ModelReader::ReadRequest> requests;
