@@ -7,6 +7,8 @@ preset=${1:-release}
 shift || true
 python=$("$here/scripts/setup.sh" --print-python)
 cd "$here"
+# Objects compiled in another checkout are as good: paths relative to this one, the precompiled header allowed.
+export CCACHE_BASEDIR="$here" CCACHE_NOHASHDIR=1 CCACHE_SLOPPINESS=pch_defines,time_macros
 cmake --preset "$preset" -DLORASCALE_PYTHON="$python" >"$here/.cmake-$preset.log" 2>&1 || {
   tail -n 30 "$here/.cmake-$preset.log" >&2
   exit 1

@@ -48,7 +48,8 @@ Json optional_number(const std::optional<double>& value) {
 
 }  // namespace
 
-RunLog::RunLog(const std::filesystem::path& folder, std::int64_t step, std::int64_t decisions) {
+RunLog::RunLog(const std::filesystem::path& folder, std::int64_t step, std::int64_t decisions)
+    : tensorboard_(folder / "tensorboard") {
   truncate_lines(folder / "metrics.jsonl", "step", step);
   truncate_lines(folder / "decisions.jsonl", "sequence", decisions - 1);
   metrics_ = open_log(folder / "metrics.jsonl");
@@ -83,6 +84,23 @@ void RunLog::write(const MetricsLine& line) {
     json["val_loss"] = *line.val_loss;
   }
   metrics_ << json.dump() << '\n' << std::flush;
+  for (const char* tag :
+       {"loss", "val_loss", "lr", "grad_norm", "global_batch", "tokens_per_s", "step_ms"}) {
+    if (json.contains(tag) && json[tag].is_number()) {
+      tensorboard_.add_scalar(tag, line.step, json[tag].get<double>());
+    }
+  }
+  tensorboard_.flush();
+}
+
+void RunLog::write_samples(std::int64_t step, const std::string& markdown) {
+  tensorboard_.add_text("samples", step, markdown);
+  tensorboard_.flush();
+}
+
+void RunLog::write_norms(std::int64_t step, std::span<const float> norms) {
+  tensorboard_.add_histogram("adapter_norms", step, norms);
+  tensorboard_.flush();
 }
 
 void RunLog::write(const std::vector<coordinator::Decision>& decisions) {

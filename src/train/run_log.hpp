@@ -1,6 +1,6 @@
-// The run folder's records: metrics.jsonl (a line per update), decisions.jsonl, status.json and the
-// progress line on a terminal. Rank 0 only. After a resume, lines beyond the checkpoint are dropped
-// first, so that every update has one line.
+// The run folder's records: metrics.jsonl (a line per update), decisions.jsonl, TensorBoard events,
+// status.json and the progress line on a terminal. Rank 0 only. After a resume, lines beyond the
+// checkpoint are dropped first, so that every update has one line.
 #pragma once
 
 #include <chrono>
@@ -8,11 +8,13 @@
 #include <filesystem>
 #include <fstream>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "base/error.hpp"
 #include "coordinator/coordinator.hpp"
+#include "io/tensorboard_writer.hpp"
 #include "train/update.hpp"
 
 namespace lorascale::train {
@@ -40,10 +42,14 @@ class RunLog {
 
   void write(const MetricsLine& line);
   void write(const std::vector<coordinator::Decision>& decisions);
+  // Text samples and norms of the adapter's tensors, for TensorBoard.
+  void write_samples(std::int64_t step, const std::string& markdown);
+  void write_norms(std::int64_t step, std::span<const float> norms);
 
  private:
   std::ofstream metrics_;
   std::ofstream decisions_;
+  io::TensorboardWriter tensorboard_;
 };
 
 // outcome: "running", "done", "stopped", "failed".

@@ -136,6 +136,14 @@ std::optional<double> Trainer::validate() {
     spdlog::info("validation after step {}: loss {:.4f}{}", validated_step_, loss,
                  best ? " (best)" : "");
   }
+  if (world_.is_root()) {
+    std::vector<float> norms;
+    const auto& parameters = *session_.trainable.parameters;
+    for (const auto& entry : parameters.entries()) {
+      norms.push_back(parameters.view(parameters.master(), entry).norm().item<float>());
+    }
+    log_->write_norms(validated_step_, norms);
+  }
   // The untrained start is no result worth keeping.
   if (best && validated_step_ > 0) {
     export_result(folder_ / "best");
@@ -158,6 +166,7 @@ void Trainer::show_samples(const std::string& when) {
         session_.train->decode(models::llama::generate(*session_.model, ids, settings));
     text += "> " + prompt + "\n" + prompt + continuation + "\n\n";
   }
+  log_->write_samples(coordinator_->steps_done(), "```\n" + text + "```");
   std::filesystem::create_directories(folder_ / "samples");
   io::write_file_atomically(folder_ / "samples" / (when + ".txt"), std::string_view(text));
 }

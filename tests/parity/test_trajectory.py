@@ -129,3 +129,16 @@ def test_the_decision_log_is_one_chain(program, folder):
     entries = [json.loads(line) for line in (folder / "plain" / "decisions.jsonl").read_text().splitlines()]
     assert [entry["sequence"] for entry in entries] == list(range(1, len(entries) + 1))
     assert entries[0]["kind"] == "plan" and entries[-1]["kind"] == "budget"
+
+
+def test_tensorboard_reads_what_metrics_say(program, folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    if not (folder / "plain" / "metrics.jsonl").exists():
+        run(program, "train", settings(folder, "plain"))
+    events = EventAccumulator(str(folder / "plain" / "tensorboard"))
+    events.Reload()
+    lines = curve(folder, "plain")
+    for tag in ("loss", "lr", "grad_norm"):
+        scalars = events.Scalars(tag)
+        assert [scalar.step for scalar in scalars] == [line["step"] for line in lines]
+        assert [scalar.value for scalar in scalars] == pytest.approx([line[tag] for line in lines], rel=1e-6)
