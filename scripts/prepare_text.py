@@ -13,9 +13,9 @@ Inputs: plain text, JSON Lines or JSON arrays, gzipped or not; a record of
   {"conversations": [{"from", "value"}]}    (ShareGPT) the same
 --chat-template also applies to prompt + completion and Alpaca, as one question and its answer.
 
-Memory does not grow with the input but for 22 to 64 bytes a document that tell duplicates (--no-
-dedup: 0). Duplicates are dropped, and validation is chosen by each document's own hash, so no
-document is on both sides, in whatever order, with however many workers.
+Memory does not grow with the input but for 22 to 64 bytes a document that tell duplicates; with
+--no-dedup not even that. Duplicates are dropped, and validation is chosen by each document's own
+hash, so no document is on both sides, in whatever order, with however many workers.
 """
 
 import argparse
@@ -89,7 +89,7 @@ def make_parser():
         "--text-split",
         default="document",
         metavar="RULE",
-        help="documents in plain text: document (whole file), formfeed, paragraph, lines:N, chars:N",
+        help="documents in plain text: document (a file), formfeed, paragraph, lines:N, chars:N",
     )
     add(
         "--max-length",
@@ -121,9 +121,7 @@ def make_parser():
             group.add_argument(
                 f"--{role}-{end}",
                 metavar="TEXT",
-                help=argparse.SUPPRESS
-                if role == "system"
-                else "for custom; \\n and \\t are understood",
+                help="for custom; \\n and \\t are understood",
             )
     group.add_argument("--chat-start", default="", metavar="TEXT", help="for custom: once in front")
     group.add_argument(
@@ -180,8 +178,7 @@ def warn(message):
 
 
 def warn_of_split_specials(tokenizer, template, name):
-    """A template of another family works, but its marks are then many tokens that nobody pre-
-    trained."""
+    """A template of another family works, but its marks are then tokens that nobody pretrained."""
     odd = [text for text in template.specials if tokenizer.token_count(text) != 1]
     if odd:
         warn(

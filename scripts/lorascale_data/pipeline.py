@@ -9,6 +9,7 @@ duplicates are dropped. The result does not depend on the number of workers.
 import collections
 import concurrent.futures
 import concurrent.futures.process
+import ctypes
 import dataclasses
 import hashlib
 import multiprocessing
@@ -25,6 +26,7 @@ from .sources import Source
 BATCH_BYTES = 1 << 20
 BATCH_RECORDS = 8192
 DIGEST_BYTES = 16
+PR_SET_PDEATHSIG = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,6 +259,8 @@ _worker = None
 def _start_worker(settings):
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
+    # Where the parent is killed nobody would: Linux then kills this process, too.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a process a core is parallel enough
     _worker = Worker(settings)
 

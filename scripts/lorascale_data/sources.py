@@ -54,7 +54,7 @@ class Source:
             self.size = self.path.stat().st_size
             zipped = self._raw.peek(2)[:2] == b"\x1f\x8b"
             self._file = gzip.open(self._raw) if zipped else self._raw
-            # One system call a read: a loop inside read() would swallow Ctrl-C while a pipe is silent.
+            # One system call a read: read() loops, and loses Ctrl-C where a pipe falls silent.
             self._read_some = self._file.read if zipped else self._file.read1
             self._head = self._read_head()
         except OSError as error:

@@ -130,11 +130,10 @@ class HubTokenizer:
         self._special_text = re.compile("|".join(reversed(texts))) if texts else None
         # Text is cut at these before anything else, so what follows one does not depend on what
         # precedes.
-        self._anchor_ids = numpy.array(
-            [i for i, t in special.items() if not (t.lstrip or t.rstrip or t.single_word)],
-            numpy.int64,
-        )
-        self._sentinel = min((special[i].content for i in self._anchor_ids.tolist()), default=None)
+        anchors = [i for i, t in special.items() if not (t.lstrip or t.rstrip or t.single_word)]
+        self._is_anchor = numpy.zeros(self.vocab_size, bool)
+        self._is_anchor[anchors] = True
+        self._sentinel = min((special[i].content for i in anchors), default=None)
         self._short_prefixes = {}
         bos = self._find_bos(options, special)
         eos = self._find_eos(options)
@@ -195,7 +194,7 @@ class HubTokenizer:
     def _bounds(self, segments, text, ids, offsets, position):
         """[segments + 1] token indices where segments begin and end, and None; or the first segment
         that does not begin where a token does. The text of the first one begins at `position`."""
-        anchors = numpy.flatnonzero(numpy.isin(ids, self._anchor_ids)).tolist()
+        anchors = numpy.flatnonzero(self._is_anchor[ids]).tolist()
         bounds, nearest = [1 if position else 0], -1
         for number, segment in enumerate(segments[:-1], 1):
             position += len(segment.text)

@@ -1,4 +1,4 @@
-"""Small tokenizers of the two kinds that language models use, trained here, and a runner for the script."""
+"""Small tokenizers of the two kinds in use, trained here, and a runner for the script."""
 
 import contextlib
 import dataclasses
@@ -33,7 +33,7 @@ TRAINING_TEXT = [
 ] * 30
 
 
-def byte_level_tokenizer():
+def byte_level_tokenizer(more_text=()):
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -48,12 +48,12 @@ def byte_level_tokenizer():
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(TRAINING_TEXT, trainer)
+    tokenizer.train_from_iterator([*TRAINING_TEXT, *more_text], trainer)
     return tokenizer
 
 
 def sentencepiece_tokenizer():
-    """Llama 2's kind: visible spaces, a space before the first word, bytes for unknown characters."""
+    """Llama 2's kind: visible spaces, one before the first word, bytes for unknown characters."""
     tokenizer = tokenizers.Tokenizer(
         models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True)
     )

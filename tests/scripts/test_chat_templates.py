@@ -1,5 +1,5 @@
-"""Every preset against the Jinja template of its family as transformers renders, tokenises and masks it,
-and against the strings written out by hand."""
+"""Every preset against the Jinja template of its family as transformers renders, tokenises and
+masks it, and against the strings written out by hand."""
 
 import json
 
@@ -70,7 +70,9 @@ JINJA = {
         "", "<s>", "'[INST] ' + u.strip() + ' [/INST]'", "' ' + a.strip() + ' </s>'",
         "{% set u = '<<SYS>>\\n' + s + '\\n<</SYS>>\\n\\n' + u %}",
     ),
-    "mistral-v1": inst_jinja("<s>", "", "' [INST] ' + u + ' [/INST]'", "' ' + a + '</s>'", PREPENDED),
+    "mistral-v1": inst_jinja(
+        "<s>", "", "' [INST] ' + u + ' [/INST]'", "' ' + a + '</s>'", PREPENDED
+    ),
     "mistral-v3": inst_jinja("<s>", "", "'[INST] ' + u + '[/INST]'", "' ' + a + '</s>'", PREPENDED),
     "mistral-v3-tekken": inst_jinja("<s>", "", "'[INST]' + u + '[/INST]'", "a + '</s>'", PREPENDED),
     "mistral-v7": inst_jinja(
@@ -114,8 +116,8 @@ def test_ids_and_mask_equal_those_of_transformers(preset, kind, messages, prepar
 
 # Written out by hand from the formats' descriptions; | marks where targets begin and end.
 BY_HAND = {
-    "chatml": "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n"
-    "|A<|im_end|>|\n",
+    "chatml": "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n"
+    "<|im_start|>assistant\n|A<|im_end|>|\n",
     "llama3": "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|>"
     "<|start_header_id|>user<|end_header_id|>\n\nQ<|eot_id|>"
     "<|start_header_id|>assistant<|end_header_id|>\n\n|A<|eot_id|>|",
@@ -126,11 +128,6 @@ BY_HAND = {
     "mistral-v7": "<s>[SYSTEM_PROMPT] S[/SYSTEM_PROMPT][INST] Q[/INST]| A</s>|",
 }
 BY_HAND["qwen2"] = BY_HAND["qwen2.5"] = BY_HAND["qwen3"] = BY_HAND["chatml"]
-
-
-def marked(segments):
-    """The texts with a bar at both ends of each target; specials of the templates hold bars, too."""
-    return [(segment.text, segment.target) for segment in segments]
 
 
 @pytest.mark.parametrize("preset", BY_HAND)
@@ -144,7 +141,8 @@ def test_strings_by_hand(preset):
     parts = BY_HAND[preset].replace("<|", "\1").replace("|>", "\2").split("|")
     parts = [part.replace("\1", "<|").replace("\2", "|>") for part in parts]
     expected = [(text, i % 2 == 1) for i, text in enumerate(parts) if text]
-    assert marked(rendered(preset, messages)) == expected
+    found = [(segment.text, segment.target) for segment in rendered(preset, messages)]
+    assert found == expected
 
 
 def test_llama2_begins_each_turn_anew():

@@ -8,16 +8,19 @@ import prose
 import pytest
 
 KEPT = "This is a whole sentence of running text that a reader would want to have in the book."
-PAGE = f"""<html><head><title>The title of a page that is not to be read by any of us.</title>
-<style>p {{ color: red }}</style><script>var x = "It is not a sentence for the reader.";</script></head>
-<body><div class="navheader"><p>Next: the page that follows this one in the order of the book.</p></div>
+PAGE = """<html><head><title>The title of a page that is not to be read by any of us.</title>
+<style>p { color: red }</style>
+<script>var x = "It is not a sentence for the reader.";</script></head>
+<body>
+<div class="navheader"><p>Next: the page that follows this one in the order of all.</p></div>
 <h1>A heading that looks like a sentence, but it is one that does not belong to the text.</h1>
 <p>This is a whole sentence<br> of <code>running</code> text&nbsp;that a reader would
 want to have <span class="indexterm">hidden</span>in the book.</p>
 <pre>This is a listing, and it is not to be kept in the text that we make of it.</pre>
-<ul><li>short<li><p>It&rsquo;s the second &ldquo;item&rdquo; of the list &mdash; and it is as long as it must be.</ul>
-<table><tr><td>This is a cell of a table and it is not to be kept in the text at all.</td></tr></table>
-<p>x = y {{ 3 }} is the code of a program, and so it is not for the reader of the book.</p>
+<ul><li>short<li><p>It&rsquo;s the second &ldquo;item&rdquo; of the list &mdash;
+and it is as long as it must be.</ul>
+<table><tr><td>This is a cell of a table and it is not to be kept in the text.</td></tr></table>
+<p>x = y { 3 } is the code of a program, and so it is not for the reader of the book.</p>
 <p>Dies ist ein deutscher Satz, und deshalb gehört er nicht in das englische Buch hinein.</p>
 </body></html>"""
 
@@ -56,7 +59,7 @@ def gzip_can_read(data):
 
 
 def lzw_encoded(text):
-    """A plain writer of `compress` format with codes of 9 to 16 bits, checked against gzip below."""
+    """A plain writer of the `compress` format, codes of 9 to 16 bits; gzip checks it below."""
     table = {bytes([i]): i for i in range(256)}
     codes, word = [], b""
     for byte in text:

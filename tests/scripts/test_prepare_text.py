@@ -1,5 +1,6 @@
 """The script as users run it: what comes out, what is left out, and how it fails."""
 
+import contextlib
 import gzip
 import json
 import os
@@ -7,11 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import prepare_text
 import pytest
 from conftest import SCRIPTS, read_token_file, run_script
-from lorascale_data import report, token_file
-from lorascale_data.pipeline import Splitter
+from lorascale_data import chat, report, token_file
+from lorascale_data.chat import Segment
+from lorascale_data.pipeline import Splitter, digest_of
+from lorascale_data.records import Document
 
 WORDS = ["fox", "dog", "lazy", "quick", "brown", "über", "café", "jumps", "over", "the"]
 
@@ -125,6 +130,20 @@ def test_same_text_with_other_targets_is_no_duplicate(prepare):
         {"text": "abcd"},
     ]
     assert len(prepare(records).tokens) == 3
+
+
+def test_digests_tell_kinds_targets_and_segments_apart():
+    a, b = Segment("a", True), Segment("b", False)
+    documents = [
+        Document("chat", [a, b]),
+        Document("answer", [a, b]),
+        Document("chat", [Segment("a", False), Segment("b", True)]),
+        Document("chat", [b, a]),
+        Document("chat", [Segment("ab", True)]),
+        Document("chat", [Segment("a1:1:b", True)]),
+    ]
+    assert len({digest_of(document) for document in documents}) == len(documents)
+    assert digest_of(documents[0]) == digest_of(Document("chat", [a, b], ("elsewhere",)))
 
 
 def split_of(tmp_path, lines, *options):
@@ -330,8 +349,9 @@ def test_death_of_a_worker_is_one_line(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["in.txt"]
 
 
-def test_interrupt_cleans_up(tmp_path):
-    """A named pipe for an input holds the script in the middle of its work."""
+@pytest.fixture
+def held_script(tmp_path):
+    """The script in the middle of its work: a named pipe for an input that has fallen silent."""
     pipe, out = tmp_path / "in.txt", tmp_path / "out"
     os.mkfifo(pipe)
     out.mkdir()
@@ -345,22 +365,56 @@ def test_interrupt_cleans_up(tmp_path):
             for _ in range(40):
                 stream.write(os.urandom(50_000).hex().encode() + b"\n")
                 stream.flush()
-            deadline = time.monotonic() + 60
-            while not list(out.iterdir()) and time.monotonic() < deadline:
-                time.sleep(0.01)
-            assert list(out.iterdir())
-            process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=60)
+            wait_until(lambda: list(out.iterdir()) and children_of(process.pid))
+            yield process, out
     finally:
         process.kill()
+        process.wait()
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def children_of(pid):
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == pid and fields[0] != "Z":
+                found.append(int(stat.parent.name))
+    return found
+
+
+def is_running(pid):
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def test_interrupt_cleans_up(held_script):
+    process, out = held_script
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and err == "prepare_text: interrupted, nothing was written\n"
     assert list(out.iterdir()) == []
 
 
-def test_help_names_every_template(capsys):
+def test_workers_do_not_outlive_a_killed_script(held_script):
+    process, _ = held_script
+    workers = children_of(process.pid)
+    process.kill()
+    wait_until(lambda: not any(map(is_running, workers)))
+
+
+def test_help_names_every_template():
     with pytest.raises(SystemExit) as caught:
         run_script("--help")
     assert caught.value.code == 0
+    assert all(f"{name}," in prepare_text.make_parser().format_help() for name in chat.PRESETS)
 
 
 class Terminal:

@@ -1,4 +1,4 @@
-"""Where records end in text and JSON files, what containers are known by, and what hostile files meet."""
+"""Where records end in text and JSON files, what containers are known by, and hostile files."""
 
 import gzip
 import json

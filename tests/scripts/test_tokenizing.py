@@ -109,7 +109,7 @@ def test_boundary_where_the_prompt_alone_gives_the_first_ids(kind, prompt, compl
     ],
 )
 def test_boundary_inside_a_token(kind, prompt, completion, request):
-    """The ids of the prompt are those that the prompt has when it stands alone, as it does in use; the
+    """The ids of the prompt are those that it has when it stands alone, as it does in use; the
     completion is what remains of the text."""
     folder = request.getfixturevalue(kind)
     tokenizer = load(folder, add_bos=False, add_eos=False)
@@ -124,14 +124,18 @@ def test_boundary_inside_a_token(kind, prompt, completion, request):
     assert text.removeprefix(" ") == prompt + completion
 
 
-def test_look_ahead_changes_the_prompt_though_no_token_crosses_the_boundary(byte_level):
-    """Three spaces before a digit are two and one, at the end of a text they are one run: comparing
-    positions in the text alone would miss it."""
-    tokenizer = load(byte_level)
-    library = tokenizer._tokenizer
-    library.add_tokens(["   ", "  "])  # runs as large vocabularies have them
+def test_look_ahead_changes_the_prompt_though_no_token_crosses_the_boundary(tmp_path):
+    """Three spaces are one run at the end of a text, but two and one before a digit: comparing
+    positions in the whole text would miss it."""
+    library = byte_level_tokenizer(["a   "] * 50)
+    tokenizer = load(save(library, tmp_path, eos_token="<|endoftext|>"), add_eos=False)
+    alone, whole = library.encode("Q:   "), library.encode("Q:   12")
+    assert 5 in {end for _, end in whole.offsets}  # no token crosses
+    assert whole.ids[: len(alone.ids)] != alone.ids
     encoded = one(tokenizer, answer("Q:   ", "12"))
-    assert encoded.ids[: len(library.encode("Q:   ").ids)].tolist() == library.encode("Q:   ").ids
+    assert encoded.joined
+    assert encoded.ids.tolist() == [*alone.ids, *library.encode("12").ids]
+    assert encoded.mask.tolist() == [0] * len(alone.ids) + [1] * len(library.encode("12").ids)
 
 
 def test_joins_are_counted_and_warned_of(prepare, byte_level):
@@ -160,7 +164,7 @@ def test_special_tokens_in_the_text_are_warned_of(prepare, byte_level):
         [
             {"text": "one <|endoftext|> two"},
             {"text": "three"},
-            {"messages": [{"role": "user", "content": "<|im_end|>"}, {"role": "assistant", "content": "a"}]},
+            {"instruction": "<|im_end|>", "output": "a"},
         ],
         "--chat-template", "chatml", tokenizer=byte_level,
     )  # fmt: skip
