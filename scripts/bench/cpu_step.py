@@ -1,0 +1,142 @@
+"""One LoRA update on the CPU, lorascale beside transformers + peft: time, peak memory, time to the first update.
+
+    $(scripts/setup.sh --print-python) scripts/bench/cpu_step.py [--steps 8] [--threads 2]
+
+Shape: d 512, 8 layers, 8 heads (4 kv), ffn 1408, vocabulary 32000, fp32; rows of 256 tokens, micro-batch 8, r 16 on all
+linear layers, AdamW. Both sides start from the same weights and see the same tokens, in alternation: ours, peer, ours,
+peer. Medians over the updates after two warm-ups; memory is the peak of the process.
+"""
+import argparse
+import json
+import os
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SHAPE = dict(vocab_size=32000, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8,
+             num_key_value_heads=4, max_position_embeddings=512, tie_word_embeddings=False)
+ROW, BATCH, RANK, WARM_UP = 256, 8, 16, 2
+LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def make_inputs(folder: pathlib.Path, steps: int):
+    import h5py
+    import numpy as np
+    import torch
+    import transformers
+    torch.manual_seed(0)
+    transformers.LlamaForCausalLM(transformers.LlamaConfig(**SHAPE)).save_pretrained(folder / "base")
+    tokens = np.random.default_rng(0).integers(0, SHAPE["vocab_size"], (steps * BATCH, ROW))
+    with h5py.File(folder / "train.h5", "w") as file:
+        file.attrs.update({"format": "lorascale-tokens", "version": 1, "vocab_size": SHAPE["vocab_size"], "eos_id": -1})
+        file["tokens"] = tokens.ravel().astype(np.uint16)
+        file["offsets"] = np.arange(0, tokens.size + 1, ROW)
+
+
+def ours(folder: pathlib.Path, steps: int, threads: int, ranks: int):
+    run = pathlib.Path(tempfile.mkdtemp(dir=folder))
+    config = f"""
+run: {{output_dir: {run}, threads: {threads // ranks}}}
+model: {{path: {folder}/base, dtype: fp32}}
+adapter: {{rank: {RANK}, alpha: 32, targets: all-linear}}
+data: {{train: {folder}/train.h5, shuffle: false, packing: false, sequence_length: {ROW}}}
+batch: {{global: {BATCH}, micro: {BATCH // ranks}}}
+schedule: {{name: constant, warmup: 0}}
+checkpoint: {{every: 0}}
+budget: {steps} steps
+"""
+    (run / "config.yaml").write_text(config)
+    command = [str(ROOT / "build/release/lorascale"), "train", str(run / "config.yaml")]
+    if ranks > 1:
+        command = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks), *command]
+    environment = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    start = time.time()
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = None
+    metrics = run / "metrics.jsonl"
+    while process.poll() is None:
+        if first is None and metrics.exists() and metrics.read_text().count("\n") >= 1:
+            first = time.time() - start
+        time.sleep(0.01)
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    return {"ms": [line["step_ms"] for line in lines if line["step"] > WARM_UP],
+            "loss": [line["loss"] for line in lines], "first_ms": lines[0]["step_ms"], "start_s": first}
+
+
+def peer(folder: pathlib.Path, steps: int, threads: int):
+    import h5py
+    import peft
+    import torch
+    import transformers
+    torch.set_num_threads(threads)
+    transformers.logging.set_verbosity_error()
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32,
+                                                              attn_implementation="sdpa")
+    model = peft.get_peft_model(model, peft.LoraConfig(r=RANK, lora_alpha=32, target_modules=LINEARS,
+                                                       task_type="CAUSAL_LM"))
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-4, weight_decay=0.0)
+    with h5py.File(folder / "train.h5") as file:
+        rows = torch.tensor(file["tokens"][...].astype("int64")).view(-1, ROW)
+    times, losses = [], []
+    for step in range(steps):
+        start = time.perf_counter()
+        batch = rows[step * BATCH:(step + 1) * BATCH]
+        loss = model(input_ids=batch, labels=batch, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        times.append(1000 * (time.perf_counter() - start))
+    return {"ms": times[WARM_UP:], "loss": losses}
+
+
+def in_child(side: str, arguments):
+    """Runs one side in a process of its own, so that its peak memory is its own."""
+    command = [sys.executable, __file__, "--side", side, "--folder", str(arguments.folder), "--steps",
+               str(arguments.steps), "--threads", str(arguments.threads), "--ranks", str(arguments.ranks)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--side", choices=["ours", "peer"], help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=pathlib.Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.side:
+        if arguments.side == "ours":
+            result = ours(arguments.folder, arguments.steps, arguments.threads, arguments.ranks)
+            result["mib"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        else:
+            result = peer(arguments.folder, arguments.steps, arguments.threads)
+            result["mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps(result))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        arguments.folder = pathlib.Path(folder)
+        make_inputs(arguments.folder, arguments.steps)
+        results = {"ours": [], "peer": []}
+        for _ in range(arguments.rounds):
+            for side in results:
+                results[side].append(in_child(side, arguments))
+    ms = {side: statistics.median([m for r in rounds for m in r["ms"]]) for side, rounds in results.items()}
+    mib = {side: max(r["mib"] for r in rounds) for side, rounds in results.items()}
+    for side in results:
+        print(f"{side:5} {ms[side]:9.1f} ms per update, peak {mib[side]:7.0f} MiB")
+    print(f"ratio {ms['ours'] / ms['peer']:.3f} of the peer's time, {mib['ours'] / mib['peer']:.3f} of its memory")
+    difference = max(abs(a - b) / b for a, b in zip(results["ours"][0]["loss"][:1], results["peer"][0]["loss"][:1]))
+    print(f"first loss differs by {difference:.1e} relative; ours wrote its first update "
+          f"{min(r['start_s'] for r in results['ours']):.2f} s after start")
+
+
+if __name__ == "__main__":
+    main()
