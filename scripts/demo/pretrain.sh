@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes scripts/demo/base-model again, from the corpora up (some twenty minutes on two cores). The result is in git;
+# Makes scripts/demo/base-model again, from the corpora up (some forty minutes on two cores). The result is in git;
 # nobody needs to run this to use lorascale.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
