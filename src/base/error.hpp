@@ -33,6 +33,12 @@ class Error : public std::runtime_error {
   ExitCode code_;
 };
 
+// The same failure on every rank of a job, already reported once for all of them.
+class ReportedError : public Error {
+ public:
+  using Error::Error;
+};
+
 // Shorthands for the two causes that users can mend.
 [[noreturn]] void throw_bad_input(const std::string& message);
 [[noreturn]] void throw_bad_config(const std::string& message);

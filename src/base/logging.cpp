@@ -5,6 +5,7 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <cstdio>
 #include <memory>
 
 #include "base/error.hpp"
@@ -21,6 +22,11 @@ void set_up_logging(int rank, const std::string& level) {
                               : "%H:%M:%S %^%l%$ [rank " + std::to_string(rank) + "] %v");
   logger->flush_on(spdlog::level::info);
   spdlog::set_default_logger(std::move(logger));
+}
+
+void report_failure(const std::string& message) {
+  std::fprintf(stderr, "lorascale: %s\n", message.c_str());
+  std::fflush(stderr);
 }
 
 void log_to_file(const std::filesystem::path& path) {

@@ -2,15 +2,18 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
-#include <ATen/detail/CUDAHooksInterface.h>
-#include <dlfcn.h>
 #include <sched.h>
 #include <spdlog/spdlog.h>
 
-#include <filesystem>
+#include <algorithm>
+#include <cstdlib>
 
 #include "base/logging.hpp"
+#include "cli/device.hpp"
+#include "comm/launcher.hpp"
+#include "comm/mpi_communicator.hpp"
 #include "config/reader.hpp"
+#include "train/vote.hpp"
 
 namespace lorascale::cli {
 namespace {
@@ -23,32 +26,18 @@ int available_cores() {
   return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
 }
 
-bool load_cuda() {
-  // The CUDA half of libtorch takes a second to load: only where a GPU may be used.
-  return dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) != nullptr && at::hasCUDA() &&
-         at::detail::getCUDAHooks().getNumGPUs() > 0;
-}
-
-at::Device choose_device(const std::string& wanted, const comm::NodePlace& place) {
-  if (wanted == "cpu" || (wanted == "auto" && !std::filesystem::exists("/dev/nvidia0"))) {
-    return {at::kCPU};
+LoadedConfig load_config(const options::variables_map& values, int world_size,
+                         config::Purpose purpose) {
+  config::ReadOptions read;
+  read.world_size = world_size;
+  if (values.count("set") != 0) {
+    read.overrides = values["set"].as<std::vector<std::string>>();
   }
-  if (!load_cuda()) {
-    if (wanted == "auto") {
-      return {at::kCPU};
-    }
-    throw_bad_config(
-        "run.device is cuda, but no GPU can be used here; check nvidia-smi, or set run.device: "
-        "cpu");
-  }
-  const auto gpus = at::detail::getCUDAHooks().getNumGPUs();
-  const bool share = std::getenv("LORASCALE_SHARE_GPUS") != nullptr;
-  if (place.local_rank >= gpus && !share) {
-    throw_bad_config("rank " + std::to_string(place.local_rank) + " of " + place.host +
-                     " has no GPU of its own: the node shows " + std::to_string(gpus) +
-                     "; start at most " + std::to_string(gpus) + " ranks on it");
-  }
-  return {at::kCUDA, static_cast<at::DeviceIndex>(place.local_rank % gpus)};
+  auto result = config::read_config_file(values["config"].as<std::string>(), read);
+  LoadedConfig loaded{std::move(result.config), std::move(result.translations)};
+  const auto warnings = config::validate(loaded.config, purpose);
+  loaded.notes.insert(loaded.notes.end(), warnings.begin(), warnings.end());
+  return loaded;
 }
 
 }  // namespace
@@ -87,37 +76,39 @@ options::positional_options_description config_position() {
   return position;
 }
 
-LoadedConfig load_config(const options::variables_map& values, int world_size,
-                         config::Purpose purpose) {
-  config::ReadOptions read;
-  read.world_size = world_size;
-  if (values.count("set") != 0) {
-    read.overrides = values["set"].as<std::vector<std::string>>();
+Job::Job() : watchdog_(kStartDeadlineSeconds), place_(comm::node_place()) {
+  if (const auto facts = comm::read_launcher(std::getenv); facts.size) {
+    comm::check_launcher(facts, comm::world_rank(), comm::world_size());
   }
-  auto result = config::read_config_file(values["config"].as<std::string>(), read);
-  LoadedConfig loaded{std::move(result.config), std::move(result.translations)};
-  const auto warnings = config::validate(loaded.config, purpose);
-  loaded.notes.insert(loaded.notes.end(), warnings.begin(), warnings.end());
-  return loaded;
+  host_ = std::make_unique<comm::MpiCommunicator>(kStartDeadlineSeconds);
+  set_up_logging(rank());
+  watchdog_.set_name("rank " + std::to_string(rank()) + " (" + place_.host + ")");
 }
 
-Job::Job()
-    : place_(comm::node_place()),
-      communicator_(std::make_unique<comm::MpiCommunicator>(kStartDeadlineSeconds)) {
-  set_up_logging(communicator_->rank());
-}
-
-void Job::configure(const config::RunConfig& config) {
-  const auto threads = config.run.threads > 0 ? static_cast<int>(config.run.threads)
-                                              : std::max(1, available_cores() / place_.local_size);
+LoadedConfig Job::configure(const options::variables_map& values, config::Purpose purpose,
+                            std::optional<int> ranks) {
+  LoadedConfig loaded;
+  at::Device place = at::kCPU;
+  train::together(*host_, [&] {
+    loaded = load_config(values, ranks.value_or(size()), purpose);
+    place = choose_device(loaded.config.run.device, place_);
+  });
+  const auto& run = loaded.config.run;
+  const auto threads = run.threads > 0 ? static_cast<int>(run.threads)
+                                       : std::max(1, available_cores() / place_.local_size);
   at::set_num_threads(threads);
-  communicator_ = std::make_unique<comm::MpiCommunicator>(config.run.deadline_seconds);
-  const at::Device device = choose_device(config.run.device, place_);
-  world_ = std::make_unique<train::World>(
-      train::World{*communicator_, *communicator_, device, place_.host});
-  if (rank() == 0) {
-    spdlog::info("{} rank(s), {} thread(s) each, device {}", size(), threads, device.str());
+  host_->set_deadline(run.deadline_seconds);
+  watchdog_.set_deadline(run.deadline_seconds);
+  if (place.is_cuda()) {
+    require_distinct_gpus(*host_, place);
+    device_ = gpu_communicator(*host_, place, run.deadline_seconds);
   }
+  world_ = std::make_unique<train::World>(
+      train::World{*host_, device_ ? *device_ : *host_, place, place_.host});
+  if (rank() == 0) {
+    spdlog::info("{} rank(s), {} thread(s) each, device {}", size(), threads, place.str());
+  }
+  return loaded;
 }
 
 }  // namespace lorascale::cli

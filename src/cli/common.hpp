@@ -3,12 +3,14 @@
 
 #include <boost/program_options.hpp>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "cli/verbs.hpp"
-#include "comm/mpi_communicator.hpp"
+#include "comm/mpi_session.hpp"
 #include "config/run_config.hpp"
 #include "config/validate.hpp"
+#include "train/watchdog.hpp"
 #include "train/world.hpp"
 
 namespace lorascale::cli {
@@ -28,23 +30,27 @@ struct LoadedConfig {
   config::RunConfig config;
   std::vector<std::string> notes;  // translations and warnings, for the log
 };
-LoadedConfig load_config(const options::variables_map& values, int world_size,
-                         config::Purpose purpose);
 
-// MPI, threads and device of this process, in the order of their construction. Owned by a verb.
+// Watchdog, MPI, threads and device of this process, in the order of their construction. Owned by a
+// verb.
 class Job {
  public:
   Job();
-  // Applies run.threads and run.device, and makes the communicators.
-  void configure(const config::RunConfig& config);
-  [[nodiscard]] int rank() const { return communicator_->rank(); }
-  [[nodiscard]] int size() const { return communicator_->size(); }
+  // Reads the config on every rank, and applies run.threads, run.device and run.deadline_seconds.
+  // `ranks` replaces the number of ranks started, for a plan.
+  LoadedConfig configure(const options::variables_map& values, config::Purpose purpose,
+                         std::optional<int> ranks = std::nullopt);
+  [[nodiscard]] int rank() const { return host_->rank(); }
+  [[nodiscard]] int size() const { return host_->size(); }
   [[nodiscard]] train::World& world() { return *world_; }
+  [[nodiscard]] train::Watchdog& watchdog() { return watchdog_; }
 
  private:
+  train::Watchdog watchdog_;
   comm::MpiSession session_;
   comm::NodePlace place_;
-  std::unique_ptr<comm::MpiCommunicator> communicator_;
+  std::unique_ptr<comm::Communicator> host_;
+  std::unique_ptr<comm::Communicator> device_;  // where gradients live on GPUs of several ranks
   std::unique_ptr<train::World> world_;
 };
 

@@ -48,9 +48,8 @@ ExitCode run_generate(const Arguments& arguments) {
     throw Error(ExitCode::kUsage, "generate needs --prompt TEXT or --ids \"1 2 3\"");
   }
   Job job;
-  const auto loaded = load_config(values, 1, config::Purpose::kModelOnly);
+  const auto loaded = job.configure(values, config::Purpose::kModelOnly, /*ranks=*/1);
   const auto& config = loaded.config;
-  job.configure(config);
   const auto model = models::llama::load_llama(
       config.model.path, train::parse_dtype(config.model.dtype), job.world().place);
   const std::filesystem::path own = std::filesystem::path(config.run.output_dir) / "adapter";

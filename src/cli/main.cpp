@@ -1,9 +1,10 @@
 // lorascale VERB ...: parse, dispatch, exit code.
-#include <cstdio>
 #include <exception>
 #include <iostream>
 #include <string>
 
+#include "base/error.hpp"
+#include "base/logging.hpp"
 #include "cli/verbs.hpp"
 #include "config/aliases.hpp"
 #include "config/options.hpp"
@@ -30,7 +31,8 @@ ExitCode dispatch(int argc, char** argv) {
   }
   if (name == "--help-markdown") {  // docs/configuration.md
     std::cout << "# Configuration\n\nMade by `lorascale --help-markdown`.\n\n"
-              << lorascale::config::describe_options(lorascale::config::ReferenceFormat::kMarkdown) << "\n"
+              << lorascale::config::describe_options(lorascale::config::ReferenceFormat::kMarkdown)
+              << "\n"
               << lorascale::config::describe_aliases();
     return ExitCode::kDone;
   }
@@ -53,11 +55,13 @@ ExitCode dispatch(int argc, char** argv) {
 int main(int argc, char** argv) {
   try {
     return static_cast<int>(dispatch(argc, argv));
+  } catch (const lorascale::ReportedError& error) {
+    return static_cast<int>(error.code());
   } catch (const lorascale::Error& error) {
-    std::fprintf(stderr, "lorascale: %s\n", error.what());
+    lorascale::report_failure(error.what());
     return static_cast<int>(error.code());
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "lorascale: internal error: %s\n", error.what());
+    lorascale::report_failure(std::string("internal error: ") + error.what());
     return static_cast<int>(ExitCode::kInternal);
   }
 }

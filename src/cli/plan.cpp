@@ -29,8 +29,7 @@ ExitCode run_plan(const Arguments& arguments) {
   if (ranks < 1) {
     throw Error(ExitCode::kUsage, "--ranks must be at least 1");
   }
-  const auto loaded = load_config(values, ranks, config::Purpose::kTraining);
-  job.configure(loaded.config);
+  const auto loaded = job.configure(values, config::Purpose::kTraining, ranks);
   const auto session = train::open_session(job.world(), loaded.config);
   auto recipe = train::make_recipe(loaded.config, session.train->rows(),
                                    session.train->tokens_per_row(), ranks, nullptr);

@@ -9,8 +9,7 @@ namespace lorascale::cli {
 ExitCode run_train(const Arguments& arguments) {
   const auto values = parse(arguments, config_options(), config_position());
   Job job;
-  const auto loaded = load_config(values, job.size(), config::Purpose::kTraining);
-  job.configure(loaded.config);
+  const auto loaded = job.configure(values, config::Purpose::kTraining);
   if (job.rank() == 0) {
     for (const auto& note : loaded.notes) {
       spdlog::info("{}", note);
@@ -18,7 +17,7 @@ ExitCode run_train(const Arguments& arguments) {
   }
   auto session = train::open_session(job.world(), loaded.config);
   train::Trainer trainer(job.world(), session);
-  return trainer.run();
+  return trainer.run(job.watchdog());
 }
 
 }  // namespace lorascale::cli

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/error.hpp"
@@ -64,6 +65,9 @@ class Communicator {
 
   [[nodiscard]] int rank() const { return rank_; }
   [[nodiscard]] int size() const { return size_; }
+  // How long a verb waits for the other ranks.
+  [[nodiscard]] double deadline_seconds() const { return deadline_seconds_; }
+  void set_deadline(double seconds) { deadline_seconds_ = seconds; }
   // Where the spans given to this communicator live.
   [[nodiscard]] virtual MemorySpace memory_space() const = 0;
 
@@ -100,11 +104,20 @@ class Communicator {
   virtual void group_begin() {}
   virtual void group_end() {}
 
+  // Returns once all verbs so far are done. Those on device memory only enqueue their work and need
+  // it before the host looks at a result; those on host memory are done when they return.
+  virtual void wait() {}
+  // For loops that wait for something else: answers ranks that ask where this one is.
+  virtual void attend() {}
+  // Who keeps the others waiting, in words.
+  virtual std::string missing_ranks() { return "one of the other ranks is gone or stuck"; }
+
   // Ends the whole job with `code`, without waiting for anybody.
   [[noreturn]] virtual void abort(ExitCode code) = 0;
 
  protected:
-  Communicator(int rank, int size) : rank_(rank), size_(size) {}
+  Communicator(int rank, int size, double deadline_seconds)
+      : rank_(rank), size_(size), deadline_seconds_(deadline_seconds) {}
 
   virtual void do_all_reduce(void* data, std::size_t count, ElementType type, ReduceOp op) = 0;
   virtual void do_broadcast(void* data, std::size_t count, ElementType type, int root) = 0;
@@ -115,6 +128,7 @@ class Communicator {
  private:
   int rank_;
   int size_;
+  double deadline_seconds_;
 };
 
 }  // namespace lorascale::comm

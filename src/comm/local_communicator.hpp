@@ -8,7 +8,7 @@ namespace lorascale::comm {
 class LocalCommunicator : public Communicator {
  public:
   explicit LocalCommunicator(MemorySpace space = MemorySpace::kHost)
-      : Communicator(0, 1), space_(space) {}
+      : Communicator(0, 1, /*deadline_seconds=*/0), space_(space) {}
   [[nodiscard]] MemorySpace memory_space() const override { return space_; }
   void barrier() override {}
   [[noreturn]] void abort(ExitCode code) override;

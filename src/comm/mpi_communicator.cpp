@@ -7,14 +7,18 @@
 #include <array>
 #include <chrono>
 #include <cstdio>
-#include <cstring>
-#include <exception>
 #include <numeric>
 #include <thread>
+
+#include "base/heartbeat.hpp"
+#include "comm/mpi_session.hpp"
+#include "comm/roll_call.hpp"
 
 namespace lorascale::comm {
 namespace {
 
+// A rank that waits answers within milliseconds.
+constexpr double kRollCallSeconds = 1.5;
 // Bytes per MPI call: counts are ints, and pieces of this size cost nothing.
 constexpr std::size_t kPiece = std::size_t{1} << 28;
 
@@ -63,46 +67,7 @@ void add(T* into, const T* other, std::size_t count) {
   }
 }
 
-std::string host_name() {
-  std::array<char, 256> name{};
-  gethostname(name.data(), name.size() - 1);
-  return name.data();
-}
-
 }  // namespace
-
-MpiSession::MpiSession() {
-  int initialised = 0;
-  MPI_Initialized(&initialised);
-  if (initialised == 0) {
-    int provided = 0;
-    if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
-      throw Error(ExitCode::kInternal, "MPI_Init_thread failed");
-    }
-    owns_ = true;
-  }
-}
-
-MpiSession::~MpiSession() {
-  int finalised = 0;
-  MPI_Finalized(&finalised);
-  // MPI_Finalize waits for all ranks; one that fails must not wait for those that may wait for it.
-  // mpirun ends the others when this process leaves with its exit code.
-  if (owns_ && finalised == 0 && std::uncaught_exceptions() == 0) {
-    MPI_Finalize();
-  }
-}
-
-NodePlace node_place() {
-  MPI_Comm node = MPI_COMM_NULL;
-  MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
-  NodePlace place;
-  MPI_Comm_rank(node, &place.local_rank);
-  MPI_Comm_size(node, &place.local_size);
-  MPI_Comm_free(&node);
-  place.host = host_name();
-  return place;
-}
 
 // One non-blocking call, waited for with the deadline.
 struct MpiCommunicator::Call {
@@ -110,6 +75,10 @@ struct MpiCommunicator::Call {
   const char* name;
   MPI_Request request = MPI_REQUEST_NULL;
 
+  Call(const MpiCommunicator& communicator, const char* collective)
+      : owner(communicator), name(collective) {
+    owner.roll_call_->enter(name);
+  }
   void check(int code) const {
     if (code != MPI_SUCCESS) {
       std::array<char, MPI_MAX_ERROR_STRING> text{};
@@ -119,28 +88,29 @@ struct MpiCommunicator::Call {
     }
   }
   [[nodiscard]] std::string describe(const std::string& what) const {
-    return std::string(name) + " on rank " + std::to_string(owner.rank()) + " (" + owner.host_ +
-           ") " + what;
+    return std::string(name) + " on rank " + std::to_string(owner.rank()) + " (" +
+           owner.roll_call_->host_of(owner.rank()) + ") " + what;
   }
   void wait() {
-    using Clock = std::chrono::steady_clock;
-    const auto start = Clock::now();
-    for (std::int64_t polls = 0;; ++polls) {
+    RunningClock clock;
+    for (;;) {
       int done = 0;
       check(MPI_Test(&request, &done, MPI_STATUS_IGNORE));
       if (done != 0) {
         return;
       }
-      const std::chrono::duration<double> waited = Clock::now() - start;
-      if (waited.count() > owner.deadline_seconds_) {
+      const double waited = clock.seconds();
+      if (waited > owner.deadline_seconds()) {
         throw Error(ExitCode::kPeerLost,
-                    describe("waited " + std::to_string(static_cast<int>(waited.count())) +
-                             " s for the other ranks; one of them is gone or stuck, see its log"));
+                    describe("waited " + std::to_string(static_cast<int>(waited)) +
+                             " s: " + owner.roll_call_->ask(kRollCallSeconds)));
       }
       // Quick at first, then kind to the cores that the late ranks compute on.
-      if (waited.count() > 0.05) {
+      if (waited > 0.05) {
+        beat(name);
+        owner.roll_call_->answer();
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
-      } else if (waited.count() > 0.0002) {
+      } else if (waited > 0.0002) {
         std::this_thread::sleep_for(std::chrono::microseconds(50));
       } else {
         std::this_thread::yield();
@@ -149,31 +119,24 @@ struct MpiCommunicator::Call {
   }
 };
 
-namespace {
-
-int world_rank() {
-  int rank = 0;
-  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-  return rank;
-}
-
-int world_size() {
-  int size = 1;
-  MPI_Comm_size(MPI_COMM_WORLD, &size);
-  return size;
-}
-
-}  // namespace
-
 MpiCommunicator::MpiCommunicator(double deadline_seconds)
-    : Communicator(world_rank(), world_size()),
-      deadline_seconds_(deadline_seconds),
-      host_(host_name()) {
+    : Communicator(world_rank(), world_size(), deadline_seconds),
+      roll_call_(std::make_unique<RollCall>(MPI_COMM_WORLD)) {
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
 }
 
+MpiCommunicator::~MpiCommunicator() = default;
+
+void MpiCommunicator::attend() {
+  roll_call_->answer();
+}
+
+std::string MpiCommunicator::missing_ranks() {
+  return roll_call_->ask(kRollCallSeconds);
+}
+
 void MpiCommunicator::barrier() {
-  Call call{*this, "barrier"};
+  Call call(*this, "barrier");
   call.check(MPI_Ibarrier(MPI_COMM_WORLD, &call.request));
   call.wait();
 }
@@ -200,7 +163,7 @@ void MpiCommunicator::sum_in_rank_order(std::byte* data, std::size_t count, Elem
     received_starts[r] = static_cast<int>(mine * r);
   }
   scratch_.resize(std::max(scratch_.size(), mine * ranks * width));
-  Call exchange{*this, "all_reduce"};
+  Call exchange(*this, "all_reduce");
   exchange.check(MPI_Ialltoallv(data, counts.data(), starts.data(), mpi_type(type), scratch_.data(),
                                 received_counts.data(), received_starts.data(), mpi_type(type),
                                 MPI_COMM_WORLD, &exchange.request));
@@ -213,7 +176,7 @@ void MpiCommunicator::sum_in_rank_order(std::byte* data, std::size_t count, Elem
       add(reinterpret_cast<double*>(scratch_.data()), reinterpret_cast<const double*>(part), mine);
     }
   }
-  Call hand_out{*this, "all_reduce"};
+  Call hand_out(*this, "all_reduce");
   hand_out.check(MPI_Iallgatherv(scratch_.data(), static_cast<int>(mine), mpi_type(type), data,
                                  counts.data(), starts.data(), mpi_type(type), MPI_COMM_WORLD,
                                  &hand_out.request));
@@ -230,7 +193,7 @@ void MpiCommunicator::do_all_reduce(void* data, std::size_t count, ElementType t
       sum_in_rank_order(bytes + first * width, part, type);
       continue;
     }
-    Call call{*this, "all_reduce"};
+    Call call(*this, "all_reduce");
     call.check(MPI_Iallreduce(MPI_IN_PLACE, bytes + first * width, static_cast<int>(part),
                               mpi_type(type), mpi_op(op), MPI_COMM_WORLD, &call.request));
     call.wait();
@@ -242,7 +205,7 @@ void MpiCommunicator::do_broadcast(void* data, std::size_t count, ElementType ty
   const auto width = size_of(type);
   const auto piece = kPiece / width;
   for (std::size_t first = 0; first < count; first += piece) {
-    Call call{*this, "broadcast"};
+    Call call(*this, "broadcast");
     call.check(MPI_Ibcast(bytes + first * width, static_cast<int>(std::min(piece, count - first)),
                           mpi_type(type), root, MPI_COMM_WORLD, &call.request));
     call.wait();
@@ -253,7 +216,7 @@ void MpiCommunicator::do_all_gather(const void* mine, void* all, std::size_t cou
                                     ElementType type) {
   // Used for small agreements; a part must fit one call.
   LS_ASSERT(count * size_of(type) <= kPiece);
-  Call call{*this, "all_gather"};
+  Call call(*this, "all_gather");
   call.check(MPI_Iallgather(mine, static_cast<int>(count), mpi_type(type), all,
                             static_cast<int>(count), mpi_type(type), MPI_COMM_WORLD,
                             &call.request));
@@ -266,7 +229,7 @@ std::vector<std::vector<std::byte>> MpiCommunicator::do_gather_to_root(
   const auto ranks = static_cast<std::size_t>(size());
   const int my_size = static_cast<int>(mine.size());
   std::vector<int> sizes(ranks);
-  Call ask{*this, "gather_to_root"};
+  Call ask(*this, "gather_to_root");
   ask.check(
       MPI_Igather(&my_size, 1, MPI_INT, sizes.data(), 1, MPI_INT, 0, MPI_COMM_WORLD, &ask.request));
   ask.wait();
@@ -274,7 +237,7 @@ std::vector<std::vector<std::byte>> MpiCommunicator::do_gather_to_root(
   std::exclusive_scan(sizes.begin(), sizes.end(), starts.begin(), 0);
   std::vector<std::byte> joined(rank() == 0 ? static_cast<std::size_t>(starts.back() + sizes.back())
                                             : 0);
-  Call gather{*this, "gather_to_root"};
+  Call gather(*this, "gather_to_root");
   gather.check(MPI_Igatherv(mine.data(), my_size, MPI_BYTE, joined.data(), sizes.data(),
                             starts.data(), MPI_BYTE, 0, MPI_COMM_WORLD, &gather.request));
   gather.wait();

@@ -3,40 +3,25 @@
 // a peer that is gone or stuck ends in Error(kPeerLost), never in a hang.
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include "comm/communicator.hpp"
 
 namespace lorascale::comm {
 
-// MPI_Init_thread and MPI_Finalize. Owned by main; does nothing where MPI is already initialised by
-// somebody else.
-class MpiSession {
- public:
-  MpiSession();
-  ~MpiSession();
-  MpiSession(const MpiSession&) = delete;
-  MpiSession& operator=(const MpiSession&) = delete;
-
- private:
-  bool owns_ = false;
-};
-
-// This rank's place among those on the same node.
-struct NodePlace {
-  int local_rank = 0;
-  int local_size = 1;
-  std::string host;
-};
-NodePlace node_place();
+class RollCall;
 
 class MpiCommunicator : public Communicator {
  public:
   // All ranks of the job. Needs an MpiSession.
   explicit MpiCommunicator(double deadline_seconds);
+  ~MpiCommunicator() override;
   [[nodiscard]] MemorySpace memory_space() const override { return MemorySpace::kHost; }
   void barrier() override;
   [[noreturn]] void abort(ExitCode code) override;
+  void attend() override;
+  std::string missing_ranks() override;
 
  protected:
   void do_all_reduce(void* data, std::size_t count, ElementType type, ReduceOp op) override;
@@ -48,8 +33,7 @@ class MpiCommunicator : public Communicator {
   struct Call;
   void sum_in_rank_order(std::byte* data, std::size_t count, ElementType type);
 
-  double deadline_seconds_;
-  std::string host_;
+  std::unique_ptr<RollCall> roll_call_;
   std::vector<std::byte> scratch_;  // received parts
 };
 

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/error.hpp"
+#include "base/heartbeat.hpp"
 
 namespace lorascale::io {
 namespace {
@@ -49,6 +50,7 @@ FileDescriptor create_file(const std::filesystem::path& path) {
 void write_all(const FileDescriptor& file, std::span<const std::byte> data,
                const std::filesystem::path& shown_path) {
   while (!data.empty()) {
+    beat("writing files");
     const ssize_t count = ::write(file.get(), data.data(), data.size());
     if (count < 0 && errno == EINTR) {
       continue;

@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/zeros.h>
 
+#include "base/heartbeat.hpp"
 #include "coordinator/coordinator.hpp"
 #include "train/vote.hpp"
 
@@ -16,19 +17,17 @@ double evaluate(World& world, models::Model& model, TokenSource& source, std::in
   const auto leaves = (rows + leaf_size - 1) / leaf_size;
   const auto mine = coordinator::leaves_of_rank(leaves, world.host.rank(), world.host.size());
   at::Tensor sums = at::zeros({2}, at::TensorOptions().dtype(at::kDouble).device(world.place));
-  std::optional<Error> error;
-  try {
+  together(world.host, [&] {
     for (auto leaf = mine.begin; leaf < mine.end; ++leaf) {
+      beat("validation");
       const auto first = leaf * leaf_size;
       const auto result = model.evaluate(source.leaf(first, std::min(leaf_size, rows - first)));
       sums[0].add_(result.loss_sum);
       sums[1].add_(static_cast<double>(result.targets));
     }
-  } catch (const Error& failure) {
-    error = failure;
-  }
-  agree(world.host, error);
+  });
   all_reduce_sum(world, sums);
+  world.device.wait();
   const at::Tensor host = sums.cpu();
   const double* values = host.const_data_ptr<double>();
   if (values[1] == 0) {

@@ -3,10 +3,12 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "coordinator/decision_log.hpp"
 #include "io/durable_file.hpp"
@@ -16,12 +18,14 @@ namespace {
 
 using Json = nlohmann::json;
 
+constexpr std::uint64_t kMaxLogBytes = std::uint64_t{4} << 30;
+
 // Keeps the lines whose `key` is at most `last`; a torn last line goes too.
 void truncate_lines(const std::filesystem::path& path, const char* key, std::int64_t last) {
   if (!std::filesystem::exists(path)) {
     return;
   }
-  std::ifstream in(path);
+  std::istringstream in(io::read_file(path, kMaxLogBytes));
   std::string kept, line;
   while (std::getline(in, line)) {
     const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
@@ -33,13 +37,10 @@ void truncate_lines(const std::filesystem::path& path, const char* key, std::int
   io::write_file_atomically(path, std::string_view(kept));
 }
 
-std::ofstream open_log(const std::filesystem::path& path) {
-  std::ofstream out(path, std::ios::app);
-  if (!out) {
-    throw Error(ExitCode::kCannotWrite,
-                "cannot write " + path.string() + ": check the folder's permissions and space");
-  }
-  return out;
+// The log at `path`, with its lines beyond `last` dropped first.
+io::LineLog open_log(const std::filesystem::path& path, const char* key, std::int64_t last) {
+  truncate_lines(path, key, last);
+  return io::LineLog(path);
 }
 
 Json optional_number(const std::optional<double>& value) {
@@ -49,11 +50,27 @@ Json optional_number(const std::optional<double>& value) {
 }  // namespace
 
 RunLog::RunLog(const std::filesystem::path& folder, std::int64_t step, std::int64_t decisions)
-    : tensorboard_(folder / "tensorboard") {
-  truncate_lines(folder / "metrics.jsonl", "step", step);
-  truncate_lines(folder / "decisions.jsonl", "sequence", decisions - 1);
-  metrics_ = open_log(folder / "metrics.jsonl");
-  decisions_ = open_log(folder / "decisions.jsonl");
+    : metrics_(open_log(folder / "metrics.jsonl", "step", step)),
+      decisions_(open_log(folder / "decisions.jsonl", "sequence", decisions - 1)),
+      tensorboard_(folder / "tensorboard") {}
+
+void RunLog::append(io::LineLog& log, const std::string& line) {
+  const bool first_loss = log.lost_lines() == 0;
+  if (!log.write(line) && first_loss) {
+    spdlog::warn("{}: a line could not be written ({}); training goes on", log.path().string(),
+                 io::describe_errno(errno));
+  }
+}
+
+void RunLog::require_complete() const {
+  for (const auto* log : {&metrics_, &decisions_}) {
+    if (log->lost_lines() > 0) {
+      throw Error(ExitCode::kCannotWrite,
+                  fmt::format("{} misses {} line(s) that could not be written; everything else is "
+                              "complete. Free space in the run folder",
+                              log->path().string(), log->lost_lines()));
+    }
+  }
 }
 
 void RunLog::write(const MetricsLine& line) {
@@ -83,7 +100,7 @@ void RunLog::write(const MetricsLine& line) {
   if (line.val_loss) {
     json["val_loss"] = *line.val_loss;
   }
-  metrics_ << json.dump() << '\n' << std::flush;
+  append(metrics_, json.dump());
   for (const char* tag :
        {"loss", "val_loss", "lr", "grad_norm", "global_batch", "tokens_per_s", "step_ms"}) {
     if (json.contains(tag) && json[tag].is_number()) {
@@ -105,7 +122,7 @@ void RunLog::write_norms(std::int64_t step, std::span<const float> norms) {
 
 void RunLog::write(const std::vector<coordinator::Decision>& decisions) {
   for (const auto& decision : decisions) {
-    decisions_ << coordinator::to_json_line(decision) << '\n' << std::flush;
+    append(decisions_, coordinator::to_json_line(decision));
   }
 }
 

@@ -6,7 +6,6 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <optional>
 #include <span>
 #include <string>
@@ -14,6 +13,7 @@
 
 #include "base/error.hpp"
 #include "coordinator/coordinator.hpp"
+#include "io/line_log.hpp"
 #include "io/tensorboard_writer.hpp"
 #include "train/update.hpp"
 
@@ -45,10 +45,14 @@ class RunLog {
   // Text samples and norms of the adapter's tensors, for TensorBoard.
   void write_samples(std::int64_t step, const std::string& markdown);
   void write_norms(std::int64_t step, std::span<const float> norms);
+  // Error(kCannotWrite) where lines were lost on the way.
+  void require_complete() const;
 
  private:
-  std::ofstream metrics_;
-  std::ofstream decisions_;
+  static void append(io::LineLog& log, const std::string& line);
+
+  io::LineLog metrics_;
+  io::LineLog decisions_;
   io::TensorboardWriter tensorboard_;
 };
 

@@ -19,28 +19,23 @@ constexpr std::int64_t kDefaultLeaf = 8;
 
 // All ranks must see the same files; otherwise they would train on different things.
 void require_same_files(World& world, const std::string& what, const std::string& fingerprint) {
-  const auto digest = static_cast<std::int64_t>(fnv1a64(fingerprint) >> 1);
-  std::array<std::int64_t, 1> low = {digest}, high = {digest};
-  world.host.all_reduce(std::span(low), comm::ReduceOp::kMin);
-  world.host.all_reduce(std::span(high), comm::ReduceOp::kMax);
-  if (low != high) {
-    throw_bad_input(
-        what +
-        " is not the same file on all ranks; copy it to every node or use a shared file system");
+  const std::array<std::uint64_t, 1> digest = {fnv1a64(fingerprint)};
+  std::vector<std::uint64_t> all(static_cast<std::size_t>(world.host.size()));
+  world.host.all_gather(std::span<const std::uint64_t>(digest), std::span(all));
+  // Against rank 0's, by all ranks alike: the message is the same on all of them.
+  std::string others;
+  for (std::size_t rank = 1; rank < all.size(); ++rank) {
+    if (all[rank] != all[0]) {
+      others += (others.empty() ? "" : ", ") + std::to_string(rank);
+    }
   }
-}
-
-template <typename Action>
-void together(World& world, Action action) {
-  std::optional<Error> error;
-  try {
-    action();
-  } catch (const Error& failure) {
-    error = failure;
-  } catch (const std::exception& failure) {
-    error = Error(ExitCode::kInternal, failure.what());
-  }
-  agree(world.host, error);
+  together(world.host, [&] {
+    if (!others.empty()) {
+      throw_bad_input(what + " on rank(s) " + others +
+                      " is not the file that rank 0 sees; copy it to every node or use a shared "
+                      "file system");
+    }
+  });
 }
 
 Trainable make_trainable(const config::RunConfig& config, models::llama::Llama& model) {
@@ -136,7 +131,7 @@ coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t ro
 Session open_session(World& world, const config::RunConfig& config) {
   Session session;
   session.config = config;
-  together(world, [&] {
+  together(world.host, [&] {
     const io::ModelReader reader(config.model.path);
     session.model_fingerprint = reader.fingerprint();
     session.model =

@@ -126,28 +126,22 @@ std::optional<SnapshotFields> load_newest_snapshot(World& world,
                                                    adapters::TrainableParameters& parameters,
                                                    optim::Optimizer& optimizer) {
   std::vector<std::byte> state, tensors;
-  std::optional<Error> error;
   std::string where = checkpoints.string();
-  if (world.is_root()) {
-    try {
-      auto newest = io::find_newest_valid(checkpoints);
-      for (const auto& skipped : newest.skipped) {
-        spdlog::warn("checkpoint {} is skipped: {}", skipped.folder.string(), skipped.reason);
-      }
-      if (newest.checkpoint) {
-        state = newest.checkpoint->read(kStateFile);
-        tensors = newest.checkpoint->read(kTensorsFile);
-        where = newest.checkpoint->folder().string();
-      } else if (!newest.skipped.empty()) {
-        throw_bad_input(checkpoints.string() +
-                        ": every checkpoint is damaged (newest: " + newest.skipped.front().reason +
-                        "); restore one, or set run.resume: never to start again");
-      }
-    } catch (const Error& failure) {
-      error = failure;
+  root_alone(world.host, [&] {
+    auto newest = io::find_newest_valid(checkpoints);
+    for (const auto& skipped : newest.skipped) {
+      spdlog::warn("checkpoint {} is skipped: {}", skipped.folder.string(), skipped.reason);
     }
-  }
-  agree(world.host, error);
+    if (newest.checkpoint) {
+      state = newest.checkpoint->read(kStateFile);
+      tensors = newest.checkpoint->read(kTensorsFile);
+      where = newest.checkpoint->folder().string();
+    } else if (!newest.skipped.empty()) {
+      throw_bad_input(checkpoints.string() +
+                      ": every checkpoint is damaged (newest: " + newest.skipped.front().reason +
+                      "); restore one, or set run.resume: never to start again");
+    }
+  });
   broadcast_bytes(world.host, state);
   if (state.empty()) {
     return std::nullopt;

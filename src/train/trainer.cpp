@@ -11,10 +11,16 @@
 #include "io/durable_file.hpp"
 #include "models/llama/generate.hpp"
 #include "train/evaluator.hpp"
+#include "train/failure_report.hpp"
 #include "train/signals.hpp"
 #include "train/snapshot.hpp"
 
 namespace lorascale::train {
+namespace {
+
+constexpr int kMaxFailedWrites = 3;
+
+}  // namespace
 
 Trainer::Trainer(World& world, Session& session)
     : world_(world),
@@ -39,21 +45,22 @@ coordinator::Progress Trainer::progress() const {
           coordinator_->elapsed_minutes()};
 }
 
-void Trainer::open_run_folder() {
-  std::optional<Error> error;
-  if (world_.is_root()) {
-    try {
-      lock_ = std::make_unique<io::RunLock>(folder_);
-      io::remove_leftovers(folder_ / "checkpoints");
-      log_to_file(folder_ / "log.txt");
-    } catch (const Error& failure) {
-      error = failure;
+void Trainer::open_run_folder(Watchdog& watchdog) {
+  root_alone(world_.host, [&] {
+    lock_ = std::make_unique<io::RunLock>(folder_);
+    io::remove_leftovers(folder_ / "checkpoints");
+    remove_failure_reports(folder_);
+    log_to_file(folder_ / "log.txt");
+  });
+  together(world_.host, [&] {
+    if (!world_.is_root()) {
+      log_to_file(folder_ / ("log-rank" + std::to_string(world_.host.rank()) + ".txt"));
     }
-  }
-  agree(world_.host, error);
-  if (!world_.is_root()) {
-    log_to_file(folder_ / ("log-rank" + std::to_string(world_.host.rank()) + ".txt"));
-  }
+  });
+  watchdog.on_hang([folder = folder_, place = Place{world_.host.rank(), world_.host_name}](
+                       const std::string& message) {
+    write_failure_report(folder, place, ExitCode::kHang, message);
+  });
 }
 
 void Trainer::resume_or_start() {
@@ -62,17 +69,20 @@ void Trainer::resume_or_start() {
     snapshot = load_newest_snapshot(world_, folder_ / "checkpoints", *session_.trainable.parameters,
                                     *session_.optimizer);
   } else {
-    std::optional<Error> error;
-    if (world_.is_root() && !io::list_checkpoints(folder_ / "checkpoints").empty()) {
-      error =
-          Error(ExitCode::kBadConfig,
-                folder_.string() + " holds checkpoints of an earlier run and run.resume is " +
-                    session_.config.run.resume + "; choose another run.output_dir or remove it");
-    }
-    agree(world_.host, error);
+    root_alone(world_.host, [&] {
+      if (!io::list_checkpoints(folder_ / "checkpoints").empty()) {
+        throw_bad_config(
+            folder_.string() + " holds checkpoints of an earlier run and run.resume is " +
+            session_.config.run.resume + "; choose another run.output_dir or remove it");
+      }
+    });
   }
   const auto fingerprint = config::resume_fingerprint(session_.config);
-  if (snapshot) {
+  together(world_.host, [&] {
+    if (!snapshot) {
+      coordinator_.emplace(session_.recipe, world_.host.size());
+      return;
+    }
     const auto require = [&](const std::string& stored, const std::string& present,
                              const char* what) {
       if (stored != present) {
@@ -93,10 +103,8 @@ void Trainer::resume_or_start() {
       spdlog::info("resumed at step {} ({} samples), saved by {} rank(s)", snapshot->step,
                    snapshot->samples, snapshot->world_size);
     }
-  } else {
-    coordinator_.emplace(session_.recipe, world_.host.size());
-  }
-  if (world_.is_root()) {
+  });
+  root_alone(world_.host, [&] {
     io::write_file_atomically(folder_ / "config.yaml",
                               std::string_view(config::write_resolved(session_.config)));
     const auto decisions = coordinator_->take_decisions();
@@ -107,7 +115,7 @@ void Trainer::resume_or_start() {
       spdlog::info("{}: {}", decision.kind, decision.reason);
     }
     progress_ = std::make_unique<Progress>(coordinator_->steps_expected());
-  }
+  });
 }
 
 void Trainer::write_decisions() {
@@ -146,7 +154,7 @@ std::optional<double> Trainer::validate() {
   }
   // The untrained start is no result worth keeping.
   if (best && validated_step_ > 0) {
-    export_result(folder_ / "best");
+    export_result(folder_ / "best", /*must_succeed=*/false);
   }
   return loss;
 }
@@ -171,46 +179,52 @@ void Trainer::show_samples(const std::string& when) {
   io::write_file_atomically(folder_ / "samples" / (when + ".txt"), std::string_view(text));
 }
 
-void Trainer::export_result(const std::filesystem::path& folder) {
-  std::optional<Error> error;
-  if (world_.is_root()) {
-    try {
-      if (session_.trainable.is_full()) {
-        adapters::write_full_model(folder, session_.model->parameter_slots(),
-                                   session_.config.model.path);
-      } else {
-        adapters::write_peft_adapter(folder, session_.trainable.modules,
-                                     session_.model->linear_groups(), session_.trainable.lora,
-                                     *session_.trainable.parameters, session_.config.model.path);
-      }
-    } catch (const Error& failure) {
-      error = failure;
+// A disk that is full now may have room later: until the end of the run, what could not be written
+// costs a warning, and only a row of failures ends it.
+void Trainer::write_alone(bool must_succeed, const std::function<void()>& action) {
+  root_alone(world_.host, [&] {
+    const auto error = attempt(action);
+    if (!error) {
+      failed_writes_ = 0;
+      return;
     }
-  }
-  agree(world_.host, error);
+    if (must_succeed || error->code() != ExitCode::kCannotWrite ||
+        ++failed_writes_ >= kMaxFailedWrites) {
+      throw Error(*error);
+    }
+    progress_->clear();
+    spdlog::warn("{}; training goes on", error->what());
+  });
 }
 
-void Trainer::save_checkpoint() {
+void Trainer::export_result(const std::filesystem::path& folder, bool must_succeed) {
+  write_alone(must_succeed, [&] {
+    if (session_.trainable.is_full()) {
+      adapters::write_full_model(folder, session_.model->parameter_slots(),
+                                 session_.config.model.path);
+    } else {
+      adapters::write_peft_adapter(folder, session_.trainable.modules,
+                                   session_.model->linear_groups(), session_.trainable.lora,
+                                   *session_.trainable.parameters, session_.config.model.path);
+    }
+  });
+}
+
+void Trainer::save_checkpoint(bool must_succeed) {
   if (saved_step_ == coordinator_->steps_done()) {
     return;
   }
-  std::optional<Error> error;
-  if (world_.is_root()) {
-    try {
-      save_snapshot(folder_ / "checkpoints",
-                    {coordinator_->steps_done(), coordinator_->samples_seen(), world_.host.size(),
-                     config::resume_fingerprint(session_.config), session_.train->fingerprint(),
-                     session_.model_fingerprint, coordinator_->state()},
-                    *session_.trainable.parameters, *session_.optimizer, *lock_);
-      io::prune_checkpoints(folder_ / "checkpoints",
-                            static_cast<int>(session_.config.checkpoint.keep));
-      write_status(folder_, "running", ExitCode::kDone, coordinator_->steps_done(),
-                   lock_->generation(), "checkpoint saved");
-    } catch (const Error& failure) {
-      error = failure;
-    }
-  }
-  agree(world_.host, error);
+  write_alone(must_succeed, [&] {
+    save_snapshot(folder_ / "checkpoints",
+                  {coordinator_->steps_done(), coordinator_->samples_seen(), world_.host.size(),
+                   config::resume_fingerprint(session_.config), session_.train->fingerprint(),
+                   session_.model_fingerprint, coordinator_->state()},
+                  *session_.trainable.parameters, *session_.optimizer, *lock_);
+    io::prune_checkpoints(folder_ / "checkpoints",
+                          static_cast<int>(session_.config.checkpoint.keep));
+    write_status(folder_, "running", ExitCode::kDone, coordinator_->steps_done(),
+                 lock_->generation(), "checkpoint saved");
+  });
   saved_step_ = coordinator_->steps_done();
 }
 
@@ -261,12 +275,35 @@ void Trainer::train_one(const coordinator::StepPlan& plan) {
   // A diverged state is not worth going on from: the checkpoint before it stays the newest.
   const bool diverged = coordinator_->stop_reason() == coordinator::StopReason::kDiverged;
   if (!diverged && (checkpoint_cadence_.due(before, after) || over || stop_requested_)) {
-    save_checkpoint();
+    save_checkpoint(/*must_succeed=*/over || stop_requested_);
   }
 }
 
-ExitCode Trainer::run() {
-  open_run_folder();
+ExitCode Trainer::run(Watchdog& watchdog) {
+  open_run_folder(watchdog);
+  try {
+    return train_to_the_end();
+  } catch (const Error& error) {
+    record_failure(error.code(), error.what());
+    throw;
+  } catch (const std::exception& error) {
+    record_failure(ExitCode::kInternal, error.what());
+    throw;
+  }
+}
+
+void Trainer::record_failure(ExitCode code, const std::string& message) {
+  write_failure_report(folder_, {world_.host.rank(), world_.host_name}, code, message);
+  if (world_.is_root()) {
+    // Failing to say it again must not hide what happened.
+    const auto ignored = attempt([&] {
+      write_status(folder_, "failed", code, coordinator_ ? coordinator_->steps_done() : 0,
+                   lock_->generation(), message);
+    });
+  }
+}
+
+ExitCode Trainer::train_to_the_end() {
   resume_or_start();
   session_.train->start(session_.config.data.shuffle ? std::optional(session_.config.run.seed)
                                                      : std::nullopt);
@@ -319,8 +356,10 @@ ExitCode Trainer::finish() {
                     steps));
     return ExitCode::kDiverged;
   }
-  export_result(folder_ / (session_.trainable.is_full() ? "model" : "adapter"));
+  export_result(folder_ / (session_.trainable.is_full() ? "model" : "adapter"),
+                /*must_succeed=*/true);
   show_samples("after");
+  root_alone(world_.host, [&] { log_->require_complete(); });
   finish_status("done", ExitCode::kDone, fmt::format("done after {} steps", steps));
   return ExitCode::kDone;
 }

@@ -10,6 +10,7 @@
 #include "train/run_log.hpp"
 #include "train/session.hpp"
 #include "train/update.hpp"
+#include "train/watchdog.hpp"
 
 namespace lorascale::train {
 
@@ -19,18 +20,21 @@ class Trainer {
   ~Trainer();
 
   // Runs to the end or until asked to stop. kDone, kStopped or kDiverged; other failures throw.
-  ExitCode run();
+  ExitCode run(Watchdog& watchdog);
 
  private:
-  void open_run_folder();
+  ExitCode train_to_the_end();
+  void open_run_folder(Watchdog& watchdog);
   void resume_or_start();
   void write_decisions();
   void train_one(const coordinator::StepPlan& plan);
   std::optional<double> validate();
   void show_samples(const std::string& when);
-  void save_checkpoint();
-  void export_result(const std::filesystem::path& folder);
+  void write_alone(bool must_succeed, const std::function<void()>& action);
+  void save_checkpoint(bool must_succeed);
+  void export_result(const std::filesystem::path& folder, bool must_succeed);
   ExitCode finish();
+  void record_failure(ExitCode code, const std::string& message);
   [[nodiscard]] double elapsed_minutes() const;
   [[nodiscard]] coordinator::Progress progress() const;
   [[nodiscard]] MetricsLine metrics_line(const coordinator::StepPlan& plan,
@@ -48,8 +52,8 @@ class Trainer {
   coordinator::Cadence checkpoint_cadence_, evaluate_cadence_, sample_cadence_;
   std::optional<double> last_validation_;
   std::int64_t validated_step_ = -1;
-  std::int64_t saved_step_ = -1;
-  std::int64_t decisions_written_ = 0;
+  std::int64_t saved_step_ = -1;  // or tried to
+  int failed_writes_ = 0;         // in a row; rank 0
   bool stop_requested_ = false;
   std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
   double minutes_before_ = 0;  // of earlier parts of a resumed run

@@ -5,6 +5,8 @@
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
+#include "base/heartbeat.hpp"
+
 namespace lorascale::train {
 namespace {
 
@@ -40,6 +42,7 @@ void Updater::accumulate(std::int64_t leaves, const NextLeaf& next_leaf, at::Ten
                          UpdateTimes& times) {
   for (std::int64_t i = 0; i < leaves; ++i) {
     Stopwatch watch;
+    beat("forward and backward");
     const data::TokenLeaf leaf = next_leaf();
     times.data_wait += watch.lap();
     const auto result = model_.accumulate(leaf, seed_);
@@ -54,16 +57,12 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, std::int64_t leaves
                           const NextLeaf& next_leaf, const std::function<Ballot()>& ballot) {
   const at::NoGradGuard no_grad;
   Stopwatch total;
+  set_current_step(plan.step);
   UpdateResult result;
   at::Tensor gradient = parameters_.gradient();
   gradient.zero_();
   at::Tensor sums = at::zeros({kFacts}, gradient.options().dtype(at::kDouble));
-  std::optional<Error> error;
-  try {
-    accumulate(leaves, next_leaf, sums, result.times);
-  } catch (const Error& failure) {
-    error = failure;
-  }
+  const auto error = attempt([&] { accumulate(leaves, next_leaf, sums, result.times); });
   Stopwatch watch;
   const Ballot agreed = vote(world_.host, ballot(), error);
   result.stop_requested = agreed.stop_requested;
@@ -82,6 +81,8 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, std::int64_t leaves
   optimizer_.step(master, gradient, {plan.lr, plan.beta1, plan.beta2, plan.eps, plan.weight_decay},
                   facts);
   parameters_.refresh();
+  // Only here does the host wait for the device, and with a deadline: the copy itself has none.
+  world_.device.wait();
   const at::Tensor host = at::stack({sums[kLoss] / count, sums[kTargets], sums[kTokens],
                                      facts.norm.to(at::kDouble), facts.skip.to(at::kDouble)})
                               .cpu();

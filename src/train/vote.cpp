@@ -4,26 +4,64 @@
 #include <string>
 #include <vector>
 
+#include "base/heartbeat.hpp"
+#include "base/logging.hpp"
+
 namespace lorascale::train {
 namespace {
 
-[[noreturn]] void throw_common_error(comm::Communicator& host, const std::optional<Error>& error) {
-  // Lowest failing rank first: its code and text go to everybody.
-  std::array<std::int64_t, 1> first = {error ? host.rank() : host.size()};
-  host.all_reduce(std::span(first), comm::ReduceOp::kMin);
-  const int root = static_cast<int>(first[0]);
-  std::string text = host.rank() == root ? std::string(error->what()) : std::string();
-  std::array<std::int64_t, 2> header = {static_cast<std::int64_t>(text.size()),
-                                        error ? static_cast<std::int64_t>(error->code()) : 0};
-  host.broadcast(std::span(header), root);
-  std::vector<std::uint8_t> bytes(static_cast<std::size_t>(header[0]));
-  std::copy(text.begin(), text.end(), bytes.begin());
-  host.broadcast(std::span(bytes), root);
-  text.assign(bytes.begin(), bytes.end());
-  if (host.size() > 1 && !text.starts_with("rank ")) {
-    text = "rank " + std::to_string(root) + ": " + text;
+// Enough for any write that still makes progress.
+constexpr double kPatience = 100;
+
+struct Failure {
+  std::int64_t code = 0;  // 0: none
+  std::string text;
+};
+
+// On rank 0: what happened, in one line. Equal errors of all ranks need no rank in front.
+Failure sum_up(const std::vector<std::vector<std::uint8_t>>& texts,
+               const std::vector<std::int64_t>& codes) {
+  Failure first;
+  std::size_t first_rank = 0, failed = 0, equal = 0;
+  for (std::size_t rank = 0; rank < codes.size(); ++rank) {
+    if (codes[rank] == 0) {
+      continue;
+    }
+    const std::string text(texts[rank].begin(), texts[rank].end());
+    if (failed++ == 0) {
+      first = {codes[rank], text};
+      first_rank = rank;
+    }
+    equal += text == first.text ? 1 : 0;
   }
-  throw Error(static_cast<ExitCode>(header[1]), text);
+  if (equal < codes.size()) {
+    first.text = "rank " + std::to_string(first_rank) + ": " + first.text;
+    if (failed > 1) {
+      first.text += " (" + std::to_string(failed) + " of " + std::to_string(codes.size()) +
+                    " ranks failed; see their logs)";
+    }
+  }
+  return first;
+}
+
+[[noreturn]] void throw_common_error(comm::Communicator& host, const std::optional<Error>& error) {
+  const std::string mine = error ? error->what() : "";
+  const std::array<std::int64_t, 1> code = {error ? static_cast<std::int64_t>(error->code()) : 0};
+  std::vector<std::int64_t> codes(static_cast<std::size_t>(host.size()));
+  host.all_gather(std::span<const std::int64_t>(code), std::span(codes));
+  const auto texts = host.gather_to_root(
+      std::span(reinterpret_cast<const std::uint8_t*>(mine.data()), mine.size()));
+  Failure common;
+  if (host.rank() == 0) {
+    common = sum_up(texts, codes);
+    report_failure(common.text);  // before anybody may leave and have mpirun end the rest
+  }
+  std::array<std::int64_t, 2> header = {common.code, static_cast<std::int64_t>(common.text.size())};
+  host.broadcast(std::span(header), 0);
+  common.text.resize(static_cast<std::size_t>(header[1]));
+  host.broadcast(std::span(reinterpret_cast<std::uint8_t*>(common.text.data()), common.text.size()),
+                 0);
+  throw ReportedError(static_cast<ExitCode>(header[0]), common.text);
 }
 
 }  // namespace
@@ -36,6 +74,38 @@ Ballot vote(comm::Communicator& host, const Ballot& mine, const std::optional<Er
     throw_common_error(host, error);
   }
   return {ballot[1] != 0, ballot[2]};
+}
+
+std::optional<Error> attempt(const std::function<void()>& action) {
+  try {
+    action();
+    return std::nullopt;
+  } catch (const Error& failure) {
+    return failure;
+  } catch (const std::bad_alloc&) {
+    return Error(ExitCode::kInternal,
+                 "out of memory; take a smaller batch.micro, a shorter "
+                 "data.sequence_length or model.recompute: true");
+  } catch (const std::exception& failure) {
+    const std::string text = failure.what();  // libtorch's go on with a backtrace
+    return Error(ExitCode::kInternal, "internal error: " + text.substr(0, text.find('\n')));
+  }
+}
+
+void together(comm::Communicator& host, const std::function<void()>& action) {
+  vote(host, {}, attempt(action));
+}
+
+void root_alone(comm::Communicator& host, const std::function<void()>& action) {
+  std::optional<Error> error;
+  if (host.rank() == 0) {
+    beat("work of rank 0 alone");
+    error = attempt(action);
+  }
+  const double deadline = host.deadline_seconds();
+  host.set_deadline(deadline * kPatience);
+  vote(host, {}, error);
+  host.set_deadline(deadline);
 }
 
 }  // namespace lorascale::train

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "base/error.hpp"
+#include "base/heartbeat.hpp"
 #include "base/rng.hpp"
 
 namespace lorascale::models::llama {
@@ -51,6 +52,7 @@ std::vector<std::int32_t> generate(const Llama& model, std::span<const std::int3
   std::vector<std::int32_t> generated;
   at::Tensor logits = model.decode(prompt, caches);
   while (static_cast<std::int64_t>(generated.size()) < settings.max_tokens) {
+    beat("generating text");
     const at::Tensor host = logits.to(at::kFloat).cpu().contiguous();
     const auto bits = philox4x32({static_cast<std::uint32_t>(generated.size()), 0, 0, 0x74657874U},
                                  philox_key(settings.seed));

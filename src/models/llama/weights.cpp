@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "base/error.hpp"
+#include "base/heartbeat.hpp"
 #include "io/model_reader.hpp"
 #include "io/untrusted_text.hpp"
 #include "models/llama/llama.hpp"
@@ -110,6 +111,7 @@ std::unique_ptr<Llama> load_llama(const std::filesystem::path& folder,
 
   // Slot by slot, so that no more than one of them is staged at a time.
   for (const auto& slot : slots) {
+    beat("reading the model");
     std::vector<PendingPart> pending;
     std::vector<std::string> names;
     std::int64_t first = 0;
