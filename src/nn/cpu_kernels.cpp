@@ -139,28 +139,40 @@ float row_max(const float* x, std::int64_t n) {
   return largest;
 }
 
-// Sum of exp(x - shift); where y is not null the terms are stored there.
+// exp(x - shift), element by element. A loop of its own, long enough for the compiler to call the
+// vector version.
 LS_VECTOR_CLONES
-float row_exp_sum(const float* x, float* y, float shift, std::int64_t n) {
-  float lanes[kLanes] = {};
+void row_exp(const float* __restrict x, float* __restrict y, float shift, std::int64_t n) {
+  for (std::int64_t j = 0; j < n; ++j) {
+    y[j] = expf(x[j] - shift);
+  }
+}
+
+// Adds x to the partial sums; x begins at a multiple of kLanes of its row.
+LS_VECTOR_CLONES
+void add_to_lanes(const float* __restrict x, std::int64_t n, float (&lanes)[kLanes]) {
   std::int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    float terms[kLanes];
     for (std::int64_t j = 0; j < kLanes; ++j) {
-      terms[j] = expf(x[i + j] - shift);
-    }
-    for (std::int64_t j = 0; j < kLanes; ++j) {
-      lanes[j] += terms[j];
-    }
-    if (y != nullptr) {
-      std::copy(terms, terms + kLanes, y + i);
+      lanes[j] += x[i + j];
     }
   }
   for (; i < n; ++i) {
-    const float term = expf(x[i] - shift);
-    lanes[i % kLanes] += term;
+    lanes[i % kLanes] += x[i];
+  }
+}
+
+// Sum of exp(x - shift). The terms go to y, which may be x, or where y is null nowhere.
+float row_exp_sum(const float* x, float* y, float shift, std::int64_t n) {
+  constexpr std::int64_t kBlock = 32 * kLanes;  // stays in the first-level cache
+  float block[kBlock];
+  float lanes[kLanes] = {};
+  for (std::int64_t i = 0; i < n; i += kBlock) {
+    const auto count = std::min(kBlock, n - i);
+    row_exp(x + i, block, shift, count);
+    add_to_lanes(block, count, lanes);
     if (y != nullptr) {
-      y[i] = term;
+      std::copy(block, block + count, y + i);
     }
   }
   return lane_total(lanes);
