@@ -125,6 +125,19 @@ judge_end() {  # RUN_FOLDER STAMP_BEFORE LAUNCHER_CODE -> sets end_code, end_has
   fi
 }
 
+# Asks a launcher to pass SIGUSR1 on to its ranks, once a second until it ends: mpirun loses signals that come before
+# its ranks are up. Ranks take note once; asking again changes nothing.
+keep_asking() {  # PID OF A CHILD -> sets asker
+  kill -USR1 "$1" 2>/dev/null || true
+  while sleep 1 && kill -USR1 "$1"; do :; done >/dev/null 2>&1 &
+  asker=$!
+}
+
+stop_asking() {
+  [[ -z ${asker:-} ]] || kill "$asker" 2>/dev/null || true
+  asker=''
+}
+
 # Worth starting again: stopped after saving, hangs, lost peers and nodes, crashes. Not the user's errors (64, 65, 78),
 # divergence (71) or a full disk (73), which would only happen again.
 is_retryable() {  # CODE HAS_STATUS

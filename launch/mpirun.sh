@@ -134,7 +134,7 @@ on_stop() {  # SIGNAL
   ((stops == 1)) || return 0
   [[ -z $nap ]] || kill "$nap" 2>/dev/null || true
   say "SIG$1: finishing the update, then saving; a second SIGTERM or SIGINT ends at once"
-  [[ -z $child ]] || kill -USR1 "$child" 2>/dev/null || true
+  [[ -z $child ]] || keep_asking "$child"
 }
 
 # Runs the job once; sets code. mpirun gets a session of its own (Ctrl-C must reach it as a request to save, not as an
@@ -144,7 +144,7 @@ run_once() {
   setsid ${parent_death[@]+"${parent_death[@]}"} "${command[@]}" </dev/null &
   child=$!
   # A request that came before there was a child to hand it to.
-  ((stops == 0)) || kill -USR1 "$child" 2>/dev/null || true
+  ((stops == 0)) || [[ -n ${asker:-} ]] || keep_asking "$child"
   while :; do
     interrupted_before=$stops$hard_stop
     code=0
@@ -153,6 +153,7 @@ run_once() {
     [[ $interrupted_before == "$stops$hard_stop" ]] && ! kill -0 "$child" 2>/dev/null && break
   done
   child=''
+  stop_asking
   if [[ -n $hard_stop && $code != 0 && $code != 75 ]]; then
     if [[ $hard_stop == INT ]]; then code=130; else code=143; fi
   elif ((stops > 0)) && [[ $code == 138 || $code == 244 ]]; then
