@@ -88,8 +88,10 @@ read_hostfile() {
 
 build_command() {
   local cores name
-  command -v mpirun >/dev/null || fail 64 "mpirun is not in PATH; install Open MPI 4 (openmpi-bin), or load its module"
-  command=(mpirun -q -n "$ranks")  # -q: no banners around the program's own one-line errors
+  local mpirun=mpirun
+  [[ ! -x $here/../bin/mpirun ]] || mpirun=$here/../bin/mpirun  # a bundle with an Open MPI of its own
+  command -v "$mpirun" >/dev/null || fail 64 "mpirun is not in PATH; install Open MPI 4 (openmpi-bin), or load its module"
+  command=("$mpirun" -q -n "$ranks")  # -q: no banners around the program's own one-line errors
   ((EUID == 0)) && command+=(--allow-run-as-root)
   cores=$(usable_cores)
   threads=${threads:-${OMP_NUM_THREADS:-$((cores / local_ranks))}}
