@@ -17,7 +17,8 @@ glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null | sed 's/[^0-9.]//g' || true)
     "build lorascale here, or on a machine as old as this one"
 
 if [[ ${fact[mpi]} == copy ]]; then
-  export OPAL_PREFIX=$root/mpi PMIX_INSTALL_PREFIX=$root/mpi
+  # Its plugins, those of PMIx, and none of this machine's hwloc, which may be another version.
+  export OPAL_PREFIX=$root/mpi PMIX_PKGLIBDIR=$root/mpi/lib/pmix HWLOC_PLUGINS_PATH=$root/mpi/none
   LD_LIBRARY_PATH=$root/mpi/lib:$root/mpi/lib/openmpi${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
   export LD_LIBRARY_PATH
   [[ ${0##*/} != mpirun ]] || exec "$root/mpi/bin/orterun" "$@"
@@ -65,4 +66,6 @@ fi
   fail "Open MPI 4 (libmpi.so.40) was not found; load its module, or add its lib folder to LD_LIBRARY_PATH"
 [[ $missing != *"not found"* ]] || fail "a library is missing or too old: $(sed -n '/not found/{s/^[[:space:]]*//p;q}' <<<"$missing")"
 export LD_LIBRARY_PATH=$path
+# A single process needs no daemon of Open MPI, which wants ssh even for this very machine.
+[[ -n ${OMPI_COMM_WORLD_SIZE:-}${PMIX_RANK:-}${SLURM_PROCID:-} ]] || export OMPI_MCA_ess_singleton_isolated=1
 exec "$root/libexec/lorascale" "$@"

@@ -11,7 +11,7 @@
 # The C library must be as new as the one the bundle says it needs; the launcher checks.
 # The same commit and build give the same bytes.
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+here=$(cd "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/.." && pwd)
 fail() { echo "bundle.sh: $*" >&2; exit 64; }
 
 preset=release mpi=system output=''

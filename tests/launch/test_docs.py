@@ -29,8 +29,7 @@ def place(bench, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def variables(program):
-    variables = environment(program, LORASCALE_TORCH_LIB=os.path.join(os.path.dirname(torch.__file__), "lib"),
-                            OMPI_MCA_btl="self,vader", NCCL_DEBUG="WARN")
+    variables = environment(program, LORASCALE_TORCH_LIB=os.path.join(os.path.dirname(torch.__file__), "lib"))
     del variables["LORASCALE_PROGRAM"]  # the commands find the program by themselves
     return variables
 

@@ -186,8 +186,7 @@ def test_wrong_hostfile(bench, tmp_path, text, code, words):
 def test_hostfile_run(bench, tmp_path):
     path = hosts(tmp_path, "localhost slots=2\n")
     profile = ROOT / "cluster/ethernet.env"
-    result = launch(bench.program, "--hostfile", path, "--profile", profile, "train", bench.config("hosts", 2),
-                    OMPI_MCA_btl="self,vader")
+    result = launch(bench.program, "--hostfile", path, "--profile", profile, "train", bench.config("hosts", 2))
     assert result.returncode == 0, result.stderr
     assert bench.metrics("hosts")[-1]["world_size"] == 2
 
