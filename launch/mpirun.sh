@@ -114,11 +114,6 @@ build_command() {
     command+=(--mca oob_tcp_keepalive_time 5 --mca oob_tcp_keepalive_intvl 1 --mca oob_tcp_keepalive_probes 3)
     for name in $(forwarded_variables); do command+=(-x "$name"); done
   fi
-  if [[ -n ${LORASCALE_SHARE_GPUS:-} && -z ${NCCL_HOSTID:-} ]]; then
-    # NCCL refuses two ranks on one GPU of one host; a host name per rank makes them look like several.
-    # shellcheck disable=SC2016 # expanded by every rank's own shell
-    command+=(sh -c 'NCCL_HOSTID=lorascale-$OMPI_COMM_WORLD_RANK exec "$0" "$@"')
-  fi
   command+=("$program" "${job[@]}")
 }
 

@@ -43,7 +43,7 @@ target='^lib(mpi|torch|c10|cuda|cublas|cudnn|nv|nccl|gomp)'
 own='^lib(spdlog|fmt|yaml-cpp|hdf5|sz|aec|boost)'
 
 needed() { objdump -p "$1" | awk '$1 == "NEEDED" {print $2}'; }
-resolve() { ldd "$1" | awk '$2 == "=>" && $3 ~ "^/" {print $1, $3}'; }
+resolve() { ldd "$@" | awk '$2 == "=>" && $3 ~ "^/" {print $1, $3}'; }
 
 # Copies the libraries FILE needs into FOLDER, theirs included, but not those matching SKIP.
 declare -A place copied
@@ -94,8 +94,9 @@ copy_mpi() {
   [[ ! -d $(mpi_path pkgdatadir) ]] || cp -rL "$(mpi_path pkgdatadir)" "$root/mpi/share/"
   # libmpi and the libraries of its plugins; PMIx stands in for them all.
   copied=()
-  for file in "$root/mpi/bin/orterun" "$folder"/*.so "${place[libmpi.so.40]}"; do
-    while read -r library path; do place[$library]=$path; done < <(resolve "$file")
+  local files=("$root/mpi/bin/orterun" "$folder"/*.so "${place[libmpi.so.40]}")
+  while read -r library path; do place[$library]=$path; done < <(resolve "${files[@]}")
+  for file in "${files[@]}"; do
     copy_libraries "$file" "$root/mpi/lib" ''
   done
   install -m 644 "${place[libmpi.so.40]}" "$root/mpi/lib/libmpi.so.40"

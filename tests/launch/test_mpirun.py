@@ -1,5 +1,6 @@
 """launch/mpirun.sh: real runs of two ranks, stop requests, exit codes, the command it builds."""
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -213,19 +214,10 @@ def test_threads_are_the_cores_over_the_ranks(tmp_path):
         assert set(result.stdout.split()) == {f"threads={expected}"}, result.stderr
 
 
-def test_ranks_that_share_a_gpu_look_like_machines(tmp_path):
-    script = tmp_path / "show.sh"
-    script.write_text('#!/bin/sh\necho "$NCCL_HOSTID $LORASCALE_SHARE_GPUS $*"\n')
-    script.chmod(0o755)
-    result = launch(script, "-n", 2, "--profile", ROOT / "cluster/shared-gpu-test.env", "train", "a b")
-    assert sorted(result.stdout.splitlines()) == ["lorascale-0 1 train a b", "lorascale-1 1 train a b"]
-
-
 def test_scripts_pass_shellcheck():
     scripts = [*ROOT.glob("launch/*.sh"), *ROOT.glob("launch/*.sbatch"), *ROOT.glob("cluster/*.sh"),
                ROOT / "scripts/bundle.sh"]
-    try:
-        result = subprocess.run(["shellcheck", "-x", *scripts], cwd=ROOT, capture_output=True, text=True)
-    except FileNotFoundError:
+    if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed")
+    result = subprocess.run(["shellcheck", "-x", *scripts], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout

@@ -1,19 +1,11 @@
 """cluster/*.env and the reader of launch/common.sh: every line has its reason, nothing in a profile is executed."""
 import re
-import subprocess
 
 import pytest
 
-from conftest_launch import ROOT, environment, launch
+from conftest_launch import ROOT, launch
 
 PROFILES = sorted((ROOT / "cluster").glob("*.env"))
-
-
-def read(path, **more):
-    """The settings a rank gets from a profile, and the launcher's result."""
-    result = subprocess.run([ROOT / "launch/mpirun.sh", "-n", "1", "--profile", path, "env"],
-                            env={**environment("/usr/bin/env"), **more}, capture_output=True, text=True, timeout=30)
-    return result
 
 
 def settings_after(tmp_path, text, **more):
@@ -40,7 +32,6 @@ def test_every_setting_has_its_reason_and_reaches_the_rank(tmp_path, path):
         match = re.fullmatch(r"([A-Z][A-Za-z0-9_]*)=(\S+)\s+# \S.{10,}", line)
         assert match, line
         expected[match[1]] = match[2]
-    # The transport settings would keep a single process from starting where the machine has no such network.
     _, seen = settings_after(tmp_path, path.read_bytes())
     assert {key: seen.get(key) for key in expected} == expected
 
