@@ -1,0 +1,217 @@
+#!/usr/bin/env bash
+# Starts lorascale on this machine, or on those of a hostfile, with Open MPI 4:
+#
+#   launch/mpirun.sh -n N [OPTIONS] [--] VERB CONFIG [--set key=value ...]
+#
+#   -n N               ranks: one per GPU, or one per machine without GPUs (default: the slots of the hostfile)
+#   --hostfile F       machines, a line each: NAME slots=RANKS (see cluster/hostfile.example)
+#   --profile F        settings of NCCL and MPI for this kind of machine (see cluster/*.env)
+#   --threads T        CPU threads per rank (default: cores / ranks of a machine)
+#   --bind cores       pin every rank to its own T cores; default: none, the kernel places them
+#   --retries K        after a crash, hang or lost machine start again from the newest checkpoint, at most K times in
+#                      a row without a new checkpoint (default: 0); never after an error of the user
+#   --retry-wait S     seconds between restarts (default: 5)
+#   --run-dir D        the run folder, where it cannot be read from CONFIG or --set run.output_dir=D
+#   --dry-run          print the command and end
+#
+# SIGTERM, SIGINT, SIGHUP or SIGUSR1: finish the update, save, exit 75; run again to go on. A second SIGTERM or SIGINT
+# ends at once (143, 130). Otherwise the exit code is that of lorascale. The program is LORASCALE_PROGRAM, or the one
+# this script came with.
+set -euo pipefail
+# shellcheck disable=SC2034 # common.sh signs messages with it
+launcher_name=mpirun.sh
+here=$(cd "$(dirname "$(realpath "${BASH_SOURCE[0]}")")" && pwd)
+# shellcheck source=launch/common.sh
+source "$here/common.sh"
+
+ranks='' hostfile='' profile='' threads='' binding=none retries=0 retry_wait=5 folder='' dry_run=false
+
+parse_arguments() {
+  while (($#)); do
+    case $1 in
+      -h | --help) sed -n '2,/^set -/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
+      --dry-run) dry_run=true; shift; continue ;;
+      --) shift; break ;;
+      -n | --hostfile | --profile | --threads | --bind | --retries | --retry-wait | --run-dir)
+        (($# >= 2)) || fail 64 "$1 needs a value (see --help)" ;;
+      -*) fail 64 "unknown option '$1' before the verb (see --help)" ;;
+      *) break ;;
+    esac
+    case $1 in
+      -n) ranks=$2 ;;
+      --hostfile) hostfile=$2 ;;
+      --profile) profile=$2 ;;
+      --threads) threads=$2 ;;
+      --bind) binding=$2 ;;
+      --retries) retries=$2 ;;
+      --retry-wait) retry_wait=$2 ;;
+      --run-dir) folder=$2 ;;
+    esac
+    shift 2
+  done
+  (($#)) || fail 64 "a verb and its configuration are missing, as in: mpirun.sh -n 2 train run.yaml"
+  job=("$@")
+  check_number -n "$ranks" 1 65536
+  check_number --threads "$threads" 1 4096
+  check_number --retries "$retries" 0 1000
+  check_number --retry-wait "$retry_wait" 0 86400
+  [[ $binding == none || $binding == cores ]] || fail 64 "--bind is '$binding'; it takes none or cores"
+}
+
+check_number() {  # NAME VALUE LOWEST HIGHEST; an empty value was not given
+  [[ -n $2 ]] || return 0
+  if [[ ! $2 =~ ^[0-9]{1,6}$ ]] || ((10#$2 < $3 || 10#$2 > $4)); then
+    fail 64 "$1 is '$2'; it takes a whole number from $3 to $4"
+  fi
+}
+
+# Sets local_ranks (of the first machine) and, where -n was not given, ranks.
+read_hostfile() {
+  [[ -f $hostfile && -r $hostfile ]] || fail 65 "$hostfile: no such hostfile (see cluster/hostfile.example)"
+  local line total=0 first='' slots number=0
+  while IFS= read -r line || [[ -n $line ]]; do
+    number=$((number + 1))
+    line=${line%%#*}
+    [[ $line =~ ^[[:space:]]*$ ]] && continue
+    [[ $line =~ ^[[:space:]]*[A-Za-z0-9._:@-]+([[:space:]]+(slots=([0-9]{1,5})|max[-_]slots=[0-9]+))*[[:space:]]*$ ]] ||
+      fail 65 "$hostfile:$number: not NAME slots=RANKS"
+    slots=1
+    [[ $line =~ [[:space:]]slots=([0-9]+) ]] && slots=$((10#${BASH_REMATCH[1]}))
+    first=${first:-$slots}
+    total=$((total + slots))
+  done <"$hostfile"
+  ((total)) || fail 65 "$hostfile: names no machine"
+  ranks=${ranks:-$total}
+  ((ranks <= total)) || fail 64 "-n is $ranks, but $hostfile has $total slots; add machines or slots"
+  local_ranks=$((ranks < first ? ranks : first))
+}
+
+build_command() {
+  local cores name
+  local mpirun=mpirun
+  [[ ! -x $here/../bin/mpirun ]] || mpirun=$here/../bin/mpirun  # a bundle with an Open MPI of its own
+  command -v "$mpirun" >/dev/null || fail 64 "mpirun is not in PATH; install Open MPI 4 (openmpi-bin), or load its module"
+  command=("$mpirun" -q -n "$ranks")  # -q: no banners around the program's own one-line errors
+  ((EUID == 0)) && command+=(--allow-run-as-root)
+  cores=$(usable_cores)
+  threads=${threads:-${OMP_NUM_THREADS:-$((cores / local_ranks))}}
+  ((threads > 0)) || threads=1
+  export OMP_NUM_THREADS=$threads
+  if [[ $binding == cores ]]; then
+    ((local_ranks * threads <= cores)) ||
+      fail 64 "--bind cores: $local_ranks ranks of $threads threads need more than the $cores cores of this machine"
+    command+=(--map-by "ppr:$local_ranks:node:PE=$threads" --bind-to core)
+    # A bound rank sees its own cores only, and would divide them among the ranks once more.
+    [[ ${job[0]} != train || " ${job[*]} " == *run.threads=* ]] || job+=(--set "run.threads=$threads")
+  else
+    command+=(--bind-to none)
+    # Open MPI counts a core as a slot; more ranks than cores is what a shared test machine wants.
+    [[ -n $hostfile || -n ${SLURM_JOB_ID:-} ]] || ((ranks <= cores)) || command+=(--oversubscribe)
+  fi
+  if [[ -n $hostfile ]]; then
+    command+=(--hostfile "$hostfile")
+    # A cut link is noticed after 5 + 3 * 1 seconds instead of 480.
+    command+=(--mca oob_tcp_keepalive_time 5 --mca oob_tcp_keepalive_intvl 1 --mca oob_tcp_keepalive_probes 3)
+    for name in $(forwarded_variables); do command+=(-x "$name"); done
+  fi
+  command+=("$program" "${job[@]}")
+}
+
+stops=0 stopped_by='' hard_stop='' child='' nap=''
+
+on_stop() {  # SIGNAL
+  if [[ $1 != USR1 && -n $stopped_by ]]; then
+    hard_stop=$1
+    say "second SIG$1: ending now; what follows the newest checkpoint is lost"
+    [[ -z $child ]] || kill -TERM "$child" 2>/dev/null || true
+    return
+  fi
+  [[ $1 == USR1 ]] || stopped_by=$1
+  stops=$((stops + 1))
+  ((stops == 1)) || return 0
+  [[ -z $nap ]] || kill "$nap" 2>/dev/null || true
+  say "SIG$1: finishing the update, then saving; a second SIGTERM or SIGINT ends at once"
+  [[ -z $child ]] || keep_asking "$child"
+}
+
+# Runs the job once; sets code. mpirun gets a session of its own (Ctrl-C must reach it as a request to save, not as an
+# interrupt) and ends with this script, however that ends.
+run_once() {
+  local interrupted_before
+  setsid ${parent_death[@]+"${parent_death[@]}"} "${command[@]}" </dev/null &
+  child=$!
+  # A request that came before there was a child to hand it to.
+  ((stops == 0)) || [[ -n ${asker:-} ]] || keep_asking "$child"
+  while :; do
+    interrupted_before=$stops$hard_stop
+    code=0
+    wait "$child" || code=$?
+    # A trapped signal ends `wait` early: wait again. bash keeps the status of a child that ended meanwhile.
+    [[ $interrupted_before == "$stops$hard_stop" ]] && ! kill -0 "$child" 2>/dev/null && break
+  done
+  child=''
+  stop_asking
+  if [[ -n $hard_stop && $code != 0 && $code != 75 ]]; then
+    if [[ $hard_stop == INT ]]; then code=130; else code=143; fi
+  elif ((stops > 0)) && [[ $code == 138 || $code == 244 ]]; then
+    # The request met ranks (138) or machines (244) that were still starting: no update was lost.
+    say "stopped before the first update; run again to go on"
+    code=75
+  fi
+}
+
+parse_arguments "$@"
+program=$(find_program "$here")
+[[ -z $profile ]] || read_profile "$profile"
+local_ranks=$ranks
+[[ -z $hostfile ]] || read_hostfile
+[[ -n $ranks ]] || fail 64 "-n, the number of ranks, is missing (see --help)"
+build_command
+if $dry_run; then
+  printf '%q ' "${command[@]}"
+  echo
+  exit 0
+fi
+folder=${folder:-$(run_folder "${job[@]}")}
+parent_death=()
+if command -v setpriv >/dev/null && setpriv --pdeathsig TERM true 2>/dev/null; then
+  parent_death=(setpriv --pdeathsig TERM --)
+fi
+for name in TERM INT HUP USR1; do
+  # shellcheck disable=SC2064 # the name of this very signal
+  trap "on_stop $name" "$name"
+done
+
+failures=0
+while :; do
+  checkpoint=$(newest_checkpoint "$folder")
+  stamp=$(status_stamp "$folder")
+  run_once
+  if [[ -n $hard_stop || $code == 0 || $code == 75 ]]; then
+    end_code=$code end_has_status=false
+  else
+    judge_end "$folder" "$stamp" "$code"
+  fi
+  ((end_code == 0)) && exit 0
+  if ((stops > 0)) || ((retries == 0)) || ! is_retryable "$end_code" "$end_has_status"; then
+    say "exit $end_code: $(explain "$end_code")"
+    exit "$end_code"
+  fi
+  [[ $(newest_checkpoint "$folder") == "$checkpoint" ]] || failures=0
+  failures=$((failures + 1))
+  if ((failures > retries)); then
+    say "exit $end_code: $(explain "$end_code"); gave up after $retries restarts without a new checkpoint in $folder"
+    exit "$end_code"
+  fi
+  say "exit $end_code: $(explain "$end_code"); restart $failures of $retries from the newest checkpoint"
+  sleep "$retry_wait" &
+  nap=$!
+  ((stops == 0)) || kill "$nap"
+  wait "$nap" || true
+  if ((stops > 0)); then
+    kill "$nap" 2>/dev/null || true
+    say "exit 75: stopped between restarts; run again to go on"
+    exit 75
+  fi
+  nap=''
+done

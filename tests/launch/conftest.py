@@ -1,0 +1,1 @@
+from conftest_launch import bench  # noqa: F401  (a fixture)
