@@ -105,11 +105,9 @@ make_data() {
 }
 
 train() {
-  say "training: $run, $ranks MPI rank(s); it can be interrupted and run again"
+  say "training: $run, $ranks MPI rank(s); Ctrl-C saves, and the same command goes on from there"
   local code=0
-  local environment=(OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}")
-  if ((EUID == 0)); then environment+=(OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1); fi
-  env "${environment[@]}" mpirun --oversubscribe --bind-to none -n "$ranks" "$program" train configs/quickstart.yaml \
+  LORASCALE_PROGRAM=$program launch/mpirun.sh -n "$ranks" train configs/quickstart.yaml \
     --set run.output_dir="$run" --set data.train="$data/train.h5" --set data.validation="$data/validation.h5" \
     "${settings[@]}" || code=$?
   case "$code" in

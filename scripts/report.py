@@ -32,7 +32,7 @@ def make_parser():
     parser.add_argument("--no-files", action="store_true", help="the terminal report only")
     parser.add_argument(
         "--program",
-        default="build/release/lorascale",
+        default=commands.PROGRAM,
         help="the program's path in the commands to try next (default: %(default)s)",
     )
     return parser

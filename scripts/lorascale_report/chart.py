@@ -53,12 +53,12 @@ def thinned(points, most=600):
 
 
 class Chart:
-    def __init__(self, lines, height, x_label="", y_label="", zero=False):
+    def __init__(self, lines, height, across, x_label="", y_label="", zero=False):
+        """`across` is the range of x; that of y is what the lines need, from 0 up where `zero`."""
         self._lines, self._height = lines, height
         self._x_label, self._y_label = x_label, y_label
-        known = [(x, y) for line in lines for x, y in line.points if y is not None]
-        xs, ys = [x for x, _ in known] or [0], [y for _, y in known] or [0]
-        self._x = (min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1)
+        ys = [y for line in lines for _, y in line.points if y is not None] or [0]
+        self._x = (across[0], max(across[1], across[0] + 1))
         low, high = (min(0, *ys) if zero else min(ys)), max(ys)
         room = (high - low) * 0.05 or abs(high) * 0.05 or 1
         self._y = (low if zero else low - room, high + room)

@@ -2,10 +2,10 @@
 run was started in."""
 
 import dataclasses
-import os
 import shlex
 
 
+PROGRAM = "build/release/lorascale"
 RANKS = 4  # another number than most runs have: it changes the time, not the result
 
 
@@ -19,12 +19,13 @@ def next_commands(run, program):
     folder = run.folder
     config = shlex.quote(str(folder / "config.yaml"))
     program = shlex.quote(program)
-    root = "--allow-run-as-root " if os.geteuid() == 0 else ""  # Open MPI refuses root otherwise
-    mpirun = f"mpirun {root}--oversubscribe --bind-to none -n {RANKS}"
+    # The launcher finds the program beside it; another one must be named.
+    chosen = "" if program == PROGRAM else f"LORASCALE_PROGRAM={program} "
+    launch = f"{chosen}launch/mpirun.sh -n {RANKS}"
     commands = []
     if run.result_folder is None:
         return [
-            Command("go on from its last checkpoint, on any number of ranks", f"{mpirun} {program} train {config}"),
+            Command("go on from its last checkpoint, on any number of ranks", f"{launch} train {config}"),
             Command("watch the curves", _tensorboard(run)),
         ]
     if run.is_lora:
@@ -47,7 +48,7 @@ def next_commands(run, program):
         commands.append(
             Command(
                 f"train on from this adapter on {RANKS} ranks, in a folder of its own",
-                f"{mpirun} {program} train {config} --set run.output_dir={_path(str(folder) + '-more')} "
+                f"{launch} train {config} --set run.output_dir={_path(str(folder) + '-more')} "
                 f"--set adapter.init_from={_path(run.result_folder)}",
             )
         )

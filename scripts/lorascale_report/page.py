@@ -16,9 +16,9 @@ body{margin:0 auto;max-width:920px;padding:32px 20px 64px;background:var(--paper
 font:16px/1.5 system-ui,sans-serif}
 h1{font-size:22px;margin:0}h2{font-size:17px;margin:36px 0 10px}
 .sub{color:var(--soft);margin:2px 0 20px}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(190px,1fr));gap:12px}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(200px,1fr));gap:12px}
 .tile{background:var(--panel);border-radius:8px;padding:12px 16px}
-.tile b{display:block;font-size:22px;font-variant-numeric:tabular-nums}
+.tile b{display:block;font-size:20px;font-variant-numeric:tabular-nums}
 .tile span{color:var(--soft);font-size:13px}
 figure{margin:18px 0 0}figcaption{font-size:13px;color:var(--soft);display:flex;gap:16px;flex-wrap:wrap;
 justify-content:space-between}
@@ -52,16 +52,17 @@ def _tiles(run):
     tiles = []
     if first is not None and first.step != last.step:
         unit = f"nats per {run.token_word}"
-        tiles.append((f"{first.loss:.4f} \N{RIGHTWARDS ARROW} {last.loss:.4f}", f"validation loss, {unit}"))
+        tiles.append((f"{first.loss:.3f} \N{RIGHTWARDS ARROW} {last.loss:.3f}", f"validation loss, {unit}"))
         tiles.append(
             (
                 f"{words.perplexity(first.loss)} \N{RIGHTWARDS ARROW} {words.perplexity(last.loss)}",
                 f"perplexity per {run.token_word}",
             )
         )
-    tiles.append((words.duration(run.training_seconds), f"of updates, {words.speed(run)}"))
     tiles.append((words.count(run.updates[-1]["samples"]), f"samples in {words.count(run.updates[-1]['step'])} updates"))
-    tiles.append((words.ranks_of(run.updates), "MPI rank(s)"))
+    tiles.append(
+        (words.duration(run.training_seconds), f"on {words.ranks_of(run.updates)} rank(s), {words.speed(run)}")
+    )
     return "".join(
         f'<div class="tile"><b>{html.escape(value)}</b><span>{html.escape(name)}</span></div>' for value, name in tiles
     )
@@ -81,14 +82,17 @@ def _charts(run):
     ]
     if run.validations:
         lines.append(Line("validation", "val", [(v.step, v.loss) for v in run.validations], dots=True))
-    yield Chart(lines, 320, y_label=f"loss, nats per {run.token_word}").svg()
-    yield Chart([Line("learning rate", "rate", _points(run, "lr"))], 130, y_label="learning rate", zero=True).svg()
+    across = (min(0, steps[0]), steps[-1])
+    yield Chart(lines, 320, across, y_label=f"loss, nats per {run.token_word}").svg()
+    rate = Line("learning rate", "rate", _points(run, "lr"))
+    yield Chart([rate], 130, across, y_label="learning rate", zero=True).svg()
     yield Chart(
         [
             Line("samples of an update", "smooth", _points(run, "global_batch"), stairs=True),
             Line("ranks", "val", _points(run, "world_size"), stairs=True),
         ],
         130,
+        across,
         x_label="update",
         y_label="global batch and ranks",
         zero=True,
