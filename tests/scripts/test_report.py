@@ -99,7 +99,7 @@ def test_page_needs_nothing_else_and_trusts_no_text(tmp_path):
     text = page.render(read_run(folder), [])
     tags = Tags()
     tags.feed(text)
-    assert "script" not in tags.names and tags.names.count("b") == 5  # those of the tiles
+    assert "script" not in tags.names and tags.names.count("b") == 4  # those of the tiles
     assert tags.addresses == [] and "url(" not in text and "@import" not in text
     assert "\x1b" not in text and "\x07" not in text
     assert tags.names.count("svg") == 3
