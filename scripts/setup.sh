@@ -30,7 +30,8 @@ fi
 if ((${#missing[@]})); then
   elevate=()
   if ((EUID != 0)); then
-    if command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+    # sudo may ask for a password where somebody is there to type it.
+    if command -v sudo >/dev/null && { sudo -n true 2>/dev/null || { [[ -t 0 && -t 2 ]] && sudo -v; }; }; then
       elevate=(sudo)
     else
       say "these Debian packages are missing and need an administrator:"

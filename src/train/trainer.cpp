@@ -109,7 +109,8 @@ void Trainer::resume_or_start() {
                               std::string_view(config::write_resolved(session_.config)));
     const auto decisions = coordinator_->take_decisions();
     const auto first = decisions.empty() ? 0 : decisions.front().sequence;
-    log_ = std::make_unique<RunLog>(folder_, coordinator_->steps_done(), first);
+    // A start from nothing keeps nothing: not even the line of step 0 of a run that died early.
+    log_ = std::make_unique<RunLog>(folder_, snapshot ? coordinator_->steps_done() : -1, first);
     log_->write(decisions);
     for (const auto& decision : decisions) {
       spdlog::info("{}: {}", decision.kind, decision.reason);
@@ -172,6 +173,7 @@ void Trainer::show_samples(const std::string& when) {
     const auto ids = session_.train->encode(prompt);
     const auto continuation =
         session_.train->decode(models::llama::generate(*session_.model, ids, settings));
+    ++settings.seed;  // or chance would carry every prompt to the same words
     text += "> " + prompt + "\n" + prompt + continuation + "\n\n";
   }
   log_->write_samples(coordinator_->steps_done(), "```\n" + text + "```");

@@ -1,0 +1,115 @@
+"""What a run amounts to, in a few lines of words: the terminal and the page show the same."""
+
+import dataclasses
+import itertools
+
+from lorascale_report import words
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A line of the trace of a run."""
+
+    step: int
+    samples: int
+    loss: float | None  # mean over the updates since the row before
+    validation: float | None  # the last one measured since the row before
+    lr: float | None
+    batch: int | None
+    ranks: int | None
+
+
+def headline(run):
+    first, last = run.first_validation, run.last_validation
+    if first is None:
+        losses = [update["loss"] for update in run.updates if update["loss"] is not None]
+        if not losses:
+            return "no finite loss was measured"
+        return f"training loss {losses[0]:.4f} -> {losses[-1]:.4f}; no validation set was given"
+    if first.step == last.step:
+        return f"validation loss {last.loss:.4f} after step {last.step}; measured once"
+    return f"validation loss {first.loss:.4f} -> {last.loss:.4f} ({words.change(first.loss, last.loss)})"
+
+
+def state(run):
+    if run.finished:
+        return "finished"
+    outcome = run.status.get("outcome")
+    message = words.harmless(run.status.get("message", ""))
+    return f"{outcome}: {message}" if outcome else "not finished"
+
+
+def facts(run):
+    """(name, value) pairs."""
+    last = run.updates[-1]
+    setting = run.setting
+    pairs = []
+    first, final, best = run.first_validation, run.last_validation, run.best_validation
+    if first is not None and first.step != final.step:
+        unit = f"nats per {run.token_word}"
+        pairs.append(("validation", f"{first.loss:.4f} -> {final.loss:.4f} {unit}"))
+        pairs.append(
+            ("perplexity", f"{words.perplexity(first.loss)} -> {words.perplexity(final.loss)} per {run.token_word}")
+        )
+        if best.step != final.step:
+            pairs.append(("best", f"{best.loss:.4f} after step {best.step} (kept in {run.folder / 'best'})"))
+    if setting("model", "path"):
+        pairs.append(("model", f"{setting('model', 'path')}"))
+    if run.is_lora and setting("adapter", "rank"):
+        pairs.append(("adapter", f"LoRA, rank {setting('adapter', 'rank')}, alpha {setting('adapter', 'alpha'):g}"))
+    if setting("data", "train"):
+        pairs.append(("data", str(setting("data", "train"))))
+    pairs.append(
+        (
+            "trained",
+            f"{words.count(last['step'])} updates, {words.count(last['samples'])} samples, "
+            f"{words.count(run.tokens)} {run.token_word}s, {last.get('epoch', 0):.2f} epochs",
+        )
+    )
+    pairs.append(
+        ("took", f"{words.duration(run.training_seconds)} of updates on {words.ranks_of(run.updates)} rank(s), {words.speed(run)}")
+    )
+    skipped = sum(update.get("applied") is False for update in run.updates)
+    if skipped:
+        pairs.append(("skipped", f"{skipped} updates were not finite and left the parameters as they were"))
+    if run.result_folder is not None:
+        pairs.append(("adapter in" if run.is_lora else "model in", str(run.result_folder)))
+    pairs.append(("state", state(run)))
+    return [(name, words.harmless(value)) for name, value in pairs]
+
+
+def trace(run, rows=8):
+    """The run in about `rows` lines, evenly spread; the first and the last update are among them."""
+    updates = run.updates
+    last = len(updates) - 1
+    picks = sorted({round(i * last / max(1, rows - 1)) for i in range(rows)})
+    out, begin = [], 0
+    for pick in picks:
+        update = updates[pick]
+        losses = [u["loss"] for u in updates[begin : pick + 1] if u["loss"] is not None]
+        measured = [v.loss for v in run.validations if updates[begin]["step"] <= v.step <= update["step"]]
+        out.append(
+            Row(
+                update["step"],
+                update["samples"],
+                sum(losses) / len(losses) if losses else None,
+                measured[-1] if measured else None,
+                update.get("lr"),
+                update.get("global_batch"),
+                update.get("world_size"),
+            )
+        )
+        begin = pick + 1
+    return out
+
+
+def sample_pairs(run):
+    """(prompt, continuation before or None, continuation after or None) for each prompt."""
+    before, after = run.before, run.after
+    if before and after and [s.prompt for s in before] != [s.prompt for s in after]:
+        later = {sample.prompt: sample.continuation for sample in after}  # prompts changed on the way
+        return [(s.prompt, s.continuation, later.get(s.prompt)) for s in before]
+    pairs = itertools.zip_longest(before, after)
+    return [
+        ((b or a).prompt, b.continuation if b else None, a.continuation if a else None) for b, a in pairs
+    ]

@@ -1,0 +1,162 @@
+"""The run as one HTML page without scripts or anything from elsewhere: it can be kept, mailed and opened anywhere."""
+
+import html
+
+from lorascale_report import facts, words
+from lorascale_report.chart import Chart, Line
+from lorascale_report.run_folder import smoothed
+
+STYLE = """
+:root{color-scheme:light dark;--paper:#fff;--ink:#1c2430;--soft:#5d6878;--line:#e2e6ec;--panel:#f6f8fa;
+--train:#a9c0dc;--smooth:#2f6db3;--val:#c8511b;--rate:#3d7f5f}
+@media(prefers-color-scheme:dark){:root{--paper:#14181e;--ink:#e3e8ef;--soft:#98a4b4;--line:#2b323c;--panel:#1b2129;
+--train:#3d5878;--smooth:#6aa8ef;--val:#f08a55;--rate:#6cc49a}}
+*{box-sizing:border-box}
+body{margin:0 auto;max-width:920px;padding:32px 20px 64px;background:var(--paper);color:var(--ink);
+font:16px/1.5 system-ui,sans-serif}
+h1{font-size:22px;margin:0}h2{font-size:17px;margin:36px 0 10px}
+.sub{color:var(--soft);margin:2px 0 20px}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(200px,1fr));gap:12px}
+.tile{background:var(--panel);border-radius:8px;padding:12px 16px}
+.tile b{display:block;font-size:20px;font-variant-numeric:tabular-nums}
+.tile span{color:var(--soft);font-size:13px}
+figure{margin:18px 0 0}figcaption{font-size:13px;color:var(--soft);display:flex;gap:16px;flex-wrap:wrap;
+justify-content:space-between}
+.keys span{margin-left:14px}.keys i{display:inline-block;width:14px;height:3px;border-radius:2px;margin-right:5px;
+vertical-align:middle;background:currentColor}
+svg{width:100%;height:auto;display:block}svg text{font:11px system-ui,sans-serif;fill:var(--soft)}
+.grid{stroke:var(--line);stroke-width:1}.axis{stroke:var(--soft);stroke-width:1}
+.line{fill:none;stroke:currentColor;stroke-width:2;stroke-linejoin:round}
+.train{color:var(--train);stroke-width:1}.smooth{color:var(--smooth)}.val{color:var(--val)}.rate{color:var(--rate)}
+circle{fill:currentColor}
+table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}
+th{text-align:left;color:var(--soft);font-weight:500}td,th{padding:5px 10px 5px 0;border-bottom:1px solid var(--line);
+vertical-align:top}.n{text-align:right}
+.wide{overflow-x:auto}
+.pair{display:grid;grid-template-columns:1fr 1fr;gap:12px;margin:8px 0 20px}
+@media(max-width:640px){.pair{grid-template-columns:1fr}}
+.text{background:var(--panel);border-radius:8px;padding:12px 16px;white-space:pre-wrap;overflow-wrap:anywhere;
+font:15px/1.5 Georgia,serif}
+.text h3{font:500 12px system-ui,sans-serif;color:var(--soft);margin:0 0 4px}.prompt{color:var(--soft)}
+pre{background:var(--panel);border-radius:8px;padding:12px 16px;overflow-x:auto;font-size:13px}
+pre i{color:var(--soft);font-style:normal}
+"""
+
+
+def _text(value):
+    return html.escape(words.harmless(value))
+
+
+def _tiles(run):
+    first, last = run.first_validation, run.last_validation
+    tiles = []
+    if first is not None and first.step != last.step:
+        unit = f"nats per {run.token_word}"
+        tiles.append((f"{first.loss:.3f} \N{RIGHTWARDS ARROW} {last.loss:.3f}", f"validation loss, {unit}"))
+        tiles.append(
+            (
+                f"{words.perplexity(first.loss)} \N{RIGHTWARDS ARROW} {words.perplexity(last.loss)}",
+                f"perplexity per {run.token_word}",
+            )
+        )
+    tiles.append((words.count(run.updates[-1]["samples"]), f"samples in {words.count(run.updates[-1]['step'])} updates"))
+    tiles.append(
+        (words.duration(run.training_seconds), f"on {words.ranks_of(run.updates)} rank(s), {words.speed(run)}")
+    )
+    return "".join(
+        f'<div class="tile"><b>{html.escape(value)}</b><span>{html.escape(name)}</span></div>' for value, name in tiles
+    )
+
+
+def _points(run, key):
+    return [(update["step"], update.get(key)) for update in run.updates]
+
+
+def _charts(run):
+    losses = [update["loss"] for update in run.updates]
+    means = smoothed(losses, 0.04)
+    steps = [update["step"] for update in run.updates]
+    lines = [
+        Line("each update", "train", list(zip(steps, losses, strict=True))),
+        Line("smoothed", "smooth", list(zip(steps, means, strict=True))),
+    ]
+    if run.validations:
+        lines.append(Line("validation", "val", [(v.step, v.loss) for v in run.validations], dots=True))
+    across = (min(0, steps[0]), steps[-1])
+    yield Chart(lines, 320, across, y_label=f"loss, nats per {run.token_word}").svg()
+    rate = Line("learning rate", "rate", _points(run, "lr"))
+    yield Chart([rate], 130, across, y_label="learning rate", zero=True).svg()
+    yield Chart(
+        [
+            Line("samples of an update", "smooth", _points(run, "global_batch"), stairs=True),
+            Line("ranks", "val", _points(run, "world_size"), stairs=True),
+        ],
+        130,
+        across,
+        x_label="update",
+        y_label="global batch and ranks",
+        zero=True,
+    ).svg()
+
+
+def _samples(run):
+    for prompt, before, after in facts.sample_pairs(run):
+        boxes = [
+            f'<div class="text"><h3>{name}</h3><span class="prompt">{_text(prompt)}</span>{_text(text)}</div>'
+            for name, text in (("before", before), ("after", after))
+            if text is not None
+        ]
+        yield f'<div class="pair">{"".join(boxes)}</div>'
+
+
+def _table(run):
+    def cell(value, form):
+        return f'<td class="n">{"" if value is None else format(value, form)}</td>'
+
+    yield (
+        '<div class="wide"><table><tr><th class="n">update<th class="n">samples<th class="n">loss<th class="n">validation'
+        '<th class="n">learning rate<th class="n">global batch<th class="n">ranks</tr>'
+    )
+    for row in facts.trace(run, 12):
+        yield (
+            f"<tr>{cell(row.step, ',')}{cell(row.samples, ',')}{cell(row.loss, '.4f')}{cell(row.validation, '.4f')}"
+            f"{cell(row.lr, '.3g')}{cell(row.batch, ',')}{cell(row.ranks, '')}</tr>"
+        )
+    yield "</table></div>"
+
+
+def _decisions(run, most=60):
+    shown = run.decisions if len(run.decisions) <= most else run.decisions[: most // 2] + run.decisions[-most // 2 :]
+    yield '<div class="wide"><table><tr><th class="n">update<th>decision<th>reason</tr>'
+    for decision in shown:
+        yield (
+            f'<tr><td class="n">{decision["step"]:,}</td><td>{_text(decision.get("kind", ""))}</td>'
+            f"<td>{_text(decision.get('reason', ''))}</td></tr>"
+        )
+    yield "</table></div>"
+    if len(shown) < len(run.decisions):
+        yield f'<p class="sub">{len(run.decisions) - len(shown)} in the middle are left out; all are in decisions.jsonl</p>'
+
+
+def render(run, commands):
+    name = _text(run.folder)
+    rows = "".join(
+        f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in facts.facts(run)
+    )
+    parts = [
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>',
+        '<meta name="viewport" content="width=device-width,initial-scale=1">',
+        f"<style>{STYLE}</style>",
+        f'<h1>{name}</h1><p class="sub">{_text(facts.headline(run))}; {_text(facts.state(run))}</p>',
+        f'<div class="tiles">{_tiles(run)}</div>',
+        *_charts(run),
+    ]
+    if run.before or run.after:
+        parts += ["<h2>What it writes</h2>", *_samples(run)]
+    parts += ["<h2>The run</h2><table>", rows, "</table>", "<h2>Course</h2>", *_table(run)]
+    if run.decisions:
+        parts += ["<h2>Decisions and their reasons</h2>", *_decisions(run)]
+    parts.append("<h2>Next</h2><pre>")
+    parts += [f"<i># {html.escape(c.what)}</i>\n{html.escape(c.line)}\n" for c in commands]
+    parts.append("</pre></html>\n")
+    return "\n".join(parts)

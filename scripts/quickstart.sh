@@ -1,0 +1,135 @@
+#!/usr/bin/env bash
+# From a bare checkout to a trained adapter: installs what is missing, builds, makes a data set, fine-tunes a LoRA
+# adapter on two MPI ranks and reports what it learned. Works from any folder; run again, it does only what is left.
+#   scripts/quickstart.sh                  the demonstration: the King James Bible, some minutes on two cores
+#   scripts/quickstart.sh --fresh          trains again (deletes the run folder, nothing else)
+#   scripts/quickstart.sh --text FILE --output runs/mine --data data/mine
+#                                          the same with a text of your own
+#   --ranks N            MPI ranks (default: 2); the result does not depend on it, the time does
+#   --set KEY=VALUE      a setting of configs/quickstart.yaml for this run; may be repeated
+#   --output FOLDER      run folder (default: runs/quickstart)
+#   --data FOLDER        data folder (default: data/quickstart)
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+say() { echo "quickstart: $*"; }
+fail() {
+  local code=$1
+  shift
+  echo "quickstart: $*" >&2
+  exit "$code"
+}
+absolute() { realpath -ms -- "$1"; }  # links are kept: --fresh will not follow one
+
+fresh=false ranks=2 text="" run="$here/runs/quickstart" data="$here/data/quickstart" settings=()
+while (($#)); do
+  case "$1" in
+    --fresh) fresh=true; shift; continue ;;
+    -h|--help) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    --ranks|--set|--text|--output|--data) ;;
+    *) fail 64 "unknown argument '$1' (see --help)" ;;
+  esac
+  [[ $# -ge 2 && -n "$2" ]] || fail 64 "$1 needs a value (see --help)"
+  case "$1" in
+    --ranks) ranks=$2 ;;
+    --set) settings+=(--set "$2") ;;
+    --text) text=$(absolute "$2") ;;
+    --output) run=$(absolute "$2") ;;
+    --data) data=$(absolute "$2") ;;
+  esac
+  shift 2
+done
+[[ "$ranks" =~ ^[1-9][0-9]{0,3}$ ]] || fail 64 "--ranks takes a whole number from 1 to 9999, not '$ranks'"
+[[ -z "$text" || -r "$text" ]] || fail 65 "--text $text cannot be read"
+for setting in "${settings[@]}"; do
+  case "$setting" in
+    run.output_dir=*) fail 64 "use --output FOLDER instead of --set $setting" ;;
+    data.train=*|data.validation=*) fail 64 "use --data FOLDER instead of --set $setting" ;;
+  esac
+done
+
+# Paths below the checkout are shown, and kept in the run's own config, relative to it.
+short() { if [[ "$1" == "$here"/* ]]; then echo "${1#"$here"/}"; else echo "$1"; fi; }
+run=$(short "$run") data=$(short "$data")
+cd "$here"
+
+outcome() { sed -n 's/^ *"outcome": *"\([a-z]*\)".*/\1/p' "$run/status.json" 2>/dev/null || true; }
+
+delete_run() {
+  [[ -e "$run" || -L "$run" ]] || return 0
+  if [[ -L "$run" || ! -d "$run" ]]; then
+    fail 73 "$run is not a folder of its own; --fresh deletes run folders only"
+  fi
+  if [[ ! -f "$run/metrics.jsonl" || ! -f "$run/config.yaml" ]] && [[ -n "$(ls -A "$run")" ]]; then
+    fail 73 "$run is not a run folder (it has no config.yaml and metrics.jsonl); remove it yourself or use --output"
+  fi
+  if [[ -f "$run/.lock" ]] && ! flock --nonblock "$run/.lock" true; then
+    fail 73 "$run is in use by a running lorascale; stop that first"
+  fi
+  rm -rf -- "$run"
+  say "deleted $run"
+}
+
+make_bible() {
+  "$python" scripts/demo/corpora.py --style "$1" && return
+  # A machine whose package lists were never fetched (or grew old) cannot name the file to download.
+  local elevate=()
+  if ((EUID != 0)); then
+    sudo -n true 2>/dev/null || return 1
+    elevate=(sudo)
+  fi
+  command -v apt-get >/dev/null || return 1
+  say "fetching the package lists"
+  "${elevate[@]}" apt-get update >/dev/null && "$python" scripts/demo/corpora.py --style "$1"
+}
+
+make_data() {
+  local source=bible-kjv-text split=formfeed held_out=0.05 input="$data/text.txt"
+  if [[ -n "$text" ]]; then
+    source="sha256:$(sha256sum <"$text" | cut -d' ' -f1)" split=paragraph held_out=0.1 input=$text
+  fi
+  if [[ -f "$data/source" ]]; then
+    [[ -z "$text" || "$(<"$data/source")" == "$source" ]] ||
+      fail 65 "$data was made from another text; give --data another folder"
+    say "data: $data (made before)"
+    return
+  fi
+  mkdir -p "$data"
+  if [[ -z "$text" ]]; then
+    say "data: the King James Bible, from Debian's package bible-kjv-text"
+    make_bible "$input" || fail 65 "the Bible is not to be had; use a text of your own: --text FILE"
+  fi
+  "$python" scripts/prepare_text.py "$input" --tokenizer bytes --text-split "$split" --force \
+    --output "$data/train.h5" --validation "$data/validation.h5" --validation-fraction $held_out
+  echo "$source" >"$data/source"  # last: what has it is whole
+}
+
+train() {
+  say "training: $run, $ranks MPI rank(s); Ctrl-C saves, and the same command goes on from there"
+  local code=0
+  LORASCALE_PROGRAM=$program launch/mpirun.sh -n "$ranks" train configs/quickstart.yaml \
+    --set run.output_dir="$run" --set data.train="$data/train.h5" --set data.validation="$data/validation.h5" \
+    "${settings[@]}" || code=$?
+  case "$code" in
+    0) ;;
+    75) say "stopped and saved; run the same command again to go on"; exit 75 ;;
+    *) fail "$code" "training ended with exit code $code; its messages are above and in $run/log.txt" ;;
+  esac
+}
+
+python=$(scripts/setup.sh --print-python)
+program=${LORASCALE_PROGRAM:-}
+if [[ -z "$program" ]]; then
+  say "building (the first time takes some minutes)"
+  scripts/build.sh release lorascale
+  program=build/release/lorascale
+fi
+make_data
+if $fresh; then delete_run; fi
+# A finished run is not touched; the trainer itself decides what other settings mean to it.
+if [[ "$(outcome)" == done && ${#settings[@]} == 0 ]]; then
+  say "training: $run is finished (--fresh trains again)"
+else
+  train
+fi
+"$python" scripts/report.py "$run" --program "$program"
