@@ -1,8 +1,10 @@
 # lorascale_module(NAME SOURCES ... [DEPENDS ...]): one folder of src/ as a library that knows only what
 # stands below it; lorascale_core gathers all of them.
-# lorascale_test(NAME SOURCES ... [DEPENDS ...] [RANKS 1 2 ...] [TIMEOUT s] [LABELS ...]): a GoogleTest program.
+# lorascale_test(NAME [TORCH] SOURCES ... [DEPENDS ...] [RANKS 1 2 ...] [TIMEOUT s] [LABELS ...]): a GoogleTest
+# program.
 # Without RANKS it is an ordinary one, and every test of it a CTest entry. With RANKS it runs under mpirun
-# (tests/support/mpi_main.cpp), once per number of ranks.
+# (tests/support/mpi_main.cpp), once per number of ranks. With TORCH it shares the precompiled header of
+# nn_test with the other tests of libtorch code.
 
 function(lorascale_module name)
   cmake_parse_arguments(ARG "TORCH" "" "SOURCES;DEPENDS" ${ARGN})
@@ -26,7 +28,7 @@ set(LORASCALE_TEST_ENVIRONMENT
   "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMP_NUM_THREADS=1")
 
 function(lorascale_test name)
-  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPENDS;RANKS;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH" "TIMEOUT" "SOURCES;DEPENDS;RANKS;LABELS" ${ARGN})
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
   endif()
@@ -34,6 +36,14 @@ function(lorascale_test name)
   add_dependencies(unit-tests ${name})
   target_include_directories(${name} PRIVATE "${CMAKE_SOURCE_DIR}/tests")
   target_compile_definitions(${name} PRIVATE LORASCALE_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  if(ARG_TORCH)
+    target_compile_options(${name} PRIVATE -O1)  # half the build time; the code under test keeps its own
+    if(name STREQUAL "nn_test")
+      target_precompile_headers(nn_test PRIVATE "${CMAKE_SOURCE_DIR}/tests/support/torch_test_pch.hpp")
+    else()
+      target_precompile_headers(${name} REUSE_FROM nn_test)
+    endif()
+  endif()
   if(ARG_RANKS)
     target_sources(${name} PRIVATE "${CMAKE_SOURCE_DIR}/tests/support/mpi_main.cpp")
     target_link_libraries(${name} PRIVATE ${ARG_DEPENDS} GTest::gtest GTest::gmock MPI::MPI_C)

@@ -62,10 +62,11 @@ class Sgd : public Optimizer {
       if (segment.decays && hyper.weight_decay != 0) {
         g.add_(p, hyper.weight_decay);
       }
-      const at::Tensor applied = 1 - facts.skip;
+      const at::Tensor skip = facts.skip > 0;
       at::Tensor m = part(momentum_);
-      m.copy_(at::where(facts.skip > 0, m, m * hyper.beta1 + g));
-      p.sub_(m * applied, hyper.lr * segment.lr_ratio);
+      m.copy_(at::where(skip, m, m * hyper.beta1 + g));
+      // Not p - 0 * m: that would turn -0 into +0.
+      p.copy_(at::where(skip, p, p - m * (hyper.lr * segment.lr_ratio)));
     }
   }
   [[nodiscard]] std::vector<NamedTensor> state() const override {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
@@ -16,15 +17,13 @@ namespace {
 using Json = nlohmann::json;
 using Fields = io::JsonObject;
 
-constexpr std::int64_t kLargestSize = std::int64_t{1} << 40;
-
-// A size: a positive integer that no model exceeds.
-std::int64_t size_of(const Fields& fields, std::string_view key) {
-  return fields.integer(key, 1, kLargestSize);
-}
-std::int64_t size_or(const Fields& fields, std::string_view key, std::int64_t fallback) {
-  return fields.integer_or(key, fallback, 1, kLargestSize);
-}
+// Beyond any model, and small enough for products of them to fit 63 bits.
+constexpr std::int64_t kMaxVocabulary = std::numeric_limits<std::int32_t>::max();
+constexpr std::int64_t kMaxWidth = std::int64_t{1} << 24;  // hidden and intermediate sizes
+constexpr std::int64_t kMaxLayers = 10'000;
+constexpr std::int64_t kMaxHeads = std::int64_t{1} << 14;
+constexpr std::int64_t kMaxHeadDim = std::int64_t{1} << 16;
+constexpr std::int64_t kMaxTokens = std::int64_t{1} << 40;
 
 double positive(const Fields& fields, std::string_view key, std::optional<double> fallback = {}) {
   const double value = fallback ? fields.number_or(key, *fallback) : fields.number(key);
@@ -32,6 +31,18 @@ double positive(const Fields& fields, std::string_view key, std::optional<double
     fields.fail(key, "must be above zero");
   }
   return value;
+}
+
+// Fields of related architectures that change what a model computes.
+constexpr std::array kForeignFields = {
+    "num_experts",          "num_local_experts",       "kv_lora_rank",       "no_rope_layers",
+    "attention_multiplier", "attn_logit_softcapping",  "logit_scale",        "logits_scaling",
+    "embedding_multiplier", "final_logit_softcapping", "residual_multiplier"};
+
+void refuse_partial_rotation(const Fields& fields) {
+  if (fields.number_or("partial_rotary_factor", 1.0) != 1.0) {
+    fields.fail("partial_rotary_factor", "differs from 1, which is not supported");
+  }
 }
 
 void refuse_unsupported(const Fields& fields) {
@@ -43,10 +54,8 @@ void refuse_unsupported(const Fields& fields) {
     fields.fail("quantization_config",
                 "is set: quantised checkpoints are not supported; use the bf16 or fp16 original");
   }
-  if (fields.number_or("partial_rotary_factor", 1.0) != 1.0) {
-    fields.fail("partial_rotary_factor", "differs from 1, which is not supported");
-  }
-  for (const char* key : {"num_experts", "num_local_experts", "kv_lora_rank"}) {
+  refuse_partial_rotation(fields);
+  for (const char* key : kForeignFields) {
     if (fields.has(key)) {
       fields.fail(key,
                   "belongs to another architecture; only dense Llama, Mistral, Qwen2 and Qwen3 are "
@@ -55,10 +64,12 @@ void refuse_unsupported(const Fields& fields) {
   }
 }
 
-nn::RopeParameters read_rope(const Fields& fields, LlamaConfig& config) {
-  static const Json kEmpty = Json::object();
-  const char* key = fields.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
-  const Fields rope = fields.has(key) ? fields.object(key) : Fields(kEmpty, fields.where());
+nn::RopeParameters read_rope(const Fields& fields, const Fields& rope, LlamaConfig& config) {
+  rope.allow_only({"rope_theta", "rope_type", "type", "factor", "original_max_position_embeddings",
+                   "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "truncate",
+                   "attention_factor", "mscale", "mscale_all_dim", "partial_rotary_factor",
+                   "finetuned"});
+  refuse_partial_rotation(rope);
   nn::RopeParameters p;
   p.dim = config.head_dim;
   p.theta = positive(rope, "rope_theta", positive(fields, "rope_theta", 10000.0));
@@ -106,12 +117,28 @@ nn::RopeParameters read_rope(const Fields& fields, LlamaConfig& config) {
   return p;
 }
 
+void read_rope(const Fields& fields, LlamaConfig& config) {
+  static const Json kEmpty = Json::object();
+  const char* key = fields.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
+  config.rope = read_rope(
+      fields, fields.has(key) ? fields.object(key) : Fields(kEmpty, fields.where()), config);
+  // Numbers that are sound one by one can still overflow together.
+  const auto frequencies = nn::rope_frequencies(config.rope);
+  const auto* first = frequencies.inverse.const_data_ptr<float>();
+  if (!std::isfinite(frequencies.attention_factor) ||
+      !std::all_of(first, first + frequencies.inverse.numel(),
+                   [](float value) { return std::isfinite(value); })) {
+    fields.fail(fields.has(key) ? key : "rope_theta",
+                "gives rotary frequencies that are not finite; compare with the model's original");
+  }
+}
+
 void read_windows(const Fields& fields, LlamaConfig& config) {
   config.windows.assign(static_cast<std::size_t>(config.layers), std::nullopt);
   if (config.model_type == "llama" || !fields.has("sliding_window")) {
     return;
   }
-  const auto window = size_of(fields, "sliding_window");
+  const auto window = fields.integer("sliding_window", 1, kMaxTokens);
   if (config.model_type == "mistral") {
     config.windows.assign(config.windows.size(), window);
     return;
@@ -124,13 +151,44 @@ void read_windows(const Fields& fields, LlamaConfig& config) {
   if (!types.empty() && types.size() != config.windows.size()) {
     fields.fail("layer_types", "must list one type for each of the layers");
   }
+  for (const auto& type : types) {
+    if (type != "full_attention" && type != "sliding_attention") {
+      fields.fail("layer_types",
+                  "has '" + type + "'; supported are full_attention and sliding_attention");
+    }
+  }
   const auto first =
-      static_cast<std::size_t>(fields.integer_or("max_window_layers", 28, 0, kLargestSize));
+      static_cast<std::size_t>(fields.integer_or("max_window_layers", 28, 0, kMaxTokens));
   for (std::size_t layer = 0; layer < config.windows.size(); ++layer) {
     const bool slides = types.empty() ? layer >= first : types[layer] == "sliding_attention";
     if (slides) {
       config.windows[layer] = window;
     }
+  }
+}
+
+void read_sizes(const Fields& fields, LlamaConfig& config) {
+  config.vocabulary = fields.integer("vocab_size", 1, kMaxVocabulary);
+  config.hidden = fields.integer("hidden_size", 1, kMaxWidth);
+  config.intermediate = fields.integer("intermediate_size", 1, kMaxWidth);
+  config.layers = fields.integer("num_hidden_layers", 1, kMaxLayers);
+  config.heads = fields.integer("num_attention_heads", 1, kMaxHeads);
+  config.kv_heads = fields.integer_or("num_key_value_heads", config.heads, 1, kMaxHeads);
+  if (fields.has("head_dim")) {
+    config.head_dim = fields.integer("head_dim", 1, kMaxHeadDim);
+  } else if (config.model_type == "qwen3") {
+    config.head_dim = 128;
+  } else if (config.hidden % config.heads == 0) {
+    config.head_dim = config.hidden / config.heads;
+  } else {
+    fields.fail("hidden_size",
+                "must be a multiple of num_attention_heads where head_dim is not given");
+  }
+  if (config.heads % config.kv_heads != 0) {
+    fields.fail("num_key_value_heads", "must divide num_attention_heads");
+  }
+  if (config.head_dim % 2 != 0) {
+    fields.fail("head_dim", "must be even for rotary embeddings");
   }
 }
 
@@ -161,19 +219,7 @@ LlamaConfig parse_llama_config(const std::string& text, const std::string& where
   const bool llama = config.model_type == "llama";
   const bool qwen2 = config.model_type == "qwen2";
   const bool qwen3 = config.model_type == "qwen3";
-  config.vocabulary = size_of(fields, "vocab_size");
-  config.hidden = size_of(fields, "hidden_size");
-  config.intermediate = size_of(fields, "intermediate_size");
-  config.layers = size_of(fields, "num_hidden_layers");
-  config.heads = size_of(fields, "num_attention_heads");
-  config.kv_heads = size_or(fields, "num_key_value_heads", config.heads);
-  config.head_dim = size_or(fields, "head_dim", qwen3 ? 128 : config.hidden / config.heads);
-  if (config.heads % config.kv_heads != 0) {
-    fields.fail("num_key_value_heads", "must divide num_attention_heads");
-  }
-  if (config.head_dim % 2 != 0) {
-    fields.fail("head_dim", "must be even for rotary embeddings");
-  }
+  read_sizes(fields, config);
   config.norm_eps = positive(fields, "rms_norm_eps", 1e-6);
   config.tied_embeddings = fields.boolean_or("tie_word_embeddings", false);
   const bool attention_bias = (llama || qwen3) && fields.boolean_or("attention_bias", false);
@@ -181,7 +227,7 @@ LlamaConfig parse_llama_config(const std::string& text, const std::string& where
   config.o_bias = attention_bias;
   config.mlp_bias = llama && fields.boolean_or("mlp_bias", false);
   config.qk_norm = qwen3;
-  config.rope = read_rope(fields, config);
+  read_rope(fields, config);
   config.stored_dtype = fields.text_or("dtype", fields.text_or("torch_dtype", ""));
   read_windows(fields, config);
   read_token_ids(fields, config);

@@ -90,6 +90,23 @@ void check_no_surprises(const io::ModelReader& reader, const KeyMap& keys,
   }
 }
 
+// Every tensor in its place, of its shape and of a known type.
+void check_tensors(const KeyMap& keys, const std::vector<nn::ParameterSlot>& slots,
+                   const std::string& where) {
+  for (const auto& slot : slots) {
+    for (const auto& part : slot.parts) {
+      const auto& info = keys.at(part.key);
+      check_shape(info, part.shape, where);
+      float_type(info, where);
+    }
+  }
+}
+
+// A sum is not finite where an element is not, and costs one pass without a copy.
+bool is_finite(const at::Tensor& tensor) {
+  return std::isfinite(tensor.sum(at::kFloat).item<float>());
+}
+
 // Where one part of a slot is read to, and what happens afterwards.
 struct PendingPart {
   at::Tensor staging;  // CPU, stored type
@@ -105,9 +122,16 @@ std::unique_ptr<Llama> load_llama(const std::filesystem::path& folder,
   const KeyMap keys(reader);
   const std::string where = folder.string();
   const auto stored = float_type(keys.at("model.embed_tokens.weight"), where);
-  auto model = std::make_unique<Llama>(config, dtype.value_or(stored), device);
+  const auto type = dtype.value_or(stored);
+  {
+    // Without memory first: a config.json that asks for more than the file holds ends here.
+    Llama shapes(config, type, at::kMeta);
+    const auto slots = shapes.parameter_slots();
+    check_tensors(keys, slots, where);
+    check_no_surprises(reader, keys, slots, config.tied_embeddings);
+  }
+  auto model = std::make_unique<Llama>(config, type, device);
   const auto slots = model->parameter_slots();
-  check_no_surprises(reader, keys, slots, config.tied_embeddings);
 
   // Slot by slot, so that no more than one of them is staged at a time.
   for (const auto& slot : slots) {
@@ -116,14 +140,12 @@ std::unique_ptr<Llama> load_llama(const std::filesystem::path& folder,
     std::vector<std::string> names;
     std::int64_t first = 0;
     for (const auto& part : slot.parts) {
-      const auto& info = keys.at(part.key);
-      check_shape(info, part.shape, where);
-      const auto type = float_type(info, where);
+      const auto in_file = float_type(keys.at(part.key), where);
       const at::Tensor target = slot.value->narrow(0, first, part.shape[0]);
       first += part.shape[0];
-      const bool direct = target.is_cpu() && target.scalar_type() == type;
+      const bool direct = target.is_cpu() && target.scalar_type() == in_file;
       pending.push_back(
-          {direct ? target : at::empty(part.shape, at::TensorOptions().dtype(type)), target});
+          {direct ? target : at::empty(part.shape, at::TensorOptions().dtype(in_file)), target});
       names.push_back(keys.stored(part.key));
     }
     std::vector<io::ModelReader::ReadRequest> requests;
@@ -135,10 +157,14 @@ std::unique_ptr<Llama> load_llama(const std::filesystem::path& folder,
       if (!pending[i].staging.is_same(pending[i].target)) {
         pending[i].target.copy_(pending[i].staging);
       }
-      // A sum is not finite where an element is not, and costs one pass without a copy.
-      if (!std::isfinite(pending[i].staging.sum(at::kFloat).item<float>())) {
+      if (!is_finite(pending[i].staging)) {
         throw_bad_input(where + ": tensor " + io::in_quotes(names[i]) +
                         " holds NaN or infinite values; the file is damaged, get it again");
+      }
+      if (type == at::kHalf && pending[i].staging.scalar_type() != at::kHalf &&
+          !is_finite(pending[i].target)) {
+        throw_bad_input(where + ": tensor " + io::in_quotes(names[i]) +
+                        " holds values beyond the range of fp16; set model.dtype to bf16 or fp32");
       }
     }
   }
