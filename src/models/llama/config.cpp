@@ -16,14 +16,36 @@ namespace {
 using Json = nlohmann::json;
 using Fields = io::JsonObject;
 
-constexpr std::int64_t kLargestSize = std::int64_t{1} << 40;
+// Bounds that no model comes near. Within them no product of sizes overflows, so that shapes can be
+// compared with the files before memory is asked for.
+constexpr std::int64_t kLargestSize = std::int64_t{1} << 24;
+constexpr std::int64_t kMostVocabulary = std::int64_t{1} << 30;
+constexpr std::int64_t kMostLayers = 10000;
+constexpr std::int64_t kMostHeads = std::int64_t{1} << 16;
 
-// A size: a positive integer that no model exceeds.
-std::int64_t size_of(const Fields& fields, std::string_view key) {
-  return fields.integer(key, 1, kLargestSize);
+std::int64_t size_of(const Fields& fields, std::string_view key, std::int64_t most = kLargestSize) {
+  return fields.integer(key, 1, most);
 }
-std::int64_t size_or(const Fields& fields, std::string_view key, std::int64_t fallback) {
-  return fields.integer_or(key, fallback, 1, kLargestSize);
+
+void read_heads(const Fields& fields, LlamaConfig& config) {
+  config.heads = size_of(fields, "num_attention_heads", kMostHeads);
+  config.kv_heads = fields.integer_or("num_key_value_heads", config.heads, 1, kMostHeads);
+  if (config.heads % config.kv_heads != 0) {
+    fields.fail("num_key_value_heads", "must divide num_attention_heads");
+  }
+  if (fields.has("head_dim")) {
+    config.head_dim = size_of(fields, "head_dim", kMostHeads);
+  } else if (config.model_type == "qwen3") {
+    config.head_dim = 128;
+  } else if (config.hidden % config.heads != 0) {
+    fields.fail("num_attention_heads", "must divide hidden_size where head_dim is not given");
+  } else {
+    config.head_dim = config.hidden / config.heads;
+  }
+  if (config.head_dim % 2 != 0) {
+    fields.fail("head_dim", "is " + std::to_string(config.head_dim) +
+                                "; it must be even for rotary embeddings");
+  }
 }
 
 double positive(const Fields& fields, std::string_view key, std::optional<double> fallback = {}) {
@@ -161,19 +183,11 @@ LlamaConfig parse_llama_config(const std::string& text, const std::string& where
   const bool llama = config.model_type == "llama";
   const bool qwen2 = config.model_type == "qwen2";
   const bool qwen3 = config.model_type == "qwen3";
-  config.vocabulary = size_of(fields, "vocab_size");
+  config.vocabulary = size_of(fields, "vocab_size", kMostVocabulary);
   config.hidden = size_of(fields, "hidden_size");
   config.intermediate = size_of(fields, "intermediate_size");
-  config.layers = size_of(fields, "num_hidden_layers");
-  config.heads = size_of(fields, "num_attention_heads");
-  config.kv_heads = size_or(fields, "num_key_value_heads", config.heads);
-  config.head_dim = size_or(fields, "head_dim", qwen3 ? 128 : config.hidden / config.heads);
-  if (config.heads % config.kv_heads != 0) {
-    fields.fail("num_key_value_heads", "must divide num_attention_heads");
-  }
-  if (config.head_dim % 2 != 0) {
-    fields.fail("head_dim", "must be even for rotary embeddings");
-  }
+  config.layers = size_of(fields, "num_hidden_layers", kMostLayers);
+  read_heads(fields, config);
   config.norm_eps = positive(fields, "rms_norm_eps", 1e-6);
   config.tied_embeddings = fields.boolean_or("tie_word_embeddings", false);
   const bool attention_bias = (llama || qwen3) && fields.boolean_or("attention_bias", false);

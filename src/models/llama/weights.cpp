@@ -89,6 +89,32 @@ void check_no_surprises(const io::ModelReader& reader, const KeyMap& keys,
   }
 }
 
+// All the files' names, shapes and types against config.json, before memory is taken for a model
+// that a damaged config.json may describe: on the device "meta" tensors have no storage.
+void check_files(const io::ModelReader& reader, const KeyMap& keys, const LlamaConfig& config) {
+  const std::string where = reader.path().string();
+  Llama shapes(config, at::kFloat, at::Device(at::kMeta));
+  const auto slots = shapes.parameter_slots();
+  for (const auto& slot : slots) {
+    for (const auto& part : slot.parts) {
+      const auto& info = keys.at(part.key);
+      check_shape(info, part.shape, where);
+      float_type(info, where);
+    }
+  }
+  check_no_surprises(reader, keys, slots, config.tied_embeddings);
+}
+
+void check_finite(const at::Tensor& weight, const std::string& name, const std::string& where) {
+  // A sum is not finite where an element is not, and costs one pass without a copy. A sum of finite
+  // elements may overflow, which is rare enough for a second look.
+  if (!std::isfinite(weight.sum(at::kFloat).item<float>()) &&
+      !weight.isfinite().all().item<bool>()) {
+    throw_bad_input(where + ": tensor " + io::in_quotes(name) +
+                    " holds NaN or infinite values; the file is damaged, get it again");
+  }
+}
+
 // Where one part of a slot is read to, and what happens afterwards.
 struct PendingPart {
   at::Tensor staging;  // CPU, stored type
@@ -103,11 +129,10 @@ std::unique_ptr<Llama> load_llama(const std::filesystem::path& folder,
   const io::ModelReader reader(folder);
   const KeyMap keys(reader);
   const std::string where = folder.string();
+  check_files(reader, keys, config);
   const auto stored = float_type(keys.at("model.embed_tokens.weight"), where);
   auto model = std::make_unique<Llama>(config, dtype.value_or(stored), device);
   const auto slots = model->parameter_slots();
-  check_no_surprises(reader, keys, slots, config.tied_embeddings);
-
   // Slot by slot, so that no more than one of them is staged at a time.
   for (const auto& slot : slots) {
     std::vector<PendingPart> pending;
@@ -115,7 +140,6 @@ std::unique_ptr<Llama> load_llama(const std::filesystem::path& folder,
     std::int64_t first = 0;
     for (const auto& part : slot.parts) {
       const auto& info = keys.at(part.key);
-      check_shape(info, part.shape, where);
       const auto type = float_type(info, where);
       const at::Tensor target = slot.value->narrow(0, first, part.shape[0]);
       first += part.shape[0];
@@ -133,11 +157,7 @@ std::unique_ptr<Llama> load_llama(const std::filesystem::path& folder,
       if (!pending[i].staging.is_same(pending[i].target)) {
         pending[i].target.copy_(pending[i].staging);
       }
-      // A sum is not finite where an element is not, and costs one pass without a copy.
-      if (!std::isfinite(pending[i].staging.sum(at::kFloat).item<float>())) {
-        throw_bad_input(where + ": tensor " + io::in_quotes(names[i]) +
-                        " holds NaN or infinite values; the file is damaged, get it again");
-      }
+      check_finite(pending[i].staging, names[i], where);
     }
   }
   return model;
