@@ -21,6 +21,8 @@ constexpr std::array kCompanions = {"generation_config.json",
                                     "chat_template.jinja",
                                     "added_tokens.json"};
 
+constexpr std::uint64_t kMaxCompanionBytes = std::uint64_t{1} << 30;
+
 io::Dtype dtype_of(at::ScalarType type) {
   switch (type) {
     case at::kHalf:
@@ -47,7 +49,7 @@ std::string config_with_type(const std::filesystem::path& base, at::ScalarType t
 void write_full_model(const std::filesystem::path& folder,
                       const std::vector<nn::ParameterSlot>& slots,
                       const std::filesystem::path& base) {
-  std::filesystem::create_directories(folder);
+  io::create_folders(folder);
   std::vector<at::Tensor> host;  // keeps device copies alive
   std::vector<io::TensorToWrite> tensors;
   for (const auto& slot : slots) {
@@ -64,8 +66,8 @@ void write_full_model(const std::filesystem::path& folder,
                                                         base, slots.front().value->scalar_type())));
   for (const char* name : kCompanions) {
     if (std::filesystem::exists(base / name)) {
-      std::filesystem::copy_file(base / name, folder / name,
-                                 std::filesystem::copy_options::overwrite_existing);
+      const auto text = io::read_file(base / name, kMaxCompanionBytes);
+      io::write_file_atomically(folder / name, std::string_view(text));
     }
   }
 }

@@ -183,7 +183,7 @@ LoraSettings settings_of(const io::JsonObject& config) {
 void write_peft_adapter(const std::filesystem::path& folder, const std::vector<LoraModule>& modules,
                         const std::vector<nn::LinearGroup*>& groups, const LoraSettings& settings,
                         const TrainableParameters& parameters, const std::string& base_model) {
-  std::filesystem::create_directories(folder);
+  io::create_folders(folder);
   const auto tensors = host_tensors(modules, parameters);
   std::vector<io::TensorToWrite> to_write;
   for (std::size_t i = 0; i < modules.size(); ++i) {
@@ -260,8 +260,13 @@ void load_peft_adapter(const std::filesystem::path& folder, const std::vector<Lo
     at::Tensor to_a = TrainableParameters::view(parameters.master(), parameters.entries()[i]);
     at::Tensor to_b =
         TrainableParameters::view(parameters.master(), parameters.entries()[modules.size() + i]);
-    if (a.sizes() != to_a.sizes() || b.sizes() != to_b.sizes()) {
+    if (a.size(0) != to_a.size(0)) {
       refuse(modules[i].name + " has rank " + std::to_string(a.size(0)) + " there");
+    }
+    if (a.sizes() != to_a.sizes() || b.sizes() != to_b.sizes()) {
+      throw_bad_input("adapter.init_from " + folder.string() + ": " + modules[i].name +
+                      " does not fit this model's shape; it was made for '" + adapter.base_model +
+                      "'");
     }
     if (std::abs(scale - modules[i].scale) > 1e-12 * std::abs(scale)) {
       refuse(modules[i].name + " is scaled by " + std::to_string(scale) + " there, by " +

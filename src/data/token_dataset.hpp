@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "base/hash.hpp"
 #include "io/file_descriptor.hpp"
 #include "io/hdf5_file.hpp"
 
@@ -43,12 +44,14 @@ class TokenDataset {
   // Bytes that the ids stand for; empty where the set carries no vocabulary table.
   [[nodiscard]] std::string decode(std::span<const std::int32_t> ids) const;
 
-  // Equal on two ranks exactly where they see the same set: SHA-256 over attributes, sizes, offsets
-  // and checksums.
+  // Tells data sets apart, on two ranks or before and after a stop: SHA-256 over attributes, sizes,
+  // offsets and checksums; where the file has none, over all of a small set and samples of a large
+  // one.
   [[nodiscard]] const std::string& fingerprint() const { return fingerprint_; }
 
  private:
   void read_offsets(const io::Hdf5File& file);
+  void hash_samples(Sha256& hash) const;
   void read_vocabulary(const io::Hdf5File& file);
   void read_checksums(const io::Hdf5File& file);
   void read_raw(const io::Hdf5Dataset& dataset, std::uint64_t first, std::uint64_t count,

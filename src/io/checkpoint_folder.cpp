@@ -167,11 +167,9 @@ CheckpointWriter::CheckpointWriter(fs::path checkpoints, std::int64_t step, std:
   manifest_.step = step;
   manifest_.generation = generation;
   temporary_ = checkpoints_ / (".tmp-" + checkpoint_name(step) + "-" + std::to_string(generation));
+  create_folders(checkpoints_);
   std::error_code failure;
-  fs::create_directories(checkpoints_, failure);
-  if (!failure) {
-    fs::remove_all(temporary_, failure);
-  }
+  fs::remove_all(temporary_, failure);
   if (failure) {
     throw_cannot_write(checkpoints_, failure.value());
   }

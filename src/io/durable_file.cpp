@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
+#include <system_error>
 #include <utility>
 
 #include "base/error.hpp"
@@ -36,6 +37,14 @@ bool is_unsupported(int error_number) {
 void throw_cannot_write(const std::filesystem::path& path, int error_number) {
   throw Error(ExitCode::kCannotWrite,
               path.string() + " cannot be written: " + describe_errno(error_number));
+}
+
+void create_folders(const std::filesystem::path& folder) {
+  std::error_code failure;
+  std::filesystem::create_directories(folder, failure);
+  if (failure) {
+    throw_cannot_write(folder, failure.value());
+  }
 }
 
 FileDescriptor create_file(const std::filesystem::path& path) {

@@ -16,6 +16,9 @@ namespace lorascale::io {
 
 [[noreturn]] void throw_cannot_write(const std::filesystem::path& path, int error_number);
 
+// Creates a folder and those above it, where they do not exist.
+void create_folders(const std::filesystem::path& folder);
+
 // Creates a file that must not exist yet (never through a symbolic link).
 FileDescriptor create_file(const std::filesystem::path& path);
 

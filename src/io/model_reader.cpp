@@ -22,6 +22,8 @@ constexpr std::array<std::string_view, 4> kStems{"model", "diffusion_pytorch_mod
                                                  "diffusion_pytorch_model.fp16"};
 constexpr std::array<std::string_view, 5> kPickleSuffixes{".bin", ".ckpt", ".pt", ".pth", ".pkl"};
 constexpr std::size_t kMaxShards = 10'000;
+constexpr std::uint64_t kMaxConfigBytes = std::uint64_t{1} << 20;
+constexpr std::uint64_t kSampleBytes = 1024;
 
 bool is_pickle(const fs::path& path) {
   const std::string suffix = path.extension().string();
@@ -251,9 +253,23 @@ void ModelReader::read_all(std::span<const ReadRequest> requests, int threads) c
 
 std::string ModelReader::fingerprint() const {
   Sha256 hash;
+  const fs::path config = files_.front().path().parent_path() / "config.json";
+  std::error_code ignored;
+  if (fs::exists(config, ignored)) {
+    hash.update(read_file(config, kMaxConfigBytes));
+  }
+  std::vector<std::byte> sample;
   for (const SafetensorsFile& file : files_) {
     hash.update(in_quotes(file.path().filename().string()) + " " +
                 std::to_string(file.file_bytes()) + " " + file.header_sha256() + "\n");
+    for (const TensorInfo& tensor : file.tensors()) {
+      sample.resize(std::min<std::uint64_t>(tensor.bytes(), kSampleBytes));
+      const std::uint64_t last = tensor.bytes() - sample.size();
+      for (const std::uint64_t first : {std::uint64_t{0}, last / 2, last}) {
+        file.read_part(tensor, first, sample);
+        hash.update(std::span<const std::byte>(sample));
+      }
+    }
   }
   return hash.hex();
 }

@@ -81,11 +81,7 @@ fs::path claim_path(const fs::path& folder, std::int64_t generation) {
 }  // namespace
 
 RunLock::RunLock(fs::path run_folder) : folder_(std::move(run_folder)) {
-  std::error_code failure;
-  fs::create_directories(folder_, failure);
-  if (failure) {
-    throw_cannot_write(folder_, failure.value());
-  }
+  create_folders(folder_);
   take_lock();
   claim_generation();
 }

@@ -47,6 +47,9 @@ class SafetensorsFile {
   // Reads one tensor, large ones in parallel.
   void read(const TensorInfo& tensor, std::span<std::byte> destination,
             int threads = kDefaultReadThreads) const;
+  // The bytes of a tensor from byte `first` of it on.
+  void read_part(const TensorInfo& tensor, std::uint64_t first,
+                 std::span<std::byte> destination) const;
 
  private:
   std::filesystem::path path_;

@@ -289,12 +289,12 @@ SafetensorsHeader parse_safetensors_header(std::string_view text, std::uint64_t 
   HeaderHandler handler(header, where);
   parse_json_events(text, where, limits, handler);
   check_sizes(header, where);
+  check_names(header, where);  // before the offsets: a repeated entry overlaps itself
   std::sort(header.tensors.begin(), header.tensors.end(),
             [](const TensorInfo& a, const TensorInfo& b) {
               return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
             });
   check_coverage(header, data_bytes, where);
-  check_names(header, where);
   return header;
 }
 

@@ -110,6 +110,12 @@ ByteRange SafetensorsFile::range_of(const TensorInfo& tensor,
   return {&file_.descriptor, &path_, data_start_ + tensor.begin, destination};
 }
 
+void SafetensorsFile::read_part(const TensorInfo& tensor, std::uint64_t first,
+                                std::span<std::byte> destination) const {
+  LS_ASSERT(first + destination.size() <= tensor.bytes() && tensor.end <= data_bytes());
+  read_exactly(file_.descriptor, data_start_ + tensor.begin + first, destination, path_);
+}
+
 void SafetensorsFile::read(const TensorInfo& tensor, std::span<std::byte> destination,
                            int threads) const {
   const ByteRange range = range_of(tensor, destination);

@@ -199,5 +199,20 @@ TEST_F(ModelReaderTest, FingerprintTellsModelsApartAndIgnoresThePath) {
   EXPECT_NE(ModelReader(folder_.path()).fingerprint(), fingerprint);
 }
 
+TEST_F(ModelReaderTest, FingerprintCoversWeightsAndConfig) {
+  put_two_shards();
+  const std::string fingerprint = ModelReader(folder_.path()).fingerprint();
+  const fs::path shard = folder_ / "model-00002-of-00002.safetensors";
+  const std::string sound = read_file(shard, 1 << 20);
+  std::string changed = sound;
+  changed.back() = static_cast<char>(changed.back() ^ 1);
+  put_file(shard, changed);
+  EXPECT_NE(ModelReader(folder_.path()).fingerprint(), fingerprint);
+  put_file(shard, sound);
+  EXPECT_EQ(ModelReader(folder_.path()).fingerprint(), fingerprint);
+  put_file(folder_ / "config.json", "{\"rope_theta\": 5e5}");
+  EXPECT_NE(ModelReader(folder_.path()).fingerprint(), fingerprint);
+}
+
 }  // namespace
 }  // namespace lorascale::io

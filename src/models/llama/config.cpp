@@ -181,14 +181,14 @@ void read_sizes(const Fields& fields, LlamaConfig& config) {
   } else if (config.hidden % config.heads == 0) {
     config.head_dim = config.hidden / config.heads;
   } else {
-    fields.fail("hidden_size",
-                "must be a multiple of num_attention_heads where head_dim is not given");
+    fields.fail("num_attention_heads", "must divide hidden_size where head_dim is not given");
   }
   if (config.heads % config.kv_heads != 0) {
     fields.fail("num_key_value_heads", "must divide num_attention_heads");
   }
   if (config.head_dim % 2 != 0) {
-    fields.fail("head_dim", "must be even for rotary embeddings");
+    fields.fail("head_dim", "is " + std::to_string(config.head_dim) +
+                                "; it must be even for rotary embeddings");
   }
 }
 

@@ -102,9 +102,11 @@ void check_tensors(const KeyMap& keys, const std::vector<nn::ParameterSlot>& slo
   }
 }
 
-// A sum is not finite where an element is not, and costs one pass without a copy.
+// A sum is not finite where an element is not, and costs one pass without a copy. A sum of finite
+// elements may overflow, which is rare enough for a second look.
 bool is_finite(const at::Tensor& tensor) {
-  return std::isfinite(tensor.sum(at::kFloat).item<float>());
+  return std::isfinite(tensor.sum(at::kFloat).item<float>()) ||
+         tensor.isfinite().all().item<bool>();
 }
 
 // Where one part of a slot is read to, and what happens afterwards.
