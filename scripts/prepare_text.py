@@ -27,7 +27,7 @@ from pathlib import Path
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the worker processes are the parallelism
 
-from lorascale_data import chat, report, sources, tokenizing  # noqa: E402
+from lorascale_data import chat, prompts, report, sources, tokenizing  # noqa: E402
 from lorascale_data.errors import BAD_INPUT, CANNOT_WRITE, USAGE, PrepareError  # noqa: E402
 from lorascale_data.pipeline import Pipeline, Settings, Splitter  # noqa: E402
 from lorascale_data.token_file import TokenFileWriter  # noqa: E402
@@ -107,6 +107,15 @@ def make_parser():
     add("--no-eos", action="store_true", help="no end-of-text token after documents")
     add("--bos-token", metavar="TEXT", help="the begin-of-text token, if the tokenizer names none")
     add("--eos-token", metavar="TEXT", help="the end-of-text token, if the tokenizer names none")
+    add(
+        "--prompt",
+        action="append",
+        default=[],
+        dest="prompts",
+        metavar="TEXT",
+        help="keep a prompt in the files, for sample.prompts and generate (repeatable); under a "
+        "chat template it is a question",
+    )
     add(
         "--workers",
         type=number(int, 1, 1024),
@@ -188,7 +197,7 @@ def warn_of_split_specials(tokenizer, template, name):
         )
 
 
-def write_all(options, pipeline, tokenizer, outputs, statistics):
+def write_all(options, pipeline, tokenizer, encoded_prompts, outputs):
     """Runs the pipeline; either all the outputs get their names or none."""
     writers, progress = [], report.Progress()
     fraction = 0.05 if options.validation_fraction is None else options.validation_fraction
@@ -196,7 +205,7 @@ def write_all(options, pipeline, tokenizer, outputs, statistics):
     workers = options.workers or len(os.sched_getaffinity(0))
     try:
         for path in outputs:
-            writers.append(TokenFileWriter(path, tokenizer))
+            writers.append(TokenFileWriter(path, tokenizer, encoded_prompts))
         pipeline.run(writers, splitter, not options.no_dedup, workers, progress)
         progress.close()
         check_counts(writers)
@@ -239,11 +248,14 @@ def prepare(options):
         tokenizer = tokenizing.load(tokenizer_options)
         if template is not None:
             warn_of_split_specials(tokenizer, template, options.chat_template)
+        encoded_prompts = {
+            text: prompts.encode(tokenizer, template, text) for text in options.prompts
+        }
         kind = options.format if options.format in sources.RECORD_FORMATS else None
         settings = Settings(tokenizer_options, template, kind, options.max_length, options.skip_bad)
         statistics = report.Statistics()
         pipeline = Pipeline(options.inputs, options.format, split, settings, statistics)
-        writers = write_all(options, pipeline, tokenizer, outputs, statistics)
+        writers = write_all(options, pipeline, tokenizer, encoded_prompts, outputs)
     except OSError as error:
         where = error.filename or options.output
         raise PrepareError(

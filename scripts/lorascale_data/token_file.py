@@ -5,6 +5,8 @@
   /loss_mask  u8 [tokens], 1 = target; absent where every token is one
   /checks/... u32: zlib CRC-32 of each block of 262,144 elements; of all offsets together
   /vocabulary/bytes u8, /vocabulary/offsets i64 [vocab_size + 1]: the bytes that an id stands for
+  /prompts/ids u32, /prompts/offsets i64 [prompts + 1]: prompts as ids, where there are any, and
+  /prompts/texts/bytes u8, /prompts/texts/offsets i64 [prompts + 1]: their texts
 
 All datasets are contiguous, unfiltered and little-endian, so the trainer reads them past the HDF5
 library. Sizes are known only at the end: tokens first go to scratch files beside the result, which
@@ -29,13 +31,23 @@ def token_type(vocab_size):
     return numpy.dtype("<u2" if vocab_size <= 65_536 else "<u4")
 
 
+def write_table(file, name, entries):
+    """Byte strings as GROUP/bytes and GROUP/offsets."""
+    table, offsets = as_arrays(entries)
+    group = file.create_group(name)
+    group.create_dataset("bytes", data=table, dtype="u1")
+    group.create_dataset("offsets", data=offsets, dtype="<i8")
+
+
 class TokenFileWriter:
     """Collects documents, then `finish` writes NAME.tmp and `commit` gives it its name. `discard`
     at any time before that leaves no trace. Raises OSError where the disk refuses."""
 
-    def __init__(self, path, tokenizer):
+    def __init__(self, path, tokenizer, prompts=None):
+        """`prompts`: {text: ids}."""
         self.path = Path(path)
         self._tokenizer = tokenizer
+        self._prompts = prompts or {}
         self.dtype = token_type(tokenizer.vocab_size)
         self.documents = self.tokens = self.targets = 0
         self._temporary = self._beside("tmp")
@@ -82,7 +94,9 @@ class TokenFileWriter:
             if self.targets < self.tokens:
                 checks["loss_mask"] = self._copy(file, "loss_mask", numpy.dtype("u1"))
             checks["offsets"] = self._copy_offsets(file)
-            self._write_vocabulary(file.create_group("vocabulary"))
+            write_table(file, "vocabulary", self._tokenizer.vocabulary_bytes())
+            if self._prompts:
+                self._write_prompts(file)
         with open(self._temporary, "rb") as written:
             os.fsync(written.fileno())
 
@@ -112,10 +126,12 @@ class TokenFileWriter:
             first, end = first + len(offsets), int(offsets[-1])
         return numpy.array([check], "<u4")
 
-    def _write_vocabulary(self, group):
-        table, offsets = as_arrays(self._tokenizer.vocabulary_bytes())
-        group.create_dataset("bytes", data=table, dtype="u1")
-        group.create_dataset("offsets", data=offsets, dtype="<i8")
+    def _write_prompts(self, file):
+        write_table(file, "prompts/texts", [text.encode() for text in self._prompts])
+        ids = list(self._prompts.values())
+        ends = numpy.cumsum([len(prompt) for prompt in ids])
+        file["prompts/ids"] = numpy.concatenate(ids).astype("<u4")
+        file["prompts/offsets"] = numpy.concatenate([[0], ends]).astype("<i8")
 
     def commit(self):
         os.replace(self._temporary, self.path)

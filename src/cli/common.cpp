@@ -13,6 +13,7 @@
 #include "comm/launcher.hpp"
 #include "comm/mpi_communicator.hpp"
 #include "config/reader.hpp"
+#include "config/resolved.hpp"
 #include "train/vote.hpp"
 
 namespace lorascale::cli {
@@ -38,6 +39,20 @@ LoadedConfig load_config(const options::variables_map& values, int world_size,
   const auto warnings = config::validate(loaded.config, purpose);
   loaded.notes.insert(loaded.notes.end(), warnings.begin(), warnings.end());
   return loaded;
+}
+
+// Every rank reads the file itself, and on another node it may be another file.
+void require_same_settings(comm::Communicator& host, const config::RunConfig& mine) {
+  std::string text = config::write_resolved(mine);
+  host.broadcast_from_root(text);
+  train::together(host, [&] {
+    const auto roots = config::read_config_text(text, "the configuration of rank 0").config;
+    const auto found = config::differences(roots, mine);
+    if (!found.empty()) {
+      throw_bad_config("the configuration is not that of rank 0 (" + config::to_string(found) +
+                       "); give all ranks the same file and the same --set");
+    }
+  });
 }
 
 }  // namespace
@@ -93,6 +108,7 @@ LoadedConfig Job::configure(const options::variables_map& values, config::Purpos
     loaded = load_config(values, ranks.value_or(size()), purpose);
     place = choose_device(loaded.config.run.device, place_);
   });
+  require_same_settings(*host_, loaded.config);
   const auto& run = loaded.config.run;
   const auto threads = run.threads > 0 ? static_cast<int>(run.threads)
                                        : std::max(1, available_cores() / place_.local_size);

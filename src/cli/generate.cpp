@@ -1,5 +1,8 @@
 #include "models/llama/generate.hpp"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <iostream>
 
 #include "adapters/peft_format.hpp"
@@ -30,6 +33,9 @@ std::vector<std::int32_t> parse_ids(const std::string& text, std::int64_t vocabu
     at = text.find_first_of("0123456789-", at + used);
     at = at == std::string::npos ? text.size() : at;
   }
+  if (ids.empty()) {
+    throw Error(ExitCode::kUsage, "--ids is empty; give at least one token id to continue");
+  }
   return ids;
 }
 
@@ -38,8 +44,11 @@ std::vector<std::int32_t> parse_ids(const std::string& text, std::int64_t vocabu
 ExitCode run_generate(const Arguments& arguments) {
   auto description = config_options();
   description.add_options()("prompt", options::value<std::string>(),
-                            "text to continue (byte-level data sets)")(
-      "ids", options::value<std::string>(), "token ids to continue; prints ids")(
+                            "text to continue: any, where data.train is byte-level; else one that "
+                            "it was prepared with (--prompt of scripts/prepare_text.py)")(
+      "ids", options::value<std::string>(),
+      "token ids to continue (scripts/encode_prompt.py makes them of text); prints ids")(
+      "decode", "with --ids: prints text, by the table of data.train")(
       "adapter", options::value<std::string>(),
       "PEFT adapter folder; default: adapter/ of the run, if there is one")(
       "max-tokens", options::value<std::int64_t>(), "at most this many new tokens");
@@ -64,21 +73,25 @@ ExitCode run_generate(const Arguments& arguments) {
   if (values.count("max-tokens") != 0) {
     settings.max_tokens = values["max-tokens"].as<std::int64_t>();
   }
-  if (values.count("ids") != 0) {
-    const auto prompt = parse_ids(values["ids"].as<std::string>(), model->vocabulary());
-    for (const auto id : models::llama::generate(*model, prompt, settings)) {
-      std::cout << id << ' ';
-    }
-    std::cout << '\n';
+  const auto continue_ids = [&](const std::vector<std::int32_t>& prompt) {
+    return models::llama::generate(*model, prompt, settings);
+  };
+  const auto open_data = [&] {
+    return train::TokenSource(config.data.train,
+                              {config.data.sequence_length, false, model->vocabulary()});
+  };
+  if (values.count("ids") == 0) {
+    const auto source = open_data();
+    const auto prompt = source.encode_prompt(values["prompt"].as<std::string>());
+    std::cout << source.decode(continue_ids(prompt)) << '\n';
     return ExitCode::kDone;
   }
-  const train::TokenSource source(config.data.train,
-                                  {config.data.sequence_length, false, model->vocabulary()});
-  const auto prompt = source.encode(values["prompt"].as<std::string>());
-  if (prompt.empty()) {
-    throw Error(ExitCode::kUsage, "--prompt is empty; give the text to continue");
+  const auto ids = continue_ids(parse_ids(values["ids"].as<std::string>(), model->vocabulary()));
+  if (values.count("decode") != 0) {
+    std::cout << open_data().decode(ids) << '\n';
+  } else {
+    std::cout << fmt::format("{}\n", fmt::join(ids, " "));
   }
-  std::cout << source.decode(models::llama::generate(*model, prompt, settings)) << '\n';
   return ExitCode::kDone;
 }
 

@@ -76,7 +76,7 @@ ExitCode run_inspect(const Arguments& arguments) {
   options::positional_options_description position;
   position.add("path", 1);
   const fs::path path = parse(arguments, description, position)["path"].as<std::string>();
-  if (!fs::exists(path)) {
+  if (std::error_code ignored; !fs::exists(path, ignored)) {
     throw_bad_input(path.string() + " does not exist");
   }
   if (fs::exists(path / "adapter_config.json")) {

@@ -1,4 +1,5 @@
 // lorascale VERB ...: parse, dispatch, exit code.
+#include <csignal>
 #include <exception>
 #include <iostream>
 #include <string>
@@ -53,8 +54,14 @@ ExitCode dispatch(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit on file sizes fails the write that meets it, not us
   try {
-    return static_cast<int>(dispatch(argc, argv));
+    const auto code = dispatch(argc, argv);
+    if (!std::cout.flush()) {
+      throw lorascale::Error(ExitCode::kCannotWrite,
+                             "standard output cannot be written (a full disk, a closed pipe?)");
+    }
+    return static_cast<int>(code);
   } catch (const lorascale::ReportedError& error) {
     return static_cast<int>(error.code());
   } catch (const lorascale::Error& error) {

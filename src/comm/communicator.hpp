@@ -81,6 +81,15 @@ class Communicator {
   void broadcast(std::span<T, N> data, int root) {
     do_broadcast(data.data(), data.size(), ElementTypeOf<T>::value, root);
   }
+  // Rank 0's bytes, of a length that only it knows, on every rank. Bytes: a string or a vector.
+  template <typename Bytes>
+    requires(sizeof(typename Bytes::value_type) == 1)
+  void broadcast_from_root(Bytes& bytes) {
+    std::uint64_t size = bytes.size();
+    broadcast(std::span(&size, 1), 0);
+    bytes.resize(static_cast<std::size_t>(size));
+    broadcast(std::span(reinterpret_cast<std::uint8_t*>(bytes.data()), bytes.size()), 0);
+  }
   // all.size() == mine.size() * size(); rank r's part stands at r * mine.size().
   template <Element T>
   void all_gather(std::span<const T> mine, std::span<T> all) {

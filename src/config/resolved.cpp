@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "base/hash.hpp"
 #include "config/options.hpp"
 
 namespace lorascale::config {
@@ -72,16 +71,6 @@ std::string to_string(const std::vector<Difference>& found) {
 
 bool operator==(const RunConfig& first, const RunConfig& second) {
   return differences(first, second).empty();
-}
-
-std::string resume_fingerprint(const RunConfig& config) {
-  std::string text;
-  for (const auto& option : options()) {
-    if (looked_at(option, Scope::kFixedOnResume)) {
-      text += option.path + "=" + option.write(config) + "\n";
-    }
-  }
-  return sha256_hex(text);
 }
 
 }  // namespace lorascale::config

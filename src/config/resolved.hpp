@@ -30,7 +30,4 @@ std::string to_string(const std::vector<Difference>& found);
 
 bool operator==(const RunConfig& first, const RunConfig& second);
 
-// SHA-256 (hex) over path and value of every option fixed on resume.
-std::string resume_fingerprint(const RunConfig& config);
-
 }  // namespace lorascale::config

@@ -14,7 +14,6 @@ constexpr std::int64_t kDefaultBlock = 262144;
 // What of an array without checksums enters the fingerprint: this many evenly spaced pieces.
 constexpr std::uint64_t kSamples = 16;
 constexpr std::uint64_t kSampledElements = 65536;
-constexpr std::uint64_t kMaxVocabularyBytes = std::uint64_t{256} << 20;
 
 std::uint32_t crc_of(std::span<const std::byte> bytes) {
   return static_cast<std::uint32_t>(
@@ -65,7 +64,8 @@ TokenDataset::TokenDataset(std::filesystem::path path, std::int64_t vocabulary)
     }
   }
   read_checksums(file);
-  read_vocabulary(file);
+  token_bytes_ = ByteTable::read(file, "/vocabulary");
+  prompts_ = PromptTable::read(file, vocabulary);
   const auto blocks = static_cast<std::size_t>((tokens() + block_ - 1) / block_);
   verified_ = std::make_unique<std::atomic<bool>[]>(blocks);
   Sha256 hash;
@@ -144,28 +144,6 @@ void TokenDataset::read_checksums(const io::Hdf5File& file) {
   if (!offset_check.empty() && offset_check[0] != crc_of(std::as_bytes(std::span(offsets_)))) {
     throw_bad_input(path_.string() +
                     ": /offsets does not match its checksum; the file is damaged, make it again");
-  }
-}
-
-void TokenDataset::read_vocabulary(const io::Hdf5File& file) {
-  if (!file.has("/vocabulary") || !file.has("/vocabulary/bytes") ||
-      !file.has("/vocabulary/offsets")) {
-    return;
-  }
-  const auto bytes = file.dataset("/vocabulary/bytes", {io::Hdf5Type::kUint8});
-  const auto offsets = file.dataset("/vocabulary/offsets", {io::Hdf5Type::kInt64});
-  if (bytes.size() > kMaxVocabularyBytes || offsets.size() > kMaxVocabularyBytes) {
-    throw_bad_input(path_.string() + ": /vocabulary is larger than any real one");
-  }
-  vocabulary_bytes_ = read_whole<std::uint8_t>(bytes);
-  vocabulary_offsets_ = read_whole<std::int64_t>(offsets);
-  const bool sound =
-      !vocabulary_offsets_.empty() && vocabulary_offsets_.front() == 0 &&
-      std::is_sorted(vocabulary_offsets_.begin(), vocabulary_offsets_.end()) &&
-      vocabulary_offsets_.back() == static_cast<std::int64_t>(vocabulary_bytes_.size());
-  if (!sound) {
-    throw_bad_input(path_.string() +
-                    ": /vocabulary/offsets does not fit /vocabulary/bytes; make the file again");
   }
 }
 
@@ -271,13 +249,27 @@ void TokenDataset::read_mask(std::int64_t first, std::span<std::uint8_t> destina
 std::string TokenDataset::decode(std::span<const std::int32_t> ids) const {
   std::string text;
   for (const auto id : ids) {
-    if (id >= 0 && static_cast<std::size_t>(id) + 1 < vocabulary_offsets_.size()) {
-      const auto* bytes = reinterpret_cast<const char*>(vocabulary_bytes_.data());
-      text.append(bytes + vocabulary_offsets_[static_cast<std::size_t>(id)],
-                  bytes + vocabulary_offsets_[static_cast<std::size_t>(id) + 1]);
+    if (id >= 0 && id < token_bytes_.size()) {
+      text += token_bytes_[id];
     }
   }
   return text;
+}
+
+std::vector<std::int32_t> TokenDataset::encode_prompt(const std::string& text) const {
+  if (text.empty()) {
+    throw_bad_config("a prompt is empty; give it the text to continue");
+  }
+  if (auto ids = prompts_.find(text)) {
+    return *std::move(ids);
+  }
+  if (tokenizer_ == "bytes") {
+    const auto* bytes = reinterpret_cast<const std::uint8_t*>(text.data());
+    return {bytes, bytes + text.size()};
+  }
+  throw_bad_input(path_.string() + " does not hold the prompt \"" + text +
+                  "\"; prepare the set with --prompt TEXT, or give generate --ids the output of " +
+                  "scripts/encode_prompt.py");
 }
 
 }  // namespace lorascale::data

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/hash.hpp"
+#include "data/text_tables.hpp"
 #include "io/file_descriptor.hpp"
 #include "io/hdf5_file.hpp"
 
@@ -43,6 +44,9 @@ class TokenDataset {
 
   // Bytes that the ids stand for; empty where the set carries no vocabulary table.
   [[nodiscard]] std::string decode(std::span<const std::int32_t> ids) const;
+  // Ids of a prompt that the set was prepared with. Byte-level sets know every text; others refuse
+  // what they do not hold.
+  [[nodiscard]] std::vector<std::int32_t> encode_prompt(const std::string& text) const;
 
   // Tells data sets apart, on two ranks or before and after a stop: SHA-256 over attributes, sizes,
   // offsets and checksums; where the file has none, over all of a small set and samples of a large
@@ -52,7 +56,6 @@ class TokenDataset {
  private:
   void read_offsets(const io::Hdf5File& file);
   void hash_samples(Sha256& hash) const;
-  void read_vocabulary(const io::Hdf5File& file);
   void read_checksums(const io::Hdf5File& file);
   void read_raw(const io::Hdf5Dataset& dataset, std::uint64_t first, std::uint64_t count,
                 void* destination) const;
@@ -73,8 +76,8 @@ class TokenDataset {
   mutable std::unique_ptr<std::atomic<bool>[]> verified_;  // [blocks]
   std::string tokenizer_;
   std::int64_t eos_id_ = -1;
-  std::vector<std::uint8_t> vocabulary_bytes_;
-  std::vector<std::int64_t> vocabulary_offsets_;
+  ByteTable token_bytes_;
+  PromptTable prompts_;
   std::string fingerprint_;
 };
 

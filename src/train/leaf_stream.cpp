@@ -103,16 +103,8 @@ std::string TokenSource::decode(std::span<const std::int32_t> ids) const {
   return impl_->dataset.decode(ids);
 }
 
-std::vector<std::int32_t> TokenSource::encode(const std::string& text) const {
-  if (impl_->dataset.tokenizer() != "bytes") {
-    throw_bad_config("sample.prompts: text can only be fed to byte-level models; " +
-                     path_.string() + " was made with another tokenizer");
-  }
-  std::vector<std::int32_t> ids;
-  for (const char c : text) {
-    ids.push_back(static_cast<unsigned char>(c));
-  }
-  return ids;
+std::vector<std::int32_t> TokenSource::encode_prompt(const std::string& text) const {
+  return impl_->dataset.encode_prompt(text);
 }
 
 }  // namespace lorascale::train

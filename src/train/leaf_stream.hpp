@@ -43,10 +43,10 @@ class TokenSource {
                     std::int64_t leaf_begin, std::int64_t leaf_end);
   data::TokenLeaf next();
 
-  // Text of token ids by the data set's own table, and the inverse for byte-level sets (others are
-  // refused).
+  // Text of token ids by the data set's own table, and the ids of a prompt that it was prepared
+  // with (of any, where it is byte-level).
   [[nodiscard]] std::string decode(std::span<const std::int32_t> ids) const;
-  [[nodiscard]] std::vector<std::int32_t> encode(const std::string& text) const;
+  [[nodiscard]] std::vector<std::int32_t> encode_prompt(const std::string& text) const;
 
  private:
   struct Impl;

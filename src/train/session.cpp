@@ -31,7 +31,7 @@ void require_same_files(World& world, const std::string& what, const std::string
   }
   together(world.host, [&] {
     if (!others.empty()) {
-      throw_bad_input(what + " on rank(s) " + others +
+      throw_bad_input(what + " on rank " + others +
                       " is not the file that rank 0 sees; copy it to every node or use a shared "
                       "file system");
     }
@@ -142,6 +142,9 @@ Session open_session(World& world, const config::RunConfig& config) {
     session.train = std::make_unique<TokenSource>(config.data.train, settings);
     if (config.data.validation) {
       session.validation = std::make_unique<TokenSource>(*config.data.validation, settings);
+    }
+    for (const auto& prompt : config.sample.prompts) {
+      static_cast<void>(session.train->encode_prompt(prompt));  // refuses now, not hours later
     }
     session.trainable = make_trainable(config, *session.model);
     std::vector<optim::Segment> segments;

@@ -32,7 +32,7 @@ nlohmann::json to_json(const SnapshotFields& fields) {
           {"step", fields.step},
           {"samples", fields.samples},
           {"world_size", fields.world_size},
-          {"config_fingerprint", fields.config_fingerprint},
+          {"config", fields.config},
           {"data_fingerprint", fields.data_fingerprint},
           {"model_fingerprint", fields.model_fingerprint},
           {"coordinator", fields.coordinator_state}};
@@ -48,7 +48,7 @@ SnapshotFields from_json(const std::string& text, const std::string& where) {
   fields.step = object.integer("step", 0);
   fields.samples = object.integer("samples", 0);
   fields.world_size = static_cast<int>(object.integer("world_size", 1, 1 << 24));
-  fields.config_fingerprint = object.text("config_fingerprint");
+  fields.config = object.text("config");
   fields.data_fingerprint = object.text("data_fingerprint");
   fields.model_fingerprint = object.text("model_fingerprint");
   fields.coordinator_state = object.text("coordinator");
@@ -83,14 +83,6 @@ void fill_tensors(const std::vector<std::byte>& file, const std::string& where,
   }
 }
 
-// Rank 0's bytes, on every rank.
-void broadcast_bytes(comm::Communicator& host, std::vector<std::byte>& bytes) {
-  std::uint64_t size = bytes.size();
-  host.broadcast(std::span(&size, 1), 0);
-  bytes.resize(size);
-  host.broadcast(std::span(reinterpret_cast<std::uint8_t*>(bytes.data()), bytes.size()), 0);
-}
-
 }  // namespace
 
 std::filesystem::path save_snapshot(const std::filesystem::path& checkpoints,
@@ -116,8 +108,7 @@ std::filesystem::path save_snapshot(const std::filesystem::path& checkpoints,
   writer.add(kTensorsFile, pieces);
   writer.add(kStateFile, std::string_view(to_json(fields).dump(1)));
   const nlohmann::json summary = {{"samples", fields.samples},
-                                  {"world_size", fields.world_size},
-                                  {"config", fields.config_fingerprint}};
+                                  {"world_size", fields.world_size}};
   return writer.commit(summary.dump(), [&] { lock.check_still_owner(); });
 }
 
@@ -142,11 +133,11 @@ std::optional<SnapshotFields> load_newest_snapshot(World& world,
                       "); restore one, or set run.resume: never to start again");
     }
   });
-  broadcast_bytes(world.host, state);
+  world.host.broadcast_from_root(state);
   if (state.empty()) {
     return std::nullopt;
   }
-  broadcast_bytes(world.host, tensors);
+  world.host.broadcast_from_root(tensors);
   auto fields = from_json(as_text(state), where + "/" + kStateFile);
   fill_tensors(tensors, where + "/" + kTensorsFile, all_tensors(parameters, optimizer));
   parameters.refresh();

@@ -21,7 +21,7 @@ struct SnapshotFields {
   std::int64_t step = 0;
   std::int64_t samples = 0;
   int world_size = 1;
-  std::string config_fingerprint;  // settings that must not change
+  std::string config;              // resolved, as YAML
   std::string data_fingerprint;    // training set
   std::string model_fingerprint;   // base model
   std::string coordinator_state;   // JSON

@@ -5,6 +5,7 @@
 #include "adapters/full_export.hpp"
 #include "adapters/peft_format.hpp"
 #include "base/logging.hpp"
+#include "config/reader.hpp"
 #include "config/resolved.hpp"
 #include "io/checkpoint_folder.hpp"
 #include "io/checkpoint_retention.hpp"
@@ -77,24 +78,27 @@ void Trainer::resume_or_start() {
       }
     });
   }
-  const auto fingerprint = config::resume_fingerprint(session_.config);
   together(world_.host, [&] {
     if (!snapshot) {
       coordinator_.emplace(session_.recipe, world_.host.size());
       return;
     }
-    const auto require = [&](const std::string& stored, const std::string& present,
-                             const char* what) {
-      if (stored != present) {
-        throw_bad_config(
-            folder_.string() + " belongs to another run: " + what +
-            " differs from that of its checkpoint; choose another run.output_dir, or compare " +
-            (folder_ / "config.yaml").string());
-      }
+    const auto refuse = [&](const std::string& what) {
+      throw_bad_config(folder_.string() + " belongs to another run: " + what +
+                       "; choose another run.output_dir, or run as " +
+                       (folder_ / "config.yaml").string() + " says");
     };
-    require(snapshot->config_fingerprint, fingerprint, "a setting of the configuration");
-    require(snapshot->data_fingerprint, session_.train->fingerprint(), "the training set");
-    require(snapshot->model_fingerprint, session_.model_fingerprint, "the base model");
+    const auto saved = config::read_config_text(snapshot->config, "the checkpoint").config;
+    const auto changed = config::differences(saved, session_.config, config::Scope::kFixedOnResume);
+    if (!changed.empty()) {
+      refuse(config::to_string(changed));
+    }
+    if (snapshot->data_fingerprint != session_.train->fingerprint()) {
+      refuse("the training set " + session_.config.data.train + " is not the one it began with");
+    }
+    if (snapshot->model_fingerprint != session_.model_fingerprint) {
+      refuse("the base model " + session_.config.model.path + " is not the one it began with");
+    }
     coordinator_ = coordinator::Coordinator::restore(session_.recipe, world_.host.size(),
                                                      snapshot->coordinator_state);
     saved_step_ = snapshot->step;
@@ -155,52 +159,56 @@ std::optional<double> Trainer::validate() {
   }
   // The untrained start is no result worth keeping.
   if (best && validated_step_ > 0) {
-    export_result(folder_ / "best", /*must_succeed=*/false);
+    export_result(folder_ / "best", &best_writes_);
   }
   return loss;
 }
 
 void Trainer::show_samples(const std::string& when) {
-  if (!world_.is_root() || session_.config.sample.prompts.empty()) {
+  if (session_.config.sample.prompts.empty()) {
     return;
   }
-  const auto& section = session_.config.sample;
-  models::llama::GenerationSettings settings{section.max_tokens, section.temperature, section.top_p,
-                                             session_.config.run.seed,
-                                             session_.model->config().eos_ids};
-  std::string text;
-  for (const auto& prompt : section.prompts) {
-    const auto ids = session_.train->encode(prompt);
-    const auto continuation =
-        session_.train->decode(models::llama::generate(*session_.model, ids, settings));
-    ++settings.seed;  // or chance would carry every prompt to the same words
-    text += "> " + prompt + "\n" + prompt + continuation + "\n\n";
-  }
-  log_->write_samples(coordinator_->steps_done(), "```\n" + text + "```");
-  std::filesystem::create_directories(folder_ / "samples");
-  io::write_file_atomically(folder_ / "samples" / (when + ".txt"), std::string_view(text));
-}
-
-// A disk that is full now may have room later: until the end of the run, what could not be written
-// costs a warning, and only a row of failures ends it.
-void Trainer::write_alone(bool must_succeed, const std::function<void()>& action) {
   root_alone(world_.host, [&] {
-    const auto error = attempt(action);
-    if (!error) {
-      failed_writes_ = 0;
-      return;
+    const auto& section = session_.config.sample;
+    models::llama::GenerationSettings settings{section.max_tokens, section.temperature,
+                                               section.top_p, session_.config.run.seed,
+                                               session_.model->config().eos_ids};
+    std::string text;
+    for (const auto& prompt : section.prompts) {
+      const auto ids = session_.train->encode_prompt(prompt);
+      const auto continuation =
+          session_.train->decode(models::llama::generate(*session_.model, ids, settings));
+      ++settings.seed;  // or chance would carry every prompt to the same words
+      text += "> " + prompt + "\n" + prompt + continuation + "\n\n";
     }
-    if (must_succeed || error->code() != ExitCode::kCannotWrite ||
-        ++failed_writes_ >= kMaxFailedWrites) {
-      throw Error(*error);
-    }
-    progress_->clear();
-    spdlog::warn("{}; training goes on", error->what());
+    log_->write_samples(coordinator_->steps_done(), "```\n" + text + "```");
+    std::filesystem::create_directories(folder_ / "samples");
+    io::write_file_atomically(folder_ / "samples" / (when + ".txt"), std::string_view(text));
   });
 }
 
-void Trainer::export_result(const std::filesystem::path& folder, bool must_succeed) {
-  write_alone(must_succeed, [&] {
+// A disk that is full now may have room later: what may be written again costs a warning, and only
+// a row of failures ends the run.
+void Trainer::write_alone(Tolerance* tolerance, const std::function<void()>& action) {
+  root_alone(world_.host, [&] {
+    const auto error = attempt(action);
+    if (error && (tolerance == nullptr || error->code() != ExitCode::kCannotWrite ||
+                  tolerance->failures_in_a_row + 1 == kMaxFailedWrites)) {
+      throw Error(*error);
+    }
+    if (tolerance != nullptr) {
+      tolerance->failures_in_a_row = error ? tolerance->failures_in_a_row + 1 : 0;
+      tolerance->lost = error;
+    }
+    if (error) {
+      progress_->clear();
+      spdlog::warn("{}; training goes on", error->what());
+    }
+  });
+}
+
+void Trainer::export_result(const std::filesystem::path& folder, Tolerance* tolerance) {
+  write_alone(tolerance, [&] {
     if (session_.trainable.is_full()) {
       adapters::write_full_model(folder, session_.model->parameter_slots(),
                                  session_.config.model.path);
@@ -216,10 +224,10 @@ void Trainer::save_checkpoint(bool must_succeed) {
   if (saved_step_ == coordinator_->steps_done()) {
     return;
   }
-  write_alone(must_succeed, [&] {
+  write_alone(must_succeed ? nullptr : &checkpoint_writes_, [&] {
     save_snapshot(folder_ / "checkpoints",
                   {coordinator_->steps_done(), coordinator_->samples_seen(), world_.host.size(),
-                   config::resume_fingerprint(session_.config), session_.train->fingerprint(),
+                   config::write_resolved(session_.config), session_.train->fingerprint(),
                    session_.model_fingerprint, coordinator_->state()},
                   *session_.trainable.parameters, *session_.optimizer, *lock_);
     io::prune_checkpoints(folder_ / "checkpoints",
@@ -309,7 +317,6 @@ ExitCode Trainer::train_to_the_end() {
   resume_or_start();
   session_.train->start(session_.config.data.shuffle ? std::optional(session_.config.run.seed)
                                                      : std::nullopt);
-  install_stop_handlers();
   if (coordinator_->steps_done() == 0) {
     MetricsLine line;
     line.val_loss = validate();
@@ -359,9 +366,14 @@ ExitCode Trainer::finish() {
     return ExitCode::kDiverged;
   }
   export_result(folder_ / (session_.trainable.is_full() ? "model" : "adapter"),
-                /*must_succeed=*/true);
+                nullptr);
   show_samples("after");
-  root_alone(world_.host, [&] { log_->require_complete(); });
+  root_alone(world_.host, [&] {
+    log_->require_complete();
+    if (best_writes_.lost) {
+      throw Error(*best_writes_.lost);
+    }
+  });
   finish_status("done", ExitCode::kDone, fmt::format("done after {} steps", steps));
   return ExitCode::kDone;
 }

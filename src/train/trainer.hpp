@@ -30,9 +30,14 @@ class Trainer {
   void train_one(const coordinator::StepPlan& plan);
   std::optional<double> validate();
   void show_samples(const std::string& when);
-  void write_alone(bool must_succeed, const std::function<void()>& action);
+  // How often a write on rank 0 failed that the run can go on without for a while.
+  struct Tolerance {
+    int failures_in_a_row = 0;
+    std::optional<Error> lost;  // why the newest is not on disk
+  };
+  void write_alone(Tolerance* tolerance, const std::function<void()>& action);
   void save_checkpoint(bool must_succeed);
-  void export_result(const std::filesystem::path& folder, bool must_succeed);
+  void export_result(const std::filesystem::path& folder, Tolerance* tolerance);
   ExitCode finish();
   void record_failure(ExitCode code, const std::string& message);
   [[nodiscard]] double elapsed_minutes() const;
@@ -53,7 +58,7 @@ class Trainer {
   std::optional<double> last_validation_;
   std::int64_t validated_step_ = -1;
   std::int64_t saved_step_ = -1;  // or tried to
-  int failed_writes_ = 0;         // in a row; rank 0
+  Tolerance checkpoint_writes_, best_writes_;
   bool stop_requested_ = false;
   std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
   double minutes_before_ = 0;  // of earlier parts of a resumed run

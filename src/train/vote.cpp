@@ -56,12 +56,9 @@ Failure sum_up(const std::vector<std::vector<std::uint8_t>>& texts,
     common = sum_up(texts, codes);
     report_failure(common.text);  // before anybody may leave and have mpirun end the rest
   }
-  std::array<std::int64_t, 2> header = {common.code, static_cast<std::int64_t>(common.text.size())};
-  host.broadcast(std::span(header), 0);
-  common.text.resize(static_cast<std::size_t>(header[1]));
-  host.broadcast(std::span(reinterpret_cast<std::uint8_t*>(common.text.data()), common.text.size()),
-                 0);
-  throw ReportedError(static_cast<ExitCode>(header[0]), common.text);
+  host.broadcast(std::span(&common.code, 1), 0);
+  host.broadcast_from_root(common.text);
+  throw ReportedError(static_cast<ExitCode>(common.code), common.text);
 }
 
 }  // namespace

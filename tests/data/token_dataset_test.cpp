@@ -128,6 +128,52 @@ TEST_F(TokenDatasetTest, RefusesWhatIsNoSoundDataSet) {
   expect_refusal("f['checks/offsets']=np.array([1],dtype=np.uint32)", "checksum");
 }
 
+constexpr const char* kPrompts =
+    "g=f.create_group('prompts'); g['texts/bytes']=np.frombuffer(b'Ask me: x',dtype=np.uint8); "
+    "g['texts/offsets']=np.array([0,7,9],dtype=np.int64); "
+    "g['ids']=np.array([5,6,99],dtype=np.uint32); "
+    "g['offsets']=np.array([0,2,3],dtype=np.int64); ";
+
+TEST_F(TokenDatasetTest, PromptsAreThoseOfTheFile) {
+  const TokenDataset set(make(kPrompts), 100);
+  EXPECT_EQ(set.encode_prompt("Ask me:"), (std::vector<std::int32_t>{5, 6}));
+  EXPECT_EQ(set.encode_prompt(" x"), (std::vector<std::int32_t>{99}));
+  for (const char* unknown : {"Ask me", "Ask me: x", "x"}) {
+    try {
+      static_cast<void>(set.encode_prompt(unknown));
+      ADD_FAILURE() << unknown;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::kBadInput);
+      EXPECT_NE(std::string(error.what()).find("--prompt"), std::string::npos) << error.what();
+    }
+  }
+  EXPECT_THROW(static_cast<void>(set.encode_prompt("")), Error);
+}
+
+TEST_F(TokenDatasetTest, ByteLevelSetsKnowEveryPrompt) {
+  const TokenDataset set(make("f.attrs['tokenizer_sha256']='bytes'; " + std::string(kPrompts)),
+                         258);
+  EXPECT_EQ(set.encode_prompt("a\xC3\xBC"), (std::vector<std::int32_t>{97, 0xC3, 0xBC}));
+  EXPECT_EQ(set.encode_prompt(" x"), (std::vector<std::int32_t>{99}));  // as it was prepared
+}
+
+TEST_F(TokenDatasetTest, RefusesTextsThatDoNotHoldTogether) {
+  const auto with = [](const char* change) { return std::string(kPrompts) + change; };
+  expect_refusal(with("g['ids'][2]=100"), "id 100");
+  expect_refusal(with("g['offsets'][...]=[0,2,4]"), "/prompts/offsets does not fit");
+  expect_refusal(with("g['offsets'][...]=[0,3,3]"), "without ids");
+  expect_refusal(with("g['texts/offsets'][...]=[0,7,8]"), "/prompts/texts/offsets does not fit");
+  expect_refusal(with("g['texts/offsets'][...]=[7,0,9]"), "/prompts/texts/offsets does not fit");
+  expect_refusal(with("del g['texts/offsets']; g['texts/offsets']=np.array([0,9],dtype=np.int64)"),
+                 "1 texts for 2");
+  expect_refusal(with("del g['texts']"), "0 texts for 2");
+  expect_refusal(with("del g['ids']"), "/prompts/ids is missing");
+  const std::string table = "g=f.create_group('vocabulary'); g['bytes']=np.zeros(3,dtype=np.uint8); ";
+  expect_refusal(table + "g['offsets']=np.array([0,2,1,3],dtype=np.int64)", "/vocabulary/offsets");
+  expect_refusal(table + "g['offsets']=np.array([0,4],dtype=np.int64)", "/vocabulary/offsets");
+  expect_refusal(table + "g['offsets']=np.zeros(0,dtype=np.int64)", "/vocabulary/offsets");
+}
+
 TEST_F(TokenDatasetTest, NeverLeavesTheFile) {
   expect_refusal("del f['tokens']; f['tokens']=h5py.ExternalLink('other.h5','/tokens')",
                  "link to another place");

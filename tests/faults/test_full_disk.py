@@ -2,9 +2,7 @@
 and why, and what was there before stays valid."""
 import os
 import re
-import resource
 import shutil
-import signal
 import subprocess
 
 import pytest
@@ -42,12 +40,10 @@ def small_disk(tmp_path):
         subprocess.run(["umount", "-l", folder], check=True)
 
 
-def limited(byte_count):
-    """For preexec_fn: no file grows beyond this, and writes that try fail with EFBIG."""
-    def set_limit():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (byte_count, byte_count))
-    return set_limit
+def limited(space, byte_count, ranks):
+    """Trains where no file of the program grows beyond this; MPI's own files are not limited."""
+    return execute(["mpirun", "--oversubscribe", "--bind-to", "none", "-n", ranks, "prlimit", f"--fsize={byte_count}",
+                    *space.command("train")], env=environment(OMPI_MCA_btl="tcp,self"))
 
 
 def fill(folder, leave):
@@ -64,7 +60,8 @@ def fill(folder, leave):
 def test_disk_fills_up_at_a_checkpoint(space, small_disk):
     """The previous checkpoint stays byte for byte, and with space the run goes on from it."""
     disk = small_disk(4096)
-    output = ["--set", f"run.output_dir={disk / 'run'}"]
+    output = ["--set", f"run.output_dir={disk / 'run'}", "--set", "schedule.name=constant", "--set",
+              "schedule.warmup=0 samples"]  # of which a longer budget changes nothing
     for ranks in (1, 3):
         shutil.rmtree(disk / "run", ignore_errors=True)
         (disk / "filler").unlink(missing_ok=True)
@@ -92,14 +89,14 @@ def test_disk_is_full_from_the_start(space, small_disk):
 # Sizes at which one file after the other hits the limit, from the first record to the tensors of a checkpoint.
 @pytest.mark.parametrize("limit", [0, 100, 1000, 3000, 8000, 30000, 100_000])
 def test_limit_on_file_sizes(space, limit):
-    outcome = space.train(preexec_fn=limited(limit))
+    outcome = limited(space, limit, ranks=1)
     expect_refusal(outcome, CANNOT_WRITE, ["run", "ulimit -f"])
     for checkpoint in space.checkpoints():
         assert verified(space.program, checkpoint)
 
 
 def test_limit_on_file_sizes_of_three_ranks(space):
-    outcome = space.train(ranks=3, preexec_fn=limited(30000))
+    outcome = limited(space, 30000, ranks=3)
     expect_refusal(outcome, CANNOT_WRITE, ["checkpoints", "ulimit -f"])
 
 
@@ -119,15 +116,6 @@ def test_export_of_best_fails(space):
     (space.output / "best").write_text("mine")
     outcome = space.train("--set", f"data.validation={space.data}", "--set", "evaluate.every=1 steps", ranks=3)
     expect_refusal(outcome, CANNOT_WRITE, "best")
-
-
-@pytest.mark.parametrize("record", ["metrics.jsonl", "decisions.jsonl"])
-def test_record_on_a_full_device(space, record):
-    """A record that was lost is no success."""
-    space.output.mkdir()
-    (space.output / record).symlink_to("/dev/full")
-    outcome = space.train()
-    expect_refusal(outcome, CANNOT_WRITE, record)
 
 
 def test_records_beside_a_full_disk(space, small_disk):
@@ -158,7 +146,6 @@ def test_full_standard_error(space):
     assert verified(space.program, space.output / "checkpoints" / "step-00000006")
 
 
-@pytest.mark.xfail(strict=True, reason="src/cli/plan.cpp: standard output is not checked, exit code 0 without a word")
 def test_plan_on_full_standard_output(space):
     with open("/dev/full", "w") as full:
         run = subprocess.run(space.command("plan"), stdout=full, stderr=subprocess.PIPE, env=environment(), timeout=60)

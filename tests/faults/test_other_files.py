@@ -94,7 +94,6 @@ def test_other_contents(space, change, words):
     assert not space.output.exists()
 
 
-@pytest.mark.xfail(strict=True, reason="src/train/session.cpp: require_same_files does not say on which ranks")
 def test_message_names_the_ranks(space):
     scaled_weights(space, space.folder / "view-1")
     expect_refusal(train(space), BAD_INPUT, ["base", "rank 1"])
@@ -129,7 +128,6 @@ CONFIGS = {
 }
 
 
-@pytest.mark.xfail(strict=True, reason="src/cli, src/train: the ranks' configurations are never compared")
 @pytest.mark.parametrize("change", [pytest.param(change, id=name) for name, change in CONFIGS.items()])
 def test_other_config(space, change):
     own_config(change)(space, space.folder / "view-1")

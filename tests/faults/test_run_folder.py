@@ -134,11 +134,9 @@ OTHER_RUNS = {
     "longer-data-set": (lambda space: write_dataset(space.data, make_documents(41, 4, 60)), "training set"),
     "other-tokens": (other_tokens, "training set"),
 }
-UNNAMED = pytest.mark.xfail(strict=True, reason="src/train/trainer.cpp: says that a setting differs, not which")
 
 
-@pytest.mark.parametrize("change, word", [pytest.param(
-    *value, id=name, marks=UNNAMED if "." in value[1] else ()) for name, value in OTHER_RUNS.items()])
+@pytest.mark.parametrize("change, word", [pytest.param(*value, id=name) for name, value in OTHER_RUNS.items()])
 def test_another_run_is_refused_by_name(space, change, word):
     change(space)
     expect_refusal(space.train(), BAD_CONFIG, ["belongs to another run", word])

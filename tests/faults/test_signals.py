@@ -105,8 +105,6 @@ def test_during_start_up(space):
     expect_sound(space)
 
 
-@pytest.mark.xfail(strict=True, reason="src/train/trainer.cpp installs the handlers when everything is loaded; until "
-                   "then SIGUSR1 kills: 138 instead of 75")
 def test_during_start_up_is_a_request_like_any_other(space):
     """Before MPI_Init nothing can be promised, but from the first lock on it must be 75 or 0."""
     run = space.start("--set", "budget=100000 steps")

@@ -141,7 +141,7 @@ TEST(HostileConfigTest, RotaryFrequenciesAreFinite) {
                 {"rope_scaling",
                  {{"type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 64}}}};
   };
-  expect_refused_with(yarn(1.0), {"rope", "finite"});
+  expect_refused_with(yarn(1.0), {"rope_theta", "exceed 1"});
   expect_refused_with({{"rope_theta", 1e-300}}, {"rope", "finite"});
   expect_refused_with({{"rope_scaling", {{"type", "linear"}, {"factor", 1e-300}}}},
                       {"rope", "finite"});

@@ -1,6 +1,8 @@
 // Generation: the cache changes nothing but the time, draws follow the nucleus, seeds repeat.
 #include "models/llama/generate.hpp"
 
+#include <ATen/core/grad_mode.h>
+
 #include <set>
 
 #include "support/tensors.hpp"

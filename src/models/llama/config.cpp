@@ -92,6 +92,9 @@ nn::RopeParameters read_rope(const Fields& fields, const Fields& rope, LlamaConf
     }
   } else if (type == "yarn") {
     p.type = nn::RopeType::kYarn;
+    if (p.theta <= 1.0) {  // its logarithm divides
+      fields.fail("rope_theta", "must exceed 1 where rope_type is yarn");
+    }
     p.factor = positive(rope, "factor", context / p.original_context);
     p.beta_fast = positive(rope, "beta_fast", 32.0);
     p.beta_slow = positive(rope, "beta_slow", 1.0);

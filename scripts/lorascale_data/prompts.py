@@ -1,0 +1,24 @@
+"""Prompts as ids: what stands before the point where the model begins to write."""
+
+from .chat import Message, Segment
+from .errors import USAGE, PrepareError
+from .records import Document
+
+
+def encode(tokenizer, template, text):
+    """The ids [tokens] of a text to continue or, under a chat template, of a question with
+    everything up to where its answer begins, both as in training."""
+    if not text:
+        raise PrepareError(USAGE, "a prompt is empty, give it the text to continue")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PrepareError(USAGE, "a prompt is not UTF-8, convert it (iconv -t UTF-8)") from error
+    if template is None:
+        [encoded] = tokenizer.encode([Document("plain", [Segment(text, True)])])
+        end = len(encoded.ids) - (tokenizer.eos_id is not None)
+    else:
+        segments = template.render([Message("user", text), Message("assistant", "answer")])
+        [encoded] = tokenizer.encode([Document("chat", segments, (text,))])
+        end = int(encoded.mask.argmax())
+    return encoded.ids[:end]
