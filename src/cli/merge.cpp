@@ -23,9 +23,12 @@ ExitCode run_merge(const Arguments& arguments) {
     throw Error(ExitCode::kUsage, "--dtype is auto, bf16, fp16 or fp32, not '" + dtype_name + "'");
   }
   const std::filesystem::path output = values["output"].as<std::string>();
-  if (std::filesystem::exists(output) && !std::filesystem::is_empty(output)) {
+  std::error_code failure;
+  const bool exists = std::filesystem::exists(output, failure);
+  if (failure || (exists && (!std::filesystem::is_directory(output) ||
+                             !std::filesystem::is_empty(output, failure)))) {
     throw Error(ExitCode::kCannotWrite,
-                output.string() + " exists and is not empty; choose another --output");
+                output.string() + " is there and not an empty folder; choose another --output");
   }
   const auto adapter = adapters::read_peft_adapter(values["adapter"].as<std::string>());
   const auto model =

@@ -62,7 +62,7 @@ void add_run(std::vector<Option>& t) {
 void add_model(std::vector<Option>& t) {
   const auto at = [](auto member) { return field(&RunConfig::model, member); };
   add(t, "model.path", at(&ModelSection::path), PathKind{"folder or .safetensors file"},
-      "The base model, in Hugging Face layout; required.");
+      "The base model, in Hugging Face layout; required.", kMayChange);
   add(t, "model.dtype", at(&ModelSection::dtype), words({"auto", "bf16", "fp16", "fp32"}),
       "Type of the frozen weights and of the computation; auto is as stored.");
   add(t, "model.recompute", at(&ModelSection::recompute), BooleanKind{},
@@ -95,15 +95,15 @@ void add_adapter(std::vector<Option>& t) {
       "Other alphas for some targets, by name ending or expression.");
   add(t, "adapter.init_from", at(&AdapterSection::init_from),
       OptionalKind<PathKind>{PathKind{"PEFT adapter folder"}},
-      "Adapter whose weights the training begins with.");
+      "Adapter whose weights the training begins with.", kMayChange);
 }
 
 void add_data(std::vector<Option>& t) {
   const auto at = [](auto member) { return field(&RunConfig::data, member); };
   add(t, "data.train", at(&DataSection::train), PathKind{"HDF5 file"},
-      "Training set, tokenised beforehand; required.");
+      "Training set, tokenised beforehand; required.", kMayChange);
   add(t, "data.validation", at(&DataSection::validation),
-      OptionalKind<PathKind>{PathKind{"HDF5 file"}}, "Validation set.");
+      OptionalKind<PathKind>{PathKind{"HDF5 file"}}, "Validation set.", kMayChange);
   add(t, "data.shuffle", at(&DataSection::shuffle), BooleanKind{},
       "A new order in each epoch, from the seed alone; false keeps the order of the file.");
   add(t, "data.sequence_length", at(&DataSection::sequence_length),

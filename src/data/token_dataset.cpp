@@ -69,8 +69,7 @@ TokenDataset::TokenDataset(std::filesystem::path path, std::int64_t vocabulary)
   const auto blocks = static_cast<std::size_t>((tokens() + block_ - 1) / block_);
   verified_ = std::make_unique<std::atomic<bool>[]>(blocks);
   Sha256 hash;
-  hash.update("tokens:" + std::to_string(tokens()) + ":" + std::to_string(raw_.bytes) + ":" +
-              tokenizer_ + ":");
+  hash.update("tokens:" + std::to_string(tokens()) + ":" + tokenizer_ + ":");
   hash.update(std::as_bytes(std::span(offsets_)));
   hash.update(std::as_bytes(std::span(token_checks_)));
   hash.update(std::as_bytes(std::span(mask_checks_)));

@@ -1,9 +1,10 @@
 #include "train/failure_report.hpp"
 
+#include <spdlog/spdlog.h>
+
 #include <nlohmann/json.hpp>
 
 #include "base/heartbeat.hpp"
-#include "base/logging.hpp"
 #include "io/durable_file.hpp"
 
 namespace lorascale::train {
@@ -20,7 +21,7 @@ void write_failure_report(const std::filesystem::path& run_folder, const Place& 
         std::string_view(json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) +
                          "\n"));
   } catch (const std::exception& error) {
-    report_failure(std::string("the report of the failure was not written: ") + error.what());
+    spdlog::warn("the report of the failure was not written: {}", error.what());
   }
 }
 

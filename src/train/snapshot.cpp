@@ -112,10 +112,10 @@ std::filesystem::path save_snapshot(const std::filesystem::path& checkpoints,
   return writer.commit(summary.dump(), [&] { lock.check_still_owner(); });
 }
 
-std::optional<SnapshotFields> load_newest_snapshot(World& world,
-                                                   const std::filesystem::path& checkpoints,
-                                                   adapters::TrainableParameters& parameters,
-                                                   optim::Optimizer& optimizer) {
+std::optional<SnapshotFields> load_newest_snapshot(
+    World& world, const std::filesystem::path& checkpoints,
+    adapters::TrainableParameters& parameters, optim::Optimizer& optimizer,
+    const std::function<void(const SnapshotFields&)>& check) {
   std::vector<std::byte> state, tensors;
   std::string where = checkpoints.string();
   root_alone(world.host, [&] {
@@ -138,9 +138,13 @@ std::optional<SnapshotFields> load_newest_snapshot(World& world,
     return std::nullopt;
   }
   world.host.broadcast_from_root(tensors);
-  auto fields = from_json(as_text(state), where + "/" + kStateFile);
-  fill_tensors(tensors, where + "/" + kTensorsFile, all_tensors(parameters, optimizer));
-  parameters.refresh();
+  SnapshotFields fields;
+  together(world.host, [&] {
+    fields = from_json(as_text(state), where + "/" + kStateFile);
+    check(fields);
+    fill_tensors(tensors, where + "/" + kTensorsFile, all_tensors(parameters, optimizer));
+    parameters.refresh();
+  });
   return fields;
 }
 

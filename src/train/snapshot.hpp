@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -34,10 +35,11 @@ std::filesystem::path save_snapshot(const std::filesystem::path& checkpoints,
                                     const optim::Optimizer& optimizer, const io::RunLock& lock);
 
 // Loads the newest intact checkpoint into the tensors on all ranks. Nothing where there is none;
-// throws where all are damaged. Skipped ones are logged with their reason.
-std::optional<SnapshotFields> load_newest_snapshot(World& world,
-                                                   const std::filesystem::path& checkpoints,
-                                                   adapters::TrainableParameters& parameters,
-                                                   optim::Optimizer& optimizer);
+// throws where all are damaged. Skipped ones are logged with their reason. `check` may throw before
+// a tensor is touched.
+std::optional<SnapshotFields> load_newest_snapshot(
+    World& world, const std::filesystem::path& checkpoints,
+    adapters::TrainableParameters& parameters, optim::Optimizer& optimizer,
+    const std::function<void(const SnapshotFields&)>& check);
 
 }  // namespace lorascale::train

@@ -64,11 +64,31 @@ void Trainer::open_run_folder(Watchdog& watchdog) {
   });
 }
 
+void Trainer::require_same_run(const SnapshotFields& saved) const {
+  const auto refuse = [&](const std::string& what) {
+    throw_bad_config(folder_.string() + " belongs to another run: " + what +
+                     "; choose another run.output_dir, or run as " +
+                     (folder_ / "config.yaml").string() + " says");
+  };
+  const auto before = config::read_config_text(saved.config, "the checkpoint").config;
+  const auto changed = config::differences(before, session_.config, config::Scope::kFixedOnResume);
+  if (!changed.empty()) {
+    refuse(config::to_string(changed));
+  }
+  if (saved.data_fingerprint != session_.train->fingerprint()) {
+    refuse("the training set " + session_.config.data.train + " is not the one it began with");
+  }
+  if (saved.model_fingerprint != session_.model_fingerprint) {
+    refuse("the base model " + session_.config.model.path + " is not the one it began with");
+  }
+}
+
 void Trainer::resume_or_start() {
   std::optional<SnapshotFields> snapshot;
   if (session_.config.run.resume == "auto") {
     snapshot = load_newest_snapshot(world_, folder_ / "checkpoints", *session_.trainable.parameters,
-                                    *session_.optimizer);
+                                    *session_.optimizer,
+                                    [&](const SnapshotFields& saved) { require_same_run(saved); });
   } else {
     root_alone(world_.host, [&] {
       if (!io::list_checkpoints(folder_ / "checkpoints").empty()) {
@@ -82,22 +102,6 @@ void Trainer::resume_or_start() {
     if (!snapshot) {
       coordinator_.emplace(session_.recipe, world_.host.size());
       return;
-    }
-    const auto refuse = [&](const std::string& what) {
-      throw_bad_config(folder_.string() + " belongs to another run: " + what +
-                       "; choose another run.output_dir, or run as " +
-                       (folder_ / "config.yaml").string() + " says");
-    };
-    const auto saved = config::read_config_text(snapshot->config, "the checkpoint").config;
-    const auto changed = config::differences(saved, session_.config, config::Scope::kFixedOnResume);
-    if (!changed.empty()) {
-      refuse(config::to_string(changed));
-    }
-    if (snapshot->data_fingerprint != session_.train->fingerprint()) {
-      refuse("the training set " + session_.config.data.train + " is not the one it began with");
-    }
-    if (snapshot->model_fingerprint != session_.model_fingerprint) {
-      refuse("the base model " + session_.config.model.path + " is not the one it began with");
     }
     coordinator_ = coordinator::Coordinator::restore(session_.recipe, world_.host.size(),
                                                      snapshot->coordinator_state);

@@ -9,6 +9,7 @@
 #include "io/run_lock.hpp"
 #include "train/run_log.hpp"
 #include "train/session.hpp"
+#include "train/snapshot.hpp"
 #include "train/update.hpp"
 #include "train/watchdog.hpp"
 
@@ -25,6 +26,7 @@ class Trainer {
  private:
   ExitCode train_to_the_end();
   void open_run_folder(Watchdog& watchdog);
+  void require_same_run(const SnapshotFields& saved) const;
   void resume_or_start();
   void write_decisions();
   void train_one(const coordinator::StepPlan& plan);

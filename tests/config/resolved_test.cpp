@@ -102,12 +102,13 @@ TEST(FixedOnResume, TheRecipeAndNothingElse) {
        {"run.output_dir=x", "run.device=cpu", "run.threads=2", "run.deadline_seconds=5",
         "run.resume=never", "checkpoint.keep=9", "checkpoint.every=7", "evaluate.every=7",
         "sample.every=7", "sample.prompts=[a]", "sample.max_tokens=3", "budget=9 epochs",
-        "batch.micro=2", "model.recompute=true"}) {
+        "batch.micro=2", "model.recompute=true", "model.path=x", "data.train=x",
+        "data.validation=x"}) {
     EXPECT_EQ(changed(free), 0U) << free;
   }
   for (const char* fixed :
-       {"run.seed=1", "model.path=x", "model.dtype=bf16", "adapter.rank=4", "adapter.alpha=4",
-        "adapter.targets=[x]", "adapter.rank_pattern={x: 4}", "data.train=x", "data.shuffle=false",
+       {"run.seed=1", "model.dtype=bf16", "adapter.rank=4", "adapter.alpha=4",
+        "adapter.targets=[x]", "adapter.rank_pattern={x: 4}", "data.shuffle=false",
         "data.sequence_length=64", "batch.global=4", "batch.reference=4", "optimizer.lr=1",
         "optimizer.betas=[0.9, 0.99]", "scale.rule=none", "schedule.warmup=5%"}) {
     EXPECT_GE(changed(fixed), 1U) << fixed;

@@ -74,9 +74,9 @@ def reversed_document(space, view):
 
 # What rank 1 has instead. The same sizes and headers everywhere: only the contents tell.
 CONTENTS = {
-    "weights": (scaled_weights, ["base", "not the same"]),
-    "model-config": (other_eps, ["base", "not the same"]),
-    "tokens": (reversed_document, ["train.h5", "not the same"]),
+    "weights": (scaled_weights, ["base", "rank 1 is not the file"]),
+    "model-config": (other_eps, ["base", "rank 1 is not the file"]),
+    "tokens": (reversed_document, ["train.h5", "rank 1 is not the file"]),
     "longer-data-set": (lambda space, view: write_dataset(view / "train.h5", make_documents(41, 4, 60)), ["train.h5"]),
 }
 

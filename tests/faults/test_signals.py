@@ -42,16 +42,16 @@ def expect_sound(space):
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_during_the_last_step(space, ranks):
-    for _ in range(3):
+def test_during_the_last_step(template, tmp_path, ranks):
+    for attempt in range(3):
+        space = template.copy(tmp_path / str(attempt))
+        space.write_config(budget=f"{STEPS} steps")
         run = space.start(ranks=ranks)
         wait_until(lambda: space.lines() >= STEPS - 1 or run.poll() is not None)
         run.send_signal(signal.SIGUSR1)
         code, stderr = finish(run)
         assert code in (DONE, STOPPED), (code, stderr[-2000:])
         expect_sound(space)
-        space = space.copy(space.folder / "next")
-        space.write_config(budget=f"{STEPS} steps")
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGUSR1] * 2, [signal.SIGTERM] * 2, [signal.SIGUSR1, signal.SIGTERM]])
