@@ -83,8 +83,7 @@ class Communicator {
   }
   // Rank 0's bytes, of a length that only it knows, on every rank. Bytes: a string or a vector.
   template <typename Bytes>
-    requires(sizeof(typename Bytes::value_type) == 1)
-  void broadcast_from_root(Bytes& bytes) {
+  requires(sizeof(typename Bytes::value_type) == 1) void broadcast_from_root(Bytes& bytes) {
     std::uint64_t size = bytes.size();
     broadcast(std::span(&size, 1), 0);
     bytes.resize(static_cast<std::size_t>(size));

@@ -12,8 +12,9 @@ namespace lorascale::config {
 std::string write_resolved(const RunConfig& config);
 
 // Which options a comparison looks at: all, or those that a resumed run must not change. Free to
-// change on resume are paths (what model and training set hold is compared by their fingerprints), device, threads, deadlines, cadences, retention, samples, the
-// budget, and what trades memory for time without touching results (batch.micro, model.recompute).
+// change on resume are paths (what model and training set hold is compared by their fingerprints),
+// device, threads, deadlines, cadences, retention, samples, the budget, and what trades memory for
+// time without touching results (batch.micro, model.recompute).
 enum class Scope { kAll, kFixedOnResume };
 
 struct Difference {

@@ -38,6 +38,15 @@ Arithmetic arithmetic_of(const Recipe& recipe, int world_size) {
   return sums;
 }
 
+// "10 steps over 80 samples = 2 epochs of ", or what is known of a run that only time ends.
+std::string length_text(const Recipe& recipe, const Arithmetic& sums, const std::string& minutes) {
+  if (recipe.budget_samples == kNoSampleLimit) {
+    return minutes + " of epochs of ";
+  }
+  return std::to_string(sums.steps) + " steps over " + std::to_string(recipe.budget_samples) +
+         " samples = " + to_text(sums.epochs) + " epochs of ";
+}
+
 std::string leaves_text(const Factorisation& batch) {
   const std::string most = std::to_string(batch.max_leaves_per_rank);
   const std::string share = batch.min_leaves_per_rank == batch.max_leaves_per_rank
@@ -74,16 +83,14 @@ std::string explain_rate(const Recipe& recipe, std::int64_t samples) {
 PlanReport make_plan_report(const Recipe& recipe, int world_size) {
   const Arithmetic sums = arithmetic_of(recipe, world_size);
   PlanReport report;
-  report.reason = std::to_string(sums.steps) + " steps over " +
-                  std::to_string(recipe.budget_samples) + " samples = " + to_text(sums.epochs) +
-                  " epochs of " + std::to_string(recipe.samples_per_epoch) + " (" +
-                  std::to_string(sums.per_epoch) + " steps each, the last of " +
+  const std::string minutes = to_text(recipe.budget_minutes) + " minutes";
+  report.reason = length_text(recipe, sums, minutes) + std::to_string(recipe.samples_per_epoch) +
+                  " (" + std::to_string(sums.per_epoch) + " steps each, the last of " +
                   std::to_string(sums.epoch_tail) + "); " + leaves_text(sums.batch) + "; " +
                   explain_rate(recipe, sums.full) + "; " +
                   schedule_text(recipe, recipe.lr * sums.rates.multiplier);
-  if (recipe.budget_minutes > 0) {
-    report.reason +=
-        "; stops after " + to_text(recipe.budget_minutes) + " minutes if that is sooner";
+  if (recipe.budget_minutes > 0 && recipe.budget_samples != kNoSampleLimit) {
+    report.reason += "; stops after " + minutes + " if that is sooner";
   }
   report.inputs["recipe"] = recipe_to_json(recipe);
   report.inputs["world_size"] = world_size;
@@ -106,6 +113,11 @@ PlanReport make_plan_report(const Recipe& recipe, int world_size) {
                            {"beta2", sums.rates.beta2},
                            {"eps", sums.rates.eps},
                            {"weight_decay", sums.rates.weight_decay}};
+  if (recipe.budget_samples == kNoSampleLimit) {
+    for (const char* unknown : {"steps", "samples", "epochs", "samples_of_broken_epoch"}) {
+      report.inputs["plan"][unknown] = nullptr;
+    }
+  }
   report.inputs["advice"] = advice(recipe, world_size);
   return report;
 }

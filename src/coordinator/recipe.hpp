@@ -12,13 +12,15 @@ namespace lorascale::coordinator {
 enum class ScaleRule { kNone, kLinear, kSqrt, kPower };
 enum class ScheduleKind { kConstant, kLinear, kCosine, kWsd };
 
+inline constexpr std::int64_t kNoSampleLimit = std::int64_t{1} << 50;
+
 struct Recipe {
   std::uint64_t seed = 0;
   std::int64_t samples_per_epoch = 0;  // rows of the training set
   std::int64_t global_batch = 0;       // B; an epoch's last update takes what is left
   std::int64_t reference_batch = 0;    // B0
   std::int64_t leaf_size = 1;          // b
-  std::int64_t budget_samples = 0;     // end of the run
+  std::int64_t budget_samples = 0;     // end of the run; kNoSampleLimit where only time ends it
   double budget_minutes = 0;           // 0: no limit in time
 
   double lr = 2e-4;  // tuned at B0

@@ -23,10 +23,8 @@ std::vector<T> read_whole(const io::Hdf5File& file, const std::string& name, io:
 // Where the entries of an array begin and end, checked against its size.
 std::vector<std::int64_t> read_offsets(const io::Hdf5File& file, const std::string& group,
                                        const std::string& array, std::size_t size) {
-  auto offsets =
-      read_whole<std::int64_t>(file, group + "/offsets", io::Hdf5Type::kInt64);
-  if (offsets.empty() || offsets.front() != 0 ||
-      !std::is_sorted(offsets.begin(), offsets.end()) ||
+  auto offsets = read_whole<std::int64_t>(file, group + "/offsets", io::Hdf5Type::kInt64);
+  if (offsets.empty() || offsets.front() != 0 || !std::is_sorted(offsets.begin(), offsets.end()) ||
       offsets.back() != static_cast<std::int64_t>(size)) {
     throw_bad_input(file.path().string() + ": " + group + "/offsets does not fit " + group + "/" +
                     array + "; make the file again");

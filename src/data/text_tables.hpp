@@ -20,9 +20,7 @@ class ByteTable {
   // Without entries where the file has no such group; throws where it does not hold together.
   static ByteTable read(const io::Hdf5File& file, const std::string& group);
 
-  [[nodiscard]] std::int64_t size() const {
-    return static_cast<std::int64_t>(offsets_.size()) - 1;
-  }
+  [[nodiscard]] std::int64_t size() const { return static_cast<std::int64_t>(offsets_.size()) - 1; }
   [[nodiscard]] std::string_view operator[](std::int64_t entry) const;
 
  private:

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdio>
 #include <functional>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -136,29 +137,35 @@ void write_status(const std::filesystem::path& folder, const std::string& outcom
   io::write_file_atomically(folder / "status.json", std::string_view(json.dump(2) + "\n"));
 }
 
-Progress::Progress(std::int64_t steps_expected)
-    : steps_expected_(steps_expected), terminal_(isatty(STDERR_FILENO) == 1) {}
+Progress::Progress(std::optional<std::int64_t> steps, double minutes)
+    : steps_(steps), minutes_(minutes), terminal_(isatty(STDERR_FILENO) == 1) {}
 
-void Progress::update(const MetricsLine& line) {
+void Progress::update(const MetricsLine& line, double elapsed_minutes) {
   smoothed_ms_ =
       smoothed_ms_ == 0 ? line.times.total : 0.95 * smoothed_ms_ + 0.05 * line.times.total;
-  const double left = smoothed_ms_ / 1000.0 *
-                      static_cast<double>(std::max<std::int64_t>(0, steps_expected_ - line.step));
-  const auto eta = fmt::format("{:d}:{:02d}:{:02d}", static_cast<int>(left) / 3600,
-                               static_cast<int>(left) / 60 % 60, static_cast<int>(left) % 60);
+  double left = std::numeric_limits<double>::max();  // seconds
+  if (steps_) {
+    left =
+        smoothed_ms_ / 1000 * static_cast<double>(std::max<std::int64_t>(0, *steps_ - line.step));
+  }
+  if (minutes_ > 0) {
+    left = std::min(left, 60 * std::max(0.0, minutes_ - elapsed_minutes));
+  }
+  const auto whole = static_cast<std::int64_t>(std::min(left, 1e9));
   const double seconds = line.times.total / 1000.0;
   const auto text = fmt::format(
-      "step {}/{}  epoch {:.2f}  loss {:.4f}  lr {:.3g}  {:.0f} tok/s  eta {}", line.step,
-      steps_expected_, line.epoch, line.loss.value_or(std::nan("")), line.plan.lr,
-      seconds > 0 ? static_cast<double>(line.tokens) / seconds : 0.0, eta);
+      "step {}{}  epoch {:.2f}  loss {:.4f}  lr {:.3g}  {:.0f} tok/s  eta {:d}:{:02d}:{:02d}",
+      line.step, steps_ ? fmt::format("/{}", *steps_) : "", line.epoch,
+      line.loss.value_or(std::nan("")), line.plan.lr,
+      seconds > 0 ? static_cast<double>(line.tokens) / seconds : 0.0, whole / 3600, whole / 60 % 60,
+      whole % 60);
   if (terminal_) {
     std::fprintf(stderr, "\r\033[K%s", text.c_str());
     shown_ = true;
     return;
   }
   const auto now = std::chrono::steady_clock::now();
-  if (now - last_log_ > std::chrono::seconds(10) || line.step == steps_expected_ ||
-      line.step == 1) {
+  if (now - last_log_ > std::chrono::seconds(10) || line.step == steps_ || line.step == 1) {
     spdlog::info("{}", text);
     last_log_ = now;
   }

@@ -63,12 +63,14 @@ void write_status(const std::filesystem::path& folder, const std::string& outcom
 // One line that rewrites itself, where stderr is a terminal; otherwise a log line now and then.
 class Progress {
  public:
-  explicit Progress(std::int64_t steps_expected);
-  void update(const MetricsLine& line);
+  // Whichever of the two ends the run first; 0 minutes: no limit.
+  Progress(std::optional<std::int64_t> steps, double minutes);
+  void update(const MetricsLine& line, double elapsed_minutes);
   void clear();  // before other output
 
  private:
-  std::int64_t steps_expected_;
+  std::optional<std::int64_t> steps_;
+  double minutes_;
   bool terminal_;
   bool shown_ = false;
   std::chrono::steady_clock::time_point last_log_{};

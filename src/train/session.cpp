@@ -96,7 +96,7 @@ coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t ro
           "steps, or give the budget in samples, steps or epochs");
     }
     recipe.budget_minutes = config.budget.value;
-    recipe.budget_samples = std::int64_t{1} << 50;
+    recipe.budget_samples = coordinator::kNoSampleLimit;
   } else {
     recipe.budget_samples = to_samples(config.budget, context);
   }

@@ -107,8 +107,7 @@ std::filesystem::path save_snapshot(const std::filesystem::path& checkpoints,
   io::CheckpointWriter writer(checkpoints, fields.step, lock.generation());
   writer.add(kTensorsFile, pieces);
   writer.add(kStateFile, std::string_view(to_json(fields).dump(1)));
-  const nlohmann::json summary = {{"samples", fields.samples},
-                                  {"world_size", fields.world_size}};
+  const nlohmann::json summary = {{"samples", fields.samples}, {"world_size", fields.world_size}};
   return writer.commit(summary.dump(), [&] { lock.check_still_owner(); });
 }
 

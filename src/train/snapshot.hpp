@@ -22,10 +22,10 @@ struct SnapshotFields {
   std::int64_t step = 0;
   std::int64_t samples = 0;
   int world_size = 1;
-  std::string config;              // resolved, as YAML
-  std::string data_fingerprint;    // training set
-  std::string model_fingerprint;   // base model
-  std::string coordinator_state;   // JSON
+  std::string config;             // resolved, as YAML
+  std::string data_fingerprint;   // training set
+  std::string model_fingerprint;  // base model
+  std::string coordinator_state;  // JSON
 };
 
 // Saves on rank 0. Refuses (throws) where a parameter is not finite. Returns the folder.

@@ -123,7 +123,11 @@ void Trainer::resume_or_start() {
     for (const auto& decision : decisions) {
       spdlog::info("{}: {}", decision.kind, decision.reason);
     }
-    progress_ = std::make_unique<Progress>(coordinator_->steps_expected());
+    const auto& recipe = session_.recipe;
+    progress_ = std::make_unique<Progress>(recipe.budget_samples == coordinator::kNoSampleLimit
+                                               ? std::nullopt
+                                               : std::optional(coordinator_->steps_expected()),
+                                           recipe.budget_minutes);
   });
 }
 
@@ -281,7 +285,7 @@ void Trainer::train_one(const coordinator::StepPlan& plan) {
   write_decisions();
   if (world_.is_root()) {
     log_->write(line);
-    progress_->update(line);
+    progress_->update(line, coordinator_->elapsed_minutes());
   }
   if (sample_cadence_.due(before, after) && !over) {
     show_samples(fmt::format("step-{:08d}", after.steps));
@@ -369,8 +373,7 @@ ExitCode Trainer::finish() {
                     steps));
     return ExitCode::kDiverged;
   }
-  export_result(folder_ / (session_.trainable.is_full() ? "model" : "adapter"),
-                nullptr);
+  export_result(folder_ / (session_.trainable.is_full() ? "model" : "adapter"), nullptr);
   show_samples("after");
   root_alone(world_.host, [&] {
     log_->require_complete();

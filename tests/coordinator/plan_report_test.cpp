@@ -48,6 +48,16 @@ TEST(PlanReport, NamesALimitInTimeWhereThereIsOne) {
               HasSubstr("stops after 90 minutes if that is sooner"));
 }
 
+TEST(PlanReport, SpeaksOfNoStepsWhereTimeAloneEndsTheRun) {
+  Recipe recipe = small_recipe();
+  recipe.schedule = ScheduleKind::kConstant;
+  recipe.budget_minutes = 90;
+  recipe.budget_samples = kNoSampleLimit;
+  const auto report = make_plan_report(recipe, 1);
+  EXPECT_THAT(report.reason, ::testing::StartsWith("90 minutes of epochs of "));
+  EXPECT_TRUE(report.inputs.at("plan").at("steps").is_null());
+}
+
 TEST(RecipeJson, KeepsEveryField) {
   Recipe recipe = small_recipe();
   recipe.seed = ~std::uint64_t{0};

@@ -168,7 +168,8 @@ TEST_F(TokenDatasetTest, RefusesTextsThatDoNotHoldTogether) {
                  "1 texts for 2");
   expect_refusal(with("del g['texts']"), "0 texts for 2");
   expect_refusal(with("del g['ids']"), "/prompts/ids is missing");
-  const std::string table = "g=f.create_group('vocabulary'); g['bytes']=np.zeros(3,dtype=np.uint8); ";
+  const std::string table =
+      "g=f.create_group('vocabulary'); g['bytes']=np.zeros(3,dtype=np.uint8); ";
   expect_refusal(table + "g['offsets']=np.array([0,2,1,3],dtype=np.int64)", "/vocabulary/offsets");
   expect_refusal(table + "g['offsets']=np.array([0,4],dtype=np.int64)", "/vocabulary/offsets");
   expect_refusal(table + "g['offsets']=np.zeros(0,dtype=np.int64)", "/vocabulary/offsets");

@@ -114,6 +114,7 @@ class Workspace:
             "data": {"train": str(self.data), "packing": False, "sequence_length": 64},
             "batch": {"global": 6, "micro": 2},
             "optimizer": {"lr": 3e-3},
+            "schedule": {"name": "constant", "warmup": "0 samples"},  # a longer budget changes nothing of it
             "checkpoint": {"every": "2 steps", "keep": 2},
             "budget": "6 steps",
         }

@@ -161,7 +161,7 @@ SETTINGS = {
     "keep-one": (["checkpoint.keep=1"], "checkpoint.keep"),
     "budget-without-unit": (["budget=3 parsecs"], "budget"),
     "budget-zero": (["budget=0 steps"], "budget"),
-    "budget-in-minutes": (["budget=3 minutes"], "budget"),
+    "budget-in-minutes": (["budget=3 minutes", "schedule.name=cosine"], "budget"),
     "micro-does-not-divide": (["batch.global=10", "batch.micro=3"], ["batch.micro 3", "2 or 5", "9 or 12"]),
     "micro-above-global": (["batch.global=4", "batch.micro=8"], ["batch.micro 8", "batch.global 4"]),
     "unknown-schedule": (["schedule.name=cosin"], ["schedule.name", "cosine"]),
