@@ -18,14 +18,19 @@ class Bench:
         self.folder, self.program = folder, program
         make_model("llama").save_pretrained(folder / "base")
         write_dataset(folder / "train.h5", make_documents(50, 4, 60))
+        write_dataset(folder / "validation.h5", make_documents(500, 4, 60))
 
-    def config(self, name: str, steps: int, every: int = 3) -> pathlib.Path:
+    def config(self, name: str, steps: int, every: int = 3, slow: bool = False) -> pathlib.Path:
+        """`slow`: some tenths of a second per update, and the same curve."""
         path = self.folder / f"{name}.yaml"
+        validation = {"validation": str(self.folder / "validation.h5")} if slow else {}
         write_config(path, {
             "run": {"output_dir": str(self.folder / name), "threads": 1, "deadline_seconds": 20},
             "model": {"path": str(self.folder / "base"), "dtype": "fp32"},
             "adapter": {"rank": 4, "alpha": 8, "targets": "all-linear"},
-            "data": {"train": str(self.folder / "train.h5"), "packing": False, "sequence_length": 64},
+            "data": {"train": str(self.folder / "train.h5"), "packing": False, "sequence_length": 64,
+                     **validation},
+            **({"evaluate": {"every": "1 steps"}} if slow else {}),
             "batch": {"global": 8, "micro": 2},
             "optimizer": {"lr": 3e-3},
             "checkpoint": {"every": f"{every} steps", "keep": 2},
