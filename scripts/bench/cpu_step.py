@@ -3,8 +3,9 @@
     $(scripts/setup.sh --print-python) scripts/bench/cpu_step.py [--steps 8] [--threads 2]
 
 Shape: d 512, 8 layers, 8 heads (4 kv), ffn 1408, vocabulary 32000, fp32; rows of 256 tokens, micro-batch 8, r 16 on all
-linear layers, AdamW. Both sides start from the same weights and see the same tokens, in alternation: ours, peer, ours,
-peer. Medians over the updates after two warm-ups; memory is the peak of the process.
+linear layers, AdamW. All sides start from the same weights and see the same tokens, one after the other, round after
+round: lorascale on one rank with all threads, lorascale on one rank per thread, transformers + peft. Medians over the
+updates after two warm-ups; memory is the peak of the process (of the largest one).
 """
 import argparse
 import json
@@ -21,6 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHAPE = dict(vocab_size=32000, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8,
              num_key_value_heads=4, max_position_embeddings=512, tie_word_embeddings=False)
 ROW, BATCH, RANK, WARM_UP = 256, 8, 16, 2
+SIDES = OURS, RANKS, PEER = "lorascale", "lorascale, rank per thread", "transformers + peft"
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -64,7 +66,10 @@ budget: {steps} steps
             first = time.time() - start
         time.sleep(0.01)
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-    return {"ms": [line["step_ms"] for line in lines if line["step"] > WARM_UP],
+    timed = [line for line in lines if line["step"] > WARM_UP]
+    return {"ms": [line["step_ms"] for line in timed],
+            "waits": {part: sum(line[f"{part}_ms"] for line in timed) / sum(line["step_ms"] for line in timed)
+                      for part in ("data_wait", "idle", "reduce")},
             "loss": [line["loss"] for line in lines], "first_ms": lines[0]["step_ms"], "start_s": first}
 
 
@@ -99,43 +104,57 @@ def peer(folder: pathlib.Path, steps: int, threads: int):
 def in_child(side: str, arguments):
     """Runs one side in a process of its own, so that its peak memory is its own."""
     command = [sys.executable, __file__, "--side", side, "--folder", str(arguments.folder), "--steps",
-               str(arguments.steps), "--threads", str(arguments.threads), "--ranks", str(arguments.ranks)]
+               str(arguments.steps), "--threads", str(arguments.threads)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+def run_side(arguments):
+    if arguments.side == PEER:
+        result = peer(arguments.folder, arguments.steps, arguments.threads)
+        result["mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    else:
+        ranks = arguments.threads if arguments.side == RANKS else 1
+        result = ours(arguments.folder, arguments.steps, arguments.threads, ranks)
+        result["mib"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(json.dumps(result))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--ranks", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--side", choices=["ours", "peer"], help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=pathlib.Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
-        if arguments.side == "ours":
-            result = ours(arguments.folder, arguments.steps, arguments.threads, arguments.ranks)
-            result["mib"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        else:
-            result = peer(arguments.folder, arguments.steps, arguments.threads)
-            result["mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps(result))
+        run_side(arguments)
         return
     with tempfile.TemporaryDirectory() as folder:
         arguments.folder = pathlib.Path(folder)
         make_inputs(arguments.folder, arguments.steps)
-        results = {"ours": [], "peer": []}
-        for _ in range(arguments.rounds):
-            for side in results:
-                results[side].append(in_child(side, arguments))
-    ms = {side: statistics.median([m for r in rounds for m in r["ms"]]) for side, rounds in results.items()}
-    mib = {side: max(r["mib"] for r in rounds) for side, rounds in results.items()}
-    for side in results:
-        print(f"{side:5} {ms[side]:9.1f} ms per update, peak {mib[side]:7.0f} MiB")
-    print(f"ratio {ms['ours'] / ms['peer']:.3f} of the peer's time, {mib['ours'] / mib['peer']:.3f} of its memory")
-    difference = max(abs(a - b) / b for a, b in zip(results["ours"][0]["loss"][:1], results["peer"][0]["loss"][:1]))
-    print(f"first loss differs by {difference:.1e} relative; ours wrote its first update "
-          f"{min(r['start_s'] for r in results['ours']):.2f} s after start")
+        rounds = [{side: in_child(side, arguments) for side in SIDES} for _ in range(arguments.rounds)]
+    ms = {side: statistics.median(m for each in rounds for m in each[side]["ms"]) for side in SIDES}
+    mib = {side: max(each[side]["mib"] for each in rounds) for side in SIDES}
+    for side in SIDES:
+        print(f"{side:28} {ms[side]:9.1f} ms per update, peak {mib[side]:7.0f} MiB")
+    print(f"time    {ms[OURS] / ms[PEER]:.3f} of the peer's (rounds: "
+          f"{', '.join(f'{ratio_of(each):.3f}' for each in rounds)})")
+    print(f"memory  {mib[OURS] / mib[PEER]:.3f} of the peer's")
+    print(f"ranks   {ms[OURS] / ms[RANKS]:.3f} of the throughput of one rank, with {arguments.threads} ranks of one "
+          f"thread instead of one rank of {arguments.threads}")
+    for side in (OURS, RANKS):
+        waits = rounds[0][side]["waits"]
+        print(f"waits   {side}: loader {waits['data_wait']:.2%}, other ranks {waits['idle']:.2%}, all-reduce "
+              f"{waits['reduce']:.2%} of the step")
+    difference = abs(rounds[0][OURS]["loss"][0] / rounds[0][PEER]["loss"][0] - 1)
+    print(f"start   {min(each[OURS]['start_s'] for each in rounds):.2f} s until the first update is on record, itself "
+          f"included ({min(each[OURS]['first_ms'] for each in rounds) / 1000:.2f} s); first losses differ by "
+          f"{difference:.1e} relative")
+
+
+def ratio_of(one_round):
+    return statistics.median(one_round[OURS]["ms"]) / statistics.median(one_round[PEER]["ms"])
 
 
 if __name__ == "__main__":
