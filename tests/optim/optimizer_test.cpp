@@ -47,7 +47,7 @@ void follow(const std::string& name, double decay, double clip) {
     EXPECT_NEAR(facts.norm.item<float>() / norm, 1.0, 1e-6);
     optimizer->step(parameters, gradient, hyper, facts);
     for (std::int64_t i = 0; i < kSize; ++i) {
-      const auto& segment = two_segments()[i < 20 ? 0 : 1];
+      const auto segment = two_segments()[i < 20 ? 0 : 1];
       reference[static_cast<std::size_t>(i)].step(factor * mean[static_cast<std::size_t>(i)],
                                                   hyper.lr * segment.lr_ratio,
                                                   segment.decays ? decay : 0.0, hyper);
