@@ -49,8 +49,9 @@ void add_run(std::vector<Option>& t) {
   add(t, "run.resume", at(&RunSection::resume), words({"auto", "never"}),
       "auto goes on from the newest checkpoint in output_dir, if there is one; never begins anew.",
       kMayChange);
-  add(t, "run.reduction", at(&RunSection::reduction), words({"fast"}),
-      "Order of summation across ranks; fast is the communication library's own.");
+  add(t, "run.reduction", at(&RunSection::reduction), words({"fast", "exact"}),
+      "Order of summation: fast is the communication library's own; exact gives the same bits on "
+      "any number of ranks (same leaf, same threads or GPU type), for more memory and traffic.");
   add(t, "run.device", at(&RunSection::device), words({"auto", "cpu", "cuda"}),
       "Where the model runs; auto takes a GPU per rank where there is one.", kMayChange);
   add(t, "run.threads", at(&RunSection::threads), IntegerKind{0, 4096},

@@ -28,7 +28,7 @@ Trainer::Trainer(World& world, Session& session)
       session_(session),
       folder_(session.config.run.output_dir),
       updater_(world, *session.model, *session.trainable.parameters, *session.optimizer,
-               session.config.run.seed, session.config.optimizer.clip_norm),
+               session.config),
       checkpoint_cadence_(session.config.checkpoint.every, session.units),
       evaluate_cadence_(session.config.evaluate.every, session.units),
       sample_cadence_(session.config.sample.every, session.units) {}
@@ -270,7 +270,7 @@ void Trainer::train_one(const coordinator::StepPlan& plan) {
   const auto range =
       coordinator::leaves_of_rank(plan.leaves, world_.host.rank(), world_.host.size());
   const auto result = updater_.run(
-      plan, range.end - range.begin, [&] { return session_.train->next(); },
+      plan, range, [&] { return session_.train->next(); },
       [&] {
         return Ballot{stop_was_requested(), elapsed_minutes()};
       });

@@ -8,10 +8,12 @@
 #include <optional>
 
 #include "adapters/parameters.hpp"
+#include "config/run_config.hpp"
 #include "coordinator/coordinator.hpp"
 #include "data/leaf.hpp"
 #include "models/model.hpp"
 #include "optim/optimizer.hpp"
+#include "train/gradient_sum.hpp"
 #include "train/vote.hpp"
 #include "train/world.hpp"
 
@@ -41,20 +43,21 @@ using NextLeaf = std::function<data::TokenLeaf()>;
 class Updater {
  public:
   Updater(World& world, models::Model& model, adapters::TrainableParameters& parameters,
-          optim::Optimizer& optimizer, std::uint64_t seed, double clip_norm);
+          optim::Optimizer& optimizer, const config::RunConfig& config);
 
-  // `leaves`: how many this rank contributes. `ballot` is asked after the leaves are computed.
-  UpdateResult run(const coordinator::StepPlan& plan, std::int64_t leaves,
+  // `mine`: the leaves that this rank contributes. `ballot` is asked after they are computed.
+  UpdateResult run(const coordinator::StepPlan& plan, const coordinator::LeafRange& mine,
                    const NextLeaf& next_leaf, const std::function<Ballot()>& ballot);
 
  private:
-  void accumulate(std::int64_t leaves, const NextLeaf& next_leaf, at::Tensor& sums,
-                  UpdateTimes& times);
+  void accumulate(const coordinator::LeafRange& mine, const NextLeaf& next_leaf,
+                  at::Tensor& leaf_facts, UpdateTimes& times);
 
   World& world_;
   models::Model& model_;
   adapters::TrainableParameters& parameters_;
   optim::Optimizer& optimizer_;
+  std::unique_ptr<GradientSum> gradient_sum_;
   std::uint64_t seed_;
   double clip_norm_;
 };
