@@ -243,6 +243,20 @@ void add_cadences(std::vector<Option>& t) {
       "Draw from the likeliest tokens that make up this share of probability.", kMayChange);
 }
 
+void add_machine(std::vector<Option>& t) {
+  const auto memory = [](auto member) { return field(&RunConfig::memory, member); };
+  add(t, "memory.budget_mib", memory(&MemorySection::budget_mib), IntegerKind{0},
+      "Memory for tensors of a rank on the CPU, in MiB; beyond it a rank is out of memory. 0 sets "
+      "no "
+      "limit. On a GPU its own memory is the limit.",
+      kMayChange);
+  add(t, "faults", field(&RunConfig::faults), TextListKind{true, "[fault, ...]"},
+      "Faults on purpose, for drills: 'KIND step=N phase=PHASE rank=R times=T seconds=S', with "
+      "oom, "
+      "nan, slow or kill in forward, backward, optimizer, evaluation or sample.",
+      kMayChange);
+}
+
 std::vector<Option> build_table() {
   std::vector<Option> table;
   add_run(table);
@@ -255,6 +269,7 @@ std::vector<Option> build_table() {
   add_schedule(table);
   add_budget(table);
   add_cadences(table);
+  add_machine(table);
   return table;
 }
 

@@ -18,6 +18,7 @@ class FastSum : public GradientSum {
 
   void begin(std::int64_t /*leaves*/) override { gradient_.zero_(); }
   void take(std::int64_t /*index*/) override {}
+  [[nodiscard]] std::int64_t temporary_elements() const override { return 0; }
   void reduce(const at::Tensor& facts) override {
     world_.device.group_begin();
     all_reduce_sum(world_, gradient_);
@@ -52,6 +53,10 @@ class ExactSum : public GradientSum {
   void take(std::int64_t index) override {
     mine_.push({0, index}, gradient_);
     gradient_.zero_();
+  }
+
+  [[nodiscard]] std::int64_t temporary_elements() const override {
+    return world_.host.size() == 1 ? 0 : 2 * kMostGathered;
   }
 
   void reduce(const at::Tensor& facts) override {

@@ -22,6 +22,8 @@ class GradientSum {
   virtual void begin(std::int64_t leaves) = 0;
   // Leaf `index` has just been added to the gradient vector.
   virtual void take(std::int64_t index) = 0;
+  // What reduce() holds for a moment, in floats.
+  [[nodiscard]] virtual std::int64_t temporary_elements() const = 0;
   // Collective: the vector then holds the sum over all leaves of all ranks. `facts` are summed over
   // ranks on the way; their sum must not depend on an order.
   virtual void reduce(const at::Tensor& facts) = 0;
