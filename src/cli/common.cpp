@@ -14,6 +14,7 @@
 #include "comm/mpi_communicator.hpp"
 #include "config/reader.hpp"
 #include "config/resolved.hpp"
+#include "train/tensor_memory.hpp"
 #include "train/vote.hpp"
 
 namespace lorascale::cli {
@@ -115,6 +116,8 @@ LoadedConfig Job::configure(const options::variables_map& values, config::Purpos
   at::set_num_threads(threads);
   host_->set_deadline(run.deadline_seconds);
   watchdog_.set_deadline(run.deadline_seconds);
+  train::count_cpu_tensors();
+  train::limit_cpu_tensors(loaded.config.memory.budget_mib << 20);
   if (place.is_cuda()) {
     require_distinct_gpus(*host_, place);
     device_ = gpu_communicator(*host_, place, run.deadline_seconds);

@@ -49,8 +49,9 @@ void add_run(std::vector<Option>& t) {
   add(t, "run.resume", at(&RunSection::resume), words({"auto", "never"}),
       "auto goes on from the newest checkpoint in output_dir, if there is one; never begins anew.",
       kMayChange);
-  add(t, "run.reduction", at(&RunSection::reduction), words({"fast"}),
-      "Order of summation across ranks; fast is the communication library's own.");
+  add(t, "run.reduction", at(&RunSection::reduction), words({"fast", "exact"}),
+      "Order of summation: fast is the communication library's own; exact gives the same bits on "
+      "any number of ranks (same leaf, same threads or GPU type), for more memory and traffic.");
   add(t, "run.device", at(&RunSection::device), words({"auto", "cpu", "cuda"}),
       "Where the model runs; auto takes a GPU per rank where there is one.", kMayChange);
   add(t, "run.threads", at(&RunSection::threads), IntegerKind{0, 4096},
@@ -242,6 +243,20 @@ void add_cadences(std::vector<Option>& t) {
       "Draw from the likeliest tokens that make up this share of probability.", kMayChange);
 }
 
+void add_machine(std::vector<Option>& t) {
+  const auto memory = [](auto member) { return field(&RunConfig::memory, member); };
+  add(t, "memory.budget_mib", memory(&MemorySection::budget_mib), IntegerKind{0},
+      "Memory for tensors of a rank on the CPU, in MiB; beyond it a rank is out of memory. 0 sets "
+      "no "
+      "limit. On a GPU its own memory is the limit.",
+      kMayChange);
+  add(t, "faults", field(&RunConfig::faults), TextListKind{true, "[fault, ...]"},
+      "Faults on purpose, for drills: 'KIND step=N phase=PHASE rank=R times=T seconds=S', with "
+      "oom, "
+      "nan, slow or kill in forward, backward, optimizer, evaluation or sample.",
+      kMayChange);
+}
+
 std::vector<Option> build_table() {
   std::vector<Option> table;
   add_run(table);
@@ -254,6 +269,7 @@ std::vector<Option> build_table() {
   add_schedule(table);
   add_budget(table);
   add_cadences(table);
+  add_machine(table);
   return table;
 }
 

@@ -98,6 +98,10 @@ struct SampleSection {
   double top_p = 1.0;
 };
 
+struct MemorySection {
+  std::int64_t budget_mib = 0;  // of tensors, per rank, on the CPU; 0 = no limit
+};
+
 struct RunConfig {
   RunSection run;
   ModelSection model;
@@ -111,6 +115,8 @@ struct RunConfig {
   CheckpointSection checkpoint;
   EvaluateSection evaluate;
   SampleSection sample;
+  MemorySection memory;
+  std::vector<std::string> faults;  // train/faults.hpp
 };
 
 }  // namespace lorascale::config

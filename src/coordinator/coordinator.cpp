@@ -31,7 +31,10 @@ std::optional<StepPlan> RunState::next_step() const {
   if (stop_reason()) {
     return std::nullopt;
   }
-  return plan_step(recipe, batch(), steps + 1, samples);
+  StepPlan plan = plan_step(recipe, batch(), steps + 1, samples);
+  plan.leaf_size = leaf_sizer.leaf_size(batch());
+  plan.leaves = (plan.samples - 1) / plan.leaf_size + 1;
+  return plan;
 }
 
 void RunState::announce() {
@@ -165,7 +168,14 @@ void Coordinator::on_step(const StepFacts& facts) {
   for (Monitor* monitor : self.monitors.all()) {
     monitor->on_step(*plan, facts, self.log);
   }
+  self.leaf_sizer.on_clean_update(self.steps, self.batch(), self.samples, self.log);
   self.announce();
+}
+
+bool Coordinator::on_out_of_memory(const MemoryFacts& facts) {
+  RunState& self = *impl_;
+  LS_ASSERT(facts.step == self.steps + 1);
+  return self.leaf_sizer.on_out_of_memory(facts, self.batch(), self.samples, self.log);
 }
 
 bool Coordinator::on_evaluation(const EvaluationFacts& facts) {

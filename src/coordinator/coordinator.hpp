@@ -43,6 +43,13 @@ struct StepFacts {
   double elapsed_minutes = 0;  // of the run, rank 0's clock; agreed on by all ranks
 };
 
+// An update ran out of memory before anything of it was applied.
+struct MemoryFacts {
+  std::int64_t step = 0;   // that was attempted
+  std::int64_t ranks = 0;  // how many ranks had too little
+  std::int64_t rank = 0;   // the lowest of them
+};
+
 struct EvaluationFacts {
   std::int64_t step = 0;
   double loss = 0;
@@ -86,6 +93,9 @@ class Coordinator {
 
   // Facts of the update that next_step() named; any other step is a bug of the caller.
   void on_step(const StepFacts& facts);
+  // The update that next_step() named is to be done again, in smaller leaves: next_step() names it
+  // with the same samples, batch and rates. False where the leaf is one sample already.
+  bool on_out_of_memory(const MemoryFacts& facts);
   // True when this validation is the best so far. Its step is steps_done().
   bool on_evaluation(const EvaluationFacts& facts);
   [[nodiscard]] std::optional<double> best_validation_loss() const;

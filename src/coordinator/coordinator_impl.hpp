@@ -7,13 +7,17 @@
 
 #include "coordinator/coordinator.hpp"
 #include "coordinator/decision_log.hpp"
+#include "coordinator/leaf_sizer.hpp"
 #include "coordinator/monitors.hpp"
 
 namespace lorascale::coordinator {
 
 struct RunState {
   RunState(const Recipe& the_recipe, int ranks)
-      : recipe(the_recipe), world_size(ranks), monitors(the_recipe) {}
+      : recipe(the_recipe),
+        world_size(ranks),
+        monitors(the_recipe),
+        leaf_sizer(the_recipe.leaf_size) {}
 
   Recipe recipe;
   int world_size = 0;
@@ -27,7 +31,8 @@ struct RunState {
       last;  // the latest update; kept so that its rates can be checked after a resume
   Monitors monitors;
 
-  // Not part of the state hash: time and log depend on the machines.
+  // Not part of the state hash: memory, time and log depend on the machines.
+  LeafSizer leaf_sizer;
   double elapsed_minutes = 0;
   DecisionLog log;
   bool short_update_announced = false;

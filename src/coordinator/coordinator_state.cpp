@@ -171,7 +171,9 @@ std::string Coordinator::state() const {
   state["version"] = kVersion;
   state["recipe"] = recipe_to_json(self.recipe);
   state.update(trajectory(self));
-  state["layout"] = {{"world_size", self.world_size}, {"elapsed_minutes", self.elapsed_minutes}};
+  state["layout"] = {{"world_size", self.world_size},
+                     {"elapsed_minutes", self.elapsed_minutes},
+                     {"leaf", self.leaf_sizer.save()}};
   state["log"] = {{"sequence", self.log.sequence()},
                   {"chain", hex64(self.log.chain())},
                   {"short_update_announced", self.short_update_announced},
@@ -198,6 +200,7 @@ Coordinator Coordinator::restore(Recipe recipe, int world_size, const std::strin
     load_trajectory(self, then, state);
     const Json& layout = state.at("layout");
     self.elapsed_minutes = layout.at("elapsed_minutes").get<double>();
+    self.leaf_sizer.load(layout.at("leaf"));
     const Json& log = state.at("log");
     self.log = DecisionLog(log.at("sequence").get<std::int64_t>(),
                            hex64_from(log.at("chain").get<std::string>()));

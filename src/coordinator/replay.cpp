@@ -33,6 +33,10 @@ Json to_json(const ResumeFacts& facts) {
           {"budget_minutes", facts.budget_minutes}};
 }
 
+Json to_json(const MemoryFacts& facts) {
+  return {{"event", "memory"}, {"step", facts.step}, {"ranks", facts.ranks}, {"rank", facts.rank}};
+}
+
 Json to_json(const Event& event) {
   return std::visit([](const auto& facts) { return to_json(facts); }, event);
 }
@@ -56,6 +60,10 @@ Event event_from(const Json& json) {
     return ResumeFacts{
         step, json.at("world_size").get<int>(), json.at("leaf_size").get<std::int64_t>(),
         json.at("budget_samples").get<std::int64_t>(), json.at("budget_minutes").get<double>()};
+  }
+  if (kind == "memory") {
+    return MemoryFacts{step, json.at("ranks").get<std::int64_t>(),
+                       json.at("rank").get<std::int64_t>()};
   }
   throw_bad_input("an event of kind '" + kind + "' is not known to this version");
 }
@@ -95,6 +103,14 @@ struct Player {
     }
     coordinator.on_evaluation(facts);
     return {};
+  }
+
+  std::string operator()(const MemoryFacts& facts) {
+    const auto plan = coordinator.next_step();
+    if (!plan || plan->step != facts.step) {
+      return "has update " + std::to_string(facts.step) + " run out of memory, which was not due";
+    }
+    return coordinator.on_out_of_memory(facts) ? std::string() : "halves a leaf of one sample";
   }
 
   std::string operator()(const ResumeFacts& facts) {

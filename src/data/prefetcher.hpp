@@ -4,6 +4,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <cstdint>
 #include <deque>
 #include <exception>
 #include <functional>
@@ -40,6 +41,15 @@ class Prefetcher {
     changed_.notify_all();
   }
 
+  // Forgets what was asked for and not yet taken.
+  void clear() {
+    const std::lock_guard lock(mutex_);
+    tasks_.clear();
+    ready_.clear();
+    ++generation_;
+    changed_.notify_all();
+  }
+
   // The next requested leaf; waits for it.
   Leaf next() {
     std::unique_lock lock(mutex_);
@@ -69,6 +79,7 @@ class Prefetcher {
       }
       Task task = std::move(tasks_.front());
       tasks_.pop_front();
+      const auto generation = generation_;
       lock.unlock();
       Outcome outcome;
       try {
@@ -77,8 +88,10 @@ class Prefetcher {
         outcome.error = std::current_exception();
       }
       lock.lock();
-      ready_.push_back(std::move(outcome));
-      changed_.notify_all();
+      if (generation == generation_) {
+        ready_.push_back(std::move(outcome));
+        changed_.notify_all();
+      }
     }
   }
 
@@ -87,6 +100,7 @@ class Prefetcher {
   std::condition_variable changed_;
   std::deque<Task> tasks_;
   std::deque<Outcome> ready_;
+  std::uint64_t generation_ = 0;  // of the requests; clear() begins another
   bool stopping_ = false;
   std::thread thread_;  // last: starts when all else exists
 };

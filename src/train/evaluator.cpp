@@ -3,33 +3,65 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/zeros.h>
+#include <spdlog/spdlog.h>
+
+#include <optional>
 
 #include "base/heartbeat.hpp"
 #include "coordinator/coordinator.hpp"
+#include "train/tensor_memory.hpp"
 #include "train/vote.hpp"
 
 namespace lorascale::train {
 
-double evaluate(World& world, models::Model& model, TokenSource& source, std::int64_t leaf_size,
-                std::int64_t max_samples) {
-  const at::NoGradGuard no_grad;
-  const auto rows = max_samples > 0 ? std::min(max_samples, source.rows()) : source.rows();
+namespace {
+
+// Loss and targets of all leaves, or nothing where a rank ran out of memory.
+std::optional<at::Tensor> sums_of(World& world, models::Model& model, TokenSource& source,
+                                  std::int64_t rows, std::int64_t leaf_size,
+                                  FaultInjector& faults) {
   const auto leaves = (rows + leaf_size - 1) / leaf_size;
   const auto mine = coordinator::leaves_of_rank(leaves, world.host.rank(), world.host.size());
-  at::Tensor sums = at::zeros({2}, at::TensorOptions().dtype(at::kDouble).device(world.place));
-  together(world.host, [&] {
-    for (auto leaf = mine.begin; leaf < mine.end; ++leaf) {
-      beat("validation");
-      const auto first = leaf * leaf_size;
-      const auto result = model.evaluate(source.leaf(first, std::min(leaf_size, rows - first)));
-      sums[0].add_(result.loss_sum);
-      sums[1].add_(static_cast<double>(result.targets));
-    }
-  });
-  all_reduce_sum(world, sums);
+  // A row per leaf, zero for those of other ranks: their sum is exact, whatever their number.
+  at::Tensor facts =
+      at::zeros({leaves, 2}, at::TensorOptions().dtype(at::kDouble).device(world.place));
+  Ballot ballot;
+  const auto error = attempt(
+      [&] {
+        for (auto leaf = mine.begin; leaf < mine.end; ++leaf) {
+          beat("validation");
+          faults.reach(Phase::kEvaluation);
+          const auto first = leaf * leaf_size;
+          const auto result = model.evaluate(source.leaf(first, std::min(leaf_size, rows - first)));
+          facts[leaf][0].copy_(result.loss_sum);
+          facts[leaf][1].fill_(static_cast<double>(result.targets));
+        }
+      },
+      leaf_size > 1 ? &ballot.out_of_memory : nullptr);
+  if (vote(world.host, ballot, error).out_of_memory > 0) {
+    return std::nullopt;
+  }
+  all_reduce_sum(world, facts);
   world.device.wait();
-  const at::Tensor host = sums.cpu();
-  const double* values = host.const_data_ptr<double>();
+  return facts.sum(0).cpu();
+}
+
+}  // namespace
+
+double evaluate(World& world, models::Model& model, TokenSource& source, std::int64_t max_samples,
+                std::int64_t& leaf_size, FaultInjector& faults) {
+  const at::NoGradGuard no_grad;
+  const auto rows = max_samples > 0 ? std::min(max_samples, source.rows()) : source.rows();
+  auto sums = sums_of(world, model, source, rows, leaf_size, faults);
+  while (!sums) {
+    leaf_size = (leaf_size + 1) / 2;
+    if (world.is_root()) {
+      spdlog::warn("validation ran out of memory; it is done again in leaves of {}", leaf_size);
+    }
+    release_cached_memory(world.place);
+    sums = sums_of(world, model, source, rows, leaf_size, faults);
+  }
+  const double* values = sums->const_data_ptr<double>();
   if (values[1] == 0) {
     throw_bad_input(source.path().string() +
                     ": no token of it counts as a target; check its loss_mask");

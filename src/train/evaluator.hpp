@@ -5,14 +5,15 @@
 #include <cstdint>
 
 #include "models/model.hpp"
+#include "train/faults.hpp"
 #include "train/leaf_stream.hpp"
 #include "train/world.hpp"
 
 namespace lorascale::train {
 
-// The first `max_samples` rows (0: all), in file order, in leaves of `leaf_size`. Throws where no
-// target is in them.
-double evaluate(World& world, models::Model& model, TokenSource& source, std::int64_t leaf_size,
-                std::int64_t max_samples);
+// The first `max_samples` rows (0: all), in file order, in leaves of `leaf_size`, which is halved
+// where a rank runs out of memory. Throws where no target is in them.
+double evaluate(World& world, models::Model& model, TokenSource& source, std::int64_t max_samples,
+                std::int64_t& leaf_size, FaultInjector& faults);
 
 }  // namespace lorascale::train

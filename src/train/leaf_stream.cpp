@@ -83,6 +83,7 @@ void TokenSource::begin_update(std::int64_t first_position, std::int64_t samples
                                std::int64_t leaf_size, std::int64_t leaf_begin,
                                std::int64_t leaf_end) {
   LS_ASSERT(impl_->prefetcher != nullptr);
+  impl_->prefetcher->clear();
   const auto epoch = first_position / rows();
   const auto start = first_position % rows();
   LS_ASSERT(start + samples <= rows());

@@ -38,7 +38,8 @@ class TokenSource {
   // Training order: shuffled by `seed`, or file order.
   void start(std::optional<std::uint64_t> seed);
   // Announces an update: samples [first_position, + samples) of the run, of which this rank does
-  // leaves [leaf_begin, leaf_end) of `leaf_size`. next() then yields them in order.
+  // leaves [leaf_begin, leaf_end) of `leaf_size`. next() then yields them in order. What an update
+  // that was given up has left over is forgotten.
   void begin_update(std::int64_t first_position, std::int64_t samples, std::int64_t leaf_size,
                     std::int64_t leaf_begin, std::int64_t leaf_end);
   data::TokenLeaf next();

@@ -15,6 +15,7 @@
 #include "train/failure_report.hpp"
 #include "train/signals.hpp"
 #include "train/snapshot.hpp"
+#include "train/tensor_memory.hpp"
 
 namespace lorascale::train {
 namespace {
@@ -27,8 +28,10 @@ Trainer::Trainer(World& world, Session& session)
     : world_(world),
       session_(session),
       folder_(session.config.run.output_dir),
+      evaluation_leaf_(session.recipe.leaf_size),
+      faults_(session.config.faults, world.host.rank()),
       updater_(world, *session.model, *session.trainable.parameters, *session.optimizer,
-               session.config.run.seed, session.config.optimizer.clip_norm),
+               session.config, faults_),
       checkpoint_cadence_(session.config.checkpoint.every, session.units),
       evaluate_cadence_(session.config.evaluate.every, session.units),
       sample_cadence_(session.config.sample.every, session.units) {}
@@ -148,7 +151,7 @@ std::optional<double> Trainer::validate() {
     return std::nullopt;
   }
   const double loss = evaluate(world_, *session_.model, *session_.validation,
-                               session_.recipe.leaf_size, session_.config.evaluate.max_samples);
+                               session_.config.evaluate.max_samples, evaluation_leaf_, faults_);
   validated_step_ = coordinator_->steps_done();
   last_validation_ = loss;
   const bool best = coordinator_->on_evaluation({validated_step_, loss});
@@ -172,22 +175,43 @@ std::optional<double> Trainer::validate() {
   return loss;
 }
 
+std::string Trainer::continued_prompts() const {
+  const auto& section = session_.config.sample;
+  models::llama::GenerationSettings settings{section.max_tokens, section.temperature, section.top_p,
+                                             session_.config.run.seed,
+                                             session_.model->config().eos_ids};
+  std::string text;
+  for (const auto& prompt : section.prompts) {
+    const auto ids = session_.train->encode_prompt(prompt);
+    const auto continuation =
+        session_.train->decode(models::llama::generate(*session_.model, ids, settings));
+    ++settings.seed;  // or chance would carry every prompt to the same words
+    text += "> " + prompt + "\n" + prompt + continuation + "\n\n";
+  }
+  return text;
+}
+
 void Trainer::show_samples(const std::string& when) {
   if (session_.config.sample.prompts.empty()) {
     return;
   }
   root_alone(world_.host, [&] {
-    const auto& section = session_.config.sample;
-    models::llama::GenerationSettings settings{section.max_tokens, section.temperature,
-                                               section.top_p, session_.config.run.seed,
-                                               session_.model->config().eos_ids};
+    bool out_of_memory = false;
     std::string text;
-    for (const auto& prompt : section.prompts) {
-      const auto ids = session_.train->encode_prompt(prompt);
-      const auto continuation =
-          session_.train->decode(models::llama::generate(*session_.model, ids, settings));
-      ++settings.seed;  // or chance would carry every prompt to the same words
-      text += "> " + prompt + "\n" + prompt + continuation + "\n\n";
+    const auto error = attempt(
+        [&] {
+          faults_.reach(Phase::kSample);
+          text = continued_prompts();
+        },
+        &out_of_memory);
+    if (error) {
+      throw Error(*error);
+    }
+    if (out_of_memory) {
+      progress_->clear();
+      spdlog::warn("sampling ran out of memory and is left out; training goes on");
+      release_cached_memory(world_.place);
+      return;
     }
     log_->write_samples(coordinator_->steps_done(), "```\n" + text + "```");
     std::filesystem::create_directories(folder_ / "samples");
@@ -265,15 +289,43 @@ MetricsLine Trainer::metrics_line(const coordinator::StepPlan& plan,
   return line;
 }
 
-void Trainer::train_one(const coordinator::StepPlan& plan) {
-  const auto before = progress();
+UpdateResult Trainer::attempt_update(const coordinator::StepPlan& plan) {
+  faults_.begin_step(plan.step);
   const auto range =
       coordinator::leaves_of_rank(plan.leaves, world_.host.rank(), world_.host.size());
-  const auto result = updater_.run(
-      plan, range.end - range.begin, [&] { return session_.train->next(); },
+  session_.train->begin_update(plan.first_position, plan.samples, plan.leaf_size, range.begin,
+                               range.end);
+  return updater_.run(
+      plan, range, [&] { return session_.train->next(); },
       [&] {
-        return Ballot{stop_was_requested(), elapsed_minutes()};
+        return Ballot{stop_was_requested(), elapsed_minutes(), false};
       });
+}
+
+// The same update in smaller leaves, until it fits on every rank.
+coordinator::StepPlan Trainer::shrink(const coordinator::MemoryFacts& facts) {
+  release_cached_memory(world_.place);
+  if (!coordinator_->on_out_of_memory(facts)) {
+    save_checkpoint(/*must_succeed=*/true);
+    const auto message = fmt::format(
+        "update {} runs out of memory on rank {} even in leaves of one sample; set "
+        "model.recompute: "
+        "true, a shorter data.sequence_length or a lower adapter.rank, or use a smaller "
+        "model.dtype; what was trained so far is in {}",
+        facts.step, facts.rank, (folder_ / "checkpoints").string());
+    together(world_.host, [&] { throw_bad_config(message); });
+  }
+  write_decisions();
+  return *coordinator_->next_step();
+}
+
+void Trainer::train_one(coordinator::StepPlan plan) {
+  const auto before = progress();
+  auto result = attempt_update(plan);
+  while (result.out_of_memory) {
+    plan = shrink(*result.out_of_memory);
+    result = attempt_update(plan);
+  }
   coordinator_->on_step(result.facts);
   stop_requested_ = result.stop_requested;
   const auto after = progress();
@@ -339,10 +391,6 @@ ExitCode Trainer::train_to_the_end() {
     if (!plan) {
       break;
     }
-    const auto range =
-        coordinator::leaves_of_rank(plan->leaves, world_.host.rank(), world_.host.size());
-    session_.train->begin_update(plan->first_position, plan->samples, plan->leaf_size, range.begin,
-                                 range.end);
     train_one(*plan);
   }
   return finish();

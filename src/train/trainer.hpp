@@ -29,8 +29,11 @@ class Trainer {
   void require_same_run(const SnapshotFields& saved) const;
   void resume_or_start();
   void write_decisions();
-  void train_one(const coordinator::StepPlan& plan);
+  UpdateResult attempt_update(const coordinator::StepPlan& plan);
+  coordinator::StepPlan shrink(const coordinator::MemoryFacts& facts);
+  void train_one(coordinator::StepPlan plan);
   std::optional<double> validate();
+  [[nodiscard]] std::string continued_prompts() const;
   void show_samples(const std::string& when);
   // How often a write on rank 0 failed that the run can go on without for a while.
   struct Tolerance {
@@ -55,6 +58,8 @@ class Trainer {
   std::optional<coordinator::Coordinator> coordinator_;
   std::unique_ptr<RunLog> log_;
   std::unique_ptr<Progress> progress_;
+  std::int64_t evaluation_leaf_;
+  FaultInjector faults_;
   Updater updater_;
   coordinator::Cadence checkpoint_cadence_, evaluate_cadence_, sample_cadence_;
   std::optional<double> last_validation_;

@@ -2,8 +2,11 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
+
+#include <limits>
 
 #include "base/heartbeat.hpp"
 
@@ -24,54 +27,88 @@ class Stopwatch {
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
-// Places in the facts that travel with the gradient.
+// What a leaf is known by: a row of a table over all leaves. Rows of other ranks are zero until the
+// ranks' tables are added up, which is exact, so no fact depends on the number of ranks.
 enum Fact : std::int64_t { kLoss, kTargets, kTokens, kFacts };
+
+// Vectors of the gradient's size that a step of an optimizer holds at a time, at most.
+constexpr std::int64_t kTemporaries = 4;
 
 }  // namespace
 
 Updater::Updater(World& world, models::Model& model, adapters::TrainableParameters& parameters,
-                 optim::Optimizer& optimizer, std::uint64_t seed, double clip_norm)
+                 optim::Optimizer& optimizer, const config::RunConfig& config,
+                 FaultInjector& faults)
     : world_(world),
       model_(model),
       parameters_(parameters),
       optimizer_(optimizer),
-      seed_(seed),
-      clip_norm_(clip_norm) {}
+      faults_(faults),
+      gradient_sum_(make_gradient_sum(config.run.reduction, world, parameters.gradient())),
+      seed_(config.run.seed),
+      clip_norm_(config.optimizer.clip_norm) {}
 
-void Updater::accumulate(std::int64_t leaves, const NextLeaf& next_leaf, at::Tensor& sums,
-                         UpdateTimes& times) {
-  for (std::int64_t i = 0; i < leaves; ++i) {
+void Updater::accumulate(const coordinator::LeafRange& mine, const NextLeaf& next_leaf,
+                         at::Tensor& leaf_facts, UpdateTimes& times) {
+  for (auto index = mine.begin; index < mine.end; ++index) {
     Stopwatch watch;
     beat("forward and backward");
     const data::TokenLeaf leaf = next_leaf();
     times.data_wait += watch.lap();
+    faults_.reach(Phase::kForward);
     const auto result = model_.accumulate(leaf, seed_);
-    sums[kLoss].add_(result.loss_sum);
-    sums[kTargets].add_(static_cast<double>(result.targets));
-    sums[kTokens].add_(static_cast<double>(result.tokens));
+    if (faults_.reach(Phase::kBackward)) {
+      at::Tensor(parameters_.gradient()).fill_(std::numeric_limits<float>::quiet_NaN());
+    }
+    gradient_sum_->take(index);
+    at::Tensor facts = leaf_facts[index];
+    facts[kLoss].copy_(result.loss_sum);
+    facts[kTargets].fill_(static_cast<double>(result.targets));
+    facts[kTokens].fill_(static_cast<double>(result.tokens));
     times.compute += watch.lap();
   }
 }
 
-UpdateResult Updater::run(const coordinator::StepPlan& plan, std::int64_t leaves,
+// After the vote nothing may fail on one rank alone: the optimizer would have moved on the others.
+// What the sum over ranks and the optimizer need for a moment is asked for now, and given back to
+// whoever comes next.
+void Updater::reserve_for_the_rest() {
+  faults_.reach(Phase::kOptimizer);
+  const auto gradient = parameters_.gradient();
+  const at::Tensor reserved = at::empty(
+      {kTemporaries * gradient.numel() + gradient_sum_->temporary_elements()}, gradient.options());
+}
+
+UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::LeafRange& mine,
                           const NextLeaf& next_leaf, const std::function<Ballot()>& ballot) {
   const at::NoGradGuard no_grad;
   Stopwatch total;
   set_current_step(plan.step);
   UpdateResult result;
   at::Tensor gradient = parameters_.gradient();
-  gradient.zero_();
-  at::Tensor sums = at::zeros({kFacts}, gradient.options().dtype(at::kDouble));
-  const auto error = attempt([&] { accumulate(leaves, next_leaf, sums, result.times); });
+  gradient_sum_->begin(plan.leaves);
+  at::Tensor leaf_facts = at::zeros({plan.leaves, kFacts}, gradient.options().dtype(at::kDouble));
+  Ballot own;
+  const auto error = attempt(
+      [&] {
+        accumulate(mine, next_leaf, leaf_facts, result.times);
+        reserve_for_the_rest();
+      },
+      &own.out_of_memory);
   Stopwatch watch;
-  const Ballot agreed = vote(world_.host, ballot(), error);
+  const Ballot asked = ballot();
+  own.stop_requested = asked.stop_requested;
+  own.elapsed_minutes = asked.elapsed_minutes;
+  const Agreement agreed = vote(world_.host, own, error);
   result.stop_requested = agreed.stop_requested;
+  if (agreed.out_of_memory > 0) {
+    result.out_of_memory = {plan.step, agreed.out_of_memory, agreed.first_rank};
+    return result;
+  }
   result.times.vote = watch.lap();
 
-  world_.device.group_begin();
-  all_reduce_sum(world_, gradient);
-  all_reduce_sum(world_, sums);
-  world_.device.group_end();
+  gradient_sum_->reduce(leaf_facts);
+  const at::Tensor sums = leaf_facts.sum(0);
   result.times.reduce = watch.lap();
 
   // An update without a single target leaves everything as it is, by a gradient of zero.

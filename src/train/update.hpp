@@ -8,10 +8,13 @@
 #include <optional>
 
 #include "adapters/parameters.hpp"
+#include "config/run_config.hpp"
 #include "coordinator/coordinator.hpp"
 #include "data/leaf.hpp"
 #include "models/model.hpp"
 #include "optim/optimizer.hpp"
+#include "train/faults.hpp"
+#include "train/gradient_sum.hpp"
 #include "train/vote.hpp"
 #include "train/world.hpp"
 
@@ -30,6 +33,8 @@ struct UpdateTimes {
 struct UpdateResult {
   coordinator::StepFacts facts;
   bool stop_requested = false;
+  // Where a rank ran out of memory: nothing was applied, and `facts` are empty.
+  std::optional<coordinator::MemoryFacts> out_of_memory;
   std::int64_t targets = 0;  // of the global batch
   std::int64_t tokens = 0;
   UpdateTimes times;
@@ -41,20 +46,23 @@ using NextLeaf = std::function<data::TokenLeaf()>;
 class Updater {
  public:
   Updater(World& world, models::Model& model, adapters::TrainableParameters& parameters,
-          optim::Optimizer& optimizer, std::uint64_t seed, double clip_norm);
+          optim::Optimizer& optimizer, const config::RunConfig& config, FaultInjector& faults);
 
-  // `leaves`: how many this rank contributes. `ballot` is asked after the leaves are computed.
-  UpdateResult run(const coordinator::StepPlan& plan, std::int64_t leaves,
+  // `mine`: the leaves that this rank contributes. `ballot` is asked after they are computed.
+  UpdateResult run(const coordinator::StepPlan& plan, const coordinator::LeafRange& mine,
                    const NextLeaf& next_leaf, const std::function<Ballot()>& ballot);
 
  private:
-  void accumulate(std::int64_t leaves, const NextLeaf& next_leaf, at::Tensor& sums,
-                  UpdateTimes& times);
+  void reserve_for_the_rest();
+  void accumulate(const coordinator::LeafRange& mine, const NextLeaf& next_leaf,
+                  at::Tensor& leaf_facts, UpdateTimes& times);
 
   World& world_;
   models::Model& model_;
   adapters::TrainableParameters& parameters_;
   optim::Optimizer& optimizer_;
+  FaultInjector& faults_;
+  std::unique_ptr<GradientSum> gradient_sum_;
   std::uint64_t seed_;
   double clip_norm_;
 };

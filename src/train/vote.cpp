@@ -1,6 +1,9 @@
 #include "train/vote.hpp"
 
+#include <c10/util/Exception.h>
+
 #include <array>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -63,26 +66,43 @@ Failure sum_up(const std::vector<std::vector<std::uint8_t>>& texts,
 
 }  // namespace
 
-Ballot vote(comm::Communicator& host, const Ballot& mine, const std::optional<Error>& error) {
-  std::array<double, 3> ballot = {error ? 1.0 : 0.0, mine.stop_requested ? 1.0 : 0.0,
-                                  host.rank() == 0 ? mine.elapsed_minutes : 0.0};
-  host.all_reduce(std::span(ballot), comm::ReduceOp::kMax);
+Agreement vote(comm::Communicator& host, const Ballot& mine, const std::optional<Error>& error) {
+  // Sums of small whole numbers and of one clock: exact in any order.
+  std::array<double, 4> ballot = {error ? 1.0 : 0.0, mine.stop_requested ? 1.0 : 0.0,
+                                  host.rank() == 0 ? mine.elapsed_minutes : 0.0,
+                                  mine.out_of_memory ? 1.0 : 0.0};
+  host.all_reduce(std::span(ballot));
   if (ballot[0] != 0) {
     throw_common_error(host, error);
   }
-  return {ballot[1] != 0, ballot[2]};
+  Agreement agreed{ballot[1] != 0, ballot[2], static_cast<std::int64_t>(ballot[3]), 0};
+  if (agreed.out_of_memory > 0) {
+    std::array<std::int64_t, 1> first = {mine.out_of_memory ? host.rank() : host.size()};
+    host.all_reduce(std::span(first), comm::ReduceOp::kMin);
+    agreed.first_rank = first[0];
+  }
+  return agreed;
 }
 
-std::optional<Error> attempt(const std::function<void()>& action) {
+std::optional<Error> attempt(const std::function<void()>& action, bool* out_of_memory) {
+  const auto no_memory = [&]() -> std::optional<Error> {
+    if (out_of_memory != nullptr) {
+      *out_of_memory = true;
+      return std::nullopt;
+    }
+    return Error(ExitCode::kBadConfig,
+                 "out of memory; take a smaller batch.micro, a shorter data.sequence_length, a "
+                 "lower adapter.rank or model.recompute: true");
+  };
   try {
     action();
     return std::nullopt;
   } catch (const Error& failure) {
     return failure;
   } catch (const std::bad_alloc&) {
-    return Error(ExitCode::kInternal,
-                 "out of memory; take a smaller batch.micro, a shorter "
-                 "data.sequence_length or model.recompute: true");
+    return no_memory();
+  } catch (const c10::OutOfMemoryError&) {
+    return no_memory();
   } catch (const std::exception& failure) {
     const std::string text = failure.what();  // libtorch's go on with a backtrace
     return Error(ExitCode::kInternal, "internal error: " + text.substr(0, text.find('\n')));

@@ -2,6 +2,7 @@
 // time, before anything is applied.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <optional>
 
@@ -13,15 +14,26 @@ namespace lorascale::train {
 struct Ballot {
   bool stop_requested = false;  // a signal reached this rank
   double elapsed_minutes = 0;   // of the run; rank 0's counts
+  bool out_of_memory = false;   // on this rank; the update is to be done again
 };
 
-// Every rank gets: whether anybody was asked to stop, and rank 0's clock. Where ranks bring errors,
+// What all ranks learn.
+struct Agreement {
+  bool stop_requested = false;
+  double elapsed_minutes = 0;
+  std::int64_t out_of_memory = 0;  // ranks
+  std::int64_t first_rank = 0;     // the lowest of them
+};
+
+// Every rank gets: whether anybody was asked to stop, rank 0's clock, and who ran out of memory.
+// Where ranks bring errors,
 // rank 0 reports them on one line and all ranks throw that as ReportedError, with the code of the
 // lowest failing rank.
-Ballot vote(comm::Communicator& host, const Ballot& mine, const std::optional<Error>& error);
+Agreement vote(comm::Communicator& host, const Ballot& mine, const std::optional<Error>& error);
 
-// What `action` throws, as an Error.
-std::optional<Error> attempt(const std::function<void()>& action);
+// What `action` throws, as an Error. Where `out_of_memory` is given, running out of memory sets it
+// instead.
+std::optional<Error> attempt(const std::function<void()>& action, bool* out_of_memory = nullptr);
 
 // A phase that can fail on some ranks: all go on, or all throw.
 void together(comm::Communicator& host, const std::function<void()>& action);

@@ -1,5 +1,7 @@
 #include "train/world.hpp"
 
+#include <ATen/ops/empty.h>
+
 #include <span>
 
 #include "base/error.hpp"
@@ -31,6 +33,24 @@ void all_reduce_sum(World& world, const at::Tensor& tensor) {
     return;
   }
   reduce_in_place(world.device, tensor);
+}
+
+void all_gather(World& world, const at::Tensor& mine, const at::Tensor& all) {
+  LS_ASSERT(mine.is_contiguous() && all.is_contiguous());
+  const auto gather = [](comm::Communicator& communicator, const at::Tensor& from,
+                         const at::Tensor& to) {
+    communicator.all_gather(
+        std::span<const float>(from.const_data_ptr<float>(),
+                               static_cast<std::size_t>(from.numel())),
+        std::span<float>(to.data_ptr<float>(), static_cast<std::size_t>(to.numel())));
+  };
+  if (!mine.is_cpu() && world.device.memory_space() == comm::MemorySpace::kHost) {
+    const at::Tensor staged = at::empty(all.sizes(), all.options().device(at::kCPU));
+    gather(world.host, mine.cpu(), staged);
+    at::Tensor(all).copy_(staged);
+    return;
+  }
+  gather(world.device, mine, all);
 }
 
 }  // namespace lorascale::train

@@ -22,4 +22,7 @@ struct World {
 // Adds up over ranks, in place; `tensor` is contiguous fp32 or fp64 on world.place.
 void all_reduce_sum(World& world, const at::Tensor& tensor);
 
+// `all` [ranks, ...] receives every rank's `mine`; both contiguous fp32 on world.place.
+void all_gather(World& world, const at::Tensor& mine, const at::Tensor& all);
+
 }  // namespace lorascale::train

@@ -90,11 +90,14 @@ const std::map<std::string, std::string>& other_values() {
       {"sample.max_tokens", "16"},
       {"sample.temperature", "0.7"},
       {"sample.top_p", "0.9"},
+      {"memory.budget_mib", "512"},
+      {"faults", "[oom step=1 phase=forward]"},
+      {"run.reduction", "exact"},
   };
   return values;
 }
 // Keys that have one value so far.
-const std::set<std::string> kOneValue = {"run.reduction", "batch.policy"};
+const std::set<std::string> kOneValue = {"batch.policy"};
 
 TEST(ConfigOptions, EachChangesItsOwnMemberAndNoOther) {
   const RunConfig defaults;

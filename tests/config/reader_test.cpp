@@ -149,7 +149,7 @@ const Case kBadValues[] = {
     {"optimizer: {betas: 0.9}", {"optimizer.betas", "two numbers"}},
     {"optimizer: {clip_norm: -1}", {"optimizer.clip_norm", ">= 0"}},
     {"optimizer: {name: lion}", {"optimizer.name", "'lion'", "adamw | sgd"}},
-    {"run: {reduction: exact}", {"run.reduction", "'exact' is not offered", "write fast"}},
+    {"run: {reduction: sorted}", {"run.reduction", "fast | exact"}},
     {"run: {resume: maybe}", {"run.resume", "auto | never"}},
     {"run: {device: tpu}", {"run.device", "auto | cpu | cuda"}},
     {"run: {seed: -1}", {"run.seed", "negative"}},

@@ -38,6 +38,11 @@ RecordedRun recorded_run() {
   Coordinator coordinator(small_recipe(), 4);
   Recorder recorder(small_recipe());
   while (const auto plan = coordinator.next_step()) {
+    if (plan->step == 11 || plan->step == 30) {
+      const MemoryFacts memory{plan->step, 2, 1};
+      coordinator.on_out_of_memory(memory);
+      run.events.push_back(recorder.record(memory));
+    }
     StepFacts facts = facts_of(plan->step);
     if (plan->step % 9 == 0) {
       facts.applied = false;
@@ -70,7 +75,7 @@ RecordedRun recorded_run() {
 // V25, I11: the recorded facts give the same state and the same log, byte for byte.
 TEST(Replay, V25SameStateAndSameLog) {
   const RecordedRun run = recorded_run();
-  ASSERT_EQ(run.events.size(), 48U + 9 + 1);
+  ASSERT_EQ(run.events.size(), 48U + 9 + 1 + 2);
   const ReplayResult again = replay(small_recipe(), 4, run.events);
   EXPECT_EQ(again.state_hash, run.state_hash);
   EXPECT_EQ(again.state, run.state);
@@ -98,8 +103,10 @@ TEST(Replay, V25TamperingIsDetected) {
         [](auto& facts) {
           if constexpr (requires { facts.loss; }) {
             facts.loss = facts.loss > 0 ? std::nextafter(facts.loss, 9) : 1;
-          } else {
+          } else if constexpr (requires { facts.world_size; }) {
             facts.world_size += 1;
+          } else {
+            facts.ranks += 1;
           }
         },
         changed[i].event);

@@ -1,0 +1,121 @@
+#include "train/faults.hpp"
+
+#include <spdlog/spdlog.h>
+
+#include <array>
+#include <charconv>
+#include <chrono>
+#include <csignal>
+#include <new>
+#include <sstream>
+#include <thread>
+#include <utility>
+
+#include "base/error.hpp"
+
+namespace lorascale::train {
+namespace {
+
+constexpr std::array kKinds = {
+    std::pair{"oom", Fault::Kind::kOom}, std::pair{"nan", Fault::Kind::kNan},
+    std::pair{"slow", Fault::Kind::kSlow}, std::pair{"kill", Fault::Kind::kKill}};
+constexpr std::array kPhases = {
+    std::pair{"forward", Phase::kForward}, std::pair{"backward", Phase::kBackward},
+    std::pair{"optimizer", Phase::kOptimizer}, std::pair{"evaluation", Phase::kEvaluation},
+    std::pair{"sample", Phase::kSample}};
+
+[[noreturn]] void refuse(const std::string& text, const std::string& what) {
+  throw_bad_config("faults: '" + text + "': " + what +
+                   "; write for example 'oom step=3 phase=forward rank=1'");
+}
+
+template <typename Names>
+auto named(const Names& names, const std::string& name, const std::string& text) {
+  for (const auto& [known, value] : names) {
+    if (name == known) {
+      return value;
+    }
+  }
+  refuse(text, "'" + name + "' is not known");
+}
+
+template <typename Number>
+Number number(const std::string& digits, Number least, const std::string& text) {
+  Number value{};
+  const auto* end = digits.data() + digits.size();
+  const auto result = std::from_chars(digits.data(), end, value);
+  if (result.ec != std::errc() || result.ptr != end || !(value >= least)) {
+    refuse(text, "'" + digits + "' is no number here");
+  }
+  return value;
+}
+
+}  // namespace
+
+Fault parse_fault(const std::string& text) {
+  std::istringstream words(text);
+  std::string word;
+  words >> word;
+  Fault fault;
+  fault.kind = named(kKinds, word, text);
+  bool phase = fault.kind == Fault::Kind::kNan;
+  fault.phase = Phase::kBackward;
+  while (words >> word) {
+    const auto equals = word.find('=');
+    const std::string key = word.substr(0, equals);
+    const std::string value = equals == std::string::npos ? "" : word.substr(equals + 1);
+    if (key == "step") {
+      fault.step = number<std::int64_t>(value, 0, text);
+    } else if (key == "rank") {
+      fault.rank = number<std::int64_t>(value, 0, text);
+    } else if (key == "times") {
+      fault.times = number<std::int64_t>(value, 1, text);
+    } else if (key == "seconds") {
+      fault.seconds = number<double>(value, 0.0, text);
+    } else if (key == "phase") {
+      fault.phase = named(kPhases, value, text);
+      phase = true;
+    } else {
+      refuse(text, "'" + word + "' is not known");
+    }
+  }
+  if (!phase) {
+    refuse(text, "phase= is missing");
+  }
+  return fault;
+}
+
+FaultInjector::FaultInjector(const std::vector<std::string>& faults, int rank) {
+  for (const auto& text : faults) {
+    const Fault fault = parse_fault(text);
+    if (fault.rank < 0 || fault.rank == rank) {
+      faults_.push_back(fault);
+    }
+  }
+}
+
+bool FaultInjector::reach(Phase phase) {
+  bool spoil = false;
+  for (auto& fault : faults_) {
+    if (fault.step != step_ || fault.phase != phase || fault.times == 0) {
+      continue;
+    }
+    --fault.times;
+    spdlog::warn("a fault of the configuration is due at step {}", step_);
+    switch (fault.kind) {
+      case Fault::Kind::kOom:
+        throw std::bad_alloc();
+      case Fault::Kind::kNan:
+        spoil = true;
+        break;
+      case Fault::Kind::kSlow:
+        std::this_thread::sleep_for(std::chrono::duration<double>(fault.seconds));
+        break;
+      case Fault::Kind::kKill:
+        std::raise(SIGKILL);
+    }
+  }
+  return spoil;
+}
+
+}  // namespace lorascale::train

@@ -1,0 +1,46 @@
+// Faults on purpose, for tests and drills (config: faults). Each is a line of words:
+//   KIND step=N phase=PHASE [rank=R] [times=T] [seconds=S]
+// KIND   oom     the phase runs out of memory
+//        nan     the gradient of the update is not a number (phase backward)
+//        slow    the phase takes S seconds longer
+//        kill    the process ends by SIGKILL
+// PHASE  forward, backward, optimizer, evaluation, sample
+// rank: every rank where not given; times: 1 where not given, as often as the phase is come to.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace lorascale::train {
+
+enum class Phase { kForward, kBackward, kOptimizer, kEvaluation, kSample };
+
+struct Fault {
+  enum class Kind { kOom, kNan, kSlow, kKill };
+  Kind kind = Kind::kOom;
+  std::int64_t step = 0;
+  Phase phase = Phase::kForward;
+  std::int64_t rank = -1;  // -1: every rank
+  std::int64_t times = 1;
+  double seconds = 0;
+};
+
+// Throws Error(kBadConfig) that names the word it does not understand.
+Fault parse_fault(const std::string& text);
+
+class FaultInjector {
+ public:
+  FaultInjector(const std::vector<std::string>& faults, int rank);
+
+  void begin_step(std::int64_t step) { step_ = step; }
+  // Does what is due here: throws std::bad_alloc, sleeps or ends the process. True where the
+  // gradient is to be spoilt.
+  bool reach(Phase phase);
+
+ private:
+  std::vector<Fault> faults_;  // of this rank
+  std::int64_t step_ = 0;
+};
+
+}  // namespace lorascale::train

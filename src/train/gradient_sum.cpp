@@ -1,0 +1,123 @@
+#include "train/gradient_sum.hpp"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+
+#include "comm/leaf_tree.hpp"
+#include "coordinator/coordinator.hpp"
+
+namespace lorascale::train {
+namespace {
+
+class FastSum : public GradientSum {
+ public:
+  FastSum(World& world, at::Tensor gradient) : world_(world), gradient_(std::move(gradient)) {}
+
+  void begin(std::int64_t /*leaves*/) override { gradient_.zero_(); }
+  void take(std::int64_t /*index*/) override {}
+  [[nodiscard]] std::int64_t temporary_elements() const override { return 0; }
+  void reduce(const at::Tensor& facts) override {
+    world_.device.group_begin();
+    all_reduce_sum(world_, gradient_);
+    all_reduce_sum(world_, facts);
+    world_.device.group_end();
+  }
+
+ private:
+  World& world_;
+  at::Tensor gradient_;
+};
+
+using Tree = comm::LeafTree<at::Tensor>;
+
+Tree::Add in_place() {
+  return [](at::Tensor& left, const at::Tensor& right) { left.add_(right); };
+}
+
+class ExactSum : public GradientSum {
+ public:
+  ExactSum(World& world, at::Tensor gradient)
+      : world_(world),
+        gradient_(std::move(gradient)),
+        mine_(in_place(), [](const at::Tensor& value) { return value.clone(); }) {}
+
+  void begin(std::int64_t leaves) override {
+    leaves_ = leaves;
+    mine_ = Tree(in_place(), [](const at::Tensor& value) { return value.clone(); });
+    gradient_.zero_();
+  }
+
+  void take(std::int64_t index) override {
+    mine_.push({0, index}, gradient_);
+    gradient_.zero_();
+  }
+
+  [[nodiscard]] std::int64_t temporary_elements() const override {
+    return world_.host.size() == 1 ? 0 : 2 * kMostGathered;
+  }
+
+  void reduce(const at::Tensor& facts) override {
+    all_reduce_sum(world_, facts);
+    if (world_.host.size() == 1) {
+      gradient_.copy_(mine_.total());
+      return;
+    }
+    // Which nodes each rank brings is known to all; the longest list decides how much is sent.
+    std::vector<std::vector<comm::Subtree>> places;
+    std::size_t most = 0;
+    for (int rank = 0; rank < world_.host.size(); ++rank) {
+      const auto range = coordinator::leaves_of_rank(leaves_, rank, world_.host.size());
+      places.push_back(comm::subtrees_of(range.begin, range.end));
+      most = std::max(most, places.back().size());
+    }
+    const auto per_element = static_cast<std::int64_t>(most) * world_.host.size();
+    const auto piece = std::max<std::int64_t>(1, kMostGathered / per_element);
+    for (std::int64_t first = 0; first < gradient_.numel(); first += piece) {
+      reduce_piece(places, static_cast<std::int64_t>(most), first,
+                   std::min(piece, gradient_.numel() - first));
+    }
+  }
+
+ private:
+  // Elements gathered at a time, over all ranks and nodes: 64 MiB.
+  static constexpr std::int64_t kMostGathered = std::int64_t{1} << 24;
+
+  void reduce_piece(const std::vector<std::vector<comm::Subtree>>& places, std::int64_t most,
+                    std::int64_t first, std::int64_t count) {
+    const at::Tensor sent = at::zeros({most, count}, gradient_.options());
+    for (std::size_t i = 0; i < mine_.nodes().size(); ++i) {
+      sent[static_cast<std::int64_t>(i)].copy_(mine_.nodes()[i].second.narrow(0, first, count));
+    }
+    at::Tensor all =
+        at::empty({static_cast<std::int64_t>(places.size()), most, count}, gradient_.options());
+    all_gather(world_, sent, all);
+    Tree whole(in_place());
+    for (std::size_t rank = 0; rank < places.size(); ++rank) {
+      for (std::size_t i = 0; i < places[rank].size(); ++i) {
+        whole.push(places[rank][i],
+                   all[static_cast<std::int64_t>(rank)][static_cast<std::int64_t>(i)]);
+      }
+    }
+    gradient_.narrow(0, first, count).copy_(whole.total());
+  }
+
+  World& world_;
+  at::Tensor gradient_;
+  Tree mine_;
+  std::int64_t leaves_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<GradientSum> make_gradient_sum(const std::string& reduction, World& world,
+                                               const at::Tensor& gradient) {
+  if (reduction == "exact") {
+    return std::make_unique<ExactSum>(world, gradient);
+  }
+  return std::make_unique<FastSum>(world, gradient);
+}
+
+}  // namespace lorascale::train

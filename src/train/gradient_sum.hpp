@@ -1,0 +1,36 @@
+// How the gradients of leaves become the gradient of the update.
+//   fast   leaves are added up in place as they come, ranks by the library's all-reduce: the result
+//          depends on the number of ranks in its last bits
+//   exact  along one binary tree over all leaves (comm/leaf_tree.hpp): the same bits on any number
+//          of ranks, for log2(leaves) more vectors in memory and more traffic
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "train/world.hpp"
+
+namespace lorascale::train {
+
+class GradientSum {
+ public:
+  virtual ~GradientSum() = default;
+  // An update of `leaves` leaves begins; the gradient vector is zero afterwards.
+  virtual void begin(std::int64_t leaves) = 0;
+  // Leaf `index` has just been added to the gradient vector.
+  virtual void take(std::int64_t index) = 0;
+  // What reduce() holds for a moment, in floats.
+  [[nodiscard]] virtual std::int64_t temporary_elements() const = 0;
+  // Collective: the vector then holds the sum over all leaves of all ranks. `facts` are summed over
+  // ranks on the way; their sum must not depend on an order.
+  virtual void reduce(const at::Tensor& facts) = 0;
+};
+
+// `reduction` as in run.reduction; `gradient` is the flat fp32 vector that leaves are added to.
+std::unique_ptr<GradientSum> make_gradient_sum(const std::string& reduction, World& world,
+                                               const at::Tensor& gradient);
+
+}  // namespace lorascale::train

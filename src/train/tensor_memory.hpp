@@ -1,0 +1,27 @@
+// How much memory tensors take on this rank, and a limit for it. On the CPU every tensor is counted
+// by an allocator of our own around libtorch's, which also refuses (std::bad_alloc) what would pass
+// the limit; on a device libtorch's caching allocator counts, and the device itself is the limit.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <cstdint>
+
+namespace lorascale::train {
+
+struct TensorMemory {
+  std::int64_t now = 0;   // bytes
+  std::int64_t peak = 0;  // since the last reset
+};
+
+// Counts CPU tensors from here on; once, before the first of them.
+void count_cpu_tensors();
+// 0: no limit.
+void limit_cpu_tensors(std::int64_t bytes);
+
+TensorMemory tensor_memory(at::Device device);
+void reset_peak_memory(at::Device device);
+// Gives back what is only kept for reuse.
+void release_cached_memory(at::Device device);
+
+}  // namespace lorascale::train
