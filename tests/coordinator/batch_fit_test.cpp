@@ -6,12 +6,13 @@
 #include <limits>
 #include <numbers>
 
-#include "base/rng.hpp"
+#include "oracles/normal.hpp"
 #include "support.hpp"
 
 namespace lorascale::coordinator {
 namespace {
 
+using oracles::normal;
 using testing::expect_error;
 using ::testing::HasSubstr;
 
@@ -20,13 +21,6 @@ constexpr double kStepsMin = 200;
 constexpr double kCriticalBatch = 64;
 constexpr double kNoise = 0.05;
 
-// Normal, mean 0 and variance 1, by the method of Box and Muller.
-double normal(std::uint32_t repeat, std::uint32_t point, std::uint64_t seed) {
-  const PhiloxBlock bits = philox4x32({repeat, point, 0, 0}, philox_key(seed));
-  const double radius = std::sqrt(-2 * std::log(1.0 - uniform24(bits[0])));
-  return radius * std::cos(2 * std::numbers::pi * static_cast<double>(uniform24(bits[1])));
-}
-
 // Runs of 2^0..2^11 samples an update that end at the target or at `limit(batch)` updates.
 std::vector<BatchPoint> measured(std::uint32_t repeat, double noise,
                                  const std::function<double(double)>& limit) {
@@ -34,7 +28,7 @@ std::vector<BatchPoint> measured(std::uint32_t repeat, double noise,
   for (std::uint32_t i = 0; i < 12; ++i) {
     const double batch = std::exp2(i);
     const double steps =
-        kStepsMin * (1 + kCriticalBatch / batch) * std::exp(noise * normal(repeat, i, 2024));
+        kStepsMin * (1 + kCriticalBatch / batch) * std::exp(noise * normal(2024, repeat, i));
     points.push_back({batch, std::min(steps, limit(batch)), steps <= limit(batch)});
   }
   return points;
@@ -170,7 +164,7 @@ TEST(BatchFit, CurvesWithoutABendHaveAnOpenEnd) {
   std::vector<BatchPoint> flat;
   for (std::uint32_t i = 0; i < 8; ++i) {
     const double batch = std::exp2(i);
-    const double scatter = std::exp(kNoise * normal(5, i, 2024));
+    const double scatter = std::exp(kNoise * normal(2024, 5, i));
     perfect.push_back({batch, 1e5 / batch * scatter});
     flat.push_back({batch, 300 * scatter});
   }

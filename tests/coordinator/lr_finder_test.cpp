@@ -4,28 +4,21 @@
 #include <cmath>
 #include <functional>
 #include <limits>
-#include <numbers>
 
-#include "base/rng.hpp"
+#include "oracles/normal.hpp"
 #include "oracles/nqm.hpp"
 #include "support.hpp"
 
 namespace lorascale::coordinator {
 namespace {
 
+using oracles::normal;
 using oracles::Nqm;
 using oracles::NqmRun;
 using testing::expect_error;
 using ::testing::HasSubstr;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-// Normal, mean 0 and variance 1, by the method of Box and Muller.
-double normal(std::uint32_t run, std::uint32_t update, std::uint32_t coordinate) {
-  const PhiloxBlock bits = philox4x32({run, update, coordinate, 0}, philox_key(31));
-  const double radius = std::sqrt(-2 * std::log(1.0 - uniform24(bits[0])));
-  return radius * std::cos(2 * std::numbers::pi * static_cast<double>(uniform24(bits[1])));
-}
 
 // Reports loss(update, rate of the update before) until the test ends.
 LrRange run_test(const LrFinderSettings& settings,
@@ -156,7 +149,7 @@ LrRange noisy_test(const Nqm& model, std::uint32_t run, double batch, double sca
   const auto d = static_cast<std::uint32_t>(model.curvature.size());
   std::vector<double> theta(d);
   for (std::uint32_t i = 0; i < d; ++i) {
-    theta[i] = normal(run, 1U << 20, i);
+    theta[i] = normal(31, run, 1U << 20, i);
   }
   return run_test({.from = 1e-6, .to = 10, .updates = 100}, [&](std::int64_t step, double lr) {
     const auto update = static_cast<std::uint32_t>(step);
@@ -164,11 +157,11 @@ LrRange noisy_test(const Nqm& model, std::uint32_t run, double batch, double sca
     for (std::uint32_t i = 0; i < d; ++i) {
       if (step > 0) {
         theta[i] -= lr * (model.curvature[i] * theta[i] +
-                          std::sqrt(model.noise[i] / batch) * normal(run, update, i));
+                          std::sqrt(model.noise[i] / batch) * normal(31, run, update, i));
       }
       loss += 0.5 * model.curvature[i] * theta[i] * theta[i];
     }
-    return loss * (1 + scatter * normal(run, update, d));
+    return loss * (1 + scatter * normal(31, run, update, d));
   });
 }
 
@@ -205,7 +198,7 @@ TEST(LrFinder, ReportsThatThereIsNoUsableDescent) {
     int descents = 0;
     for (std::uint32_t run = 0; run < 500; ++run) {
       const LrRange range = run_test({.updates = updates}, [&](std::int64_t i, double) {
-        return 3 + 0.3 * normal(run, static_cast<std::uint32_t>(i), 0);
+        return 3 + 0.3 * normal(31, run, static_cast<std::uint32_t>(i));
       });
       descents += range.verdict == LrVerdict::kNoDescent ? 0 : 1;
     }
