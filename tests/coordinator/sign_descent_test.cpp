@@ -179,10 +179,11 @@ TEST(SignDescent, V13PublishedFormHoldsBelowTheNoiseBatch) {
       const double formula = highest / (0.5 * (std::sqrt(peak / batch) + std::sqrt(batch / peak)));
       return std::abs(formula / expected_fall(model, batch).best_rate() - 1);
     };
-    EXPECT_LT(error(noise_batch / 1024), 0.01) << rho;
-    EXPECT_LT(error(noise_batch / 16), 0.02) << rho;
-    EXPECT_LT(error(noise_batch / 4), 0.06) << rho;
-    EXPECT_GT(error(noise_batch), 0.10) << rho;
+    EXPECT_LT(error(noise_batch / 1024), 0.001) << rho;
+    EXPECT_LT(error(noise_batch / 16), 0.01) << rho;
+    EXPECT_LT(error(noise_batch / 4), 0.055) << rho;
+    EXPECT_GT(error(noise_batch), 0.12) << rho;
+    EXPECT_LT(error(noise_batch), 0.22) << rho;
   }
 }
 
