@@ -12,13 +12,21 @@
 
 namespace lorascale::coordinator {
 
+double RunState::tau() const {
+  return follows_gain(recipe) ? gain_clock().tau : static_cast<double>(samples);
+}
+
+bool RunState::budget_used() const {
+  return tau() >= static_cast<double>(recipe.budget_samples);
+}
+
 std::optional<StopReason> RunState::stop_reason() const {
   for (const Monitor* monitor : monitors.all()) {
     if (const auto reason = monitor->stop_reason()) {
       return reason;
     }
   }
-  if (samples >= recipe.budget_samples) {
+  if (budget_used()) {
     return StopReason::kBudget;
   }
   if (recipe.budget_minutes > 0 && elapsed_minutes >= recipe.budget_minutes) {
@@ -31,7 +39,7 @@ std::optional<StepPlan> RunState::next_step() const {
   if (stop_reason()) {
     return std::nullopt;
   }
-  StepPlan plan = plan_step(recipe, batch(), steps + 1, samples);
+  StepPlan plan = plan_step(recipe, batch(), steps + 1, samples, gain_clock());
   plan.leaf_size = leaf_sizer.leaf_size(batch());
   plan.leaves = (plan.samples - 1) / plan.leaf_size + 1;
   return plan;
@@ -40,8 +48,9 @@ std::optional<StepPlan> RunState::next_step() const {
 void RunState::announce() {
   if (const auto reason = stop_reason()) {
     announce_end(*reason);
-  } else if (!short_update_announced) {
-    announce_short_update(plan_step(recipe, batch(), steps + 1, samples));
+  } else if (!short_update_announced && !follows_gain(recipe)) {
+    // Under adascale every update has its own rate, and the plan says so.
+    announce_short_update(plan_step(recipe, batch(), steps + 1, samples, gain_clock()));
   }
 }
 
@@ -83,9 +92,16 @@ void RunState::announce_end(StopReason reason) {
                  {"skipped_steps", skipped_steps},
                  {"skipped_samples", skipped_samples}};
   if (reason == StopReason::kBudget) {
+    const bool gained = follows_gain(recipe);
+    if (gained) {
+      inputs["tau"] = tau();
+    }
     log.add(steps, samples, "budget",
             "the budget of " + std::to_string(recipe.budget_samples) +
-                " samples is used up after " + done +
+                (gained ? " gain-adjusted samples (gain x " +
+                              std::to_string(recipe.reference_batch) + " for each update)"
+                        : std::string(" samples")) +
+                " is used up after " + done +
                 (skipped_steps > 0 ? ", " + std::to_string(skipped_steps) + " of the steps skipped"
                                    : ""),
             inputs);
@@ -127,6 +143,12 @@ int Coordinator::world_size() const {
 std::int64_t Coordinator::samples_seen() const {
   return impl_->samples;
 }
+double Coordinator::tau() const {
+  return impl_->tau();
+}
+NoiseReport Coordinator::noise() const {
+  return impl_->monitors.noise.report();
+}
 std::int64_t Coordinator::steps_done() const {
   return impl_->steps;
 }
@@ -141,7 +163,8 @@ double Coordinator::elapsed_minutes() const {
 }
 
 std::int64_t Coordinator::steps_expected() const {
-  return impl_->steps + steps_from(impl_->recipe, impl_->batch(), impl_->samples);
+  const RunState& self = *impl_;
+  return self.steps + steps_from(self.recipe, self.batch(), self.samples, self.gain_clock());
 }
 
 std::optional<double> Coordinator::best_validation_loss() const {
@@ -181,7 +204,7 @@ bool Coordinator::on_out_of_memory(const MemoryFacts& facts) {
 bool Coordinator::on_evaluation(const EvaluationFacts& facts) {
   RunState& self = *impl_;
   LS_ASSERT(facts.step == self.steps);
-  const EvaluationContext context{facts, self.samples, self.samples < self.recipe.budget_samples};
+  const EvaluationContext context{facts, self.samples, !self.budget_used()};
   for (Monitor* monitor : self.monitors.all()) {
     monitor->on_evaluation(context, self.log);
   }

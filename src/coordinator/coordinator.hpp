@@ -9,13 +9,14 @@
 #include <string>
 #include <vector>
 
+#include "coordinator/gradient_noise.hpp"
 #include "coordinator/recipe.hpp"
 
 namespace lorascale::coordinator {
 
 // What the next update is. Positions count samples over the whole run: epoch = position /
 // samples_per_epoch. An update never crosses the end of an epoch or of the budget, so its samples
-// may be fewer than B.
+// may be fewer than B. (Under adascale the budget is reached in tau, and cuts no update.)
 struct StepPlan {
   std::int64_t step = 0;            // from 1; counts attempts that consumed samples
   std::int64_t first_position = 0;  // samples before this update
@@ -25,6 +26,8 @@ struct StepPlan {
   double epoch = 0;                 // first_position / samples_per_epoch
   double lr = 0;
   double lr_multiplier = 0;  // f(n / B0)
+  double tau = 0;            // where the schedule stands, in samples: first_position, or adascale's
+  double tau_advance = 0;    // what this update adds: n, or adascale's gain times B0
   double beta1 = 0, beta2 = 0, eps = 0, weight_decay = 0;
 };
 
@@ -37,10 +40,11 @@ LeafRange leaves_of_rank(std::int64_t leaves, int rank, int world_size);
 
 struct StepFacts {
   std::int64_t step = 0;
-  double loss = 0;             // of the update's global batch, before the update
-  double grad_norm = 0;        // before clipping
-  bool applied = true;         // false: not finite, skipped
-  double elapsed_minutes = 0;  // of the run, rank 0's clock; agreed on by all ranks
+  double loss = 0;                  // of the update's global batch, before the update
+  double grad_norm = 0;             // before clipping
+  bool applied = true;              // false: not finite, skipped
+  double elapsed_minutes = 0;       // of the run, rank 0's clock; agreed on by all ranks
+  std::vector<GroupNorms> noise{};  // empty: nothing measured
 };
 
 // An update ran out of memory before anything of it was applied.
@@ -82,6 +86,10 @@ class Coordinator {
   [[nodiscard]] const Recipe& recipe() const;
   [[nodiscard]] int world_size() const;
   [[nodiscard]] std::int64_t samples_seen() const;
+  // How far the schedule and the budget are: samples_seen(), or adascale's gain-adjusted samples.
+  [[nodiscard]] double tau() const;
+  // Nothing is known where the recipe's noise horizon is 0 or the facts carry no norms.
+  [[nodiscard]] NoiseReport noise() const;
   [[nodiscard]] std::int64_t steps_done() const;
   // Not finite and therefore not applied; both counts are contained in those above, for their
   // samples are gone.
@@ -112,7 +120,8 @@ class Coordinator {
   // or the state is damaged.
   [[nodiscard]] std::string state() const;
   static Coordinator restore(Recipe recipe, int world_size, const std::string& state);
-  // Equal on all ranks; independent of world size, leaf size and time.
+  // Equal on all ranks; independent of world size, leaf size and time. (Norms of leaves, where they
+  // are measured, are facts that follow from the leaf size.)
   [[nodiscard]] std::uint64_t state_hash() const;
 
  private:

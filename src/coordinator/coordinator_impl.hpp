@@ -40,6 +40,9 @@ struct RunState {
 
   // The batch from here on.
   [[nodiscard]] std::int64_t batch() const { return recipe.global_batch; }
+  [[nodiscard]] GainClock gain_clock() const { return monitors.adascale.clock(); }
+  [[nodiscard]] double tau() const;
+  [[nodiscard]] bool budget_used() const;
   [[nodiscard]] std::optional<StopReason> stop_reason() const;
   [[nodiscard]] std::optional<StepPlan> next_step() const;
 

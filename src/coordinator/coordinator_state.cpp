@@ -75,17 +75,25 @@ void check_changes(const Recipe& then, const Recipe& now) {
   }
 }
 
-// I6: rates are pure functions of (recipe, samples, batch), so those of the last update can be had
-// again, bit for bit. `budget` is the one that the update was made under: it may have cut that
-// update short.
-StepPlan checked_last_step(Recipe recipe, std::int64_t budget, std::int64_t steps,
-                           std::int64_t samples, const Json& saved) {
+// I6: rates are pure functions of (recipe, samples or tau and gain, batch), so those of the last
+// update can be had again, bit for bit. `budget` is the one that the update was made under: it may
+// have cut that update short.
+StepPlan checked_last_step(const RunState& self, std::int64_t budget, const Json& saved) {
+  Recipe recipe = self.recipe;
   recipe.budget_samples = budget;
+  const std::int64_t steps = self.steps;
+  const std::int64_t samples = self.samples;
+  const AdaScale& adascale = self.monitors.adascale;
+  const bool gained = follows_gain(recipe);
   const auto first = saved.at("first_position").get<std::int64_t>();
-  if (first < 0 || first >= budget) {
+  if (first < 0 || (!gained && first >= budget)) {
     refuse_damaged("its last update begins at sample " + std::to_string(first));
   }
-  const StepPlan plan = plan_step(recipe, recipe.global_batch, steps, first);
+  const StepPlan plan = plan_step(recipe, recipe.global_batch, steps, first, adascale.last_clock());
+  if (gained && plan.tau + plan.tau_advance != adascale.clock().tau) {
+    refuse_damaged("its last update ends at tau " + to_text(plan.tau + plan.tau_advance) +
+                   ", its clock stands at " + to_text(adascale.clock().tau));
+  }
   if (first + plan.samples != samples) {
     refuse_damaged("its last update ends at sample " + std::to_string(first + plan.samples) +
                    ", its clock stands at " + std::to_string(samples));
@@ -132,11 +140,11 @@ void load_trajectory(RunState& self, const Recipe& then, const Json& state) {
     refuse_damaged("its clock stands at step " + std::to_string(self.steps) + " and sample " +
                    std::to_string(self.samples));
   }
-  if (begun) {
-    self.last = checked_last_step(self.recipe, then.budget_samples, self.steps, self.samples, last);
-  }
   for (Monitor* monitor : self.monitors.all()) {
     monitor->load(state.at("monitors").at(std::string(monitor->name())));
+  }
+  if (begun) {
+    self.last = checked_last_step(self, then.budget_samples, last);
   }
 }
 

@@ -2,22 +2,51 @@
 // stop count.
 #pragma once
 
-#include <array>
+#include <vector>
 
+#include "coordinator/adascale.hpp"
 #include "coordinator/divergence.hpp"
 #include "coordinator/monitor.hpp"
+#include "coordinator/noise_monitor.hpp"
 #include "coordinator/validation.hpp"
 
 namespace lorascale::coordinator {
 
 struct Monitors {
-  explicit Monitors(const Recipe& recipe) : divergence(recipe), validation(recipe) {}
+  explicit Monitors(const Recipe& recipe)
+      : divergence(recipe),
+        validation(recipe),
+        noise(recipe),
+        adascale(recipe, noise),
+        with_noise(recipe.noise_horizon_samples > 0),
+        with_adascale(follows_gain(recipe)) {}
+  Monitors(const Monitors&) = delete;  // adascale refers to noise
+  Monitors& operator=(const Monitors&) = delete;
 
   DivergenceDetector divergence;
   ValidationTracker validation;
+  NoiseMonitor noise;
+  AdaScale adascale;
 
-  std::array<Monitor*, 2> all() { return {&divergence, &validation}; }
-  [[nodiscard]] std::array<const Monitor*, 2> all() const { return {&divergence, &validation}; }
+  // Those that the recipe asks for; the others see nothing and have no state.
+  std::vector<Monitor*> all() { return listed<Monitor>(*this); }
+  [[nodiscard]] std::vector<const Monitor*> all() const { return listed<const Monitor>(*this); }
+
+ private:
+  template <typename Base, typename Self>
+  static std::vector<Base*> listed(Self& self) {
+    std::vector<Base*> monitors = {&self.divergence, &self.validation};
+    if (self.with_noise) {
+      monitors.push_back(&self.noise);
+    }
+    if (self.with_adascale) {
+      monitors.push_back(&self.adascale);
+    }
+    return monitors;
+  }
+
+  bool with_noise = false;
+  bool with_adascale = false;
 };
 
 }  // namespace lorascale::coordinator

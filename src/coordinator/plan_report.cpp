@@ -1,5 +1,8 @@
 #include "coordinator/plan_report.hpp"
 
+#include <algorithm>
+#include <cmath>
+
 #include "coordinator/factorise.hpp"
 #include "coordinator/recipe_check.hpp"
 #include "coordinator/recipe_json.hpp"
@@ -43,6 +46,16 @@ std::string length_text(const Recipe& recipe, const Arithmetic& sums, const std:
   if (recipe.budget_samples == kNoSampleLimit) {
     return minutes + " of epochs of ";
   }
+  if (follows_gain(recipe)) {
+    const double reference = static_cast<double>(recipe.reference_batch);
+    const auto budget = static_cast<double>(recipe.budget_samples);
+    const double most = std::max(1.0, sums.k);
+    return std::to_string(sums.steps) + " steps at gain " + to_text(std::min(1.0, sums.k)) +
+           ", down to " + to_text(std::ceil(budget / (most * reference))) + " at gain " +
+           to_text(most) + ": each counts gain x " + std::to_string(recipe.reference_batch) +
+           " gain-adjusted samples of the budget of " + std::to_string(recipe.budget_samples) +
+           ", in which schedule and warmup run too; epochs of ";
+  }
   return std::to_string(sums.steps) + " steps over " + std::to_string(recipe.budget_samples) +
          " samples = " + to_text(sums.epochs) + " epochs of ";
 }
@@ -77,7 +90,14 @@ std::string explain_rate(const Recipe& recipe, std::int64_t samples) {
   return "lr " + to_text(recipe.lr * multiplier) + " = " + to_text(recipe.lr) + " x " +
          to_text(multiplier) + " (rule " + std::string(name_of(recipe.rule)) +
          ", k = " + std::to_string(samples) + "/" + std::to_string(recipe.reference_batch) + " = " +
-         to_text(k) + ")";
+         to_text(k) +
+         (follows_gain(recipe)
+              ? ": gain " + to_text(std::min(1.0, k)) +
+                    " until the noise scale is measured, then between 1 and k; the factor is "
+                    "gain^" +
+                    to_text(recipe.power)
+              : std::string()) +
+         ")";
 }
 
 PlanReport make_plan_report(const Recipe& recipe, int world_size) {

@@ -8,8 +8,9 @@
 namespace lorascale::coordinator {
 
 // How the learning rate follows k = (samples of the update) / batch.reference:
-// none 1, linear k (Goyal et al. 2017), sqrt k^0.5 (Malladi et al. 2022 for Adam), power k^p.
-enum class ScaleRule { kNone, kLinear, kSqrt, kPower };
+// none 1, linear k (Goyal et al. 2017), sqrt k^0.5 (Malladi et al. 2022 for Adam), power k^p,
+// adascale r^p with a gain r between 1 and k that is measured as the run goes (adascale.hpp).
+enum class ScaleRule { kNone, kLinear, kSqrt, kPower, kAdascale };
 enum class ScheduleKind { kConstant, kLinear, kCosine, kWsd };
 
 inline constexpr std::int64_t kNoSampleLimit = std::int64_t{1} << 50;
@@ -20,8 +21,10 @@ struct Recipe {
   std::int64_t global_batch = 0;       // B; an epoch's last update takes what is left
   std::int64_t reference_batch = 0;    // B0
   std::int64_t leaf_size = 1;          // b
-  std::int64_t budget_samples = 0;     // end of the run; kNoSampleLimit where only time ends it
-  double budget_minutes = 0;           // 0: no limit in time
+  // End of the run; kNoSampleLimit where only time ends it. Under adascale it counts gain-adjusted
+  // samples, as schedule and warmup do.
+  std::int64_t budget_samples = 0;
+  double budget_minutes = 0;  // 0: no limit in time
 
   double lr = 2e-4;  // tuned at B0
   double beta1 = 0.9;
@@ -30,7 +33,7 @@ struct Recipe {
   double weight_decay = 0.0;
 
   ScaleRule rule = ScaleRule::kSqrt;
-  double power = 0.5;
+  double power = 0.5;               // p; under adascale 1 for SGD, 1/2 for Adam
   bool scale_betas = false;         // beta' = 1 - k (1 - beta); refused where k (1 - beta) >= 1
   bool scale_eps = false;           // eps' = eps / sqrt(k)
   bool scale_weight_decay = false;  // lambda' keeps lambda' * lr' / B constant
@@ -48,6 +51,9 @@ struct Recipe {
   double divergence_z = 8.0;
   std::int64_t divergence_patience = 20;
   std::int64_t max_skipped_in_row = 10;
+
+  // Over how many samples the gradient noise scale is averaged; 0 = not measured.
+  std::int64_t noise_horizon_samples = 0;
 };
 
 }  // namespace lorascale::coordinator

@@ -5,8 +5,11 @@
 #include <cstdint>
 
 #include "base/error.hpp"
+#include "coordinator/adascale.hpp"
 #include "coordinator/factorise.hpp"
 #include "coordinator/json_number.hpp"
+#include "coordinator/noise_scale.hpp"
+#include "coordinator/portable_math.hpp"
 #include "coordinator/scaling.hpp"
 #include "coordinator/schedule.hpp"
 #include "coordinator/step_planner.hpp"
@@ -15,6 +18,8 @@ namespace lorascale::coordinator {
 namespace {
 
 using Lines = std::vector<std::string>;
+
+constexpr std::int64_t kUsualHorizon = 100;  // batches
 
 void at_least(Lines& lines, const std::string& key, std::int64_t value, std::int64_t least,
               const std::string& remedy) {
@@ -45,6 +50,8 @@ void check_counts(Lines& lines, const Recipe& recipe, int world_size) {
   at_least(lines, "evaluate.early_stop.patience", recipe.patience, 0, "use 0 (off) or more");
   at_least(lines, "divergence_patience", recipe.divergence_patience, 0, "use 0 (off) or more");
   at_least(lines, "max_skipped_in_row", recipe.max_skipped_in_row, 0, "use 0 (off) or more");
+  at_least(lines, "noise.horizon in samples", recipe.noise_horizon_samples, 0,
+           "use 0 (off) or more");
 }
 
 void check_values(Lines& lines, const Recipe& recipe) {
@@ -90,7 +97,17 @@ void check_lengths(Lines& lines, const Recipe& recipe) {
 void check_scaling(Lines& lines, const Recipe& recipe) {
   const std::int64_t samples = largest_update(recipe, recipe.global_batch);
   const double k = static_cast<double>(samples) / static_cast<double>(recipe.reference_batch);
-  if (!std::isfinite(recipe.lr * lr_multiplier(recipe.rule, recipe.power, k))) {
+  const bool adascale = follows_gain(recipe);
+  if (adascale && recipe.noise_horizon_samples == 0) {
+    lines.push_back(
+        "scale.rule adascale needs the gradient noise scale, and noise.horizon is 0; set it to the "
+        "samples to average over, such as " +
+        std::to_string(kUsualHorizon * recipe.global_batch));
+  }
+  // The gain is at most k, and at most 1 below the reference batch.
+  const double largest = adascale ? power(std::max(1.0, k), recipe.power)
+                                  : lr_multiplier(recipe.rule, recipe.power, k);
+  if (!std::isfinite(recipe.lr * largest)) {
     lines.push_back("optimizer.lr " + to_text(recipe.lr) + " scaled by rule " +
                     std::string(name_of(recipe.rule)) + " is not finite; use a smaller rate");
   }
@@ -186,6 +203,31 @@ void advise_on_schedule(Lines& lines, const Recipe& recipe) {
   }
 }
 
+// A noise scale that could never be known.
+void advise_on_noise(Lines& lines, const Recipe& recipe) {
+  if (recipe.noise_horizon_samples == 0) {
+    return;
+  }
+  const std::string batch = "batch.global " + std::to_string(recipe.global_batch);
+  const std::string gain = follows_gain(recipe) ? ", and adascale's gain stays 1" : "";
+  const std::int64_t full = largest_update(recipe, recipe.global_batch);
+  if (full <= recipe.leaf_size) {
+    lines.push_back("the noise scale cannot be measured: " + batch +
+                    " is a single leaf of batch.micro " + std::to_string(recipe.leaf_size) + gain +
+                    "; " +
+                    (full > 1 ? "use batch.micro " + std::to_string(full / 2) + " or less"
+                              : std::string("use a larger batch")));
+  }
+  // The average of horizon H is as good as about 2 H / B equal updates.
+  const auto least = static_cast<std::int64_t>(NoiseTracker::kFewestUpdates / 2 + 1) * full;
+  if (recipe.noise_horizon_samples < least) {
+    lines.push_back("the noise scale is never known: noise.horizon of " +
+                    std::to_string(recipe.noise_horizon_samples) +
+                    " samples averages over too few updates of " + batch + gain + "; use " +
+                    std::to_string(kUsualHorizon * full) + ", at least " + std::to_string(least));
+  }
+}
+
 }  // namespace
 
 std::vector<std::string> contradictions(const Recipe& recipe, int world_size) {
@@ -216,6 +258,7 @@ std::vector<std::string> advice(const Recipe& recipe, int world_size) {
   Lines lines;
   advise_on_length(lines, recipe);
   advise_on_schedule(lines, recipe);
+  advise_on_noise(lines, recipe);
   advise_on_ranks(lines, recipe, world_size);
   return lines;
 }

@@ -13,11 +13,15 @@ namespace {
 
 enum class Role {
   kResult,  // changes what is computed
+  // As kResult. Not written where it has its default: so recipes, digests and event records from
+  // before it existed stay as they are, and one that lacks it had the default.
+  kLaterResult,
   kLength,  // changes how far the run goes, and under some schedules what is computed
   kSpeed,   // changes how fast it is computed
 };
 
-// The one list of fields; a new one is a line here and a new version of the state. `RecipeType` is
+// The one list of fields; a new one is a line here, as kLaterResult or with a new version of the
+// state. `RecipeType` is
 // Recipe or const Recipe.
 template <typename RecipeType, typename Visitor>
 void visit_fields(RecipeType& recipe, Visitor&& visit) {
@@ -47,6 +51,7 @@ void visit_fields(RecipeType& recipe, Visitor&& visit) {
   visit("divergence.z", recipe.divergence_z, Role::kResult);
   visit("divergence.patience", recipe.divergence_patience, Role::kResult);
   visit("divergence.max_skipped_in_row", recipe.max_skipped_in_row, Role::kResult);
+  visit("noise.horizon_samples", recipe.noise_horizon_samples, Role::kLaterResult);
 }
 
 template <typename T>
@@ -73,7 +78,7 @@ template <typename T>
 T value_from_json(const Json& json) {
   if constexpr (std::is_same_v<T, ScaleRule>) {
     return named(json, std::array{ScaleRule::kNone, ScaleRule::kLinear, ScaleRule::kSqrt,
-                                  ScaleRule::kPower});
+                                  ScaleRule::kPower, ScaleRule::kAdascale});
   } else if constexpr (std::is_same_v<T, ScheduleKind>) {
     return named(json, std::array{ScheduleKind::kConstant, ScheduleKind::kLinear,
                                   ScheduleKind::kCosine, ScheduleKind::kWsd});
@@ -82,11 +87,25 @@ T value_from_json(const Json& json) {
   }
 }
 
-Json fields(const Recipe& recipe, bool results_only) {
+bool changes_results(Role role) {
+  return role == Role::kResult || role == Role::kLaterResult;
+}
+
+Json all_fields(const Recipe& recipe) {
+  Json json = Json::object();
+  visit_fields(recipe,
+               [&](const char* key, const auto& value, Role) { json[key] = value_to_json(value); });
+  return json;
+}
+
+Json written_fields(const Recipe& recipe, bool results_only) {
+  const Json defaults = all_fields(Recipe());
   Json json = Json::object();
   visit_fields(recipe, [&](const char* key, const auto& value, Role role) {
-    if (!results_only || role == Role::kResult) {
-      json[key] = value_to_json(value);
+    const Json written = value_to_json(value);
+    const bool implied = role == Role::kLaterResult && written == defaults.at(key);
+    if (!implied && (!results_only || changes_results(role))) {
+      json[key] = written;
     }
   });
   return json;
@@ -95,12 +114,15 @@ Json fields(const Recipe& recipe, bool results_only) {
 }  // namespace
 
 Json recipe_to_json(const Recipe& recipe) {
-  return fields(recipe, false);
+  return written_fields(recipe, false);
 }
 
 Recipe recipe_from_json(const Json& json) {
   Recipe recipe;
-  visit_fields(recipe, [&](const char* key, auto& value, Role) {
+  visit_fields(recipe, [&](const char* key, auto& value, Role role) {
+    if (role == Role::kLaterResult && !json.contains(key)) {
+      return;
+    }
     value = value_from_json<std::remove_reference_t<decltype(value)>>(json.at(key));
   });
   return recipe;
@@ -108,15 +130,15 @@ Recipe recipe_from_json(const Json& json) {
 
 std::vector<std::string> forbidden_changes(const Recipe& then, const Recipe& now) {
   std::vector<std::string> lines;
-  const Json before = recipe_to_json(then);
-  const Json after = recipe_to_json(now);
+  const Json before = all_fields(then);
+  const Json after = all_fields(now);
   visit_fields(now, [&](const char* key, const auto&, Role role) {
     if (role == Role::kSpeed || before.at(key) == after.at(key)) {
       return;
     }
     const std::string line =
         std::string(key) + " was " + before.at(key).dump() + " and is " + after.at(key).dump();
-    if (role == Role::kResult) {
+    if (changes_results(role)) {
       lines.push_back(line);
     } else if (now.budget_samples < then.budget_samples) {
       lines.push_back(line + " (a budget may grow but not shrink)");
@@ -130,7 +152,7 @@ std::vector<std::string> forbidden_changes(const Recipe& then, const Recipe& now
 }
 
 std::uint64_t recipe_fingerprint(const Recipe& recipe) {
-  return fnv1a64(fields(recipe, true).dump());
+  return fnv1a64(written_fields(recipe, true).dump());
 }
 
 }  // namespace lorascale::coordinator

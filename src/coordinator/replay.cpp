@@ -11,13 +11,49 @@
 namespace lorascale::coordinator {
 namespace {
 
+Json to_json(const SquareNorms& squares) {
+  return Json::array({json_number(squares.weighted_leaf_square), json_number(squares.mean_square)});
+}
+
+SquareNorms squares_from(const Json& json) {
+  return {number_from_json(json.at(0)), number_from_json(json.at(1))};
+}
+
+Json to_json(const GroupNorms& norms) {
+  Json json = {{"group", norms.group},
+               {"leaves", norms.leaves},
+               {"weight", json_number(norms.weight)},
+               {"raw", to_json(norms.raw)}};
+  if (norms.preconditioned) {
+    json["preconditioned"] = to_json(*norms.preconditioned);
+  }
+  return json;
+}
+
+GroupNorms group_norms_from(const Json& json) {
+  GroupNorms norms;
+  norms.group = json.at("group").get<std::string>();
+  norms.leaves = json.at("leaves").get<std::int64_t>();
+  norms.weight = number_from_json(json.at("weight"));
+  norms.raw = squares_from(json.at("raw"));
+  if (const auto found = json.find("preconditioned"); found != json.end()) {
+    norms.preconditioned = squares_from(*found);
+  }
+  return norms;
+}
+
 Json to_json(const StepFacts& facts) {
-  return {{"event", "step"},
-          {"step", facts.step},
-          {"loss", json_number(facts.loss)},
-          {"grad_norm", json_number(facts.grad_norm)},
-          {"applied", facts.applied},
-          {"elapsed_minutes", json_number(facts.elapsed_minutes)}};
+  Json json = {{"event", "step"},
+               {"step", facts.step},
+               {"loss", json_number(facts.loss)},
+               {"grad_norm", json_number(facts.grad_norm)},
+               {"applied", facts.applied},
+               {"elapsed_minutes", json_number(facts.elapsed_minutes)}};
+  // Where nothing was measured the event reads as it did before there was anything to measure.
+  for (const GroupNorms& norms : facts.noise) {
+    json["noise"].push_back(to_json(norms));
+  }
+  return json;
 }
 
 Json to_json(const EvaluationFacts& facts) {
@@ -51,6 +87,11 @@ Event event_from(const Json& json) {
     facts.grad_norm = number_from_json(json.at("grad_norm"));
     facts.applied = json.at("applied").get<bool>();
     facts.elapsed_minutes = number_from_json(json.at("elapsed_minutes"));
+    if (const auto found = json.find("noise"); found != json.end()) {
+      for (const Json& norms : *found) {
+        facts.noise.push_back(group_norms_from(norms));
+      }
+    }
     return facts;
   }
   if (kind == "evaluation") {

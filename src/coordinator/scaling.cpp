@@ -1,5 +1,6 @@
 #include "coordinator/scaling.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 
@@ -21,6 +22,8 @@ constexpr std::array kRules = {
     Rule{ScaleRule::kLinear, "linear", [](double k, double) { return k; }},
     Rule{ScaleRule::kSqrt, "sqrt", [](double k, double) { return std::sqrt(k); }},
     Rule{ScaleRule::kPower, "power", [](double k, double exponent) { return power(k, exponent); }},
+    Rule{ScaleRule::kAdascale, "adascale",
+         [](double k, double exponent) { return power(std::min(1.0, k), exponent); }},
 };
 
 const Rule& rule_of(ScaleRule rule) {
@@ -72,10 +75,11 @@ double scaled_weight_decay(double weight_decay, double k, double multiplier) {
   return k == multiplier ? weight_decay : weight_decay * (k / multiplier);
 }
 
-ScaledRates scaled_rates(const Recipe& recipe, std::int64_t samples) {
+ScaledRates scaled_rates(const Recipe& recipe, std::int64_t samples,
+                         std::optional<double> multiplier) {
   const double k = static_cast<double>(samples) / static_cast<double>(recipe.reference_batch);
   ScaledRates rates;
-  rates.multiplier = lr_multiplier(recipe.rule, recipe.power, k);
+  rates.multiplier = multiplier.value_or(lr_multiplier(recipe.rule, recipe.power, k));
   rates.beta1 = recipe.scale_betas ? scaled_beta(recipe.beta1, k) : recipe.beta1;
   rates.beta2 = recipe.scale_betas ? scaled_beta(recipe.beta2, k) : recipe.beta2;
   rates.eps = recipe.scale_eps ? scaled_eps(recipe.eps, k) : recipe.eps;

@@ -10,27 +10,28 @@ namespace lorascale::coordinator {
 namespace {
 
 // How far position n is into the stretch [begin, end), from 0 to 1.
-double progress(std::int64_t n, std::int64_t begin, std::int64_t end) {
-  if (n <= begin || end <= begin) {
+double progress(double n, std::int64_t begin, std::int64_t end) {
+  const auto start = static_cast<double>(begin);
+  if (n <= start || end <= begin) {
     return 0;
   }
-  return std::min(1.0, static_cast<double>(n - begin) / static_cast<double>(end - begin));
+  return std::min(1.0, (n - start) / static_cast<double>(end - begin));
 }
 
 // Shapes of the decay: the fraction of the way from the floor to the peak at position n >= w.
-double constant_shape(const Recipe&, std::int64_t) {
+double constant_shape(const Recipe&, double) {
   return 1;
 }
 
-double linear_shape(const Recipe& recipe, std::int64_t n) {
+double linear_shape(const Recipe& recipe, double n) {
   return 1 - progress(n, recipe.warmup_samples, recipe.budget_samples);
 }
 
-double cosine_shape(const Recipe& recipe, std::int64_t n) {
+double cosine_shape(const Recipe& recipe, double n) {
   return 0.5 * (1 + cos_pi(progress(n, recipe.warmup_samples, recipe.budget_samples)));
 }
 
-double wsd_shape(const Recipe& recipe, std::int64_t n) {
+double wsd_shape(const Recipe& recipe, double n) {
   return 1 - progress(n, recipe.budget_samples - recipe.decay_samples, recipe.budget_samples);
 }
 
@@ -38,7 +39,7 @@ struct Schedule {
   ScheduleKind kind;
   std::string_view name;
   bool depends_on_budget;
-  double (*shape)(const Recipe& recipe, std::int64_t n);
+  double (*shape)(const Recipe& recipe, double n);
 };
 
 constexpr std::array kSchedules = {
@@ -68,10 +69,10 @@ bool depends_on_budget(ScheduleKind kind) {
   return schedule_of(kind).depends_on_budget;
 }
 
-double schedule_multiplier(const Recipe& recipe, std::int64_t first, std::int64_t samples) {
-  if (first < recipe.warmup_samples) {
-    return std::min(
-        1.0, static_cast<double>(first + samples) / static_cast<double>(recipe.warmup_samples));
+double schedule_multiplier(const Recipe& recipe, double first, double samples) {
+  const auto warmup = static_cast<double>(recipe.warmup_samples);
+  if (first < warmup) {
+    return std::min(1.0, (first + samples) / warmup);
   }
   const double shape = schedule_of(recipe.schedule).shape(recipe, first);
   return recipe.floor + (1 - recipe.floor) * shape;

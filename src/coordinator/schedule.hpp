@@ -15,7 +15,6 @@
 // i / w there, one update ahead.
 #pragma once
 
-#include <cstdint>
 #include <string_view>
 
 #include "coordinator/recipe.hpp"
@@ -26,8 +25,8 @@ std::string_view name_of(ScheduleKind kind);  // as in a config: "cosine"
 
 // In [0, 1]. constant: 1. linear, cosine: from 1 at the end of the warmup to `floor` at the end of
 // the budget. wsd: 1, then linear to `floor` over the last decay_samples. 0 <= first < budget,
-// samples >= 1.
-double schedule_multiplier(const Recipe& recipe, std::int64_t first, std::int64_t samples);
+// samples > 0. Both are whole numbers of samples, or adascale's tau and what an update adds to it.
+double schedule_multiplier(const Recipe& recipe, double first, double samples);
 
 // Whether rates before the end of the run depend on where that end is.
 bool depends_on_budget(ScheduleKind kind);

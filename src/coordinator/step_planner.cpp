@@ -1,8 +1,11 @@
 #include "coordinator/step_planner.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <optional>
 
 #include "base/error.hpp"
+#include "coordinator/portable_math.hpp"
 #include "coordinator/scaling.hpp"
 #include "coordinator/schedule.hpp"
 
@@ -17,23 +20,37 @@ std::int64_t divided_up(std::int64_t number, std::int64_t divisor) {
 }  // namespace
 
 std::int64_t largest_update(const Recipe& recipe, std::int64_t batch) {
-  return std::min({batch, recipe.samples_per_epoch, recipe.budget_samples});
+  const std::int64_t in_epoch = std::min(batch, recipe.samples_per_epoch);
+  return follows_gain(recipe) ? in_epoch : std::min(in_epoch, recipe.budget_samples);
 }
 
 StepPlan plan_step(const Recipe& recipe, std::int64_t batch, std::int64_t step,
-                   std::int64_t position) {
-  LS_ASSERT(position >= 0 && position < recipe.budget_samples);
+                   std::int64_t position, const GainClock& clock) {
+  const bool gained = follows_gain(recipe);
+  LS_ASSERT(position >= 0 && (gained || position < recipe.budget_samples));
   const std::int64_t left_in_epoch = recipe.samples_per_epoch - position % recipe.samples_per_epoch;
   StepPlan plan;
   plan.step = step;
   plan.first_position = position;
-  plan.samples = std::min({batch, left_in_epoch, recipe.budget_samples - position});
+  plan.samples = std::min(batch, left_in_epoch);
+  if (!gained) {
+    plan.samples = std::min(plan.samples, recipe.budget_samples - position);
+  }
   plan.leaf_size = recipe.leaf_size;
   plan.leaves = divided_up(plan.samples, plan.leaf_size);
   plan.epoch = static_cast<double>(position) / static_cast<double>(recipe.samples_per_epoch);
-  const ScaledRates rates = scaled_rates(recipe, plan.samples);
+  plan.tau = static_cast<double>(position);
+  plan.tau_advance = static_cast<double>(plan.samples);
+  std::optional<double> multiplier;
+  if (gained) {
+    const double gain = gain_at(recipe, clock, plan.samples);
+    plan.tau = clock.tau;
+    plan.tau_advance = gain * static_cast<double>(recipe.reference_batch);
+    multiplier = power(gain, recipe.power);
+  }
+  const ScaledRates rates = scaled_rates(recipe, plan.samples, multiplier);
   plan.lr_multiplier = rates.multiplier;
-  plan.lr = recipe.lr * rates.multiplier * schedule_multiplier(recipe, position, plan.samples);
+  plan.lr = recipe.lr * rates.multiplier * schedule_multiplier(recipe, plan.tau, plan.tau_advance);
   plan.beta1 = rates.beta1;
   plan.beta2 = rates.beta2;
   plan.eps = rates.eps;
@@ -45,7 +62,14 @@ std::int64_t steps_per_epoch(const Recipe& recipe, std::int64_t batch) {
   return divided_up(recipe.samples_per_epoch, batch);
 }
 
-std::int64_t steps_from(const Recipe& recipe, std::int64_t batch, std::int64_t position) {
+std::int64_t steps_from(const Recipe& recipe, std::int64_t batch, std::int64_t position,
+                        const GainClock& clock) {
+  if (follows_gain(recipe)) {
+    const double gain = gain_at(recipe, clock, largest_update(recipe, batch));
+    const double left = static_cast<double>(recipe.budget_samples) - clock.tau;
+    const double steps = left / (gain * static_cast<double>(recipe.reference_batch));
+    return std::max<std::int64_t>(0, static_cast<std::int64_t>(std::ceil(steps)));
+  }
   const std::int64_t left = recipe.budget_samples - position;
   if (left <= 0) {
     return 0;

@@ -1,25 +1,29 @@
-// The next update as a pure function of (recipe, batch, position). Positions count samples over the
-// whole run. An update never crosses the end of an epoch or of the budget: what is left there makes
-// a smaller update, whose rates follow its true size.
+// The next update as a pure function of (recipe, batch, position), and under adascale of the gain's
+// clock, which takes the place of the position in schedule and budget. Positions count samples over
+// the whole run. An update never crosses the end of an epoch or of the budget: what is left there
+// makes a smaller update, whose rates follow its true size.
 #pragma once
 
 #include <cstdint>
 
+#include "coordinator/adascale.hpp"
 #include "coordinator/coordinator.hpp"
 
 namespace lorascale::coordinator {
 
 // Update number `step` (from 1), which begins at `position` < budget with a global batch of
-// `batch`.
+// `batch`. Under adascale `clock.tau` < budget instead.
 StepPlan plan_step(const Recipe& recipe, std::int64_t batch, std::int64_t step,
-                   std::int64_t position);
+                   std::int64_t position, const GainClock& clock = {});
 
 // Samples of the largest update that a batch can make: a batch beyond an epoch or the budget is
 // cut.
 std::int64_t largest_update(const Recipe& recipe, std::int64_t batch);
 
-// Updates of one whole epoch, and from `position` to the end of the budget, short ones included.
+// Updates of one whole epoch, and from `position` to the end of the budget, short ones included;
+// under adascale at the present gain of a whole update, short ones left aside.
 std::int64_t steps_per_epoch(const Recipe& recipe, std::int64_t batch);
-std::int64_t steps_from(const Recipe& recipe, std::int64_t batch, std::int64_t position);
+std::int64_t steps_from(const Recipe& recipe, std::int64_t batch, std::int64_t position,
+                        const GainClock& clock = {});
 
 }  // namespace lorascale::coordinator
