@@ -158,10 +158,12 @@ void add_scale(std::vector<Option>& t) {
   const ChoiceKind<ScaleRule> rules{{{"none", ScaleRule::kNone},
                                      {"linear", ScaleRule::kLinear},
                                      {"sqrt", ScaleRule::kSqrt},
-                                     {"power", ScaleRule::kPower}}};
+                                     {"power", ScaleRule::kPower},
+                                     {"adascale", ScaleRule::kAdascale}}};
   add(t, "scale.rule", at(&ScaleSection::rule), OptionalKind<ChoiceKind<ScaleRule>>{rules, "auto"},
-      "How the rate follows k = batch / reference: 1, k, sqrt(k) or k^power; auto: sqrt for adamw, "
-      "linear for sgd.");
+      "How the rate follows k = batch / reference: 1, k, sqrt(k), k^power, or the gain that "
+      "adascale "
+      "measures (needs noise.horizon); auto: sqrt for adamw, linear for sgd.");
   add(t, "scale.power", at(&ScaleSection::power), RealKind{0, false, 2, false},
       "Exponent of the rule power.");
   add(t, "scale.betas", at(&ScaleSection::betas), BooleanKind{},
@@ -243,6 +245,17 @@ void add_cadences(std::vector<Option>& t) {
       "Draw from the likeliest tokens that make up this share of probability.", kMayChange);
 }
 
+void add_noise(std::vector<Option>& t) {
+  const AmountKind length{{Unit::kSamples, Unit::kTokens, Unit::kSteps, Unit::kEpochs},
+                          std::nullopt,
+                          false,
+                          "'6400 samples' or '100 steps'"};
+  add(t, "noise.horizon", field(&RunConfig::noise, &NoiseSection::horizon), length,
+      "Samples over which the gradient noise scale is averaged, 100 batches or so; 0 does not "
+      "measure "
+      "it.");
+}
+
 void add_machine(std::vector<Option>& t) {
   const auto memory = [](auto member) { return field(&RunConfig::memory, member); };
   add(t, "memory.budget_mib", memory(&MemorySection::budget_mib), IntegerKind{0},
@@ -269,6 +282,7 @@ std::vector<Option> build_table() {
   add_schedule(table);
   add_budget(table);
   add_cadences(table);
+  add_noise(table);
   add_machine(table);
   return table;
 }

@@ -98,6 +98,9 @@ struct SampleSection {
   double top_p = 1.0;
 };
 
+struct NoiseSection {
+  Amount horizon{0, Unit::kSamples};  // of its moving averages; 0 = not measured
+};
 struct MemorySection {
   std::int64_t budget_mib = 0;  // of tensors, per rank, on the CPU; 0 = no limit
 };
@@ -115,6 +118,7 @@ struct RunConfig {
   CheckpointSection checkpoint;
   EvaluateSection evaluate;
   SampleSection sample;
+  NoiseSection noise;
   MemorySection memory;
   std::vector<std::string> faults;  // train/faults.hpp
 };

@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/pow.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
@@ -33,6 +34,10 @@ class AdamW : public Optimizer {
                         segment.decays ? hyper.weight_decay : 0.0, hyper.eps, /*amsgrad=*/false,
                         /*maximize=*/false, facts.divisor, facts.skip);
     }
+  }
+  [[nodiscard]] at::Tensor metric(const Hyperparameters& hyper) const override {
+    const at::Tensor correction = 1 - at::pow(hyper.beta2, updates_);
+    return (second_ / correction).sqrt_().add_(hyper.eps);
   }
   [[nodiscard]] std::vector<NamedTensor> state() const override {
     return {{"exp_avg", first_}, {"exp_avg_sq", second_}, {"updates", updates_}};

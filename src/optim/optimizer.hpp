@@ -42,6 +42,9 @@ class Optimizer {
   // Updates `parameters` in place. `gradient` may be overwritten.
   virtual void step(at::Tensor& parameters, at::Tensor& gradient, const Hyperparameters& hyper,
                     const GradientFacts& facts) = 0;
+  // What it divides a gradient by, element by element (Adam: sqrt(v) + eps, from before the
+  // update); undefined for optimizers that have no metric of their own.
+  [[nodiscard]] virtual at::Tensor metric(const Hyperparameters& /*hyper*/) const { return {}; }
   // Named state tensors, for checkpoints; the same tensors for the optimizer's whole life.
   struct NamedTensor {
     std::string name;

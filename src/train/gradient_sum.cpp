@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 
@@ -14,12 +15,28 @@ namespace {
 
 class FastSum : public GradientSum {
  public:
-  FastSum(World& world, at::Tensor gradient) : world_(world), gradient_(std::move(gradient)) {}
+  FastSum(World& world, at::Tensor gradient, bool leaf_by_leaf)
+      : world_(world),
+        gradient_(std::move(gradient)),
+        total_(leaf_by_leaf ? at::zeros_like(gradient_) : at::Tensor()) {}
 
-  void begin(std::int64_t /*leaves*/) override { gradient_.zero_(); }
-  void take(std::int64_t /*index*/) override {}
+  void begin(std::int64_t /*leaves*/) override {
+    gradient_.zero_();
+    if (total_.defined()) {
+      total_.zero_();
+    }
+  }
+  void take(std::int64_t /*index*/) override {
+    if (total_.defined()) {
+      total_.add_(gradient_);
+      gradient_.zero_();
+    }
+  }
   [[nodiscard]] std::int64_t temporary_elements() const override { return 0; }
   void reduce(const at::Tensor& facts) override {
+    if (total_.defined()) {
+      gradient_.copy_(total_);
+    }
     world_.device.group_begin();
     all_reduce_sum(world_, gradient_);
     all_reduce_sum(world_, facts);
@@ -29,6 +46,7 @@ class FastSum : public GradientSum {
  private:
   World& world_;
   at::Tensor gradient_;
+  at::Tensor total_;  // of the leaves so far, where each is looked at by itself
 };
 
 using Tree = comm::LeafTree<at::Tensor>;
@@ -112,12 +130,12 @@ class ExactSum : public GradientSum {
 
 }  // namespace
 
-std::unique_ptr<GradientSum> make_gradient_sum(const std::string& reduction, World& world,
-                                               const at::Tensor& gradient) {
+std::unique_ptr<GradientSum> make_gradient_sum(const std::string& reduction, bool leaf_by_leaf,
+                                               World& world, const at::Tensor& gradient) {
   if (reduction == "exact") {
     return std::make_unique<ExactSum>(world, gradient);
   }
-  return std::make_unique<FastSum>(world, gradient);
+  return std::make_unique<FastSum>(world, gradient, leaf_by_leaf);
 }
 
 }  // namespace lorascale::train

@@ -30,7 +30,8 @@ class GradientSum {
 };
 
 // `reduction` as in run.reduction; `gradient` is the flat fp32 vector that leaves are added to.
-std::unique_ptr<GradientSum> make_gradient_sum(const std::string& reduction, World& world,
-                                               const at::Tensor& gradient);
+// `leaf_by_leaf`: before take() the vector holds that leaf alone, which exact sums imply.
+std::unique_ptr<GradientSum> make_gradient_sum(const std::string& reduction, bool leaf_by_leaf,
+                                               World& world, const at::Tensor& gradient);
 
 }  // namespace lorascale::train

@@ -98,12 +98,16 @@ void RunLog::write(const MetricsLine& line) {
     json["reduce_ms"] = line.times.reduce;
     json["optimizer_ms"] = line.times.optimizer;
   }
+  if (line.noise) {
+    json["noise_scale"] = line.noise->b_simple;
+    json["noise_scale_relative_sd"] = line.noise->relative_sd;
+  }
   if (line.val_loss) {
     json["val_loss"] = *line.val_loss;
   }
   append(metrics_, json.dump());
-  for (const char* tag :
-       {"loss", "val_loss", "lr", "grad_norm", "global_batch", "tokens_per_s", "step_ms"}) {
+  for (const char* tag : {"loss", "val_loss", "lr", "grad_norm", "global_batch", "tokens_per_s",
+                          "step_ms", "noise_scale"}) {
     if (json.contains(tag) && json[tag].is_number()) {
       tensorboard_.add_scalar(tag, line.step, json[tag].get<double>());
     }

@@ -27,6 +27,8 @@ struct MetricsLine {
       loss;  // of the global batch, before the update; absent on the line of step 0
   std::optional<double> val_loss;
   std::optional<double> grad_norm;
+  // Gradient noise scale (samples) with its relative error; absent while it is not known.
+  std::optional<coordinator::NoiseReading> noise;
   coordinator::StepPlan plan;
   bool applied = true;
   std::int64_t targets = 0, tokens = 0;

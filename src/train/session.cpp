@@ -110,7 +110,11 @@ coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t ro
   recipe.rule =
       config.scale.rule.value_or(config.optimizer.name == "sgd" ? coordinator::ScaleRule::kLinear
                                                                 : coordinator::ScaleRule::kSqrt);
-  recipe.power = config.scale.power;
+  // AdaScale's exponent: the gain itself for SGD; for Adam its root, as rule sqrt has it of k.
+  recipe.power = recipe.rule != coordinator::ScaleRule::kAdascale ? config.scale.power
+                 : config.optimizer.name == "sgd"                 ? 1.0
+                                                                  : 0.5;
+  recipe.noise_horizon_samples = to_samples(config.noise.horizon, context);
   recipe.scale_betas = config.scale.betas;
   recipe.scale_eps = config.scale.eps;
   recipe.scale_weight_decay = config.scale.weight_decay;

@@ -286,6 +286,9 @@ MetricsLine Trainer::metrics_line(const coordinator::StepPlan& plan,
   line.world_size = world_.host.size();
   line.accumulation = (plan.leaves + line.world_size - 1) / line.world_size;
   line.times = result.times;
+  if (const auto noise = coordinator_->noise().combined; noise.known) {
+    line.noise = noise;
+  }
   return line;
 }
 

@@ -31,6 +31,10 @@ class Stopwatch {
 // ranks' tables are added up, which is exact, so no fact depends on the number of ranks.
 enum Fact : std::int64_t { kLoss, kTargets, kTokens, kFacts };
 
+bool measures_noise(const config::RunConfig& config) {
+  return config.noise.horizon.value > 0;
+}
+
 // Vectors of the gradient's size that a step of an optimizer holds at a time, at most.
 constexpr std::int64_t kTemporaries = 4;
 
@@ -44,9 +48,14 @@ Updater::Updater(World& world, models::Model& model, adapters::TrainableParamete
       parameters_(parameters),
       optimizer_(optimizer),
       faults_(faults),
-      gradient_sum_(make_gradient_sum(config.run.reduction, world, parameters.gradient())),
+      gradient_sum_(make_gradient_sum(config.run.reduction, measures_noise(config), world,
+                                      parameters.gradient())),
       seed_(config.run.seed),
-      clip_norm_(config.optimizer.clip_norm) {}
+      clip_norm_(config.optimizer.clip_norm) {
+  if (measures_noise(config)) {
+    noise_.emplace(parameters, optimizer);
+  }
+}
 
 void Updater::accumulate(const coordinator::LeafRange& mine, const NextLeaf& next_leaf,
                          at::Tensor& leaf_facts, UpdateTimes& times) {
@@ -60,8 +69,11 @@ void Updater::accumulate(const coordinator::LeafRange& mine, const NextLeaf& nex
     if (faults_.reach(Phase::kBackward)) {
       at::Tensor(parameters_.gradient()).fill_(std::numeric_limits<float>::quiet_NaN());
     }
-    gradient_sum_->take(index);
     at::Tensor facts = leaf_facts[index];
+    if (noise_) {
+      facts.narrow(0, kFacts, noise_->columns()).copy_(noise_->squares(parameters_.gradient()));
+    }
+    gradient_sum_->take(index);
     facts[kLoss].copy_(result.loss_sum);
     facts[kTargets].fill_(static_cast<double>(result.targets));
     facts[kTokens].fill_(static_cast<double>(result.tokens));
@@ -79,6 +91,19 @@ void Updater::reserve_for_the_rest() {
       {kTemporaries * gradient.numel() + gradient_sum_->temporary_elements()}, gradient.options());
 }
 
+std::vector<coordinator::GroupNorms> Updater::noise_facts(const at::Tensor& table,
+                                                          const at::Tensor& whole) const {
+  std::vector<std::vector<double>> rows;
+  std::vector<double> targets;
+  for (std::int64_t leaf = 0; leaf < table.size(0); ++leaf) {
+    const double* row = table.const_data_ptr<double>() + leaf * table.size(1);
+    targets.push_back(row[kTargets]);
+    rows.emplace_back(row + kFacts, row + table.size(1));
+  }
+  const double* first = whole.const_data_ptr<double>();
+  return noise_->facts(rows, targets, {first, first + whole.numel()});
+}
+
 UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::LeafRange& mine,
                           const NextLeaf& next_leaf, const std::function<Ballot()>& ballot) {
   const at::NoGradGuard no_grad;
@@ -86,8 +111,13 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::
   set_current_step(plan.step);
   UpdateResult result;
   at::Tensor gradient = parameters_.gradient();
+  const optim::Hyperparameters hyper{plan.lr, plan.beta1, plan.beta2, plan.eps, plan.weight_decay};
   gradient_sum_->begin(plan.leaves);
-  at::Tensor leaf_facts = at::zeros({plan.leaves, kFacts}, gradient.options().dtype(at::kDouble));
+  const std::int64_t columns = kFacts + (noise_ ? noise_->columns() : 0);
+  if (noise_) {
+    noise_->begin(hyper, /*history=*/plan.step > 1);
+  }
+  at::Tensor leaf_facts = at::zeros({plan.leaves, columns}, gradient.options().dtype(at::kDouble));
   Ballot own;
   const auto error = attempt(
       [&] {
@@ -115,8 +145,8 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::
   const at::Tensor count = sums[kTargets].clamp_min(1.0);
   const auto facts = optim::gradient_facts(gradient, count, clip_norm_);
   at::Tensor master = parameters_.master();
-  optimizer_.step(master, gradient, {plan.lr, plan.beta1, plan.beta2, plan.eps, plan.weight_decay},
-                  facts);
+  const at::Tensor whole = noise_ ? noise_->squares(gradient) : at::Tensor();
+  optimizer_.step(master, gradient, hyper, facts);
   parameters_.refresh();
   // Only here does the host wait for the device, and with a deadline: the copy itself has none.
   world_.device.wait();
@@ -124,7 +154,14 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::
                                      facts.norm.to(at::kDouble), facts.skip.to(at::kDouble)})
                               .cpu();
   const double* values = host.const_data_ptr<double>();
-  result.facts = {plan.step, values[0], values[3], values[4] == 0.0, agreed.elapsed_minutes};
+  result.facts.step = plan.step;
+  result.facts.loss = values[0];
+  result.facts.grad_norm = values[3];
+  result.facts.applied = values[4] == 0.0;
+  result.facts.elapsed_minutes = agreed.elapsed_minutes;
+  if (noise_) {
+    result.facts.noise = noise_facts(leaf_facts.cpu(), whole.cpu());
+  }
   result.targets = static_cast<std::int64_t>(values[1]);
   result.tokens = static_cast<std::int64_t>(values[2]);
   result.times.optimizer = watch.lap();

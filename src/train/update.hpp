@@ -15,6 +15,7 @@
 #include "optim/optimizer.hpp"
 #include "train/faults.hpp"
 #include "train/gradient_sum.hpp"
+#include "train/noise_meter.hpp"
 #include "train/vote.hpp"
 #include "train/world.hpp"
 
@@ -54,6 +55,8 @@ class Updater {
 
  private:
   void reserve_for_the_rest();
+  [[nodiscard]] std::vector<coordinator::GroupNorms> noise_facts(const at::Tensor& table,
+                                                                 const at::Tensor& whole) const;
   void accumulate(const coordinator::LeafRange& mine, const NextLeaf& next_leaf,
                   at::Tensor& leaf_facts, UpdateTimes& times);
 
@@ -63,6 +66,7 @@ class Updater {
   optim::Optimizer& optimizer_;
   FaultInjector& faults_;
   std::unique_ptr<GradientSum> gradient_sum_;
+  std::optional<NoiseMeter> noise_;
   std::uint64_t seed_;
   double clip_norm_;
 };

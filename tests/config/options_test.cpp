@@ -93,6 +93,7 @@ const std::map<std::string, std::string>& other_values() {
       {"memory.budget_mib", "512"},
       {"faults", "[oom step=1 phase=forward]"},
       {"run.reduction", "exact"},
+      {"noise.horizon", "640 samples"},
   };
   return values;
 }

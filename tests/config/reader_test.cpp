@@ -157,7 +157,7 @@ const Case kBadValues[] = {
     {"batch: {policy: adaptive}", {"batch.policy", "write fixed"}},
     {"batch: {micro: 0}", {"batch.micro"}},
     {"batch: {micro: no}", {"batch.micro", "write auto"}},
-    {"scale: {rule: adascale}", {"scale.rule", "none | linear | sqrt | power"}},
+    {"scale: {rule: cubic}", {"scale.rule", "none | linear | sqrt | power | adascale"}},
     {"schedule: {name: polynomial}", {"schedule.name", "constant | linear | cosine | wsd"}},
     {"schedule: {warmup: 100}", {"schedule.warmup", "no unit", "100 steps"}},
     {"schedule: {warmup: 1k}", {"schedule.warmup", "no unit"}},
