@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <spdlog/spdlog.h>
 
 #include <iostream>
 
@@ -54,18 +55,31 @@ ExitCode run_generate(const Arguments& arguments) {
       "max-tokens", options::value<std::int64_t>(), "at most this many new tokens");
   const auto values = parse(arguments, description, config_position());
   if (values.count("prompt") + values.count("ids") != 1) {
-    throw Error(ExitCode::kUsage, "generate needs --prompt TEXT or --ids \"1 2 3\"");
+    throw Error(ExitCode::kUsage,
+                "generate takes one of --prompt TEXT and --ids \"1 2 3\", and not both");
+  }
+  constexpr std::int64_t kMostTokens = 1 << 20;
+  if (values.count("max-tokens") != 0 &&
+      (values["max-tokens"].as<std::int64_t>() < 1 ||
+       values["max-tokens"].as<std::int64_t>() > kMostTokens)) {
+    throw Error(ExitCode::kUsage,
+                "--max-tokens takes a whole number from 1 to " + std::to_string(kMostTokens));
   }
   Job job;
   const auto loaded = job.configure(values, config::Purpose::kModelOnly, /*ranks=*/1);
   const auto& config = loaded.config;
-  const auto model = models::llama::load_llama(
-      config.model.path, train::parse_dtype(config.model.dtype), job.world().place);
-  const std::filesystem::path own = std::filesystem::path(config.run.output_dir) / "adapter";
+  const std::filesystem::path run = config.run.output_dir;
+  const bool whole = config.adapter.type == "full" && std::filesystem::exists(run / "model");
+  const auto model =
+      models::llama::load_llama(whole ? run / "model" : std::filesystem::path(config.model.path),
+                                train::parse_dtype(config.model.dtype), job.world().place);
+  const bool chosen = values.count("adapter") != 0;
   const std::filesystem::path folder =
-      values.count("adapter") != 0 ? values["adapter"].as<std::string>() : own.string();
-  if (values.count("adapter") != 0 || std::filesystem::exists(own)) {
+      chosen ? std::filesystem::path(values["adapter"].as<std::string>()) : run / "adapter";
+  if (chosen || (!whole && std::filesystem::exists(folder))) {
     adapters::merge_into_weights(adapters::read_peft_adapter(folder), model->linear_groups());
+  } else if (!whole) {
+    spdlog::warn("{} does not exist: this is the base model without an adapter", folder.string());
   }
   models::llama::GenerationSettings settings{config.sample.max_tokens, config.sample.temperature,
                                              config.sample.top_p, config.run.seed,

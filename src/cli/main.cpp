@@ -1,8 +1,10 @@
 // lorascale VERB ...: parse, dispatch, exit code.
+#include <algorithm>
 #include <csignal>
 #include <exception>
 #include <iostream>
 #include <string>
+#include <string_view>
 
 #include "base/error.hpp"
 #include "base/logging.hpp"
@@ -43,6 +45,13 @@ ExitCode dispatch(int argc, char** argv) {
   }
   for (const auto& verb : lorascale::cli::verbs()) {
     if (name == verb.name) {
+      if (std::any_of(argv + 2, argv + argc, [](const std::string_view argument) {
+            return argument == "--help" || argument == "-h";
+          })) {
+        std::cout << "usage: lorascale " << verb.name << ' ' << verb.synopsis << "\n\n"
+                  << verb.help << ". Settings: lorascale --help\n";
+        return ExitCode::kDone;
+      }
       return verb.run({argv + 2, argv + argc});
     }
   }

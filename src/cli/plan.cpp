@@ -65,9 +65,13 @@ ExitCode run_plan(const Arguments& arguments) {
                              {"logits", memory.logits},
                              {"total", memory.total()}};
     const std::filesystem::path folder = loaded.config.run.output_dir;
-    std::filesystem::create_directories(folder);
-    io::write_file_atomically(folder / "plan.json", std::string_view(saved.dump(2) + "\n"));
-    std::cout << "saved     " << (folder / "plan.json").string() << "\n";
+    if (std::filesystem::exists(folder / "config.yaml")) {
+      std::cout << "not saved: " << folder.string() << " holds a run already\n";
+    } else {
+      io::create_folders(folder);
+      io::write_file_atomically(folder / "plan.json", std::string_view(saved.dump(2) + "\n"));
+      std::cout << "saved     " << (folder / "plan.json").string() << "\n";
+    }
   }
   return ExitCode::kDone;
 }

@@ -6,9 +6,10 @@ const std::vector<Verb>& verbs() {
   static const std::vector<Verb> kVerbs = {
       {"train", "CONFIG.yaml [--set key.path=value ...]",
        "train an adapter (or a whole model, adapter.type: full)", run_train},
-      {"plan", "CONFIG.yaml [--set ...]",
+      {"plan", "CONFIG.yaml [--ranks N] [--set ...]",
        "print what train would do: batch, rates, steps, memory; trains nothing", run_plan},
-      {"generate", "CONFIG.yaml --prompt TEXT [--adapter FOLDER] [--set ...]",
+      {"generate", "CONFIG.yaml --prompt TEXT | --ids \"1 2 3\" [--decode] [--adapter FOLDER]\n"
+       "           [--max-tokens N] [--set ...]",
        "continue a prompt with the model and an adapter", run_generate},
       {"inspect", "PATH", "explain an adapter folder, a checkpoint, a data set or a model",
        run_inspect},

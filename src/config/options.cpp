@@ -76,7 +76,7 @@ void add_adapter(std::vector<Option>& t) {
   const IntegerKind rank{1, 65536};
   const RealKind positive{0, true};
   add(t, "adapter.type", at(&AdapterSection::type), words({"lora", "full"}),
-      "lora trains low-rank factors; full trains the targeted weights themselves.");
+      "lora trains low-rank factors; full trains all weights.");
   add(t, "adapter.rank", at(&AdapterSection::rank), rank, "Rank r of the factors A and B.");
   add(t, "adapter.alpha", at(&AdapterSection::alpha), positive,
       "The update is scaled by alpha / rank.");
@@ -122,7 +122,7 @@ void add_batch(std::vector<Option>& t) {
   add(t, "batch.reference", at(&BatchSection::reference), OptionalKind<IntegerKind>{count},
       "Global batch that optimizer.lr was tuned at; null is batch.global.");
   add(t, "batch.micro", at(&BatchSection::micro), OptionalKind<IntegerKind>{count, "auto"},
-      "Samples computed at once on a rank; must divide batch.global; auto is what fits in memory.",
+      "Samples computed at once on a rank; must divide batch.global; auto is its largest divisor up to 8. Halved when memory runs out.",
       kMayChange);
   add(t, "batch.policy", at(&BatchSection::policy), words({"fixed"}),
       "fixed keeps the global batch through the run.");

@@ -93,7 +93,7 @@ void DivergenceDetector::on_skip(const StepPlan& plan, const StepFacts& facts, D
             std::to_string(skipped_) +
                 " updates in a row were not finite; lower optimizer.lr, lengthen schedule.warmup "
                 "or use "
-                "model.dtype fp32 or bf16, and go on from the last checkpoint before them",
+                "model.dtype fp32 or bf16, and start again in another run.output_dir, with adapter.init_from if an adapter is worth keeping",
             inputs);
   }
 }
@@ -117,8 +117,7 @@ void DivergenceDetector::on_loss(const StepPlan& plan, const StepFacts& facts, D
         "the loss was more than " + to_text(z_limit_) + " standard deviations above its mean of " +
             to_text(window_.mean()) + " for " + std::to_string(outliers_) +
             " updates in a row, at last " + to_text(facts.loss) +
-            "; lower optimizer.lr or lengthen schedule.warmup, and go on from the last checkpoint "
-            "before the rise",
+            "; lower optimizer.lr or lengthen schedule.warmup, in another run.output_dir",
         {{"loss", json_number(facts.loss)},
          {"z", json_number(z)},
          {"mean", window_.mean()},

@@ -61,6 +61,10 @@ std::string TokenSource::fingerprint() const {
   return impl_->dataset.fingerprint();
 }
 
+const std::string& TokenSource::tokenizer() const {
+  return impl_->dataset.tokenizer();
+}
+
 std::string TokenSource::summary() const {
   return fmt::format("{}: {} documents, {} tokens, {} rows, packed to {:.1f} %", path_.string(),
                      impl_->dataset.documents(), impl_->dataset.tokens(), rows(),

@@ -29,6 +29,8 @@ class TokenSource {
   [[nodiscard]] double tokens_per_row() const;  // average
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }
   [[nodiscard]] std::string fingerprint() const;
+  // SHA-256 of its tokenizer.json, "bytes", or empty where the file does not say.
+  [[nodiscard]] const std::string& tokenizer() const;
   // What a person should know about the set: documents, rows, tokens, packing efficiency.
   [[nodiscard]] std::string summary() const;
 

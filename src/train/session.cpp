@@ -15,6 +15,7 @@ namespace lorascale::train {
 namespace {
 
 // The largest leaf that `micro: auto` takes before memory is measured.
+constexpr std::uint64_t kMaxTokenizerBytes = std::uint64_t{256} << 20;
 constexpr std::int64_t kDefaultLeaf = 8;
 
 // All ranks must see the same files; otherwise they would train on different things.
@@ -36,6 +37,24 @@ void require_same_files(World& world, const std::string& what, const std::string
                       "file system");
     }
   });
+}
+
+// Ids mean something to one tokenizer only. A tokenizer.json may have been written anew, byte for
+// byte another and the same in effect: that of the model is worth a warning, not a refusal.
+void require_one_tokenizer(const Session& session) {
+  const auto& ours = session.train->tokenizer();
+  if (session.validation && !ours.empty() && !session.validation->tokenizer().empty() &&
+      session.validation->tokenizer() != ours) {
+    throw_bad_input(session.validation->path().string() + " was made with another tokenizer than " +
+                    session.train->path().string() + "; prepare both with the model's own");
+  }
+  const auto file = std::filesystem::path(session.config.model.path) / "tokenizer.json";
+  std::error_code ignored;
+  if (!ours.empty() && std::filesystem::is_regular_file(file, ignored) &&
+      sha256_hex(io::read_file(file, kMaxTokenizerBytes)) != ours) {
+    spdlog::warn("{} was not made with {}; if that is not the same tokenizer, prepare it again",
+                 session.train->path().string(), file.string());
+  }
 }
 
 Trainable make_trainable(const config::RunConfig& config, models::llama::Llama& model) {
@@ -147,6 +166,7 @@ Session open_session(World& world, const config::RunConfig& config) {
     if (config.data.validation) {
       session.validation = std::make_unique<TokenSource>(*config.data.validation, settings);
     }
+    require_one_tokenizer(session);
     for (const auto& prompt : config.sample.prompts) {
       static_cast<void>(session.train->encode_prompt(prompt));  // refuses now, not hours later
     }

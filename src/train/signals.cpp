@@ -21,6 +21,7 @@ void install_stop_handlers() {
   for (const int signal : {SIGTERM, SIGUSR1}) {
     sigaction(signal, &action, nullptr);
   }
+  std::signal(SIGPIPE, SIG_IGN);  // a reader of the log that is gone must not cost the run
 }
 
 bool stop_was_requested() {

@@ -129,7 +129,7 @@ std::optional<SnapshotFields> load_newest_snapshot(
     } else if (!newest.skipped.empty()) {
       throw_bad_input(checkpoints.string() +
                       ": every checkpoint is damaged (newest: " + newest.skipped.front().reason +
-                      "); restore one, or set run.resume: never to start again");
+                      "); restore one, or start again in another run.output_dir");
     }
   });
   world.host.broadcast_from_root(state);

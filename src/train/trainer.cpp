@@ -147,7 +147,7 @@ void Trainer::write_decisions() {
 }
 
 std::optional<double> Trainer::validate() {
-  if (!session_.validation) {
+  if (!session_.validation || session_.config.evaluate.every.value == 0) {
     return std::nullopt;
   }
   const double loss = evaluate(world_, *session_.model, *session_.validation,
@@ -192,7 +192,7 @@ std::string Trainer::continued_prompts() const {
 }
 
 void Trainer::show_samples(const std::string& when) {
-  if (session_.config.sample.prompts.empty()) {
+  if (session_.config.sample.prompts.empty() || session_.config.sample.every.value == 0) {
     return;
   }
   root_alone(world_.host, [&] {
@@ -322,6 +322,25 @@ coordinator::StepPlan Trainer::shrink(const coordinator::MemoryFacts& facts) {
   return *coordinator_->next_step();
 }
 
+// An update without targets changes nothing; a run of such updates is no training.
+void Trainer::count_targets(const coordinator::StepPlan& plan, std::int64_t targets) {
+  if (targets == 0 && targets_seen_ == 0 && world_.is_root()) {
+    progress_->clear();
+    spdlog::warn(
+        "update {} has no target: either data.sequence_length cuts the answers off, or the loss "
+        "mask of {} is empty",
+        plan.step, session_.config.data.train);
+  }
+  targets_seen_ += targets;
+  if (targets_seen_ == 0 && !coordinator_->next_step()) {
+    together(world_.host, [&] {
+      throw_bad_input("nothing was trained: no token of " + session_.config.data.train +
+                      " that an update saw counts as a target; raise data.sequence_length, or "
+                      "check its loss_mask");
+    });
+  }
+}
+
 void Trainer::train_one(coordinator::StepPlan plan) {
   const auto before = progress();
   auto result = attempt_update(plan);
@@ -330,6 +349,7 @@ void Trainer::train_one(coordinator::StepPlan plan) {
     result = attempt_update(plan);
   }
   coordinator_->on_step(result.facts);
+  count_targets(plan, result.targets);
   stop_requested_ = result.stop_requested;
   const auto after = progress();
   MetricsLine line = metrics_line(plan, result);

@@ -31,6 +31,7 @@ class Trainer {
   void write_decisions();
   UpdateResult attempt_update(const coordinator::StepPlan& plan);
   coordinator::StepPlan shrink(const coordinator::MemoryFacts& facts);
+  void count_targets(const coordinator::StepPlan& plan, std::int64_t targets);
   void train_one(coordinator::StepPlan plan);
   std::optional<double> validate();
   [[nodiscard]] std::string continued_prompts() const;
@@ -67,6 +68,7 @@ class Trainer {
   std::int64_t saved_step_ = -1;  // or tried to
   Tolerance checkpoint_writes_, best_writes_;
   bool stop_requested_ = false;
+  std::int64_t targets_seen_ = 0;  // since this start
   std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
   double minutes_before_ = 0;  // of earlier parts of a resumed run
 };
