@@ -27,18 +27,25 @@ std::optional<StopReason> RunState::stop_reason() const {
   return std::nullopt;
 }
 
+NoiseEstimate RunState::noise() const {
+  if (recipe.critical_batch > 0) {
+    return {recipe.critical_batch, 0, true};
+  }
+  return measured_noise ? measured_noise() : NoiseEstimate{};
+}
+
 std::optional<StepPlan> RunState::next_step() const {
   if (stop_reason()) {
     return std::nullopt;
   }
-  return plan_step(recipe, batch(), steps + 1, samples);
+  return plan_step(recipe, batching.state(), steps + 1, samples);
 }
 
 void RunState::announce() {
   if (const auto reason = stop_reason()) {
     announce_end(*reason);
   } else if (!short_update_announced) {
-    announce_short_update(plan_step(recipe, batch(), steps + 1, samples));
+    announce_short_update(plan_step(recipe, batching.state(), steps + 1, samples));
   }
 }
 
@@ -137,6 +144,10 @@ double Coordinator::elapsed_minutes() const {
   return impl_->elapsed_minutes;
 }
 
+std::int64_t Coordinator::batch() const {
+  return impl_->batch();
+}
+
 std::int64_t Coordinator::steps_expected() const {
   return impl_->steps + steps_from(impl_->recipe, impl_->batch(), impl_->samples);
 }
@@ -164,6 +175,10 @@ void Coordinator::on_step(const StepFacts& facts) {
   self.elapsed_minutes = std::max(self.elapsed_minutes, facts.elapsed_minutes);
   for (Monitor* monitor : self.monitors.all()) {
     monitor->on_step(*plan, facts, self.log);
+  }
+  self.batching.on_step(*plan, facts, self.world_size);
+  if (!self.stop_reason()) {
+    self.batching.decide(self.recipe, *plan, self.world_size, self.noise(), self.log);
   }
   self.announce();
 }

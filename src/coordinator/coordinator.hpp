@@ -24,8 +24,9 @@ struct StepPlan {
   std::int64_t leaves = 0;          // ceil(n / b); the last one may be short
   double epoch = 0;                 // first_position / samples_per_epoch
   double lr = 0;
-  double lr_multiplier = 0;  // f(n / B0)
+  double lr_multiplier = 0;  // f(n / B0), capped and on its ramp (rates.hpp)
   double beta1 = 0, beta2 = 0, eps = 0, weight_decay = 0;
+  double ema_rho = 0;  // averaged weights keep this share of themselves; 0: no average is kept
 };
 
 // The contiguous leaves [begin, end) of `rank`; counts differ by at most one.
@@ -41,6 +42,12 @@ struct StepFacts {
   double grad_norm = 0;        // before clipping
   bool applied = true;         // false: not finite, skipped
   double elapsed_minutes = 0;  // of the run, rank 0's clock; agreed on by all ranks
+
+  // Of this update, agreed on by all ranks: the whole of it, and one leaf of it on average. 0: not
+  // measured, or not typical, as the first update after a start. Batch policy goodput alone reads
+  // them.
+  double step_seconds = 0;
+  double leaf_seconds = 0;
 };
 
 struct EvaluationFacts {
@@ -53,7 +60,7 @@ struct Decision {
   std::int64_t sequence = 0;
   std::int64_t step = 0;
   std::int64_t samples = 0;
-  std::string kind;         // "plan", "lr", "skip", "best", "stop", ...
+  std::string kind;         // "plan", "lr", "batch", "skip", "best", ...
   std::string reason;       // a sentence with the numbers behind it
   std::string inputs;       // JSON object
   std::uint64_t chain = 0;  // digest of this entry and all before it (decision_log.hpp)
@@ -82,6 +89,7 @@ class Coordinator {
   [[nodiscard]] std::int64_t samples_skipped() const;
   [[nodiscard]] double elapsed_minutes()
       const;  // of the run as last reported, over all its resumed parts
+  [[nodiscard]] std::int64_t batch() const;           // B in force for the next update
   [[nodiscard]] std::int64_t steps_expected() const;  // of the whole run, at the present batch
 
   // Facts of the update that next_step() named; any other step is a bug of the caller.
@@ -102,7 +110,9 @@ class Coordinator {
   // or the state is damaged.
   [[nodiscard]] std::string state() const;
   static Coordinator restore(Recipe recipe, int world_size, const std::string& state);
-  // Equal on all ranks; independent of world size, leaf size and time.
+  // Equal on all ranks; independent of world size, leaf size and time. Not so under batch policy
+  // goodput, whose decisions follow measured times: there they are facts like the loss, part of the
+  // hash, and the same record gives the same hash again.
   [[nodiscard]] std::uint64_t state_hash() const;
 
  private:

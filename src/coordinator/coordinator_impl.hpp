@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 
+#include "coordinator/batch_controller.hpp"
 #include "coordinator/coordinator.hpp"
 #include "coordinator/decision_log.hpp"
 #include "coordinator/monitors.hpp"
@@ -13,7 +15,7 @@ namespace lorascale::coordinator {
 
 struct RunState {
   RunState(const Recipe& the_recipe, int ranks)
-      : recipe(the_recipe), world_size(ranks), monitors(the_recipe) {}
+      : recipe(the_recipe), world_size(ranks), monitors(the_recipe), batching(the_recipe) {}
 
   Recipe recipe;
   int world_size = 0;
@@ -26,6 +28,8 @@ struct RunState {
   std::optional<StepPlan>
       last;  // the latest update; kept so that its rates can be checked after a resume
   Monitors monitors;
+  BatchController batching;
+  std::function<NoiseEstimate()> measured_noise;  // empty: nothing measures it
 
   // Not part of the state hash: time and log depend on the machines.
   double elapsed_minutes = 0;
@@ -34,7 +38,9 @@ struct RunState {
   std::optional<StopReason> end_announced;  // kBudget or kTime; monitors announce their own
 
   // The batch from here on.
-  [[nodiscard]] std::int64_t batch() const { return recipe.global_batch; }
+  [[nodiscard]] std::int64_t batch() const { return batching.state().batch; }
+  // As given by the recipe, else as measured.
+  [[nodiscard]] NoiseEstimate noise() const;
   [[nodiscard]] std::optional<StopReason> stop_reason() const;
   [[nodiscard]] std::optional<StepPlan> next_step() const;
 

@@ -78,14 +78,14 @@ void check_changes(const Recipe& then, const Recipe& now) {
 // I6: rates are pure functions of (recipe, samples, batch), so those of the last update can be had
 // again, bit for bit. `budget` is the one that the update was made under: it may have cut that
 // update short.
-StepPlan checked_last_step(Recipe recipe, std::int64_t budget, std::int64_t steps,
-                           std::int64_t samples, const Json& saved) {
+StepPlan checked_last_step(Recipe recipe, std::int64_t budget, const BatchState& batch,
+                           std::int64_t steps, std::int64_t samples, const Json& saved) {
   recipe.budget_samples = budget;
   const auto first = saved.at("first_position").get<std::int64_t>();
   if (first < 0 || first >= budget) {
     refuse_damaged("its last update begins at sample " + std::to_string(first));
   }
-  const StepPlan plan = plan_step(recipe, recipe.global_batch, steps, first);
+  const StepPlan plan = plan_step(recipe, batch, steps, first);
   if (first + plan.samples != samples) {
     refuse_damaged("its last update ends at sample " + std::to_string(first + plan.samples) +
                    ", its clock stands at " + std::to_string(samples));
@@ -114,6 +114,9 @@ Json trajectory(const RunState& self) {
                    {"skipped_samples", self.skipped_samples},
                    {"skipped_steps", self.skipped_steps}};
   json["last_step"] = self.last ? last_step_json(*self.last) : Json(nullptr);
+  if (const Json batch = self.batching.save(); !batch.is_null()) {
+    json["batch"] = batch;
+  }
   for (const Monitor* monitor : self.monitors.all()) {
     json["monitors"][std::string(monitor->name())] = monitor->save();
   }
@@ -132,8 +135,12 @@ void load_trajectory(RunState& self, const Recipe& then, const Json& state) {
     refuse_damaged("its clock stands at step " + std::to_string(self.steps) + " and sample " +
                    std::to_string(self.samples));
   }
+  if (self.recipe.batch_policy != BatchPolicyKind::kFixed) {
+    self.batching.load(self.recipe, self.samples, state.at("batch"));
+  }
   if (begun) {
-    self.last = checked_last_step(self.recipe, then.budget_samples, self.steps, self.samples, last);
+    self.last = checked_last_step(self.recipe, then.budget_samples, self.batching.last_state(),
+                                  self.steps, self.samples, last);
   }
   for (Monitor* monitor : self.monitors.all()) {
     monitor->load(state.at("monitors").at(std::string(monitor->name())));

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "base/error.hpp"
+#include "coordinator/batch_guard.hpp"
 #include "coordinator/factorise.hpp"
 #include "coordinator/json_number.hpp"
 #include "coordinator/scaling.hpp"
@@ -43,6 +44,15 @@ void check_counts(Lines& lines, const Recipe& recipe, int world_size) {
   at_least(lines, "schedule.warmup in samples", recipe.warmup_samples, 0, "use 0 or more");
   at_least(lines, "schedule.decay in samples", recipe.decay_samples, 0, "use 0 or more");
   at_least(lines, "evaluate.early_stop.patience", recipe.patience, 0, "use 0 (off) or more");
+  at_least(lines, "batch.increment", recipe.batch_increment, 0, "use 0 (batch.global) or more");
+  at_least(lines, "batch.min", recipe.batch_min, 0, "use 0 (batch.global) or more");
+  at_least(lines, "batch.max", recipe.batch_max, 0, "use 0 (no limit) or more");
+  at_least(lines, "batch.min_steps", recipe.batch_min_steps, 0, "use 0 (off) or more");
+  at_least(lines, "batch.dwell in samples", recipe.batch_dwell_samples, 0, "use 0 (off) or more");
+  at_least(lines, "batch.ramp in samples", recipe.batch_ramp_samples, 0, "use 0 or more");
+  at_least(lines, "scale.ramp in samples", recipe.ramp_samples, 0, "use 0 (at once) or more");
+  at_least(lines, "ema.half_life in samples", recipe.ema_half_life_samples, 0,
+           "use 0 (off) or more");
   at_least(lines, "divergence_patience", recipe.divergence_patience, 0, "use 0 (off) or more");
   at_least(lines, "max_skipped_in_row", recipe.max_skipped_in_row, 0, "use 0 (off) or more");
 }
@@ -61,6 +71,10 @@ void check_values(Lines& lines, const Recipe& recipe) {
            "use 0 or more");
   in_range(lines, "scale.power", recipe.power, recipe.power >= 0 && recipe.power <= 1,
            "use 0 (none) to 1 (linear)");
+  in_range(lines, "batch.critical", recipe.critical_batch, recipe.critical_batch >= 0,
+           "use the critical batch in samples, or 0 to measure it");
+  in_range(lines, "batch.critical_fraction", recipe.critical_fraction, recipe.critical_fraction > 0,
+           "use more than 0; 1 is the critical batch itself");
   in_range(lines, "schedule.floor", recipe.floor, recipe.floor >= 0 && recipe.floor <= 1,
            "use a fraction of the peak rate, 0 to 1");
   in_range(lines, "budget in minutes", recipe.budget_minutes, recipe.budget_minutes >= 0,
@@ -88,7 +102,13 @@ void check_lengths(Lines& lines, const Recipe& recipe) {
 }
 
 void check_scaling(Lines& lines, const Recipe& recipe) {
-  const std::int64_t samples = largest_update(recipe, recipe.global_batch);
+  const bool fixed = recipe.batch_policy == BatchPolicyKind::kFixed;
+  if (recipe.surge_cap && recipe.critical_batch == 0 && fixed) {
+    lines.emplace_back(
+        "scale.cap bends the rate at the critical batch, which is not known; give batch.critical, "
+        "or use a batch.policy that changes the batch and reads what was measured");
+  }
+  const std::int64_t samples = largest_update(recipe, largest_batch(recipe).batch);
   const double k = static_cast<double>(samples) / static_cast<double>(recipe.reference_batch);
   if (!std::isfinite(recipe.lr * lr_multiplier(recipe.rule, recipe.power, k))) {
     lines.push_back("optimizer.lr " + to_text(recipe.lr) + " scaled by rule " +
@@ -101,8 +121,9 @@ void check_scaling(Lines& lines, const Recipe& recipe) {
     if (!beta_can_scale(beta, k)) {
       const double limit = static_cast<double>(recipe.reference_batch) / (1 - beta);
       const auto largest = static_cast<std::int64_t>(std::ceil(limit - 1e-6)) - 1;
+      const std::string key = fixed ? "batch.global " : "batch.max ";
       const std::string batch =
-          largest >= 1 ? "batch.global " + std::to_string(largest) + " or less, " : std::string();
+          largest >= 1 ? key + std::to_string(largest) + " or less, " : std::string();
       lines.push_back("scale.betas cannot scale beta " + to_text(beta) + " to k = " +
                       std::to_string(samples) + "/" + std::to_string(recipe.reference_batch) +
                       ": k (1 - beta) = " + to_text(k * (1 - beta)) + " must stay below 1; use " +
@@ -170,6 +191,17 @@ void advise_on_length(Lines& lines, const Recipe& recipe) {
   }
 }
 
+void advise_on_batch_policy(Lines& lines, const Recipe& recipe) {
+  const BatchLimit largest = largest_batch(recipe);
+  if (recipe.batch_policy != BatchPolicyKind::kFixed && largest.batch == recipe.global_batch) {
+    lines.push_back("batch.policy " + std::string(name_of(recipe.batch_policy)) +
+                    " cannot grow batch.global " + std::to_string(recipe.global_batch) + ": " +
+                    largest.reason +
+                    " allows no more; begin with a smaller batch, lower batch.min_steps or raise "
+                    "batch.max");
+  }
+}
+
 void advise_on_schedule(Lines& lines, const Recipe& recipe) {
   if (recipe.warmup_samples > recipe.budget_samples - recipe.warmup_samples) {
     lines.push_back("the warmup takes " + std::to_string(recipe.warmup_samples) + " of " +
@@ -198,6 +230,9 @@ std::vector<std::string> contradictions(const Recipe& recipe, int world_size) {
     }
     check_lengths(lines, recipe);
     check_scaling(lines, recipe);
+    for (const std::string& line : batch_contradictions(recipe)) {
+      lines.push_back(line);
+    }
   }
   return lines;
 }
@@ -215,6 +250,7 @@ void check_recipe(const Recipe& recipe, int world_size) {
 std::vector<std::string> advice(const Recipe& recipe, int world_size) {
   Lines lines;
   advise_on_length(lines, recipe);
+  advise_on_batch_policy(lines, recipe);
   advise_on_schedule(lines, recipe);
   advise_on_ranks(lines, recipe, world_size);
   return lines;

@@ -5,6 +5,7 @@
 
 #include "base/error.hpp"
 #include "base/hash.hpp"
+#include "coordinator/batch_policy.hpp"
 #include "coordinator/scaling.hpp"
 #include "coordinator/schedule.hpp"
 
@@ -13,6 +14,8 @@ namespace {
 
 enum class Role {
   kResult,  // changes what is computed
+  kOption,  // as kResult; written only where it is not the default, so that states and records from
+            // before there was the field read the same
   kLength,  // changes how far the run goes, and under some schedules what is computed
   kSpeed,   // changes how fast it is computed
 };
@@ -47,6 +50,18 @@ void visit_fields(RecipeType& recipe, Visitor&& visit) {
   visit("divergence.z", recipe.divergence_z, Role::kResult);
   visit("divergence.patience", recipe.divergence_patience, Role::kResult);
   visit("divergence.max_skipped_in_row", recipe.max_skipped_in_row, Role::kResult);
+  visit("batch.policy", recipe.batch_policy, Role::kOption);
+  visit("batch.increment", recipe.batch_increment, Role::kOption);
+  visit("batch.min", recipe.batch_min, Role::kOption);
+  visit("batch.max", recipe.batch_max, Role::kOption);
+  visit("batch.min_steps", recipe.batch_min_steps, Role::kOption);
+  visit("batch.dwell_samples", recipe.batch_dwell_samples, Role::kOption);
+  visit("batch.ramp_samples", recipe.batch_ramp_samples, Role::kOption);
+  visit("batch.critical_fraction", recipe.critical_fraction, Role::kOption);
+  visit("batch.critical", recipe.critical_batch, Role::kOption);
+  visit("scale.ramp_samples", recipe.ramp_samples, Role::kOption);
+  visit("scale.cap", recipe.surge_cap, Role::kOption);
+  visit("ema.half_life_samples", recipe.ema_half_life_samples, Role::kOption);
 }
 
 template <typename T>
@@ -77,16 +92,29 @@ T value_from_json(const Json& json) {
   } else if constexpr (std::is_same_v<T, ScheduleKind>) {
     return named(json, std::array{ScheduleKind::kConstant, ScheduleKind::kLinear,
                                   ScheduleKind::kCosine, ScheduleKind::kWsd});
+  } else if constexpr (std::is_same_v<T, BatchPolicyKind>) {
+    return named(json, std::array{BatchPolicyKind::kFixed, BatchPolicyKind::kRamp,
+                                  BatchPolicyKind::kNoiseScale, BatchPolicyKind::kSeesaw,
+                                  BatchPolicyKind::kGoodput});
   } else {
     return json.get<T>();
   }
 }
 
-Json fields(const Recipe& recipe, bool results_only) {
+Json all_fields(const Recipe& recipe) {
   Json json = Json::object();
-  visit_fields(recipe, [&](const char* key, const auto& value, Role role) {
-    if (!results_only || role == Role::kResult) {
-      json[key] = value_to_json(value);
+  visit_fields(recipe,
+               [&](const char* key, const auto& value, Role) { json[key] = value_to_json(value); });
+  return json;
+}
+
+Json written_fields(const Recipe& recipe, bool results_only) {
+  const Json defaults = all_fields(Recipe{});
+  Json json = all_fields(recipe);
+  visit_fields(recipe, [&](const char* key, const auto&, Role role) {
+    const bool result = role == Role::kResult || role == Role::kOption;
+    if ((results_only && !result) || (role == Role::kOption && json.at(key) == defaults.at(key))) {
+      json.erase(key);
     }
   });
   return json;
@@ -95,12 +123,15 @@ Json fields(const Recipe& recipe, bool results_only) {
 }  // namespace
 
 Json recipe_to_json(const Recipe& recipe) {
-  return fields(recipe, false);
+  return written_fields(recipe, false);
 }
 
 Recipe recipe_from_json(const Json& json) {
   Recipe recipe;
-  visit_fields(recipe, [&](const char* key, auto& value, Role) {
+  visit_fields(recipe, [&](const char* key, auto& value, Role role) {
+    if (role == Role::kOption && !json.contains(key)) {
+      return;
+    }
     value = value_from_json<std::remove_reference_t<decltype(value)>>(json.at(key));
   });
   return recipe;
@@ -108,15 +139,15 @@ Recipe recipe_from_json(const Json& json) {
 
 std::vector<std::string> forbidden_changes(const Recipe& then, const Recipe& now) {
   std::vector<std::string> lines;
-  const Json before = recipe_to_json(then);
-  const Json after = recipe_to_json(now);
+  const Json before = all_fields(then);
+  const Json after = all_fields(now);
   visit_fields(now, [&](const char* key, const auto&, Role role) {
     if (role == Role::kSpeed || before.at(key) == after.at(key)) {
       return;
     }
     const std::string line =
         std::string(key) + " was " + before.at(key).dump() + " and is " + after.at(key).dump();
-    if (role == Role::kResult) {
+    if (role == Role::kResult || role == Role::kOption) {
       lines.push_back(line);
     } else if (now.budget_samples < then.budget_samples) {
       lines.push_back(line + " (a budget may grow but not shrink)");
@@ -130,7 +161,7 @@ std::vector<std::string> forbidden_changes(const Recipe& then, const Recipe& now
 }
 
 std::uint64_t recipe_fingerprint(const Recipe& recipe) {
-  return fnv1a64(fields(recipe, true).dump());
+  return fnv1a64(written_fields(recipe, true).dump());
 }
 
 }  // namespace lorascale::coordinator

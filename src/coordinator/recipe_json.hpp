@@ -11,7 +11,7 @@
 
 namespace lorascale::coordinator {
 
-// Every field; doubles keep their bits.
+// Every field, but for options at their defaults; doubles keep their bits.
 Json recipe_to_json(const Recipe& recipe);
 // The inverse. Throws Json::exception or Error(kBadInput) where a field is missing or of the wrong
 // kind.

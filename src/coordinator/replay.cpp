@@ -12,12 +12,20 @@ namespace lorascale::coordinator {
 namespace {
 
 Json to_json(const StepFacts& facts) {
-  return {{"event", "step"},
-          {"step", facts.step},
-          {"loss", json_number(facts.loss)},
-          {"grad_norm", json_number(facts.grad_norm)},
-          {"applied", facts.applied},
-          {"elapsed_minutes", json_number(facts.elapsed_minutes)}};
+  Json json = {{"event", "step"},
+               {"step", facts.step},
+               {"loss", json_number(facts.loss)},
+               {"grad_norm", json_number(facts.grad_norm)},
+               {"applied", facts.applied},
+               {"elapsed_minutes", json_number(facts.elapsed_minutes)}};
+  // Where they were not measured the line is that of a version that knew no such times.
+  if (facts.step_seconds != 0) {
+    json["step_seconds"] = json_number(facts.step_seconds);
+  }
+  if (facts.leaf_seconds != 0) {
+    json["leaf_seconds"] = json_number(facts.leaf_seconds);
+  }
+  return json;
 }
 
 Json to_json(const EvaluationFacts& facts) {
@@ -47,6 +55,8 @@ Event event_from(const Json& json) {
     facts.grad_norm = number_from_json(json.at("grad_norm"));
     facts.applied = json.at("applied").get<bool>();
     facts.elapsed_minutes = number_from_json(json.at("elapsed_minutes"));
+    facts.step_seconds = json.contains("step_seconds") ? number_from_json(json["step_seconds"]) : 0;
+    facts.leaf_seconds = json.contains("leaf_seconds") ? number_from_json(json["leaf_seconds"]) : 0;
     return facts;
   }
   if (kind == "evaluation") {

@@ -1,5 +1,6 @@
 #include "coordinator/scaling.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 
@@ -72,10 +73,26 @@ double scaled_weight_decay(double weight_decay, double k, double multiplier) {
   return k == multiplier ? weight_decay : weight_decay * (k / multiplier);
 }
 
+double surge_cap(double batch, double reference, double peak) {
+  LS_ASSERT(batch > 0 && reference > 0 && peak > 0);
+  return std::sqrt(batch / reference) * ((peak + reference) / (peak + batch));
+}
+
 ScaledRates scaled_rates(const Recipe& recipe, std::int64_t samples) {
-  const double k = static_cast<double>(samples) / static_cast<double>(recipe.reference_batch);
+  return scaled_rates(recipe, samples, recipe.surge_cap ? recipe.critical_batch : 0, 1);
+}
+
+ScaledRates scaled_rates(const Recipe& recipe, std::int64_t samples, double peak_batch,
+                         double ramp) {
+  const double batch = static_cast<double>(samples);
+  const double reference = static_cast<double>(recipe.reference_batch);
+  const double k = batch / reference;
   ScaledRates rates;
   rates.multiplier = lr_multiplier(recipe.rule, recipe.power, k);
+  if (peak_batch > 0 && k > 1) {
+    rates.multiplier = std::min(rates.multiplier, surge_cap(batch, reference, peak_batch));
+  }
+  rates.multiplier *= ramp;
   rates.beta1 = recipe.scale_betas ? scaled_beta(recipe.beta1, k) : recipe.beta1;
   rates.beta2 = recipe.scale_betas ? scaled_beta(recipe.beta2, k) : recipe.beta2;
   rates.eps = recipe.scale_eps ? scaled_eps(recipe.eps, k) : recipe.eps;

@@ -1,17 +1,17 @@
-// The next update as a pure function of (recipe, batch, position). Positions count samples over the
-// whole run. An update never crosses the end of an epoch or of the budget: what is left there makes
-// a smaller update, whose rates follow its true size.
+// The next update as a pure function of (recipe, batch in force, position). Positions count samples
+// over the whole run. An update never crosses the end of an epoch or of the budget: what is left
+// there makes a smaller update, whose rates follow its true size.
 #pragma once
 
 #include <cstdint>
 
+#include "coordinator/batch_state.hpp"
 #include "coordinator/coordinator.hpp"
 
 namespace lorascale::coordinator {
 
-// Update number `step` (from 1), which begins at `position` < budget with a global batch of
-// `batch`.
-StepPlan plan_step(const Recipe& recipe, std::int64_t batch, std::int64_t step,
+// Update number `step` (from 1), which begins at `position` < budget with the batch in force.
+StepPlan plan_step(const Recipe& recipe, const BatchState& state, std::int64_t step,
                    std::int64_t position);
 
 // Samples of the largest update that a batch can make: a batch beyond an epoch or the budget is
