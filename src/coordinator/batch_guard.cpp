@@ -26,10 +26,10 @@ std::int64_t batch_increment(const Recipe& recipe) {
   return recipe.batch_increment > 0 ? recipe.batch_increment : recipe.global_batch;
 }
 
-BatchLimit largest_batch(const Recipe& recipe) {
-  if (recipe.batch_policy == BatchPolicyKind::kFixed) {
-    return {recipe.global_batch, "batch.policy fixed"};
-  }
+namespace {
+
+// The tightest bound on growth; a run may begin beyond it.
+BatchLimit growth_limit(const Recipe& recipe) {
   BatchLimit limit{recipe.samples_per_epoch,
                    "an epoch of " + std::to_string(recipe.samples_per_epoch) + " samples"};
   if (recipe.batch_min_steps > 0 && recipe.budget_samples / recipe.batch_min_steps < limit.batch) {
@@ -40,7 +40,18 @@ BatchLimit largest_batch(const Recipe& recipe) {
   if (recipe.batch_max > 0 && recipe.batch_max <= limit.batch) {
     limit = {recipe.batch_max, "batch.max " + std::to_string(recipe.batch_max)};
   }
-  limit.batch = std::max(recipe.global_batch, multiple_below(limit.batch, batch_increment(recipe)));
+  limit.batch = multiple_below(limit.batch, batch_increment(recipe));
+  return limit;
+}
+
+}  // namespace
+
+BatchLimit largest_batch(const Recipe& recipe) {
+  if (recipe.batch_policy == BatchPolicyKind::kFixed) {
+    return {recipe.global_batch, "batch.policy fixed"};
+  }
+  BatchLimit limit = growth_limit(recipe);
+  limit.batch = std::max(recipe.global_batch, limit.batch);
   return limit;
 }
 
@@ -58,7 +69,7 @@ std::optional<BatchReach> batch_reach(const Recipe& recipe, const BatchState& st
   const std::int64_t half = multiple_above(state.batch / 2 + state.batch % 2, increment);
   return BatchReach{
       std::min(state.batch, std::max(smallest_batch(recipe), half)),
-      std::max(state.batch, std::min(largest_batch(recipe).batch, doubled(state.batch)))};
+      std::max(state.batch, std::min(growth_limit(recipe).batch, doubled(state.batch)))};
 }
 
 std::optional<Grant> grant(const Recipe& recipe, const BatchState& state, const BatchReach& reach,

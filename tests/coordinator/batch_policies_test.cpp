@@ -73,7 +73,7 @@ TEST(BatchPolicies, NoiseScaleFollowsTheCriticalBatchUpwards) {
   };
   EXPECT_EQ(wanted({100.9, 0.1, true}), 100);
   EXPECT_EQ(wanted({63, 0.1, true}), 64);  // never down
-  EXPECT_EQ(wanted({1e300, 0.1, true}), 256);
+  EXPECT_EQ(wanted({1e300, 0.1, true}), std::int64_t{1} << 53);
   EXPECT_EQ(wanted({100, 0.1, false}), 64);
   EXPECT_EQ(wanted({100, 0.25, true}), 64);  // I10: known too badly
   EXPECT_EQ(wanted({100, 0.2499, true}), 100);

@@ -128,7 +128,6 @@ TEST(Goodput, WaitsForMeasurements) {
 }
 
 TEST(Goodput, IgnoresTimesThatMeanNothing) {
-  const Recipe recipe = growing_recipe(BatchPolicyKind::kGoodput);
   const auto policy = make_batch_policy(BatchPolicyKind::kGoodput);
   const std::string empty = policy->save().dump();
   StepPlan plan;

@@ -17,9 +17,8 @@ class NoiseScale : public BatchPolicy {
       return std::nullopt;
     }
     const double share = context.recipe.critical_fraction;
-    // As far as the guard lets a decision go is far enough; the cut keeps the number an integer.
-    const double wanted =
-        std::min(share * noise.critical_batch, 2.0 * static_cast<double>(context.reach.most));
+    constexpr double kLargestInteger = 0x1p53;  // of a double
+    const double wanted = std::min(share * noise.critical_batch, kLargestInteger);
     if (wanted <= static_cast<double>(context.batch)) {
       return std::nullopt;
     }
