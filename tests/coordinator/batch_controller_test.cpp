@@ -2,6 +2,8 @@
 #include "coordinator/batch_controller.hpp"
 
 #include "batch_support.hpp"
+#include "coordinator/coordinator_impl.hpp"
+#include "coordinator/rates.hpp"
 #include "coordinator/recipe_json.hpp"
 #include "coordinator/replay.hpp"
 
@@ -148,6 +150,45 @@ TEST(BatchController, V25ReplayReproducesEveryPolicy) {
     expect_error(ExitCode::kBadInput, {"event 8 of the record does not follow"},
                  [&] { replay(recipe, 4, read); });
   }
+}
+
+// What the user gave counts before what was measured.
+TEST(BatchController, NoiseIsGivenOrMeasured) {
+  Recipe recipe = growing_recipe(BatchPolicyKind::kNoiseScale);
+  RunState given(recipe, 2);
+  given.measured_noise = [] { return NoiseEstimate{77, 0.1, true}; };
+  EXPECT_EQ(given.noise().critical_batch, 1000);
+  recipe.critical_batch = 0;
+  RunState measured(recipe, 2);
+  EXPECT_FALSE(measured.noise().known);
+  measured.measured_noise = given.measured_noise;
+  EXPECT_EQ(measured.noise().critical_batch, 77);
+  EXPECT_EQ(measured.noise().relative_sd, 0.1);
+}
+
+// A measured critical batch bends the rate from the next change of the batch on, not at each
+// reading.
+TEST(BatchController, CapTakesTheReadingAtAChange) {
+  Recipe recipe = growing_recipe(BatchPolicyKind::kNoiseScale);
+  recipe.critical_batch = 0;
+  recipe.surge_cap = true;
+  recipe.ramp_samples = 0;
+  BatchController controller(recipe);
+  DecisionLog log;
+  StepPlan plan;
+  plan.samples = 1000;
+  const auto peak_after = [&](const NoiseEstimate& noise) {
+    controller.decide(recipe, plan, 2, noise, log);
+    plan.first_position += plan.samples;
+    return controller.state().peak_batch;
+  };
+  EXPECT_EQ(peak_after({20, 0.1, true}), 0);     // no reason to grow: the cap stays away
+  EXPECT_EQ(peak_after({100, 0.3, true}), 0);    // not known well enough
+  EXPECT_EQ(peak_after({100, 0.1, true}), 100);  // 32 -> 64
+  EXPECT_EQ(rates_in_force(recipe, controller.state(), 9000, 64).multiplier,
+            surge_cap(64, 16, 100));
+  EXPECT_EQ(peak_after({60, 0.1, true}), 100);
+  EXPECT_EQ(peak_after({500, 0.1, true}), 500);  // 64 -> 128
 }
 
 TEST(BatchController, RefusesDamagedStates) {

@@ -244,16 +244,6 @@ TEST(Rates, V13SurgeOfAQuadratic) {
   }
 }
 
-// A measured critical batch bends the rate from the next change on, not at each reading.
-TEST(Rates, CapIsTakenFromTheReadingAtAChange) {
-  Recipe recipe = growing_recipe(BatchPolicyKind::kNoiseScale);
-  recipe.critical_batch = 0;
-  recipe.surge_cap = true;
-  EXPECT_EQ(first_batch(recipe).peak_batch, 0);
-  const BatchState after = changed_batch(recipe, first_batch(recipe), 3000, 64, 100);
-  EXPECT_EQ(rates_in_force(recipe, after, 9000, 64).multiplier, surge_cap(64, 16, 100));
-}
-
 // Goyal's two forms of momentum on a quadratic whose rate changes by ramps: with the rate outside
 // the velocity, as in src/optim/optimizer.cpp, no correction gives the trajectory that the form
 // with the rate inside reaches only with its correction lr_new / lr_old.
