@@ -35,11 +35,19 @@ std::optional<StopReason> RunState::stop_reason() const {
   return std::nullopt;
 }
 
+CriticalBatch RunState::critical_batch() const {
+  if (recipe.critical_batch > 0) {
+    return {recipe.critical_batch, 0, true};
+  }
+  const NoiseReading measured = monitors.noise.report().combined;
+  return {measured.b_simple, measured.relative_sd, measured.known};
+}
+
 std::optional<StepPlan> RunState::next_step() const {
   if (stop_reason()) {
     return std::nullopt;
   }
-  StepPlan plan = plan_step(recipe, batch(), steps + 1, samples, gain_clock());
+  StepPlan plan = plan_step(recipe, batching.state(), steps + 1, samples, gain_clock());
   plan.leaf_size = leaf_sizer.leaf_size(batch());
   plan.leaves = (plan.samples - 1) / plan.leaf_size + 1;
   return plan;
@@ -50,14 +58,16 @@ void RunState::announce() {
     announce_end(*reason);
   } else if (!short_update_announced && !follows_gain(recipe)) {
     // Under adascale every update has its own rate, and the plan says so.
-    announce_short_update(plan_step(recipe, batch(), steps + 1, samples, gain_clock()));
+    announce_short_update(*next_step());
   }
 }
 
 void RunState::announce_short_update(const StepPlan& next) {
   const std::int64_t full = largest_update(recipe, batch());
-  const ScaledRates usual = scaled_rates(recipe, full);
-  const ScaledRates now = scaled_rates(recipe, next.samples);
+  const double peak = batching.state().peak_batch;
+  const ScaledRates usual = scaled_rates(recipe, full, rule_multiplier(recipe, full, peak));
+  const ScaledRates now =
+      scaled_rates(recipe, next.samples, rule_multiplier(recipe, next.samples, peak));
   if (now == usual) {
     return;
   }
@@ -67,7 +77,7 @@ void RunState::announce_short_update(const StepPlan& next) {
           "update " + std::to_string(next.step) + " has the last " + std::to_string(next.samples) +
               " samples of the " + (ends_budget ? "budget" : "epoch") + " instead of " +
               std::to_string(full) + ", and rates follow the true size: " +
-              explain_rate(recipe, next.samples) + " instead of a factor of " +
+              explain_rate(recipe, next.samples, peak) + " instead of a factor of " +
               to_text(usual.multiplier) + ", before the schedule; so for every short update",
           {{"samples", next.samples},
            {"usual_samples", full},
@@ -162,6 +172,10 @@ double Coordinator::elapsed_minutes() const {
   return impl_->elapsed_minutes;
 }
 
+std::int64_t Coordinator::batch() const {
+  return impl_->batch();
+}
+
 std::int64_t Coordinator::steps_expected() const {
   const RunState& self = *impl_;
   return self.steps + steps_from(self.recipe, self.batch(), self.samples, self.gain_clock());
@@ -192,6 +206,11 @@ void Coordinator::on_step(const StepFacts& facts) {
     monitor->on_step(*plan, facts, self.log);
   }
   self.leaf_sizer.on_clean_update(self.steps, self.batch(), self.samples, self.log);
+  self.batching.on_step(*plan, facts, self.world_size);
+  if (!self.stop_reason()) {
+    self.batching.decide(self.recipe, *plan, {self.world_size, self.leaf_sizer},
+                         self.critical_batch(), self.log);
+  }
   self.announce();
 }
 

@@ -25,10 +25,11 @@ struct StepPlan {
   std::int64_t leaves = 0;          // ceil(n / b); the last one may be short
   double epoch = 0;                 // first_position / samples_per_epoch
   double lr = 0;
-  double lr_multiplier = 0;  // f(n / B0)
+  double lr_multiplier = 0;  // f(n / B0), capped and on its ramp (rates.hpp); adascale's gain^p
   double tau = 0;            // where the schedule stands, in samples: first_position, or adascale's
   double tau_advance = 0;    // what this update adds: n, or adascale's gain times B0
   double beta1 = 0, beta2 = 0, eps = 0, weight_decay = 0;
+  double ema_rho = 0;  // averaged weights keep this share of themselves; 0: no average is kept
 };
 
 // The contiguous leaves [begin, end) of `rank`; counts differ by at most one.
@@ -40,10 +41,17 @@ LeafRange leaves_of_rank(std::int64_t leaves, int rank, int world_size);
 
 struct StepFacts {
   std::int64_t step = 0;
-  double loss = 0;                  // of the update's global batch, before the update
-  double grad_norm = 0;             // before clipping
-  bool applied = true;              // false: not finite, skipped
-  double elapsed_minutes = 0;       // of the run, rank 0's clock; agreed on by all ranks
+  double loss = 0;             // of the update's global batch, before the update
+  double grad_norm = 0;        // before clipping
+  bool applied = true;         // false: not finite, skipped
+  double elapsed_minutes = 0;  // of the run, rank 0's clock; agreed on by all ranks
+
+  // Of this update, agreed on by all ranks: the whole of it, and one leaf of it on average. 0: not
+  // measured, or not typical, as the first update after a start. Batch policy goodput alone reads
+  // them.
+  double step_seconds = 0;
+  double leaf_seconds = 0;
+
   std::vector<GroupNorms> noise{};  // empty: nothing measured
 };
 
@@ -64,7 +72,7 @@ struct Decision {
   std::int64_t sequence = 0;
   std::int64_t step = 0;
   std::int64_t samples = 0;
-  std::string kind;         // "plan", "lr", "skip", "best", "stop", ...
+  std::string kind;         // "plan", "lr", "batch", "skip", "best", ...
   std::string reason;       // a sentence with the numbers behind it
   std::string inputs;       // JSON object
   std::uint64_t chain = 0;  // digest of this entry and all before it (decision_log.hpp)
@@ -97,6 +105,7 @@ class Coordinator {
   [[nodiscard]] std::int64_t samples_skipped() const;
   [[nodiscard]] double elapsed_minutes()
       const;  // of the run as last reported, over all its resumed parts
+  [[nodiscard]] std::int64_t batch() const;           // B in force for the next update
   [[nodiscard]] std::int64_t steps_expected() const;  // of the whole run, at the present batch
 
   // Facts of the update that next_step() named; any other step is a bug of the caller.
@@ -121,7 +130,9 @@ class Coordinator {
   [[nodiscard]] std::string state() const;
   static Coordinator restore(Recipe recipe, int world_size, const std::string& state);
   // Equal on all ranks; independent of world size, leaf size and time. (Norms of leaves, where they
-  // are measured, are facts that follow from the leaf size.)
+  // are measured, are facts that follow from the leaf size.) Not so under batch policy goodput,
+  // whose decisions follow measured times, leaves and ranks: there they are part of what the hash
+  // covers, and the same record gives the same hash again.
   [[nodiscard]] std::uint64_t state_hash() const;
 
  private:

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "coordinator/batch_controller.hpp"
 #include "coordinator/coordinator.hpp"
 #include "coordinator/decision_log.hpp"
 #include "coordinator/leaf_sizer.hpp"
@@ -17,6 +18,7 @@ struct RunState {
       : recipe(the_recipe),
         world_size(ranks),
         monitors(the_recipe),
+        batching(the_recipe),
         leaf_sizer(the_recipe.leaf_size) {}
 
   Recipe recipe;
@@ -30,6 +32,7 @@ struct RunState {
   std::optional<StepPlan>
       last;  // the latest update; kept so that its rates can be checked after a resume
   Monitors monitors;
+  BatchController batching;
 
   // Not part of the state hash: memory, time and log depend on the machines.
   LeafSizer leaf_sizer;
@@ -39,7 +42,9 @@ struct RunState {
   std::optional<StopReason> end_announced;  // kBudget or kTime; monitors announce their own
 
   // The batch from here on.
-  [[nodiscard]] std::int64_t batch() const { return recipe.global_batch; }
+  [[nodiscard]] std::int64_t batch() const { return batching.state().batch; }
+  // As given by the recipe, else as measured.
+  [[nodiscard]] CriticalBatch critical_batch() const;
   [[nodiscard]] GainClock gain_clock() const { return monitors.adascale.clock(); }
   [[nodiscard]] double tau() const;
   [[nodiscard]] bool budget_used() const;

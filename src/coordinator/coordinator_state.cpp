@@ -89,7 +89,8 @@ StepPlan checked_last_step(const RunState& self, std::int64_t budget, const Json
   if (first < 0 || (!gained && first >= budget)) {
     refuse_damaged("its last update begins at sample " + std::to_string(first));
   }
-  const StepPlan plan = plan_step(recipe, recipe.global_batch, steps, first, adascale.last_clock());
+  const StepPlan plan =
+      plan_step(recipe, self.batching.last_state(), steps, first, adascale.last_clock());
   if (gained && plan.tau + plan.tau_advance != adascale.clock().tau) {
     refuse_damaged("its last update ends at tau " + to_text(plan.tau + plan.tau_advance) +
                    ", its clock stands at " + to_text(adascale.clock().tau));
@@ -122,6 +123,9 @@ Json trajectory(const RunState& self) {
                    {"skipped_samples", self.skipped_samples},
                    {"skipped_steps", self.skipped_steps}};
   json["last_step"] = self.last ? last_step_json(*self.last) : Json(nullptr);
+  if (const Json batch = self.batching.save(); !batch.is_null()) {
+    json["batch"] = batch;
+  }
   for (const Monitor* monitor : self.monitors.all()) {
     json["monitors"][std::string(monitor->name())] = monitor->save();
   }
@@ -139,6 +143,9 @@ void load_trajectory(RunState& self, const Recipe& then, const Json& state) {
   if (self.steps < 0 || begun == last.is_null() || begun != (self.samples > 0)) {
     refuse_damaged("its clock stands at step " + std::to_string(self.steps) + " and sample " +
                    std::to_string(self.samples));
+  }
+  if (self.recipe.batch_policy != BatchPolicyKind::kFixed) {
+    self.batching.load(self.recipe, self.samples, state.at("batch"));
   }
   for (Monitor* monitor : self.monitors.all()) {
     monitor->load(state.at("monitors").at(std::string(monitor->name())));

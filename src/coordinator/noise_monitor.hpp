@@ -19,6 +19,11 @@
 
 namespace lorascale::coordinator {
 
+// In samples, for updates of `batch`: what messages propose.
+inline std::int64_t usual_noise_horizon(std::int64_t batch) {
+  return 100 * batch;
+}
+
 class NoiseMonitor : public Monitor {
  public:
   explicit NoiseMonitor(const Recipe& recipe)

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "coordinator/batch_guard.hpp"
 #include "coordinator/factorise.hpp"
 #include "coordinator/recipe_check.hpp"
 #include "coordinator/recipe_json.hpp"
@@ -82,22 +83,48 @@ std::string schedule_text(const Recipe& recipe, double peak) {
   return text;
 }
 
+// What the policy will do with the batch and how far it may go.
+std::string batch_text(const Recipe& recipe) {
+  const BatchLimit largest = largest_batch(recipe);
+  std::string text = "batch policy " + std::string(name_of(recipe.batch_policy)) + ": " +
+                     make_batch_policy(recipe.batch_policy)->describe(recipe) + ", never above " +
+                     std::to_string(largest.batch) + " (" + largest.reason +
+                     "), in whole increments of " + std::to_string(batch_increment(recipe)) +
+                     ", at most doubled at a time";
+  if (recipe.batch_dwell_samples > 0) {
+    text += " and " + std::to_string(recipe.batch_dwell_samples) + " samples apart";
+  }
+  text += "; the rate follows " + (recipe.ramp_samples > 0
+                                       ? "over " + std::to_string(recipe.ramp_samples) + " samples"
+                                       : std::string("at once"));
+  return text + "; steps are counted at the first batch";
+}
+
+// What the rule's formula does not say of the factor.
+std::string rate_remark(const Recipe& recipe, double k, double multiplier, double peak_batch) {
+  if (follows_gain(recipe)) {
+    return ": gain " + to_text(std::min(1.0, k)) +
+           " until the noise scale is measured, then between 1 and k; the factor is gain^" +
+           to_text(recipe.power);
+  }
+  return multiplier < lr_multiplier(recipe.rule, recipe.power, k)
+             ? ", capped for a critical batch of " + to_text(peak_batch)
+             : std::string();
+}
+
 }  // namespace
 
-std::string explain_rate(const Recipe& recipe, std::int64_t samples) {
+std::string explain_rate(const Recipe& recipe, std::int64_t samples, double peak_batch) {
   const double k = static_cast<double>(samples) / static_cast<double>(recipe.reference_batch);
-  const double multiplier = scaled_rates(recipe, samples).multiplier;
+  const double multiplier = rule_multiplier(recipe, samples, peak_batch);
   return "lr " + to_text(recipe.lr * multiplier) + " = " + to_text(recipe.lr) + " x " +
          to_text(multiplier) + " (rule " + std::string(name_of(recipe.rule)) +
          ", k = " + std::to_string(samples) + "/" + std::to_string(recipe.reference_batch) + " = " +
-         to_text(k) +
-         (follows_gain(recipe)
-              ? ": gain " + to_text(std::min(1.0, k)) +
-                    " until the noise scale is measured, then between 1 and k; the factor is "
-                    "gain^" +
-                    to_text(recipe.power)
-              : std::string()) +
-         ")";
+         to_text(k) + rate_remark(recipe, k, multiplier, peak_batch) + ")";
+}
+
+std::string explain_rate(const Recipe& recipe, std::int64_t samples) {
+  return explain_rate(recipe, samples, given_peak(recipe));
 }
 
 PlanReport make_plan_report(const Recipe& recipe, int world_size) {
@@ -111,6 +138,9 @@ PlanReport make_plan_report(const Recipe& recipe, int world_size) {
                   schedule_text(recipe, recipe.lr * sums.rates.multiplier);
   if (recipe.budget_minutes > 0 && recipe.budget_samples != kNoSampleLimit) {
     report.reason += "; stops after " + minutes + " if that is sooner";
+  }
+  if (recipe.batch_policy != BatchPolicyKind::kFixed) {
+    report.reason += "; " + batch_text(recipe);
   }
   report.inputs["recipe"] = recipe_to_json(recipe);
   report.inputs["world_size"] = world_size;
@@ -137,6 +167,10 @@ PlanReport make_plan_report(const Recipe& recipe, int world_size) {
     for (const char* unknown : {"steps", "samples", "epochs", "samples_of_broken_epoch"}) {
       report.inputs["plan"][unknown] = nullptr;
     }
+  }
+  if (recipe.batch_policy != BatchPolicyKind::kFixed) {
+    report.inputs["plan"]["smallest_batch"] = smallest_batch(recipe);
+    report.inputs["plan"]["largest_batch"] = largest_batch(recipe).batch;
   }
   report.inputs["advice"] = advice(recipe, world_size);
   return report;

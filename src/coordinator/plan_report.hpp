@@ -19,5 +19,7 @@ PlanReport make_plan_report(const Recipe& recipe, int world_size);
 
 // "lr 0.0004 = 0.0002 x 2 (rule sqrt, k = 64/16 = 4)"
 std::string explain_rate(const Recipe& recipe, std::int64_t samples);
+// With the cap at `peak_batch` instead of the given peak (0: no cap).
+std::string explain_rate(const Recipe& recipe, std::int64_t samples, double peak_batch);
 
 }  // namespace lorascale::coordinator

@@ -11,6 +11,8 @@ namespace lorascale::coordinator {
 // none 1, linear k (Goyal et al. 2017), sqrt k^0.5 (Malladi et al. 2022 for Adam), power k^p,
 // adascale r^p with a gain r between 1 and k that is measured as the run goes (adascale.hpp).
 enum class ScaleRule { kNone, kLinear, kSqrt, kPower, kAdascale };
+// Who chooses the batch while the run goes on; policies/ has a file for each.
+enum class BatchPolicyKind { kFixed, kRamp, kNoiseScale, kSeesaw, kGoodput };
 enum class ScheduleKind { kConstant, kLinear, kCosine, kWsd };
 
 inline constexpr std::int64_t kNoSampleLimit = std::int64_t{1} << 50;
@@ -26,6 +28,18 @@ struct Recipe {
   std::int64_t budget_samples = 0;
   double budget_minutes = 0;  // 0: no limit in time
 
+  // Changes of the batch (batch_guard.hpp); without effect under policy fixed. The run begins with
+  // global_batch.
+  BatchPolicyKind batch_policy = BatchPolicyKind::kFixed;
+  std::int64_t batch_increment = 0;      // batches are multiples of it; 0: of global_batch
+  std::int64_t batch_min = 0;            // 0: global_batch
+  std::int64_t batch_max = 0;            // 0: none but the others
+  std::int64_t batch_min_steps = 100;    // B <= budget / this; 0: off
+  std::int64_t batch_dwell_samples = 0;  // from one change to the next, at least
+  std::int64_t batch_ramp_samples = 0;   // policy ramp: until batch_max is reached
+  double critical_fraction = 1;          // policy noise_scale: B <= this * critical batch
+  double critical_batch = 0;             // given by the user; 0: as measured
+
   double lr = 2e-4;  // tuned at B0
   double beta1 = 0.9;
   double beta2 = 0.999;
@@ -37,6 +51,11 @@ struct Recipe {
   bool scale_betas = false;         // beta' = 1 - k (1 - beta); refused where k (1 - beta) >= 1
   bool scale_eps = false;           // eps' = eps / sqrt(k)
   bool scale_weight_decay = false;  // lambda' keeps lambda' * lr' / B constant
+
+  std::int64_t ramp_samples = 0;  // the rate's way from old to new after a change of the batch
+  bool surge_cap = false;         // scaling.hpp, at the critical batch
+
+  std::int64_t ema_half_life_samples = 0;  // of averaged weights; 0: off
 
   ScheduleKind schedule = ScheduleKind::kCosine;
   std::int64_t warmup_samples = 0;

@@ -6,6 +6,7 @@
 
 #include "base/error.hpp"
 #include "coordinator/adascale.hpp"
+#include "coordinator/batch_guard.hpp"
 #include "coordinator/factorise.hpp"
 #include "coordinator/json_number.hpp"
 #include "coordinator/noise_scale.hpp"
@@ -18,8 +19,6 @@ namespace lorascale::coordinator {
 namespace {
 
 using Lines = std::vector<std::string>;
-
-constexpr std::int64_t kUsualHorizon = 100;  // batches
 
 void at_least(Lines& lines, const std::string& key, std::int64_t value, std::int64_t least,
               const std::string& remedy) {
@@ -48,6 +47,15 @@ void check_counts(Lines& lines, const Recipe& recipe, int world_size) {
   at_least(lines, "schedule.warmup in samples", recipe.warmup_samples, 0, "use 0 or more");
   at_least(lines, "schedule.decay in samples", recipe.decay_samples, 0, "use 0 or more");
   at_least(lines, "evaluate.early_stop.patience", recipe.patience, 0, "use 0 (off) or more");
+  at_least(lines, "batch.increment", recipe.batch_increment, 0, "use 0 (batch.global) or more");
+  at_least(lines, "batch.min", recipe.batch_min, 0, "use 0 (batch.global) or more");
+  at_least(lines, "batch.max", recipe.batch_max, 0, "use 0 (no limit) or more");
+  at_least(lines, "batch.min_steps", recipe.batch_min_steps, 0, "use 0 (off) or more");
+  at_least(lines, "batch.dwell in samples", recipe.batch_dwell_samples, 0, "use 0 (off) or more");
+  at_least(lines, "batch.ramp in samples", recipe.batch_ramp_samples, 0, "use 0 or more");
+  at_least(lines, "scale.ramp in samples", recipe.ramp_samples, 0, "use 0 (at once) or more");
+  at_least(lines, "ema.half_life in samples", recipe.ema_half_life_samples, 0,
+           "use 0 (off) or more");
   at_least(lines, "divergence_patience", recipe.divergence_patience, 0, "use 0 (off) or more");
   at_least(lines, "max_skipped_in_row", recipe.max_skipped_in_row, 0, "use 0 (off) or more");
   at_least(lines, "noise.horizon in samples", recipe.noise_horizon_samples, 0,
@@ -68,6 +76,10 @@ void check_values(Lines& lines, const Recipe& recipe) {
            "use 0 or more");
   in_range(lines, "scale.power", recipe.power, recipe.power >= 0 && recipe.power <= 1,
            "use 0 (none) to 1 (linear)");
+  in_range(lines, "batch.critical", recipe.critical_batch, recipe.critical_batch >= 0,
+           "use the critical batch in samples, or 0 to measure it");
+  in_range(lines, "batch.critical_fraction", recipe.critical_fraction, recipe.critical_fraction > 0,
+           "use more than 0; 1 is the critical batch itself");
   in_range(lines, "schedule.floor", recipe.floor, recipe.floor >= 0 && recipe.floor <= 1,
            "use a fraction of the peak rate, 0 to 1");
   in_range(lines, "budget in minutes", recipe.budget_minutes, recipe.budget_minutes >= 0,
@@ -94,15 +106,48 @@ void check_lengths(Lines& lines, const Recipe& recipe) {
   }
 }
 
+// What bends or moves the rate beside the rule.
+void check_cap_and_policy(Lines& lines, const Recipe& recipe) {
+  const bool fixed = recipe.batch_policy == BatchPolicyKind::kFixed;
+  if (recipe.surge_cap && fixed && recipe.critical_batch == 0) {
+    lines.emplace_back(
+        "scale.cap bends the rate at the critical batch, and a measured one enters at a change of "
+        "the batch, which batch.policy fixed never makes; give batch.critical, or use another "
+        "policy");
+  } else if (recipe.surge_cap) {
+    if (const auto line = lacks_critical_batch(recipe, "scale.cap")) {
+      lines.push_back(*line);
+    }
+  }
+  const std::string others = "scale.rule sqrt (Adam) or linear (SGD)";
+  if (follows_gain(recipe) && !fixed) {
+    lines.push_back(
+        "scale.rule adascale does not go with batch.policy " +
+        std::string(name_of(recipe.batch_policy)) +
+        ": a policy counts samples and leads the rate from the factor of one batch to that of the "
+        "next, adascale counts tau and takes its rate from a measured gain; use batch.policy "
+        "fixed, or " +
+        others);
+  }
+  if (follows_gain(recipe) && recipe.surge_cap) {
+    lines.push_back(
+        "scale.rule adascale does not go with scale.cap: its gain levels off at the noise scale by "
+        "itself, and its clock would count a gain that the rate does not have; use scale.cap: "
+        "false, or " +
+        others);
+  }
+}
+
 void check_scaling(Lines& lines, const Recipe& recipe) {
-  const std::int64_t samples = largest_update(recipe, recipe.global_batch);
+  const bool fixed = recipe.batch_policy == BatchPolicyKind::kFixed;
+  const std::int64_t samples = largest_update(recipe, largest_batch(recipe).batch);
   const double k = static_cast<double>(samples) / static_cast<double>(recipe.reference_batch);
   const bool adascale = follows_gain(recipe);
   if (adascale && recipe.noise_horizon_samples == 0) {
     lines.push_back(
         "scale.rule adascale needs the gradient noise scale, and noise.horizon is 0; set it to the "
         "samples to average over, such as " +
-        std::to_string(kUsualHorizon * recipe.global_batch));
+        std::to_string(usual_noise_horizon(recipe.global_batch)));
   }
   // The gain is at most k, and at most 1 below the reference batch.
   const double largest = adascale ? power(std::max(1.0, k), recipe.power)
@@ -118,8 +163,9 @@ void check_scaling(Lines& lines, const Recipe& recipe) {
     if (!beta_can_scale(beta, k)) {
       const double limit = static_cast<double>(recipe.reference_batch) / (1 - beta);
       const auto largest = static_cast<std::int64_t>(std::ceil(limit - 1e-6)) - 1;
+      const std::string key = fixed ? "batch.global " : "batch.max ";
       const std::string batch =
-          largest >= 1 ? "batch.global " + std::to_string(largest) + " or less, " : std::string();
+          largest >= 1 ? key + std::to_string(largest) + " or less, " : std::string();
       lines.push_back("scale.betas cannot scale beta " + to_text(beta) + " to k = " +
                       std::to_string(samples) + "/" + std::to_string(recipe.reference_batch) +
                       ": k (1 - beta) = " + to_text(k * (1 - beta)) + " must stay below 1; use " +
@@ -187,6 +233,17 @@ void advise_on_length(Lines& lines, const Recipe& recipe) {
   }
 }
 
+void advise_on_batch_policy(Lines& lines, const Recipe& recipe) {
+  const BatchLimit largest = largest_batch(recipe);
+  if (recipe.batch_policy != BatchPolicyKind::kFixed && largest.batch == recipe.global_batch) {
+    lines.push_back("batch.policy " + std::string(name_of(recipe.batch_policy)) +
+                    " cannot grow batch.global " + std::to_string(recipe.global_batch) + ": " +
+                    largest.reason +
+                    " allows no more; begin with a smaller batch, lower batch.min_steps or raise "
+                    "batch.max");
+  }
+}
+
 void advise_on_schedule(Lines& lines, const Recipe& recipe) {
   if (recipe.warmup_samples > recipe.budget_samples - recipe.warmup_samples) {
     lines.push_back("the warmup takes " + std::to_string(recipe.warmup_samples) + " of " +
@@ -203,28 +260,58 @@ void advise_on_schedule(Lines& lines, const Recipe& recipe) {
   }
 }
 
-// A noise scale that could never be known.
+bool follows_measured_noise(const Recipe& recipe) {
+  return recipe.critical_batch == 0 && (recipe.batch_policy == BatchPolicyKind::kNoiseScale ||
+                                        recipe.batch_policy == BatchPolicyKind::kGoodput);
+}
+
+// What a noise scale that is never known leads to.
+std::string consequence(const Recipe& recipe) {
+  if (follows_gain(recipe)) {
+    return ", and adascale's gain stays 1";
+  }
+  return follows_measured_noise(recipe)
+             ? ", and batch.policy " + std::string(name_of(recipe.batch_policy)) +
+                   " never changes the batch"
+             : std::string();
+}
+
+// A noise scale that could never be known, or not all the way that the batch may grow.
 void advise_on_noise(Lines& lines, const Recipe& recipe) {
   if (recipe.noise_horizon_samples == 0) {
     return;
   }
   const std::string batch = "batch.global " + std::to_string(recipe.global_batch);
-  const std::string gain = follows_gain(recipe) ? ", and adascale's gain stays 1" : "";
+  const std::string effect = consequence(recipe);
   const std::int64_t full = largest_update(recipe, recipe.global_batch);
   if (full <= recipe.leaf_size) {
     lines.push_back("the noise scale cannot be measured: " + batch +
-                    " is a single leaf of batch.micro " + std::to_string(recipe.leaf_size) + gain +
-                    "; " +
+                    " is a single leaf of batch.micro " + std::to_string(recipe.leaf_size) +
+                    effect + "; " +
                     (full > 1 ? "use batch.micro " + std::to_string(full / 2) + " or less"
                               : std::string("use a larger batch")));
   }
   // The average of horizon H is as good as about 2 H / B equal updates.
-  const auto least = static_cast<std::int64_t>(NoiseTracker::kFewestUpdates / 2 + 1) * full;
+  constexpr auto kLeastUpdates = static_cast<std::int64_t>(NoiseTracker::kFewestUpdates / 2 + 1);
+  const std::int64_t least = kLeastUpdates * full;
   if (recipe.noise_horizon_samples < least) {
     lines.push_back("the noise scale is never known: noise.horizon of " +
                     std::to_string(recipe.noise_horizon_samples) +
-                    " samples averages over too few updates of " + batch + gain + "; use " +
-                    std::to_string(kUsualHorizon * full) + ", at least " + std::to_string(least));
+                    " samples averages over too few updates of " + batch + effect + "; use " +
+                    std::to_string(usual_noise_horizon(full)) + ", at least " +
+                    std::to_string(least));
+    return;
+  }
+  const std::int64_t enough = recipe.noise_horizon_samples / kLeastUpdates;
+  const std::int64_t largest = largest_batch(recipe).batch;
+  if (follows_measured_noise(recipe) && largest > enough) {
+    lines.push_back("noise.horizon of " + std::to_string(recipe.noise_horizon_samples) +
+                    " samples averages over too few updates of more than " +
+                    std::to_string(enough) + ", so batch.policy " +
+                    std::string(name_of(recipe.batch_policy)) +
+                    " cannot use the largest batch of " + std::to_string(largest) + "; use " +
+                    std::to_string(usual_noise_horizon(largest)) + ", at least " +
+                    std::to_string(kLeastUpdates * largest));
   }
 }
 
@@ -239,7 +326,11 @@ std::vector<std::string> contradictions(const Recipe& recipe, int world_size) {
       lines.push_back(*line);
     }
     check_lengths(lines, recipe);
+    check_cap_and_policy(lines, recipe);
     check_scaling(lines, recipe);
+    for (const std::string& line : batch_contradictions(recipe)) {
+      lines.push_back(line);
+    }
   }
   return lines;
 }
@@ -257,6 +348,7 @@ void check_recipe(const Recipe& recipe, int world_size) {
 std::vector<std::string> advice(const Recipe& recipe, int world_size) {
   Lines lines;
   advise_on_length(lines, recipe);
+  advise_on_batch_policy(lines, recipe);
   advise_on_schedule(lines, recipe);
   advise_on_noise(lines, recipe);
   advise_on_ranks(lines, recipe, world_size);

@@ -5,6 +5,7 @@
 
 #include "base/error.hpp"
 #include "base/hash.hpp"
+#include "coordinator/batch_policy.hpp"
 #include "coordinator/scaling.hpp"
 #include "coordinator/schedule.hpp"
 
@@ -21,8 +22,7 @@ enum class Role {
 };
 
 // The one list of fields; a new one is a line here, as kLaterResult or with a new version of the
-// state. `RecipeType` is
-// Recipe or const Recipe.
+// state. `RecipeType` is Recipe or const Recipe.
 template <typename RecipeType, typename Visitor>
 void visit_fields(RecipeType& recipe, Visitor&& visit) {
   visit("run.seed", recipe.seed, Role::kResult);
@@ -52,6 +52,18 @@ void visit_fields(RecipeType& recipe, Visitor&& visit) {
   visit("divergence.patience", recipe.divergence_patience, Role::kResult);
   visit("divergence.max_skipped_in_row", recipe.max_skipped_in_row, Role::kResult);
   visit("noise.horizon_samples", recipe.noise_horizon_samples, Role::kLaterResult);
+  visit("batch.policy", recipe.batch_policy, Role::kLaterResult);
+  visit("batch.increment", recipe.batch_increment, Role::kLaterResult);
+  visit("batch.min", recipe.batch_min, Role::kLaterResult);
+  visit("batch.max", recipe.batch_max, Role::kLaterResult);
+  visit("batch.min_steps", recipe.batch_min_steps, Role::kLaterResult);
+  visit("batch.dwell_samples", recipe.batch_dwell_samples, Role::kLaterResult);
+  visit("batch.ramp_samples", recipe.batch_ramp_samples, Role::kLaterResult);
+  visit("batch.critical_fraction", recipe.critical_fraction, Role::kLaterResult);
+  visit("batch.critical", recipe.critical_batch, Role::kLaterResult);
+  visit("scale.ramp_samples", recipe.ramp_samples, Role::kLaterResult);
+  visit("scale.cap", recipe.surge_cap, Role::kLaterResult);
+  visit("ema.half_life_samples", recipe.ema_half_life_samples, Role::kLaterResult);
 }
 
 template <typename T>
@@ -82,6 +94,10 @@ T value_from_json(const Json& json) {
   } else if constexpr (std::is_same_v<T, ScheduleKind>) {
     return named(json, std::array{ScheduleKind::kConstant, ScheduleKind::kLinear,
                                   ScheduleKind::kCosine, ScheduleKind::kWsd});
+  } else if constexpr (std::is_same_v<T, BatchPolicyKind>) {
+    return named(json, std::array{BatchPolicyKind::kFixed, BatchPolicyKind::kRamp,
+                                  BatchPolicyKind::kNoiseScale, BatchPolicyKind::kSeesaw,
+                                  BatchPolicyKind::kGoodput});
   } else {
     return json.get<T>();
   }

@@ -49,7 +49,13 @@ Json to_json(const StepFacts& facts) {
                {"grad_norm", json_number(facts.grad_norm)},
                {"applied", facts.applied},
                {"elapsed_minutes", json_number(facts.elapsed_minutes)}};
-  // Where nothing was measured the event reads as it did before there was anything to measure.
+  // Where something was not measured the line is that of a version that could not measure it.
+  if (facts.step_seconds != 0) {
+    json["step_seconds"] = json_number(facts.step_seconds);
+  }
+  if (facts.leaf_seconds != 0) {
+    json["leaf_seconds"] = json_number(facts.leaf_seconds);
+  }
   for (const GroupNorms& norms : facts.noise) {
     json["noise"].push_back(to_json(norms));
   }
@@ -87,6 +93,8 @@ Event event_from(const Json& json) {
     facts.grad_norm = number_from_json(json.at("grad_norm"));
     facts.applied = json.at("applied").get<bool>();
     facts.elapsed_minutes = number_from_json(json.at("elapsed_minutes"));
+    facts.step_seconds = json.contains("step_seconds") ? number_from_json(json["step_seconds"]) : 0;
+    facts.leaf_seconds = json.contains("leaf_seconds") ? number_from_json(json["leaf_seconds"]) : 0;
     if (const auto found = json.find("noise"); found != json.end()) {
       for (const Json& norms : *found) {
         facts.noise.push_back(group_norms_from(norms));

@@ -75,11 +75,32 @@ double scaled_weight_decay(double weight_decay, double k, double multiplier) {
   return k == multiplier ? weight_decay : weight_decay * (k / multiplier);
 }
 
-ScaledRates scaled_rates(const Recipe& recipe, std::int64_t samples,
-                         std::optional<double> multiplier) {
+double surge_cap(double batch, double reference, double peak) {
+  LS_ASSERT(batch > 0 && reference > 0 && peak > 0);
+  return std::sqrt(batch / reference) * ((peak + reference) / (peak + batch));
+}
+
+double given_peak(const Recipe& recipe) {
+  return recipe.surge_cap ? recipe.critical_batch : 0;
+}
+
+double rule_multiplier(const Recipe& recipe, std::int64_t samples, double peak_batch) {
+  const double batch = static_cast<double>(samples);
+  const double reference = static_cast<double>(recipe.reference_batch);
+  const double multiplier = lr_multiplier(recipe.rule, recipe.power, batch / reference);
+  return peak_batch > 0 && batch > reference
+             ? std::min(multiplier, surge_cap(batch, reference, peak_batch))
+             : multiplier;
+}
+
+ScaledRates scaled_rates(const Recipe& recipe, std::int64_t samples) {
+  return scaled_rates(recipe, samples, rule_multiplier(recipe, samples, given_peak(recipe)));
+}
+
+ScaledRates scaled_rates(const Recipe& recipe, std::int64_t samples, double multiplier) {
   const double k = static_cast<double>(samples) / static_cast<double>(recipe.reference_batch);
   ScaledRates rates;
-  rates.multiplier = multiplier.value_or(lr_multiplier(recipe.rule, recipe.power, k));
+  rates.multiplier = multiplier;
   rates.beta1 = recipe.scale_betas ? scaled_beta(recipe.beta1, k) : recipe.beta1;
   rates.beta2 = recipe.scale_betas ? scaled_beta(recipe.beta2, k) : recipe.beta2;
   rates.eps = recipe.scale_eps ? scaled_eps(recipe.eps, k) : recipe.eps;

@@ -2,11 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
 
 #include "base/error.hpp"
 #include "coordinator/portable_math.hpp"
-#include "coordinator/scaling.hpp"
+#include "coordinator/rates.hpp"
 #include "coordinator/schedule.hpp"
 
 namespace lorascale::coordinator {
@@ -24,7 +23,7 @@ std::int64_t largest_update(const Recipe& recipe, std::int64_t batch) {
   return follows_gain(recipe) ? in_epoch : std::min(in_epoch, recipe.budget_samples);
 }
 
-StepPlan plan_step(const Recipe& recipe, std::int64_t batch, std::int64_t step,
+StepPlan plan_step(const Recipe& recipe, const BatchState& state, std::int64_t step,
                    std::int64_t position, const GainClock& clock) {
   const bool gained = follows_gain(recipe);
   LS_ASSERT(position >= 0 && (gained || position < recipe.budget_samples));
@@ -32,7 +31,7 @@ StepPlan plan_step(const Recipe& recipe, std::int64_t batch, std::int64_t step,
   StepPlan plan;
   plan.step = step;
   plan.first_position = position;
-  plan.samples = std::min(batch, left_in_epoch);
+  plan.samples = std::min(state.batch, left_in_epoch);
   if (!gained) {
     plan.samples = std::min(plan.samples, recipe.budget_samples - position);
   }
@@ -41,20 +40,22 @@ StepPlan plan_step(const Recipe& recipe, std::int64_t batch, std::int64_t step,
   plan.epoch = static_cast<double>(position) / static_cast<double>(recipe.samples_per_epoch);
   plan.tau = static_cast<double>(position);
   plan.tau_advance = static_cast<double>(plan.samples);
-  std::optional<double> multiplier;
+  ScaledRates rates;
   if (gained) {
     const double gain = gain_at(recipe, clock, plan.samples);
     plan.tau = clock.tau;
     plan.tau_advance = gain * static_cast<double>(recipe.reference_batch);
-    multiplier = power(gain, recipe.power);
+    rates = scaled_rates(recipe, plan.samples, power(gain, recipe.power));
+  } else {
+    rates = rates_in_force(recipe, state, position, plan.samples);
   }
-  const ScaledRates rates = scaled_rates(recipe, plan.samples, multiplier);
   plan.lr_multiplier = rates.multiplier;
   plan.lr = recipe.lr * rates.multiplier * schedule_multiplier(recipe, plan.tau, plan.tau_advance);
   plan.beta1 = rates.beta1;
   plan.beta2 = rates.beta2;
   plan.eps = rates.eps;
   plan.weight_decay = rates.weight_decay;
+  plan.ema_rho = average_factor(recipe, plan.samples);
   return plan;
 }
 

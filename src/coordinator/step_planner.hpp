@@ -1,19 +1,20 @@
-// The next update as a pure function of (recipe, batch, position), and under adascale of the gain's
-// clock, which takes the place of the position in schedule and budget. Positions count samples over
-// the whole run. An update never crosses the end of an epoch or of the budget: what is left there
-// makes a smaller update, whose rates follow its true size.
+// The next update as a pure function of (recipe, batch in force, position), and under adascale of
+// the gain's clock, which takes the place of the position in schedule and budget. Positions count
+// samples over the whole run. An update never crosses the end of an epoch or of the budget: what is
+// left there makes a smaller update, whose rates follow its true size.
 #pragma once
 
 #include <cstdint>
 
 #include "coordinator/adascale.hpp"
+#include "coordinator/batch_state.hpp"
 #include "coordinator/coordinator.hpp"
 
 namespace lorascale::coordinator {
 
-// Update number `step` (from 1), which begins at `position` < budget with a global batch of
-// `batch`. Under adascale `clock.tau` < budget instead.
-StepPlan plan_step(const Recipe& recipe, std::int64_t batch, std::int64_t step,
+// Update number `step` (from 1), which begins at `position` < budget with the batch in force. Under
+// adascale `clock.tau` < budget instead.
+StepPlan plan_step(const Recipe& recipe, const BatchState& state, std::int64_t step,
                    std::int64_t position, const GainClock& clock = {});
 
 // Samples of the largest update that a batch can make: a batch beyond an epoch or the budget is

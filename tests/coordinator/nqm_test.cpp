@@ -45,7 +45,7 @@ double loss_under(ScaleRule rule, std::int64_t k, double lr) {
   NqmRun run(model());
   std::int64_t step = 0;
   for (std::int64_t seen = 0; seen < recipe.budget_samples; seen += recipe.global_batch) {
-    const StepPlan plan = plan_step(recipe, recipe.global_batch, ++step, seen);
+    const StepPlan plan = plan_step(recipe, first_batch(recipe), ++step, seen);
     run.step(static_cast<double>(plan.samples), plan.lr);
   }
   return run.loss();
