@@ -106,6 +106,8 @@ TEST(BatchNoise, TheBatchGrowsToTheMeasuredNoiseScale) {
     EXPECT_LT(sd, 0.25);
     EXPECT_NEAR(reading / kNoiseScale, 1, 3 * sd);
     EXPECT_EQ(inputs.at("peak_batch"), reading);  // scale.cap bends where the noise scale is
+    const auto first = inputs.at("effective_step").get<std::size_t>();
+    EXPECT_EQ(inputs.at("leaf_size"), run.plans.at(first - 1).leaf_size);
     batch = next;
     changed_at = change.samples;
   }

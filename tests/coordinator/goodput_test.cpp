@@ -118,6 +118,35 @@ TEST(Goodput, FiftyCandidatesAreEnough) {
   });
 }
 
+// After memory ran out the times that count are those of the smaller leaves.
+TEST(Goodput, PredictsForTheLeafThatFits) {
+  Case now{growing_recipe(BatchPolicyKind::kGoodput), testing::true_times(), 1e5, 2, 64};
+  now.truth.per_update = 3;
+  LeafSizer leaves(4);
+  const auto policy = experienced(now.recipe, now.batch, now.ranks, now.truth);
+  DecisionLog log;
+  ASSERT_TRUE(leaves.on_out_of_memory({11, 1, 0}, now.batch, 640, log));
+  Recipe smaller = now.recipe;
+  smaller.leaf_size = 2;
+  StepPlan plan;
+  plan.samples = now.batch;
+  plan.leaf_size = 2;
+  plan.leaves = now.batch / 2;
+  for (plan.step = 11; plan.step <= 20; ++plan.step) {
+    policy->observe(plan, timed_facts(plan, now.ranks, now.truth), now.ranks);
+  }
+  const auto wish = policy->wish(
+      {now.recipe, 1280, now.batch, {64, 128}, {now.ranks, leaves}, {now.phi, 0.1, true}});
+  ASSERT_TRUE(wish);
+  const auto gain = [&](const Recipe& recipe) {
+    return true_goodput(recipe, now.truth, now.phi, 128, now.ranks) /
+           true_goodput(recipe, now.truth, now.phi, 64, now.ranks);
+  };
+  EXPECT_GT(gain(now.recipe) - gain(smaller), 0.02);
+  EXPECT_EQ(wish->batch, 128);
+  EXPECT_NEAR(wish->inputs.at("gain").get<double>(), gain(smaller), 1e-3);
+}
+
 TEST(Goodput, WaitsForMeasurements) {
   const Recipe recipe = growing_recipe(BatchPolicyKind::kGoodput);
   const BatchContext eager{recipe, 5000, 64, {32, 128}, {2, LeafSizer(4)}, {1e5, 0.1, true}};
