@@ -82,7 +82,7 @@ def test_no_intact_checkpoint_is_left(space, ranks):
         DAMAGES[["flip", "delete"][number]](checkpoint / "tensors.safetensors")
     before = digest(space.output / "checkpoints")
     outcome = space.train(ranks=ranks)
-    expect_refusal(outcome, BAD_INPUT, ["every checkpoint is damaged", "run.resume"])
+    expect_refusal(outcome, BAD_INPUT, ["every checkpoint is damaged", "run.output_dir"])
     assert digest(space.output / "checkpoints") == before
 
 
