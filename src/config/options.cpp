@@ -8,6 +8,7 @@
 namespace lorascale::config {
 namespace {
 
+using coordinator::BatchPolicyKind;
 using coordinator::ScaleRule;
 using coordinator::ScheduleKind;
 
@@ -114,6 +115,13 @@ void add_data(std::vector<Option>& t) {
       "padded.");
 }
 
+AmountKind some_length() {
+  return {{Unit::kSamples, Unit::kTokens, Unit::kSteps, Unit::kEpochs, Unit::kFraction},
+          std::nullopt,
+          false,
+          "'6400 samples', '100 steps' or '10%'"};
+}
+
 void add_batch(std::vector<Option>& t) {
   const auto at = [](auto member) { return field(&RunConfig::batch, member); };
   const IntegerKind count{1, kMostRows};
@@ -122,10 +130,41 @@ void add_batch(std::vector<Option>& t) {
   add(t, "batch.reference", at(&BatchSection::reference), OptionalKind<IntegerKind>{count},
       "Global batch that optimizer.lr was tuned at; null is batch.global.");
   add(t, "batch.micro", at(&BatchSection::micro), OptionalKind<IntegerKind>{count, "auto"},
-      "Samples computed at once on a rank; must divide batch.global; auto is its largest divisor up to 8. Halved when memory runs out.",
+      "Samples computed at once on a rank; must divide batch.global; auto is its largest divisor "
+      "up to 8. Halved when memory runs out.",
       kMayChange);
-  add(t, "batch.policy", at(&BatchSection::policy), words({"fixed"}),
-      "fixed keeps the global batch through the run.");
+  const ChoiceKind<BatchPolicyKind> policies{{{"fixed", BatchPolicyKind::kFixed},
+                                              {"ramp", BatchPolicyKind::kRamp},
+                                              {"noise-scale", BatchPolicyKind::kNoiseScale},
+                                              {"seesaw", BatchPolicyKind::kSeesaw},
+                                              {"goodput", BatchPolicyKind::kGoodput}}};
+  add(t, "batch.policy", at(&BatchSection::policy), policies,
+      "Who chooses the batch from batch.global on: fixed keeps it; ramp grows it to batch.max over "
+      "batch.ramp; noise-scale grows it with the measured critical batch; seesaw doubles it where "
+      "the schedule halves the rate; goodput takes the most progress per second.");
+  add(t, "batch.increment", at(&BatchSection::increment), OptionalKind<IntegerKind>{count},
+      "Batches of a policy are multiples of it; a multiple of batch.micro that divides "
+      "batch.global; null is batch.global.");
+  add(t, "batch.min", at(&BatchSection::min), OptionalKind<IntegerKind>{count},
+      "Smallest batch; null is batch.global.");
+  add(t, "batch.max", at(&BatchSection::max), OptionalKind<IntegerKind>{count},
+      "Largest batch; null is an epoch.");
+  add(t, "batch.min_steps", at(&BatchSection::min_steps), IntegerKind{0},
+      "No policy lets the batch pass budget / min_steps; 0 sets no such limit.");
+  const AmountKind length = some_length();
+  add(t, "batch.dwell", at(&BatchSection::dwell), OptionalKind<AmountKind>{length},
+      "Distance between two changes, at least; null is noise.horizon under noise-scale and "
+      "goodput, "
+      "else 0.");
+  add(t, "batch.ramp", at(&BatchSection::ramp), length, "Length of policy ramp.");
+  add(t, "batch.critical", at(&BatchSection::critical), RealKind{0},
+      "Critical batch in samples, where it is known; 0 measures it by noise.horizon.");
+  add(t, "batch.critical_fraction", at(&BatchSection::critical_fraction), RealKind{0, true},
+      "Share of the critical batch that policy noise-scale may use.");
+  add(t, "batch.on_resize", at(&BatchSection::on_resize), words({"hold", "rescale"}),
+      "Resumed on another number of ranks: hold keeps the batch; rescale keeps each rank's share, "
+      "and the rate follows by scale.rule over scale.ramp or 10 updates, what is longer.",
+      kMayChange);
 }
 
 struct BetasAccess {
@@ -172,6 +211,11 @@ void add_scale(std::vector<Option>& t) {
       "Let eps follow k too: eps / sqrt(k).");
   add(t, "scale.weight_decay", at(&ScaleSection::weight_decay), BooleanKind{},
       "Let the weight decay follow k, so that decay per sample stays the same.");
+  add(t, "scale.ramp", at(&ScaleSection::ramp), some_length(),
+      "Way of the rate from old to new after a change of the batch; 0 changes it at once.");
+  add(t, "scale.cap", at(&ScaleSection::cap), BooleanKind{},
+      "Let the rate bend at the critical batch as the surge formula has it, instead of growing "
+      "on.");
 }
 
 void add_schedule(std::vector<Option>& t) {

@@ -52,7 +52,16 @@ struct BatchSection {
   std::int64_t global = 16;
   std::optional<std::int64_t> reference;  // batch that optimizer.lr was tuned at; default: global
   std::optional<std::int64_t> micro;      // leaf size; absent = auto
-  std::string policy = "fixed";
+  coordinator::BatchPolicyKind policy = coordinator::BatchPolicyKind::kFixed;
+  std::optional<std::int64_t> increment;  // batches are multiples of it; absent: of global
+  std::optional<std::int64_t> min;        // absent: global
+  std::optional<std::int64_t> max;        // absent: an epoch
+  std::int64_t min_steps = 100;           // B <= budget / this; 0 = off
+  std::optional<Amount> dwell;  // between two changes; absent: noise.horizon where a policy needs it
+  Amount ramp{0, Unit::kSamples};  // policy ramp: until max is reached
+  double critical = 0;             // critical batch in samples; 0 = as measured
+  double critical_fraction = 1;    // policy noise-scale: B <= this * critical batch
+  std::string on_resize = "hold";  // hold | rescale
 };
 struct OptimizerSection {
   std::string name = "adamw";
@@ -70,6 +79,8 @@ struct ScaleSection {
   bool betas = false;
   bool eps = false;
   bool weight_decay = false;
+  Amount ramp{0, Unit::kSamples};  // the rate's way from old to new after a change of the batch
+  bool cap = false;                // bend the rate at the critical batch
 };
 struct ScheduleSection {
   coordinator::ScheduleKind name = coordinator::ScheduleKind::kCosine;

@@ -13,6 +13,7 @@
 namespace lorascale::config {
 namespace {
 
+using coordinator::BatchPolicyKind;
 using coordinator::ScaleRule;
 using coordinator::ScheduleKind;
 
@@ -115,8 +116,8 @@ void Validator::check_adapter() {
   }
   if (adapter.type == "full") {
     warn_unused(
-        {"adapter.targets", "adapter.rank", "adapter.alpha", "adapter.dropout", "adapter.rslora", "adapter.lr_ratio",
-         "adapter.rank_pattern", "adapter.alpha_pattern", "adapter.init_from"},
+        {"adapter.targets", "adapter.rank", "adapter.alpha", "adapter.dropout", "adapter.rslora",
+         "adapter.lr_ratio", "adapter.rank_pattern", "adapter.alpha_pattern", "adapter.init_from"},
         "adapter.type is full");
   }
 }
@@ -147,6 +148,19 @@ std::string nearest_that_fit(std::int64_t global, std::int64_t micro) {
 
 void Validator::check_batch() {
   const BatchSection& batch = config_.batch;
+  if (batch.policy == BatchPolicyKind::kFixed) {
+    warn_unused({"batch.min_steps", "batch.dwell"}, "batch.policy is fixed");
+    if (batch.on_resize == "hold") {
+      warn_unused({"batch.increment", "batch.min", "batch.max", "scale.ramp"},
+                  "batch.policy is fixed and batch.on_resize is hold");
+    }
+  }
+  if (batch.policy != BatchPolicyKind::kRamp) {
+    warn_unused({"batch.ramp"}, "batch.policy is not ramp");
+  }
+  if (batch.policy != BatchPolicyKind::kNoiseScale) {
+    warn_unused({"batch.critical_fraction"}, "batch.policy is not noise-scale");
+  }
   if (batch.global < 1 || !batch.micro || *batch.micro < 1) {
     return;  // the ranges have been refused already
   }

@@ -28,17 +28,22 @@ std::int64_t batch_increment(const Recipe& recipe) {
 
 namespace {
 
+// Under any policy.
+BatchLimit hard_limit(const Recipe& recipe) {
+  if (recipe.batch_max > 0 && recipe.batch_max <= recipe.samples_per_epoch) {
+    return {recipe.batch_max, "batch.max " + std::to_string(recipe.batch_max)};
+  }
+  return {recipe.samples_per_epoch,
+          "an epoch of " + std::to_string(recipe.samples_per_epoch) + " samples"};
+}
+
 // The tightest bound on growth; a run may begin beyond it.
 BatchLimit growth_limit(const Recipe& recipe) {
-  BatchLimit limit{recipe.samples_per_epoch,
-                   "an epoch of " + std::to_string(recipe.samples_per_epoch) + " samples"};
+  BatchLimit limit = hard_limit(recipe);
   if (recipe.batch_min_steps > 0 && recipe.budget_samples / recipe.batch_min_steps < limit.batch) {
     limit = {recipe.budget_samples / recipe.batch_min_steps,
              "a budget of " + std::to_string(recipe.budget_samples) +
                  " samples in batch.min_steps " + std::to_string(recipe.batch_min_steps)};
-  }
-  if (recipe.batch_max > 0 && recipe.batch_max <= limit.batch) {
-    limit = {recipe.batch_max, "batch.max " + std::to_string(recipe.batch_max)};
   }
   limit.batch = multiple_below(limit.batch, batch_increment(recipe));
   return limit;
@@ -98,6 +103,19 @@ std::optional<Grant> grant(const Recipe& recipe, const BatchState& state, const 
     granted.limit = "in whole increments of " + std::to_string(increment);
   }
   return granted;
+}
+
+std::int64_t batch_on_ranks(const Recipe& recipe, std::int64_t batch, int before, int after) {
+  const bool fixed = recipe.batch_policy == BatchPolicyKind::kFixed;
+  const std::int64_t share = batch % before == 0 ? batch / before : 1;
+  const std::int64_t unit = fixed && recipe.batch_increment == 0 ? share : batch_increment(recipe);
+  // batch * after / before, without the overflow.
+  const std::int64_t wanted = batch / before * after + batch % before * after / before;
+  const std::int64_t most =
+      fixed ? multiple_below(hard_limit(recipe).batch, unit) : growth_limit(recipe).batch;
+  const std::int64_t least = multiple_above(std::max(recipe.batch_min, unit), unit);
+  const std::int64_t nearest = multiple_below(wanted + unit / 2, unit);
+  return most < least ? batch : std::clamp(nearest, least, most);
 }
 
 std::vector<std::string> batch_contradictions(const Recipe& recipe) {

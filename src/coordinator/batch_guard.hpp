@@ -40,6 +40,11 @@ struct Grant {
 std::optional<Grant> grant(const Recipe& recipe, const BatchState& state, const BatchReach& reach,
                            std::int64_t wanted);
 
+// The batch when its run goes on with `after` ranks instead of `before`: each rank's share stays.
+// Within batch.min, batch.max and an epoch; in whole increments where a policy or batch.increment
+// counts in them, else in whole shares of a rank.
+std::int64_t batch_on_ranks(const Recipe& recipe, std::int64_t batch, int before, int after);
+
 // One line for each contradiction of the recipe's batch keys, those of the policy included; for a
 // recipe whose counts are sound.
 std::vector<std::string> batch_contradictions(const Recipe& recipe);

@@ -19,7 +19,7 @@ struct Policy {
 constexpr std::array kPolicies = {
     Policy{BatchPolicyKind::kFixed, "fixed", make_fixed_policy},
     Policy{BatchPolicyKind::kRamp, "ramp", make_ramp_policy},
-    Policy{BatchPolicyKind::kNoiseScale, "noise_scale", make_noise_scale_policy},
+    Policy{BatchPolicyKind::kNoiseScale, "noise-scale", make_noise_scale_policy},
     Policy{BatchPolicyKind::kSeesaw, "seesaw", make_seesaw_policy},
     Policy{BatchPolicyKind::kGoodput, "goodput", make_goodput_policy},
 };

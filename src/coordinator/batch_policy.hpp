@@ -81,7 +81,7 @@ class BatchPolicy {
 // One line where `reader` needs the critical batch and it is neither given nor measured.
 std::optional<std::string> lacks_critical_batch(const Recipe& recipe, const std::string& reader);
 
-std::string_view name_of(BatchPolicyKind kind);  // as in a config: "noise_scale"
+std::string_view name_of(BatchPolicyKind kind);  // as in a config: "noise-scale"
 std::unique_ptr<BatchPolicy> make_batch_policy(BatchPolicyKind kind);
 
 }  // namespace lorascale::coordinator

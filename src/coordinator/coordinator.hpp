@@ -132,7 +132,8 @@ class Coordinator {
   // Equal on all ranks; independent of world size, leaf size and time. (Norms of leaves, where they
   // are measured, are facts that follow from the leaf size.) Not so under batch policy goodput,
   // whose decisions follow measured times, leaves and ranks: there they are part of what the hash
-  // covers, and the same record gives the same hash again.
+  // covers, and the same record gives the same hash again. Nor where the recipe lets the batch
+  // follow the ranks, after a resume on another number of them.
   [[nodiscard]] std::uint64_t state_hash() const;
 
  private:

@@ -144,7 +144,7 @@ void load_trajectory(RunState& self, const Recipe& then, const Json& state) {
     refuse_damaged("its clock stands at step " + std::to_string(self.steps) + " and sample " +
                    std::to_string(self.samples));
   }
-  if (self.recipe.batch_policy != BatchPolicyKind::kFixed) {
+  if (self.recipe.batch_policy != BatchPolicyKind::kFixed || state.contains("batch")) {
     self.batching.load(self.recipe, self.samples, state.at("batch"));
   }
   for (Monitor* monitor : self.monitors.all()) {
@@ -168,13 +168,31 @@ void log_resume(RunState& self, const Recipe& then, const Json& layout) {
   if (then.budget_minutes != now.budget_minutes) {
     reason += ", " + change_text("limit", then.budget_minutes, now.budget_minutes) + " minutes";
   }
+  const bool follows = now.batch_follows_ranks && ranks != self.world_size;
   self.log.add(self.steps, self.samples, "resume",
-               reason + "; batch, rates and sample order are the same",
+               reason + (follows ? "; the order of samples is the same, the batch follows the ranks"
+                                 : "; batch, rates and sample order are the same"),
                {{"world_size", {ranks, self.world_size}},
                 {"leaf_size", {then.leaf_size, now.leaf_size}},
                 {"budget_samples", {then.budget_samples, now.budget_samples}},
                 {"budget_minutes", {then.budget_minutes, now.budget_minutes}},
                 {"elapsed_minutes", self.elapsed_minutes}});
+}
+
+// The batch of the recipe may have gone with every other setting, and that of more ranks not.
+void follow_ranks(RunState& self, int before) {
+  if (before < 1) {
+    refuse_damaged("it was saved by " + std::to_string(before) + " ranks");
+  }
+  if (!self.recipe.batch_follows_ranks || before == self.world_size || self.stop_reason()) {
+    return;
+  }
+  self.batching.follow_ranks(self.recipe, self.steps, self.samples, before,
+                             {self.world_size, self.leaf_sizer}, self.log);
+  Recipe resized = self.recipe;
+  resized.global_batch = self.batch();
+  resized.leaf_size = self.leaf_sizer.leaf_size(self.batch());
+  check_recipe(resized, self.world_size);
 }
 
 }  // namespace
@@ -226,6 +244,7 @@ Coordinator Coordinator::restore(Recipe recipe, int world_size, const std::strin
       self.end_announced = end_announced;
     }
     log_resume(self, then, layout);
+    follow_ranks(self, layout.at("world_size").get<int>());
   } catch (const Json::exception& error) {
     refuse_damaged(error.what());
   }

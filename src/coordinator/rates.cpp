@@ -8,11 +8,11 @@ namespace {
 
 // What the multiplier of the batch in force is multiplied by on the way.
 double ramp_factor(const Recipe& recipe, const BatchState& state, std::int64_t position) {
-  if (state.multiplier_before == 0 || position - state.changed_at >= recipe.ramp_samples) {
+  if (state.multiplier_before == 0 || position - state.changed_at >= state.ramp_samples) {
     return 1;
   }
   const double done =
-      static_cast<double>(position - state.changed_at) / static_cast<double>(recipe.ramp_samples);
+      static_cast<double>(position - state.changed_at) / static_cast<double>(state.ramp_samples);
   const std::int64_t full = largest_update(recipe, state.batch);
   const double target = rule_multiplier(recipe, full, state.peak_batch);
   return 1 + (state.multiplier_before / target - 1) * (1 - done);
@@ -28,9 +28,10 @@ ScaledRates rates_in_force(const Recipe& recipe, const BatchState& state, std::i
 }
 
 BatchState changed_batch(const Recipe& recipe, const BatchState& before, std::int64_t position,
-                         std::int64_t batch, double peak_batch) {
+                         std::int64_t batch, double peak_batch, std::int64_t ramp_samples) {
   const std::int64_t full = largest_update(recipe, before.batch);
-  return {batch, position, rates_in_force(recipe, before, position, full).multiplier, peak_batch};
+  return {batch, position, rates_in_force(recipe, before, position, full).multiplier, peak_batch,
+          ramp_samples};
 }
 
 double average_factor(const Recipe& recipe, std::int64_t samples) {

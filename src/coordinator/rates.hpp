@@ -2,7 +2,7 @@
 // position, samples). Not under adascale, whose rates follow a measured gain (step_planner.hpp).
 //
 // After a change of the batch at n0 the multiplier of the rate goes from its old value to its new
-// one over scale.ramp samples, linear in samples: old at n0, new from n0 + R on. A change during a
+// one over R samples (scale.ramp), linear in samples: old at n0, new from n0 + R on. A change during a
 // ramp starts from where the ramp is. The factor of the ramp also holds for short updates, times
 // the rate of their own size.
 //
@@ -25,7 +25,7 @@ ScaledRates rates_in_force(const Recipe& recipe, const BatchState& state, std::i
 
 // The state after a change to `batch` at `position`.
 BatchState changed_batch(const Recipe& recipe, const BatchState& before, std::int64_t position,
-                         std::int64_t batch, double peak_batch);
+                         std::int64_t batch, double peak_batch, std::int64_t ramp_samples);
 
 // rho of the moving average of weights for an update of `samples`: half the weight of what was
 // averaged before is left after ema_half_life_samples, whatever the batch. 0 where it is off.

@@ -37,8 +37,10 @@ struct Recipe {
   std::int64_t batch_min_steps = 100;    // B <= budget / this; 0: off
   std::int64_t batch_dwell_samples = 0;  // from one change to the next, at least
   std::int64_t batch_ramp_samples = 0;   // policy ramp: until batch_max is reached
-  double critical_fraction = 1;          // policy noise_scale: B <= this * critical batch
+  double critical_fraction = 1;          // policy noise-scale: B <= this * critical batch
   double critical_batch = 0;             // given by the user; 0: as measured
+  // Resumed on another number of ranks, the batch grows or shrinks as they do (batch.on_resize).
+  bool batch_follows_ranks = false;
 
   double lr = 2e-4;  // tuned at B0
   double beta1 = 0.9;

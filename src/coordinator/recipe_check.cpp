@@ -129,6 +129,12 @@ void check_cap_and_policy(Lines& lines, const Recipe& recipe) {
         "fixed, or " +
         others);
   }
+  if (follows_gain(recipe) && recipe.batch_follows_ranks) {
+    lines.push_back(
+        "scale.rule adascale does not go with batch.on_resize rescale, which leads the rate from "
+        "the factor of one batch to that of the next; use batch.on_resize: hold, or " +
+        others);
+  }
   if (follows_gain(recipe) && recipe.surge_cap) {
     lines.push_back(
         "scale.rule adascale does not go with scale.cap: its gain levels off at the noise scale by "

@@ -17,8 +17,9 @@ enum class Role {
   // As kResult. Not written where it has its default: so recipes, digests and event records from
   // before it existed stay as they are, and one that lacks it had the default.
   kLaterResult,
-  kLength,  // changes how far the run goes, and under some schedules what is computed
-  kSpeed,   // changes how fast it is computed
+  kLength,      // changes how far the run goes, and under some schedules what is computed
+  kSpeed,       // changes how fast it is computed, or is settled anew by each start
+  kLaterSpeed,  // as kSpeed; not written where it has its default
 };
 
 // The one list of fields; a new one is a line here, as kLaterResult or with a new version of the
@@ -61,6 +62,7 @@ void visit_fields(RecipeType& recipe, Visitor&& visit) {
   visit("batch.ramp_samples", recipe.batch_ramp_samples, Role::kLaterResult);
   visit("batch.critical_fraction", recipe.critical_fraction, Role::kLaterResult);
   visit("batch.critical", recipe.critical_batch, Role::kLaterResult);
+  visit("batch.follows_ranks", recipe.batch_follows_ranks, Role::kLaterSpeed);
   visit("scale.ramp_samples", recipe.ramp_samples, Role::kLaterResult);
   visit("scale.cap", recipe.surge_cap, Role::kLaterResult);
   visit("ema.half_life_samples", recipe.ema_half_life_samples, Role::kLaterResult);
@@ -107,6 +109,10 @@ bool changes_results(Role role) {
   return role == Role::kResult || role == Role::kLaterResult;
 }
 
+bool came_later(Role role) {
+  return role == Role::kLaterResult || role == Role::kLaterSpeed;
+}
+
 Json all_fields(const Recipe& recipe) {
   Json json = Json::object();
   visit_fields(recipe,
@@ -119,7 +125,7 @@ Json written_fields(const Recipe& recipe, bool results_only) {
   Json json = Json::object();
   visit_fields(recipe, [&](const char* key, const auto& value, Role role) {
     const Json written = value_to_json(value);
-    const bool implied = role == Role::kLaterResult && written == defaults.at(key);
+    const bool implied = came_later(role) && written == defaults.at(key);
     if (!implied && (!results_only || changes_results(role))) {
       json[key] = written;
     }
@@ -136,7 +142,7 @@ Json recipe_to_json(const Recipe& recipe) {
 Recipe recipe_from_json(const Json& json) {
   Recipe recipe;
   visit_fields(recipe, [&](const char* key, auto& value, Role role) {
-    if (role == Role::kLaterResult && !json.contains(key)) {
+    if (came_later(role) && !json.contains(key)) {
       return;
     }
     value = value_from_json<std::remove_reference_t<decltype(value)>>(json.at(key));
@@ -149,7 +155,8 @@ std::vector<std::string> forbidden_changes(const Recipe& then, const Recipe& now
   const Json before = all_fields(then);
   const Json after = all_fields(now);
   visit_fields(now, [&](const char* key, const auto&, Role role) {
-    if (role == Role::kSpeed || before.at(key) == after.at(key)) {
+    const bool speed = role == Role::kSpeed || role == Role::kLaterSpeed;
+    if (speed || before.at(key) == after.at(key)) {
       return;
     }
     const std::string line =

@@ -67,12 +67,16 @@ Json to_json(const EvaluationFacts& facts) {
 }
 
 Json to_json(const ResumeFacts& facts) {
-  return {{"event", "resume"},
-          {"step", facts.step},
-          {"world_size", facts.world_size},
-          {"leaf_size", facts.leaf_size},
-          {"budget_samples", facts.budget_samples},
-          {"budget_minutes", facts.budget_minutes}};
+  Json json = {{"event", "resume"},
+               {"step", facts.step},
+               {"world_size", facts.world_size},
+               {"leaf_size", facts.leaf_size},
+               {"budget_samples", facts.budget_samples},
+               {"budget_minutes", facts.budget_minutes}};
+  if (facts.batch_follows_ranks) {
+    json["batch_follows_ranks"] = true;
+  }
+  return json;
 }
 
 Json to_json(const MemoryFacts& facts) {
@@ -106,9 +110,12 @@ Event event_from(const Json& json) {
     return EvaluationFacts{step, number_from_json(json.at("loss"))};
   }
   if (kind == "resume") {
-    return ResumeFacts{
-        step, json.at("world_size").get<int>(), json.at("leaf_size").get<std::int64_t>(),
-        json.at("budget_samples").get<std::int64_t>(), json.at("budget_minutes").get<double>()};
+    return ResumeFacts{step,
+                       json.at("world_size").get<int>(),
+                       json.at("leaf_size").get<std::int64_t>(),
+                       json.at("budget_samples").get<std::int64_t>(),
+                       json.at("budget_minutes").get<double>(),
+                       json.value("batch_follows_ranks", false)};
   }
   if (kind == "memory") {
     return MemoryFacts{step, json.at("ranks").get<std::int64_t>(),
@@ -171,6 +178,7 @@ struct Player {
     recipe.leaf_size = facts.leaf_size;
     recipe.budget_samples = facts.budget_samples;
     recipe.budget_minutes = facts.budget_minutes;
+    recipe.batch_follows_ranks = facts.batch_follows_ranks;
     collect();
     coordinator = Coordinator::restore(recipe, facts.world_size, coordinator.state());
     return {};

@@ -144,7 +144,10 @@ void write_status(const std::filesystem::path& folder, const std::string& outcom
 Progress::Progress(std::optional<std::int64_t> steps, double minutes)
     : steps_(steps), minutes_(minutes), terminal_(isatty(STDERR_FILENO) == 1) {}
 
-void Progress::update(const MetricsLine& line, double elapsed_minutes) {
+void Progress::update(const MetricsLine& line, std::int64_t steps, double elapsed_minutes) {
+  if (steps_) {
+    steps_ = steps;
+  }
   smoothed_ms_ =
       smoothed_ms_ == 0 ? line.times.total : 0.95 * smoothed_ms_ + 0.05 * line.times.total;
   double left = std::numeric_limits<double>::max();  // seconds

@@ -67,7 +67,8 @@ class Progress {
  public:
   // Whichever of the two ends the run first; 0 minutes: no limit.
   Progress(std::optional<std::int64_t> steps, double minutes);
-  void update(const MetricsLine& line, double elapsed_minutes);
+  // `steps`: of the whole run, as it looks now.
+  void update(const MetricsLine& line, std::int64_t steps, double elapsed_minutes);
   void clear();  // before other output
 
  private:

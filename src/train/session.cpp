@@ -3,6 +3,8 @@
 #include <spdlog/spdlog.h>
 
 #include <array>
+#include <numeric>
+#include <utility>
 
 #include "adapters/full.hpp"
 #include "adapters/peft_format.hpp"
@@ -14,7 +16,6 @@
 namespace lorascale::train {
 namespace {
 
-// The largest leaf that `micro: auto` takes before memory is measured.
 constexpr std::uint64_t kMaxTokenizerBytes = std::uint64_t{256} << 20;
 constexpr std::int64_t kDefaultLeaf = 8;
 
@@ -93,6 +94,48 @@ adapters::LoraSettings lora_settings(const config::AdapterSection& section) {
           section.lr_ratio, section.targets, section.rank_pattern, section.alpha_pattern};
 }
 
+// What the recipe knows of changes of the batch. Lengths are resolved by `units`, the budget
+// included.
+void add_batch_policy(const config::RunConfig& config, const UnitContext& units,
+                      coordinator::Recipe* recipe) {
+  const config::BatchSection& batch = config.batch;
+  if (config.budget.unit == Unit::kMinutes) {
+    const Amount dwell = batch.dwell.value_or(Amount());
+    for (const auto& [key, length] :
+         {std::pair("batch.dwell", dwell), std::pair("batch.ramp", batch.ramp),
+          std::pair("scale.ramp", config.scale.ramp)}) {
+      if (length.unit == Unit::kFraction && length.value > 0) {
+        throw_bad_config(std::string(key) + ": " + to_string(length) + " of a budget of " +
+                         to_string(config.budget) +
+                         " is no number of samples; give it in samples or steps");
+      }
+    }
+  }
+  recipe->batch_policy = batch.policy;
+  recipe->batch_follows_ranks = batch.on_resize == "rescale";
+  recipe->batch_increment = batch.increment.value_or(0);
+  recipe->batch_min = batch.min.value_or(0);
+  recipe->batch_max = batch.max.value_or(0);
+  recipe->batch_min_steps = batch.min_steps;
+  const bool measures = batch.policy == coordinator::BatchPolicyKind::kNoiseScale ||
+                        batch.policy == coordinator::BatchPolicyKind::kGoodput;
+  recipe->batch_dwell_samples = batch.dwell ? to_samples(*batch.dwell, units)
+                                : measures  ? recipe->noise_horizon_samples
+                                            : 0;
+  recipe->batch_ramp_samples = to_samples(batch.ramp, units);
+  recipe->critical_batch = batch.critical;
+  recipe->critical_fraction = batch.critical_fraction;
+  recipe->ramp_samples = to_samples(config.scale.ramp, units);
+  recipe->surge_cap = config.scale.cap;
+}
+
+// The largest leaf that `micro: auto` takes before memory is measured.
+std::int64_t usual_leaf(const config::BatchSection& batch, int world_size) {
+  const std::int64_t increment = batch.increment.value_or(batch.global);
+  const auto leaf = coordinator::factorise(batch.global, world_size, kDefaultLeaf).leaf_size;
+  return std::gcd(leaf, increment);
+}
+
 coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t rows,
                                 double tokens_per_row, int world_size, UnitContext* units) {
   UnitContext context{rows, config.batch.global, tokens_per_row, 0};
@@ -102,9 +145,7 @@ coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t ro
   recipe.global_batch = config.batch.global;
   recipe.reference_batch = config.batch.reference.value_or(config.batch.global);
   recipe.leaf_size =
-      config.batch.micro
-          ? *config.batch.micro
-          : coordinator::factorise(config.batch.global, world_size, kDefaultLeaf).leaf_size;
+      config.batch.micro ? *config.batch.micro : usual_leaf(config.batch, world_size);
   if (config.budget.unit == Unit::kMinutes) {
     // A budget in time has no end in samples that a rate could be planned by.
     if (config.schedule.name != coordinator::ScheduleKind::kConstant ||
@@ -134,6 +175,7 @@ coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t ro
                  : config.optimizer.name == "sgd"                 ? 1.0
                                                                   : 0.5;
   recipe.noise_horizon_samples = to_samples(config.noise.horizon, context);
+  add_batch_policy(config, context, &recipe);
   recipe.scale_betas = config.scale.betas;
   recipe.scale_eps = config.scale.eps;
   recipe.scale_weight_decay = config.scale.weight_decay;

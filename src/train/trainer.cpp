@@ -360,7 +360,7 @@ void Trainer::train_one(coordinator::StepPlan plan) {
   write_decisions();
   if (world_.is_root()) {
     log_->write(line);
-    progress_->update(line, coordinator_->elapsed_minutes());
+    progress_->update(line, coordinator_->steps_expected(), coordinator_->elapsed_minutes());
   }
   if (sample_cadence_.due(before, after) && !over) {
     show_samples(fmt::format("step-{:08d}", after.steps));

@@ -6,7 +6,9 @@
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
+#include <array>
 #include <limits>
+#include <span>
 
 #include "base/heartbeat.hpp"
 
@@ -35,6 +37,10 @@ bool measures_noise(const config::RunConfig& config) {
   return config.noise.horizon.value > 0;
 }
 
+bool measures_times(const config::RunConfig& config) {
+  return config.batch.policy == coordinator::BatchPolicyKind::kGoodput;
+}
+
 // Vectors of the gradient's size that a step of an optimizer holds at a time, at most.
 constexpr std::int64_t kTemporaries = 4;
 
@@ -48,6 +54,7 @@ Updater::Updater(World& world, models::Model& model, adapters::TrainableParamete
       parameters_(parameters),
       optimizer_(optimizer),
       faults_(faults),
+      measures_times_(measures_times(config)),
       gradient_sum_(make_gradient_sum(config.run.reduction, measures_noise(config), world,
                                       parameters.gradient())),
       seed_(config.run.seed),
@@ -79,6 +86,25 @@ void Updater::accumulate(const coordinator::LeafRange& mine, const NextLeaf& nex
     facts[kTokens].fill_(static_cast<double>(result.tokens));
     times.compute += watch.lap();
   }
+  if (measures_times_) {
+    Stopwatch watch;
+    world_.device.wait();  // or the time would be that of launching kernels
+    times.compute += watch.lap();
+  }
+}
+
+// Of the slowest rank, which the others wait for.
+void Updater::agree_on_times(const coordinator::LeafRange& mine, const UpdateTimes& times,
+                             coordinator::StepFacts* facts) {
+  const auto leaves = static_cast<double>(mine.end - mine.begin);
+  std::array<double, 2> seconds = {times.total / 1000,
+                                   leaves > 0 ? times.compute / leaves / 1000 : 0};
+  world_.host.all_reduce(std::span(seconds), comm::ReduceOp::kMax);
+  if (!first_) {
+    facts->step_seconds = seconds[0];
+    facts->leaf_seconds = seconds[1];
+  }
+  first_ = false;
 }
 
 // After the vote nothing may fail on one rank alone: the optimizer would have moved on the others.
@@ -166,6 +192,9 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::
   result.tokens = static_cast<std::int64_t>(values[2]);
   result.times.optimizer = watch.lap();
   result.times.total = total.lap();
+  if (measures_times_) {
+    agree_on_times(mine, result.times, &result.facts);
+  }
   return result;
 }
 

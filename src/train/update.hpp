@@ -57,6 +57,8 @@ class Updater {
   void reserve_for_the_rest();
   [[nodiscard]] std::vector<coordinator::GroupNorms> noise_facts(const at::Tensor& table,
                                                                  const at::Tensor& whole) const;
+  void agree_on_times(const coordinator::LeafRange& mine, const UpdateTimes& times,
+                      coordinator::StepFacts* facts);
   void accumulate(const coordinator::LeafRange& mine, const NextLeaf& next_leaf,
                   at::Tensor& leaf_facts, UpdateTimes& times);
 
@@ -65,6 +67,10 @@ class Updater {
   adapters::TrainableParameters& parameters_;
   optim::Optimizer& optimizer_;
   FaultInjector& faults_;
+  // Whether the coordinator wants times that all ranks agree on, at the price of a collective more;
+  // those of the first update are not typical.
+  bool measures_times_;
+  bool first_ = true;
   std::unique_ptr<GradientSum> gradient_sum_;
   std::optional<NoiseMeter> noise_;
   std::uint64_t seed_;

@@ -183,7 +183,7 @@ TEST(BatchGuard, NamesContradictions) {
   refused(
       "use batch.max 256", [](Recipe& r) { r.batch_max = 260; }, BatchPolicyKind::kRamp);
   refused(
-      "batch.ramp_samples is 0", [](Recipe& r) { r.batch_ramp_samples = 0; },
+      "batch.ramp is 0", [](Recipe& r) { r.batch_ramp_samples = 0; },
       BatchPolicyKind::kRamp);
   refused(
       "batch.min_steps 100 allows 144", [](Recipe& r) { r.batch_min_steps = 100; },
@@ -209,7 +209,7 @@ TEST(BatchGuard, AdvisesWhereThereIsNoRoom) {
   Recipe recipe = growing_recipe(BatchPolicyKind::kNoiseScale);
   recipe.batch_min_steps = 1000;
   EXPECT_THAT(advice(recipe, 2), ::testing::Contains(::testing::HasSubstr(
-                                     "noise_scale cannot grow batch.global 32: a budget of 15009 "
+                                     "noise-scale cannot grow batch.global 32: a budget of 15009 "
                                      "samples in batch.min_steps 1000 allows no more")));
 }
 

@@ -181,7 +181,7 @@ TEST(BatchNoise, WhatNothingTellsIsRefused) {
     Recipe recipe = growing_recipe(policy);
     recipe.critical_batch = 0;
     refused(recipe, policy == BatchPolicyKind::kGoodput ? "batch.policy goodput needs"
-                                                        : "batch.policy noise_scale needs");
+                                                        : "batch.policy noise-scale needs");
   }
   for (const BatchPolicyKind policy : {BatchPolicyKind::kRamp, BatchPolicyKind::kSeesaw}) {
     Recipe recipe = growing_recipe(policy);
@@ -223,7 +223,7 @@ TEST(BatchNoise, AdvisesALongEnoughHorizon) {
                              HasSubstr("the largest batch of 256; use 25600, at least 1536"))));
   recipe.noise_horizon_samples = 100;
   EXPECT_THAT(advice(recipe, 2),
-              Contains(HasSubstr("batch.policy noise_scale never changes the batch")));
+              Contains(HasSubstr("batch.policy noise-scale never changes the batch")));
 }
 
 }  // namespace

@@ -25,7 +25,7 @@ std::optional<BatchWish> wish_of(BatchPolicyKind kind, const Recipe& recipe, std
 TEST(BatchPolicies, NamesAreThoseOfTheConfig) {
   EXPECT_EQ(name_of(BatchPolicyKind::kFixed), "fixed");
   EXPECT_EQ(name_of(BatchPolicyKind::kRamp), "ramp");
-  EXPECT_EQ(name_of(BatchPolicyKind::kNoiseScale), "noise_scale");
+  EXPECT_EQ(name_of(BatchPolicyKind::kNoiseScale), "noise-scale");
   EXPECT_EQ(name_of(BatchPolicyKind::kSeesaw), "seesaw");
   EXPECT_EQ(name_of(BatchPolicyKind::kGoodput), "goodput");
 }

@@ -26,7 +26,7 @@ std::vector<StepPlan> whole_run(const Recipe& recipe) {
 TEST(Rates, RampIsLinearInSamples) {
   const Recipe recipe = growing_recipe(BatchPolicyKind::kRamp);  // 700 samples of ramp
   const BatchState before = first_batch(recipe);
-  const BatchState after = changed_batch(recipe, before, 3000, 64, 0);
+  const BatchState after = changed_batch(recipe, before, 3000, 64, 0, recipe.ramp_samples);
   const auto at = [&](std::int64_t n) { return rates_in_force(recipe, after, n, 64).multiplier; };
   const double low = std::sqrt(2.0);
   EXPECT_EQ(after.multiplier_before, low);
@@ -39,7 +39,7 @@ TEST(Rates, RampIsLinearInSamples) {
   EXPECT_EQ(at(9000), 2);
   // The change in the middle of a ramp begins where the ramp is, downwards as well.
   for (const std::int64_t batch : {128, 32}) {
-    const BatchState again = changed_batch(recipe, after, 3350, batch, 0);
+    const BatchState again = changed_batch(recipe, after, 3350, batch, 0, recipe.ramp_samples);
     EXPECT_NEAR(again.multiplier_before, (low + 2) / 2, 1e-15);
     EXPECT_NEAR(rates_in_force(recipe, again, 3350, batch).multiplier, (low + 2) / 2, 1e-15);
     EXPECT_EQ(rates_in_force(recipe, again, 4050, batch).multiplier,

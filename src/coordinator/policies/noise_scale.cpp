@@ -1,4 +1,4 @@
-// noise_scale: batch warmup along the critical batch (Merrill et al. 2025): B <= c * B_crit, grown
+// noise-scale: batch warmup along the critical batch (Merrill et al. 2025): B <= c * B_crit, grown
 // only. The critical batch is near 0 when training begins and rises quickly, so a small batch early
 // costs few steps and saves samples. c is batch.critical_fraction, 1 unless told otherwise.
 #include <algorithm>
@@ -39,7 +39,7 @@ class NoiseScale : public BatchPolicy {
   }
 
   [[nodiscard]] std::vector<std::string> contradictions(const Recipe& recipe) const override {
-    const auto line = lacks_critical_batch(recipe, "batch.policy noise_scale");
+    const auto line = lacks_critical_batch(recipe, "batch.policy noise-scale");
     return line ? std::vector<std::string>{*line} : std::vector<std::string>();
   }
 };

@@ -55,8 +55,8 @@ class Ramp : public BatchPolicy {
               ", or a batch.increment that divides it"};
     }
     if (recipe.batch_ramp_samples < 1 || recipe.batch_ramp_samples > recipe.budget_samples) {
-      return {"batch.ramp_samples is " + std::to_string(recipe.batch_ramp_samples) +
-              "; batch.policy ramp needs 1 to " + std::to_string(recipe.budget_samples) +
+      return {"batch.ramp is " + std::to_string(recipe.batch_ramp_samples) +
+              " samples; batch.policy ramp needs 1 to " + std::to_string(recipe.budget_samples) +
               ", the budget"};
     }
     const BatchLimit limit = largest_batch(recipe);

@@ -1,0 +1,73 @@
+"""What the coordinator costs an update on the CPU: the same run with and without each of its parts, turn and turn about.
+
+    $(scripts/setup.sh --print-python) scripts/bench/coordinator_cost.py [--steps 12] [--rounds 5]
+
+The model and data of cpu_step.py, one rank of all threads, in leaves of 2 so that there is noise to measure; exact
+against fast reduction on two ranks. Ratios are medians over rounds of (median update with / median update without in the
+same round); both orders alternate, so that a drift of the machine falls on both sides.
+"""
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import tempfile
+
+from cpu_step import BATCH, RANK, ROOT, ROW, WARM_UP, make_inputs
+
+NOISE = {"noise.horizon": "64 samples"}
+GROWTH = {"batch.policy": "noise-scale", "batch.critical": BATCH, "batch.increment": BATCH, "batch.min_steps": 1}
+PLAIN = {"advice": "false", "scale.rule": "none"}
+# name -> (ranks, settings without, settings with); at a critical batch of one batch the policy decides and never grows.
+COMPARISONS = {
+    "noise scale": (1, PLAIN, PLAIN | NOISE),
+    "noise scale, advisor, policy, rule sqrt": (1, PLAIN, NOISE | GROWTH | {"scale.rule": "sqrt"}),
+    "reduction exact, 2 ranks": (2, PLAIN, PLAIN | {"run.reduction": "exact"}),
+}
+
+
+def update_ms(folder: pathlib.Path, steps: int, ranks: int, settings: dict):
+    with tempfile.TemporaryDirectory(dir=folder) as run:
+        chosen = {
+            "run.output_dir": f"{run}/out", "run.threads": os.cpu_count() // ranks, "model.path": folder / "base",
+            "model.dtype": "fp32", "adapter.rank": RANK, "adapter.alpha": 32, "adapter.targets": "all-linear",
+            "data.train": folder / "train.h5", "data.shuffle": "false", "data.packing": "false",
+            "data.sequence_length": ROW, "batch.global": BATCH, "batch.reference": BATCH, "batch.micro": 2,
+            "schedule.name": "constant", "schedule.warmup": 0, "checkpoint.every": 0, "budget": f"{steps} steps",
+            **settings}
+        (pathlib.Path(run) / "config.yaml").write_text("{}\n")
+        command = [str(ROOT / "build/release/lorascale"), "train", f"{run}/config.yaml"]
+        for key, value in chosen.items():
+            command += ["--set", f"{key}={value}"]
+        if ranks > 1:
+            command = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks), *command]
+        environment = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise SystemExit(done.stderr)
+        lines = [json.loads(line) for line in (pathlib.Path(run) / "out/metrics.jsonl").read_text().splitlines()]
+        return statistics.median(line["step_ms"] for line in lines if line["step"] > WARM_UP)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        make_inputs(folder, options.steps)
+        for title, (ranks, without, with_it) in COMPARISONS.items():
+            ratios, plain = [], []
+            for number in range(options.rounds):
+                order = [without, with_it] if number % 2 == 0 else [with_it, without]
+                ms = {id(side): update_ms(folder, options.steps, ranks, side) for side in order}
+                plain.append(ms[id(without)])
+                ratios.append(ms[id(with_it)] / ms[id(without)])
+            print(f"{title:42} {statistics.median(ratios):.3f} of the time without it "
+                  f"({', '.join(f'{ratio:.3f}' for ratio in ratios)}; {statistics.median(plain):.0f} ms)")
+
+
+if __name__ == "__main__":
+    main()
