@@ -7,7 +7,8 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "parity"))  # reference.py, shared by all
+for shared in ("parity", "faults"):  # reference.py and harness.py
+    sys.path.insert(0, str(ROOT / "tests" / shared))
 
 
 @pytest.fixture(scope="session")
