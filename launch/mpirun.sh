@@ -97,6 +97,7 @@ build_command() {
   threads=${threads:-${OMP_NUM_THREADS:-$((cores / local_ranks))}}
   ((threads > 0)) || threads=1
   export OMP_NUM_THREADS=$threads
+  let_threads_sleep
   if [[ $binding == cores ]]; then
     ((local_ranks * threads <= cores)) ||
       fail 64 "--bind cores: $local_ranks ranks of $threads threads need more than the $cores cores of this machine"

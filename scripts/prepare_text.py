@@ -270,6 +270,9 @@ def prepare(options):
 def main(arguments=None):
     try:
         prepare(make_parser().parse_args(arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, `head` say, has seen enough; the files are complete
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except PrepareError as error:
         print(f"prepare_text: {error}", file=sys.stderr)
         return error.code

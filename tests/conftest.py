@@ -8,7 +8,8 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "parity"))  # reference.py, shared by all
+for shared in ("parity", "faults"):  # reference.py and harness.py
+    sys.path.insert(0, str(ROOT / "tests" / shared))
 
 # Started in the background or under nohup, this process ignores signals that the tests send to their children, and a
 # child cannot trap what it was told to ignore.

@@ -7,6 +7,7 @@
 
 #include <cstdio>
 #include <memory>
+#include <string>
 
 #include "base/error.hpp"
 
@@ -25,7 +26,11 @@ void set_up_logging(int rank, const std::string& level) {
 }
 
 void report_failure(const std::string& message) {
-  std::fprintf(stderr, "lorascale: %s\n", message.c_str());
+  std::string lines = "lorascale: " + message;
+  for (std::size_t at = lines.find('\n'); at != std::string::npos; at = lines.find('\n', at + 1)) {
+    lines.insert(at + 1, "lorascale: ");
+  }
+  std::fprintf(stderr, "%s\n", lines.c_str());
   std::fflush(stderr);
 }
 

@@ -10,7 +10,7 @@ namespace lorascale {
 // Sets spdlog's default logger. Ranks other than 0 stay silent on the terminal below `warn`.
 void set_up_logging(int rank, const std::string& level = "info");
 
-// "lorascale: MESSAGE" on stderr: how every failure is told to the user, once.
+// "lorascale: MESSAGE" on stderr, each line of it: how every failure is told to the user, once.
 void report_failure(const std::string& message);
 
 // Adds a file sink; called when the run folder is known.

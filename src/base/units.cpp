@@ -142,7 +142,15 @@ std::string to_string(const Amount& amount) {
   if (amount.unit == Unit::kFraction) {
     return shortest(amount.value * 100) + "%";
   }
-  return shortest(amount.value) + " " + std::string(name_of(amount.unit));
+  std::string_view unit = name_of(amount.unit);
+  if (amount.value == 1 && unit.ends_with('s')) {
+    unit.remove_suffix(1);
+  }
+  return shortest(amount.value) + " " + std::string(unit);
+}
+
+std::string counted(std::int64_t number, std::string_view noun) {
+  return std::to_string(number) + " " + std::string(noun) + (number == 1 ? "" : "s");
 }
 
 std::int64_t to_samples(const Amount& amount, const UnitContext& context) {

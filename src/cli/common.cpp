@@ -35,9 +35,11 @@ LoadedConfig load_config(const options::variables_map& values, int world_size,
   if (values.count("set") != 0) {
     read.overrides = values["set"].as<std::vector<std::string>>();
   }
-  auto result = config::read_config_file(values["config"].as<std::string>(), read);
+  config::Problems problems;
+  auto result = config::read_config_file(values["config"].as<std::string>(), read, problems);
   LoadedConfig loaded{std::move(result.config), std::move(result.translations)};
-  const auto warnings = config::validate(loaded.config, purpose);
+  const auto warnings = config::validate(loaded.config, purpose, problems);
+  problems.throw_if_any();
   loaded.notes.insert(loaded.notes.end(), warnings.begin(), warnings.end());
   return loaded;
 }
@@ -71,6 +73,14 @@ options::variables_map parse(const Arguments& arguments,
                        .run(),
                    values);
     options::notify(values);
+  } catch (const options::required_option& error) {
+    if (positional.max_total_count() == 0) {
+      throw Error(ExitCode::kUsage, std::string(error.what()) + " (see lorascale --help)");
+    }
+    // The one argument without a name.
+    const auto& missing = description.find(positional.name_for_position(0), /*approx=*/false);
+    throw Error(ExitCode::kUsage, missing.description() +
+                                      " is missing; name it after the verb (see lorascale --help)");
   } catch (const options::error& error) {
     throw Error(ExitCode::kUsage, std::string(error.what()) + " (see lorascale --help)");
   }
@@ -80,7 +90,7 @@ options::variables_map parse(const Arguments& arguments,
 options::options_description config_options() {
   options::options_description description;
   description.add_options()("config", options::value<std::string>()->required(),
-                            "configuration file")(
+                            "the configuration, a YAML file,")(
       "set", options::value<std::vector<std::string>>()->composing(),
       "key.path=value, over the file");
   return description;

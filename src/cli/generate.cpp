@@ -5,7 +5,9 @@
 #include <spdlog/spdlog.h>
 
 #include <iostream>
+#include <optional>
 
+#include "adapters/base_name.hpp"
 #include "adapters/peft_format.hpp"
 #include "cli/common.hpp"
 #include "train/leaf_stream.hpp"
@@ -70,39 +72,44 @@ ExitCode run_generate(const Arguments& arguments) {
   const auto& config = loaded.config;
   const std::filesystem::path run = config.run.output_dir;
   const bool whole = config.adapter.type == "full" && std::filesystem::exists(run / "model");
-  const auto model =
-      models::llama::load_llama(whole ? run / "model" : std::filesystem::path(config.model.path),
-                                train::parse_dtype(config.model.dtype), job.world().place);
+  const auto base = whole ? run / "model" : std::filesystem::path(config.model.path);
+  const auto model = models::llama::load_llama(base, train::parse_dtype(config.model.dtype),
+                                               job.world().place);
+  for (const auto& warning : model->config().warnings) {
+    spdlog::warn("{}", warning);
+  }
   const bool chosen = values.count("adapter") != 0;
   const std::filesystem::path folder =
       chosen ? std::filesystem::path(values["adapter"].as<std::string>()) : run / "adapter";
   if (chosen || (!whole && std::filesystem::exists(folder))) {
-    adapters::merge_into_weights(adapters::read_peft_adapter(folder), model->linear_groups());
+    const auto adapter = adapters::read_peft_adapter(folder);
+    if (const auto warning = adapters::warning_of_other_base(adapter, base)) {
+      spdlog::warn("{}", *warning);
+    }
+    adapters::merge_into_weights(adapter, model->linear_groups());
   } else if (!whole) {
     spdlog::warn("{} does not exist: this is the base model without an adapter", folder.string());
   }
-  models::llama::GenerationSettings settings{config.sample.max_tokens, config.sample.temperature,
-                                             config.sample.top_p, config.run.seed,
-                                             model->config().eos_ids};
+  const bool takes_text = values.count("ids") == 0;
+  const auto given = takes_text
+                         ? std::vector<std::int32_t>{}
+                         : parse_ids(values["ids"].as<std::string>(), model->vocabulary());
+  std::optional<train::TokenSource> source;
+  if (takes_text || values.count("decode") != 0) {
+    source.emplace(config.data.train, train::TokenSourceSettings{config.data.sequence_length, false,
+                                                                 model->vocabulary()});
+  }
+  models::llama::GenerationSettings settings{
+      config.sample.max_tokens, config.sample.temperature, config.sample.top_p, config.run.seed,
+      train::end_ids(*model, source ? &*source : nullptr)};
   if (values.count("max-tokens") != 0) {
     settings.max_tokens = values["max-tokens"].as<std::int64_t>();
   }
-  const auto continue_ids = [&](const std::vector<std::int32_t>& prompt) {
-    return models::llama::generate(*model, prompt, settings);
-  };
-  const auto open_data = [&] {
-    return train::TokenSource(config.data.train,
-                              {config.data.sequence_length, false, model->vocabulary()});
-  };
-  if (values.count("ids") == 0) {
-    const auto source = open_data();
-    const auto prompt = source.encode_prompt(values["prompt"].as<std::string>());
-    std::cout << source.decode(continue_ids(prompt)) << '\n';
-    return ExitCode::kDone;
-  }
-  const auto ids = continue_ids(parse_ids(values["ids"].as<std::string>(), model->vocabulary()));
-  if (values.count("decode") != 0) {
-    std::cout << open_data().decode(ids) << '\n';
+  const auto prompt =
+      takes_text ? source->encode_prompt(values["prompt"].as<std::string>()) : given;
+  const auto ids = models::llama::generate(*model, prompt, settings);
+  if (source) {
+    std::cout << source->decode(ids) << '\n';
   } else {
     std::cout << fmt::format("{}\n", fmt::join(ids, " "));
   }

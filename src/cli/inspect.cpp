@@ -6,7 +6,9 @@
 #include <limits>
 
 #include "adapters/peft_format.hpp"
+#include "base/units.hpp"
 #include "cli/common.hpp"
+#include "cli/inspect_run.hpp"
 #include "data/row_plan.hpp"
 #include "data/token_dataset.hpp"
 #include "io/checkpoint_folder.hpp"
@@ -35,8 +37,9 @@ void inspect_adapter(const fs::path& folder) {
 
 void inspect_dataset(const fs::path& file) {
   const data::TokenDataset dataset(file, std::numeric_limits<std::int32_t>::max());
-  std::cout << fmt::format("token data set: {} documents, {} tokens, tokenizer {}, loss mask {}\n",
-                           dataset.documents(), dataset.tokens(),
+  std::cout << fmt::format("token data set: {}, {}, tokenizer {}, loss mask {}\n",
+                           counted(dataset.documents(), "document"),
+                           counted(dataset.tokens(), "token"),
                            dataset.tokenizer().empty() ? "unknown" : dataset.tokenizer(),
                            dataset.has_loss_mask() ? "yes" : "no");
   for (const std::int64_t length : {256, 512, 1024, 2048, 4096}) {
@@ -72,7 +75,8 @@ void inspect_model(const fs::path& path) {
 
 ExitCode run_inspect(const Arguments& arguments) {
   options::options_description description;
-  description.add_options()("path", options::value<std::string>()->required(), "what to explain");
+  description.add_options()("path", options::value<std::string>()->required(),
+                            "the file or folder to explain");
   options::positional_options_description position;
   position.add("path", 1);
   const fs::path path = parse(arguments, description, position)["path"].as<std::string>();
@@ -83,6 +87,10 @@ ExitCode run_inspect(const Arguments& arguments) {
     inspect_adapter(path);
   } else if (fs::exists(path / io::kManifestName)) {
     inspect_checkpoint(path);
+  } else if (is_run_folder(path)) {
+    inspect_run(path);
+  } else if (is_checkpoints_folder(path)) {
+    inspect_checkpoints(path);
   } else if (path.extension() == ".h5" || path.extension() == ".hdf5") {
     inspect_dataset(path);
   } else {

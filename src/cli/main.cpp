@@ -8,6 +8,7 @@
 
 #include "base/error.hpp"
 #include "base/logging.hpp"
+#include "cli/report_once.hpp"
 #include "cli/verbs.hpp"
 #include "config/aliases.hpp"
 #include "config/options.hpp"
@@ -36,6 +37,9 @@ ExitCode dispatch(int argc, char** argv) {
     std::cout << "# Configuration\n\nMade by `lorascale --help-markdown`.\n\n"
               << lorascale::config::describe_options(lorascale::config::ReferenceFormat::kMarkdown)
               << "\n"
+              << "### Keys of other trainers\n\n"
+              << "Taken at the top level of the file, and below `model_config:`, `training_config:` "
+                 "and the like. What becomes of each is said at the start.\n\n"
               << lorascale::config::describe_aliases();
     return ExitCode::kDone;
   }
@@ -74,7 +78,7 @@ int main(int argc, char** argv) {
   } catch (const lorascale::ReportedError& error) {
     return static_cast<int>(error.code());
   } catch (const lorascale::Error& error) {
-    lorascale::report_failure(error.what());
+    lorascale::cli::report_once(error);
     return static_cast<int>(error.code());
   } catch (const std::exception& error) {
     lorascale::report_failure(std::string("internal error: ") + error.what());

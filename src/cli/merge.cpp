@@ -1,7 +1,11 @@
+#include <spdlog/spdlog.h>
+
 #include <iostream>
 
+#include "adapters/base_name.hpp"
 #include "adapters/full_export.hpp"
 #include "adapters/peft_format.hpp"
+#include "base/logging.hpp"
 #include "cli/common.hpp"
 #include "models/llama/llama.hpp"
 #include "train/session.hpp"
@@ -17,6 +21,7 @@ ExitCode run_merge(const Arguments& arguments) {
       "dtype", options::value<std::string>()->default_value("auto"),
       "auto (as stored), bf16, fp16 or fp32");
   const auto values = parse(arguments, description, {});
+  set_up_logging(0);
   const auto dtype_name = values["dtype"].as<std::string>();
   const auto dtype = train::parse_dtype(dtype_name);
   if (dtype_name != "auto" && !dtype) {
@@ -31,10 +36,13 @@ ExitCode run_merge(const Arguments& arguments) {
                 output.string() + " is there and not an empty folder; choose another --output");
   }
   const auto adapter = adapters::read_peft_adapter(values["adapter"].as<std::string>());
-  const auto model =
-      models::llama::load_llama(values["model"].as<std::string>(), dtype, at::Device(at::kCPU));
+  const std::filesystem::path model_folder = values["model"].as<std::string>();
+  const auto model = models::llama::load_llama(model_folder, dtype, at::Device(at::kCPU));
+  if (const auto warning = adapters::warning_of_other_base(adapter, model_folder)) {
+    spdlog::warn("{}", *warning);
+  }
   adapters::merge_into_weights(adapter, model->linear_groups());
-  adapters::write_full_model(output, model->parameter_slots(), values["model"].as<std::string>());
+  adapters::write_full_model(output, model->parameter_slots(), model_folder);
   std::cout << "merged " << adapter.modules.size() << " layers into " << output.string() << '\n';
   return ExitCode::kDone;
 }

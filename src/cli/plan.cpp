@@ -24,11 +24,12 @@ ExitCode run_plan(const Arguments& arguments) {
   description.add_options()("ranks", options::value<int>(),
                             "plan for this many ranks instead of those started");
   const auto values = parse(arguments, description, config_position());
-  Job job;
-  const int ranks = values.count("ranks") != 0 ? values["ranks"].as<int>() : job.size();
-  if (ranks < 1) {
+  const bool chosen = values.count("ranks") != 0;
+  if (chosen && values["ranks"].as<int>() < 1) {
     throw Error(ExitCode::kUsage, "--ranks must be at least 1");
   }
+  Job job;
+  const int ranks = chosen ? values["ranks"].as<int>() : job.size();
   const auto loaded = job.configure(values, config::Purpose::kTraining, ranks);
   const auto session = train::open_session(job.world(), loaded.config);
   auto recipe = train::make_recipe(loaded.config, session.train->rows(),

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <deque>
 #include <filesystem>
 #include <optional>
 #include <utility>
@@ -76,6 +77,11 @@ std::string shown(const YamlNode& node) {
   return "[" + list + "]";
 }
 
+// How people write that a setting is not there.
+bool is_none(const std::string& text) {
+  return text == "none" || text == "None" || text == "null";
+}
+
 std::int64_t count_in(const YamlNode& node, std::int64_t low) {
   constexpr std::int64_t kHighest = 1000000;  // keeps the product of three counts below 2^63
   std::int64_t count = 0;
@@ -105,7 +111,16 @@ class Translator {
   Translation run(const std::vector<AliasUse>& uses) {
     for (const auto& use : uses) {
       try {
-        translate(use);
+        const bool quotes_dropped = read_leniently(*use.value, [&](const YamlNode& node) {
+          AliasUse as_read = use;
+          if (&node != use.value) {
+            as_read.value = &unquoted_.emplace_back(node);
+          }
+          translate(as_read);
+        });
+        if (quotes_dropped) {
+          result_.lines.push_back(use.spelled + ": " + std::string(kQuotesDropped));
+        }
       } catch (const ValueError& error) {
         refuse_(use, error.what());
       }
@@ -119,6 +134,8 @@ class Translator {
   void translate(const AliasUse& use);
   void translate_data(const AliasUse& use);
   void translate_targets(const AliasUse& use);
+  void translate_all_targets(const AliasUse& use);
+  void take_only(const AliasUse& use);
   void translate_precision_flag(const AliasUse& use);
   void finish_batch();
   void finish_betas();
@@ -149,6 +166,7 @@ class Translator {
   int world_size_;
   const RefuseAlias& refuse_;
   Translation result_;
+  std::deque<YamlNode> unquoted_;  // values of uses that needed it
   std::optional<AliasUse> batch_;
   std::optional<AliasUse> accumulation_;
   std::optional<AliasUse> beta1_;
@@ -203,6 +221,9 @@ void Translator::translate(const AliasUse& use) {
     case AliasMeaning::kTargets:
       translate_targets(use);
       break;
+    case AliasMeaning::kAllTargets:
+      translate_all_targets(use);
+      break;
     case AliasMeaning::kDataFolder:
       translate_data(use);
       break;
@@ -212,6 +233,9 @@ void Translator::translate(const AliasUse& use) {
     case AliasMeaning::kNoCounterpart:
       report(use, "not needed: " + std::string(use.alias->target));
       break;
+    case AliasMeaning::kOnly:
+      take_only(use);
+      break;
   }
 }
 
@@ -219,9 +243,32 @@ void Translator::translate_targets(const AliasUse& use) {
   YamlNode list = *use.value;
   if (list.kind == YamlNode::Kind::kScalar && list.text.find(',') != std::string::npos) {
     list = YamlNode::sequence(names_between_commas(list.text, use.line), use.line);
+  } else if (list.kind == YamlNode::Kind::kScalar && list.text == "all") {
+    list.text = "all-linear";
   }
   report(use, std::string(use.alias->target) + " " + shown(list));
   assign(use, use.alias->target, std::move(list));
+}
+
+void Translator::translate_all_targets(const AliasUse& use) {
+  bool on = false;
+  BooleanKind::read(*use.value, on);
+  if (on) {
+    assign_text(use, "all-linear");
+  } else {
+    report(use, "no effect");
+  }
+}
+
+void Translator::take_only(const AliasUse& use) {
+  const YamlNode& value = *use.value;
+  const bool scalar = value.kind == YamlNode::Kind::kScalar;
+  const bool none = value.kind == YamlNode::Kind::kNull || (scalar && is_none(value.text));
+  if (!none && !(scalar && value.text == use.alias->only)) {
+    throw ValueError(in_quotes(shown(value)) + " is not supported: " +
+                     std::string(use.alias->target));
+  }
+  report(use, "no effect");
 }
 
 void Translator::translate_precision_flag(const AliasUse& use) {

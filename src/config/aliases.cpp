@@ -12,6 +12,10 @@ constexpr std::array kSections = {"model_config",    "training_config", "data_co
                                   "lora_config",     "dataset_config",  "output_config",
                                   "optimizer_config"};
 
+constexpr std::string_view kNotQuantised =
+    "base weights are not quantised; remove it, set model.dtype: bf16, and model.recompute: true if "
+    "memory is short";
+
 constexpr auto kAliases = std::to_array<Alias>({
     // Model and adapter
     {"base_model", kSame, "model.path"},
@@ -32,6 +36,12 @@ constexpr auto kAliases = std::to_array<Alias>({
     {"target_modules", kTargets, "adapter.targets"},
     {"lora_target", kTargets, "adapter.targets"},
     {"lora_target_modules", kTargets, "adapter.targets"},
+    {"lora_target_linear", kAllTargets, "adapter.targets"},
+    {"network_module", kOnly, "the adapter is LoRA; remove it or write networks.lora", "networks.lora"},
+    {"use_dora", kOnly, "the adapter is LoRA; remove it", "false"},
+    {"load_in_4bit", kOnly, kNotQuantised, "false"},
+    {"load_in_8bit", kOnly, kNotQuantised, "false"},
+    {"quantization_bit", kOnly, kNotQuantised, "none"},
     {"use_rslora", kSame, "adapter.rslora"},
     {"loraplus_lr_ratio", kSame, "adapter.lr_ratio"},
     // Data
@@ -74,6 +84,7 @@ constexpr auto kAliases = std::to_array<Alias>({
     {"lr_warmup_steps", kSteps, "schedule.warmup"},
     {"num_warmup_steps", kSteps, "schedule.warmup"},
     {"warmup_ratio", kShare, "schedule.warmup"},
+    {"lr_scheduler_num_cycles", kOnly, "the rate falls once and does not restart; remove it", "1"},
     // Run folder and cadences
     {"output_dir", kSame, "run.output_dir"},
     {"seed", kSame, "run.seed"},
@@ -101,6 +112,10 @@ constexpr auto kAliases = std::to_array<Alias>({
     {"noise_offset", kImagesOnly, ""},
     {"min_snr_gamma", kImagesOnly, ""},
     {"vae", kImagesOnly, ""},
+    {"unet_lr", kImagesOnly, ""},
+    {"text_encoder_lr", kImagesOnly, ""},
+    {"prior_loss_weight", kImagesOnly, ""},
+    {"max_token_length", kImagesOnly, ""},
     // Nothing to set
     {"logging_steps", kNoCounterpart, "every step is logged"},
     {"logging_dir", kNoCounterpart, "logs are in run.output_dir"},
@@ -111,6 +126,7 @@ constexpr auto kAliases = std::to_array<Alias>({
     {"dataloader_num_workers", kNoCounterpart, "data is read ahead without worker processes"},
     {"xformers", kNoCounterpart, "the attention kernel is chosen by the device"},
     {"save_precision", kNoCounterpart, "adapters are saved as they were trained"},
+    {"save_model_as", kOnly, "adapters are saved as safetensors; remove it", "safetensors"},
 });
 
 std::string meaning_text(const Alias& alias) {
@@ -138,7 +154,9 @@ std::string meaning_text(const Alias& alias) {
     case kBeta:
       return "one of " + target;
     case kTargets:
-      return target + "; names may be separated by commas";
+      return target + "; names may be separated by commas; `all` is `all-linear`";
+    case kAllTargets:
+      return "true: " + target + " `all-linear`";
     case kDataFolder:
       return target +
              ": the file itself, or `train.h5` (and `validation.h5` or `val.h5`) in the folder";
@@ -146,6 +164,8 @@ std::string meaning_text(const Alias& alias) {
       return "no effect: concerns models of images";
     case kNoCounterpart:
       return "no effect: " + std::string(alias.target);
+    case kOnly:
+      return "not supported but for `" + std::string(alias.only) + "`: " + std::string(alias.target);
   }
   return "";
 }

@@ -22,15 +22,18 @@ enum class AliasMeaning {
   kPrecisionFlag,  // true: the type the key is named after
   kBeta,           // one of the two betas
   kTargets,        // a list, or names with commas between
+  kAllTargets,     // true: all-linear
   kDataFolder,     // a folder with train.h5 in it, or an .h5 file
   kImagesOnly,     // concerns models of images
   kNoCounterpart,  // needs no setting here; `target` says why
+  kOnly,           // one value is what is done here, every other is refused; `target` says what to do
 };
 
 struct Alias {
   std::string_view name;
   AliasMeaning meaning;
-  std::string_view target;  // option path, or the reason of kNoCounterpart
+  std::string_view target;     // option path, or the reason of kNoCounterpart, or kOnly's remedy
+  std::string_view only = {};  // kOnly: that value
 };
 
 std::span<const Alias> aliases();

@@ -111,8 +111,8 @@ void add_data(std::vector<Option>& t) {
   add(t, "data.sequence_length", at(&DataSection::sequence_length),
       IntegerKind{2, std::int64_t{1} << 20}, "Tokens of a row.");
   add(t, "data.packing", at(&DataSection::packing), BooleanKind{},
-      "Several documents in a row, each blind to the others; false: one document a row, cut or "
-      "padded.");
+      "Several documents in a row, each blind to the others, and longer ones split over rows; "
+      "false: one document a row, without what is beyond sequence_length. Nothing is padded.");
 }
 
 AmountKind some_length() {

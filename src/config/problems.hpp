@@ -1,43 +1,62 @@
-// Collects what is wrong and throws once, with the first problem in the order of the source and the
-// number of the others: one line that can be acted on, and no surprise about what comes after it.
+// Collects what is wrong and throws once, with a line for each problem in the order of the source:
+// one run of the program shows all that is to be mended.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
+#include <limits>
 #include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "base/error.hpp"
 
 namespace lorascale::config {
 
+// The order of what no line of the file is to blame for: overrides, contradictions.
+constexpr int kAfterTheFile = std::numeric_limits<int>::max();
+
 class Problems {
  public:
-  // `order` is the line of a file, or counts up.
-  void add(int order, std::string message) {
-    if (count_++ == 0 || order < first_order_) {
-      first_order_ = order;
-      first_ = std::move(message);
-    }
+  // `order` is the line of the file; problems of one line keep the order they were found in.
+  void add(int order, std::string message) { found_.push_back({order, std::move(message)}); }
+  [[nodiscard]] std::size_t count() const { return found_.size(); }
+  // Whether one of them speaks of this key.
+  [[nodiscard]] bool name(std::string_view key) const {
+    return std::any_of(found_.begin(), found_.end(), [&](const Problem& problem) {
+      return problem.message.find(key) != std::string::npos;
+    });
   }
-  [[nodiscard]] std::size_t count() const { return count_; }
+
+  // A damaged file may have thousands: the first ones are shown and the others counted.
+  static constexpr std::size_t kShown = 20;
 
   void throw_if_any() const {
-    if (count_ == 0) {
+    if (found_.empty()) {
       return;
     }
-    std::string message = first_;
-    if (count_ > 1) {
-      const std::size_t others = count_ - 1;
-      message +=
-          " (and " + std::to_string(others) + (others == 1 ? " more problem)" : " more problems)");
+    auto sorted = found_;
+    std::stable_sort(sorted.begin(), sorted.end(),
+                     [](const Problem& a, const Problem& b) { return a.order < b.order; });
+    const std::size_t shown = std::min(sorted.size(), kShown);
+    std::string lines = sorted.front().message;
+    for (std::size_t i = 1; i < shown; ++i) {
+      lines += "\n" + sorted[i].message;
     }
-    throw_bad_config(message);
+    if (const std::size_t others = sorted.size() - shown; others > 0) {
+      lines +=
+          "\nand " + std::to_string(others) + (others == 1 ? " more problem" : " more problems");
+    }
+    throw_bad_config(lines);
   }
 
  private:
-  std::size_t count_ = 0;
-  int first_order_ = 0;
-  std::string first_;
+  struct Problem {
+    int order;
+    std::string message;
+  };
+  std::vector<Problem> found_;
 };
 
 }  // namespace lorascale::config

@@ -1,7 +1,6 @@
 #include "config/reader.hpp"
 
 #include <fstream>
-#include <limits>
 #include <map>
 #include <utility>
 
@@ -11,12 +10,11 @@
 #include "config/problems.hpp"
 #include "config/suggestion.hpp"
 #include "config/text.hpp"
+#include "config/value_kinds.hpp"
 #include "config/yaml_tree.hpp"
 
 namespace lorascale::config {
 namespace {
-
-constexpr int kAfterTheFile = std::numeric_limits<int>::max();
 
 // A key that is right but written flat: "optimizer.lr: 1e-4" instead of a nested map.
 std::string nested_form(const std::string& path) {
@@ -33,8 +31,8 @@ std::string nested_form(const std::string& path) {
 
 class Assembler {
  public:
-  Assembler(std::string source, int world_size)
-      : source_(std::move(source)), world_size_(world_size) {}
+  Assembler(std::string source, int world_size, Problems& problems)
+      : source_(std::move(source)), world_size_(world_size), problems_(problems) {}
 
   void read_document(const YamlNode& root) {
     if (root.kind == YamlNode::Kind::kNull) {
@@ -52,10 +50,7 @@ class Assembler {
 
   void read_override(const std::string& text);
 
-  ReadResult finish() {
-    problems_.throw_if_any();
-    return std::move(result_);
-  }
+  ReadResult take() { return std::move(result_); }
 
  private:
   struct Origin {
@@ -81,7 +76,7 @@ class Assembler {
   std::string source_;
   int world_size_;
   ReadResult result_;
-  Problems problems_;
+  Problems& problems_;
   std::map<std::string, Origin> assigned_;  // option path -> where the file sets it
   std::vector<AliasUse> uses_;
   bool in_override_ = false;
@@ -153,7 +148,8 @@ void Assembler::apply_aliases() {
     refuse(use.line, use.spelled + ": " + message);
   };
   Translation translation = translate_aliases(uses_, world_size_, refuse_use);
-  result_.translations = std::move(translation.lines);
+  result_.translations.insert(result_.translations.end(), translation.lines.begin(),
+                              translation.lines.end());
   for (const bool implied : {false, true}) {
     for (const auto& given : translation.assignments) {
       if (given.implied != implied || (implied && assigned_.contains(given.path))) {
@@ -178,17 +174,19 @@ void Assembler::assign(const std::string& path, const YamlNode& value, const std
       return;
     }
   }
+  const std::string key = spelled == path ? path : spelled + " (" + path + ")";
   try {
-    find_option(path)->read(value, result_.config);
+    const bool quotes_dropped = read_leniently(
+        value, [&](const YamlNode& node) { find_option(path)->read(node, result_.config); });
+    if (quotes_dropped) {
+      result_.translations.push_back(key + ": " + std::string(kQuotesDropped));
+    }
   } catch (const ValueError& error) {
-    const std::string key = spelled == path ? path : spelled + " (" + path + ")";
     refuse(value.line > 0 ? value.line : line, key + ": " + error.what());
   }
 }
 
 void Assembler::unknown(const std::string& path, int line) {
-  constexpr std::size_t kSuggested =
-      20;  // only the first problem is shown; hostile files have many
   std::string message = "unknown key " + in_quotes(path);
   if (in_override_) {
     if (const Alias* alias = find_alias(path); alias != nullptr && find_option(alias->target)) {
@@ -196,7 +194,7 @@ void Assembler::unknown(const std::string& path, int line) {
       return;
     }
   }
-  if (problems_.count() < kSuggested) {
+  if (problems_.count() < Problems::kShown) {  // hostile files have many
     message += suggestion_for(path);
   }
   refuse(line, message);
@@ -252,7 +250,7 @@ std::string read_whole_file(const std::filesystem::path& path) {
 }  // namespace
 
 ReadResult read_config_text(std::string_view text, const std::string& source,
-                            const ReadOptions& options) {
+                            const ReadOptions& options, Problems& problems) {
   const std::string name = in_quotes(source);
   const std::string shown = name.find('\\') == std::string::npos ? source : name;
   YamlNode root;
@@ -261,12 +259,25 @@ ReadResult read_config_text(std::string_view text, const std::string& source,
   } catch (const YamlError& error) {
     throw_bad_config(shown + ":" + std::to_string(error.line()) + ": " + error.what());
   }
-  Assembler assembler(shown, options.world_size);
+  Assembler assembler(shown, options.world_size, problems);
   assembler.read_document(root);
   for (const auto& text_of_override : options.overrides) {
     assembler.read_override(text_of_override);
   }
-  return assembler.finish();
+  return assembler.take();
+}
+
+ReadResult read_config_text(std::string_view text, const std::string& source,
+                            const ReadOptions& options) {
+  Problems problems;
+  auto result = read_config_text(text, source, options, problems);
+  problems.throw_if_any();
+  return result;
+}
+
+ReadResult read_config_file(const std::filesystem::path& path, const ReadOptions& options,
+                            Problems& problems) {
+  return read_config_text(read_whole_file(path), path.string(), options, problems);
 }
 
 ReadResult read_config_file(const std::filesystem::path& path, const ReadOptions& options) {

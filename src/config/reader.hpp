@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "config/problems.hpp"
 #include "config/run_config.hpp"
 
 namespace lorascale::config {
@@ -19,16 +20,23 @@ struct ReadOptions {
 
 struct ReadResult {
   RunConfig config;
-  std::vector<std::string> translations;  // one line per alias, for the log
+  std::vector<std::string> translations;  // of aliases and quoted numbers, for the log
 };
 
 // Throws Error: kBadInput where the file cannot be read, kUsage where an override has no '=',
-// kBadConfig for everything else. The message is of the first problem ("FILE:LINE: key: what;
-// remedy") and counts the rest. The result is not validated yet (validate.hpp).
+// kBadConfig for everything else, with a line for each problem ("FILE:LINE: key: what; remedy").
+// The result is not validated yet (validate.hpp).
 ReadResult read_config_file(const std::filesystem::path& path, const ReadOptions& options = {});
 
 // The same on text; `source` names it in messages.
 ReadResult read_config_text(std::string_view text, const std::string& source,
                             const ReadOptions& options = {});
+
+// The same, where keys and values that are wrong are left out of the result and added to
+// `problems`; what is no YAML is thrown.
+ReadResult read_config_file(const std::filesystem::path& path, const ReadOptions& options,
+                            Problems& problems);
+ReadResult read_config_text(std::string_view text, const std::string& source,
+                            const ReadOptions& options, Problems& problems);
 
 }  // namespace lorascale::config

@@ -19,7 +19,7 @@ using coordinator::ScheduleKind;
 
 class Validator {
  public:
-  explicit Validator(const RunConfig& config) : config_(config) {}
+  Validator(const RunConfig& config, Problems& problems) : config_(config), problems_(problems) {}
 
   std::vector<std::string> run(Purpose purpose) {
     check_ranges();
@@ -33,7 +33,6 @@ class Validator {
       check_evaluation();
       check_sampling();
     }
-    problems_.throw_if_any();
     return std::move(warnings_);
   }
 
@@ -48,7 +47,13 @@ class Validator {
   void check_evaluation();
   void check_sampling();
 
-  void refuse(const std::string& message) { problems_.add(order_++, message); }
+  void refuse(const std::string& message) { problems_.add(kAfterTheFile, message); }
+  // A key that could not be read, or was misspelled, is not missing as well.
+  void require(bool given, const std::string& key, const std::string& remedy) {
+    if (!given && !problems_.name(key)) {
+      refuse(key + " is not set; " + remedy);
+    }
+  }
   // Options that differ from their default although nothing will look at them.
   void warn_unused(std::initializer_list<std::string_view> paths, const std::string& reason) {
     const RunConfig defaults;
@@ -63,8 +68,7 @@ class Validator {
   }
 
   const RunConfig& config_;
-  Problems problems_;
-  int order_ = 0;
+  Problems& problems_;
   std::vector<std::string> warnings_;
 };
 
@@ -82,18 +86,14 @@ void Validator::check_ranges() {
 }
 
 void Validator::check_paths(Purpose purpose) {
-  if (config_.model.path.empty()) {
-    refuse("model.path is not set; name the folder of the base model");
-  }
+  require(!config_.model.path.empty(), "model.path", "name the folder of the base model");
   if (config_.run.output_dir.empty()) {
     refuse("run.output_dir is empty; name a folder for the run");
   }
   if (purpose != Purpose::kTraining) {
     return;
   }
-  if (config_.data.train.empty()) {
-    refuse("data.train is not set; name the HDF5 file of the training set");
-  }
+  require(!config_.data.train.empty(), "data.train", "name the HDF5 file of the training set");
   if (config_.data.validation && config_.data.validation->empty()) {
     refuse("data.validation is empty; name a file, or write null for none");
   }
@@ -204,7 +204,8 @@ void Validator::check_schedule() {
   }
   const bool same_unit = schedule.warmup.unit == config_.budget.unit;
   if (same_unit && schedule.warmup.value > config_.budget.value) {
-    refuse("schedule.warmup is longer than the budget; shorten it");
+    refuse("schedule.warmup: " + to_string(schedule.warmup) + " is longer than the run, budget: " +
+           to_string(config_.budget) + "; shorten the warmup or raise the budget");
   }
 }
 
@@ -239,8 +240,15 @@ void Validator::check_sampling() {
 
 }  // namespace
 
+std::vector<std::string> validate(const RunConfig& config, Purpose purpose, Problems& problems) {
+  return Validator(config, problems).run(purpose);
+}
+
 std::vector<std::string> validate(const RunConfig& config, Purpose purpose) {
-  return Validator(config).run(purpose);
+  Problems problems;
+  auto warnings = validate(config, purpose, problems);
+  problems.throw_if_any();
+  return warnings;
 }
 
 }  // namespace lorascale::config

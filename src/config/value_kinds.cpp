@@ -94,7 +94,34 @@ std::string percent_text(double fraction) {
   return real_text(start) + "%";
 }
 
+// Takes the quotes off every scalar; whether there were any.
+bool take_off_quotes(YamlNode& node) {
+  bool found = node.quoted;
+  node.quoted = false;
+  for (auto& item : node.items) {
+    found = take_off_quotes(item) || found;
+  }
+  for (auto& entry : node.entries) {
+    found = take_off_quotes(entry.value) || found;
+  }
+  return found;
+}
+
 }  // namespace
+
+bool read_leniently(const YamlNode& node, const std::function<void(const YamlNode&)>& read) {
+  try {
+    read(node);
+    return false;
+  } catch (const ValueError&) {
+    YamlNode plain = node;
+    if (!take_off_quotes(plain)) {
+      throw;
+    }
+    read(plain);
+    return true;
+  }
+}
 
 const std::string& scalar_text(const YamlNode& node, std::string_view what) {
   if (node.kind == YamlNode::Kind::kNull) {

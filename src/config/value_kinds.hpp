@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <map>
 #include <optional>
@@ -25,6 +26,12 @@ namespace lorascale::config {
 const std::string& scalar_text(const YamlNode& node, std::string_view what);
 // The same for numbers and switches, which must not be quoted.
 const std::string& unquoted_text(const YamlNode& node, std::string_view what);
+
+// Calls `read` with the node and, where that throws and something in the node is quoted, once more
+// with the quotes taken off: "2e-4" is a number to everybody but YAML. Returns whether that was
+// needed.
+bool read_leniently(const YamlNode& node, const std::function<void(const YamlNode&)>& read);
+constexpr std::string_view kQuotesDropped = "read without the quotes, which make a text of it";
 
 struct IntegerKind {
   std::int64_t low;

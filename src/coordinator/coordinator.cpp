@@ -120,7 +120,9 @@ void RunState::announce_end(StopReason reason) {
     inputs["elapsed_minutes"] = elapsed_minutes;
     log.add(steps, samples, "time",
             "the " + to_text(recipe.budget_minutes) + " minutes are used up after " + done +
-                " of " + std::to_string(recipe.budget_samples),
+                (recipe.budget_samples == kNoSampleLimit
+                     ? ""
+                     : " of " + std::to_string(recipe.budget_samples)),
             inputs);
   }
 }

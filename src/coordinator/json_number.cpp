@@ -10,6 +10,9 @@
 namespace lorascale::coordinator {
 
 std::string to_text(double value) {
+  if (std::isnan(value)) {
+    return "nan";  // its sign means nothing
+  }
   std::array<char, 32> buffer{};
   const auto [end, status] = std::to_chars(buffer.data(), buffer.data() + buffer.size(), value,
                                            std::chars_format::general, 6);

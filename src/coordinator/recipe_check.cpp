@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "base/error.hpp"
+#include "base/units.hpp"
 #include "coordinator/adascale.hpp"
 #include "coordinator/batch_guard.hpp"
 #include "coordinator/factorise.hpp"
@@ -32,6 +33,15 @@ void in_range(Lines& lines, const std::string& key, double value, bool inside,
   if (!std::isfinite(value) || !inside) {
     lines.push_back(key + " is " + to_text(value) + "; " + remedy);
   }
+}
+
+// "8 or less", but "1" where there is nothing less.
+std::string at_most(std::int64_t most) {
+  return std::to_string(most) + (most > 1 ? " or less" : "");
+}
+
+std::string counted_leaves(std::int64_t leaves) {
+  return leaves == 1 ? "1 leaf" : std::to_string(leaves) + " leaves";
 }
 
 void check_counts(Lines& lines, const Recipe& recipe, int world_size) {
@@ -171,7 +181,7 @@ void check_scaling(Lines& lines, const Recipe& recipe) {
       const auto largest = static_cast<std::int64_t>(std::ceil(limit - 1e-6)) - 1;
       const std::string key = fixed ? "batch.global " : "batch.max ";
       const std::string batch =
-          largest >= 1 ? key + std::to_string(largest) + " or less, " : std::string();
+          largest >= 1 ? key + at_most(largest) + ", " : std::string();
       lines.push_back("scale.betas cannot scale beta " + to_text(beta) + " to k = " +
                       std::to_string(samples) + "/" + std::to_string(recipe.reference_batch) +
                       ": k (1 - beta) = " + to_text(k * (1 - beta)) + " must stay below 1; use " +
@@ -188,11 +198,11 @@ void advise_on_ranks(Lines& lines, const Recipe& recipe, int world_size) {
   if (now.idle_ranks > 0) {
     const std::string remedy =
         best.idle_ranks < now.idle_ranks
-            ? "use batch.micro " + std::to_string(best.leaf_size) + " or less"
-            : "start at most " + std::to_string(recipe.global_batch) + " ranks";
+            ? "use batch.micro " + at_most(best.leaf_size)
+            : "start at most " + counted(recipe.global_batch, "rank");
     lines.push_back(std::to_string(now.idle_ranks) + " of " + std::to_string(world_size) +
-                    " ranks have nothing to do: " + batch + " makes " + std::to_string(now.leaves) +
-                    " leaves of " + std::to_string(now.leaf_size) + "; " + remedy);
+                    " ranks have nothing to do: " + batch + " makes " + counted_leaves(now.leaves) +
+                    " of " + std::to_string(now.leaf_size) + "; " + remedy);
     return;
   }
   constexpr double kUneven = 0.8;
@@ -200,7 +210,7 @@ void advise_on_ranks(Lines& lines, const Recipe& recipe, int world_size) {
   for (std::int64_t limit = now.leaf_size - 1; now.balance() < kUneven && limit >= 1; --limit) {
     const auto finer = factorise(recipe.global_batch, world_size, limit);
     if (finer.balance() >= now.balance() + kWorthwhile) {
-      lines.push_back(std::to_string(now.leaves) + " leaves on " + std::to_string(world_size) +
+      lines.push_back(counted_leaves(now.leaves) + " on " + std::to_string(world_size) +
                       " ranks keep them " + to_text(std::round(100 * now.balance())) +
                       " % busy; batch.micro " + std::to_string(finer.leaf_size) + " would " +
                       to_text(std::round(100 * finer.balance())) + " %");
@@ -219,22 +229,22 @@ void advise_on_length(Lines& lines, const Recipe& recipe) {
   if (steps < kFewUpdates) {
     const std::int64_t smaller =
         std::min(recipe.budget_samples / kFewUpdates, recipe.global_batch - 1);
-    const std::string remedy = smaller >= 1 ? "use batch.global " + std::to_string(smaller) +
-                                                  " or less, or a longer budget"
-                                            : "use a longer budget";
-    lines.push_back("only " + std::to_string(steps) + " updates in the whole run; LoRA wants " +
+    const std::string remedy =
+        smaller >= 1 ? "use batch.global " + at_most(smaller) + ", or a longer budget"
+                     : "use a longer budget";
+    lines.push_back("only " + counted(steps, "update") + " in the whole run; LoRA wants " +
                     std::to_string(kFewUpdates) + " or more; " + remedy);
   }
   if (recipe.global_batch > recipe.samples_per_epoch) {
     lines.push_back(
-        batch + " is more than the " + std::to_string(recipe.samples_per_epoch) +
-        " samples of an epoch: an update ends with the epoch, so none has more than that; use a "
+        batch + " is more than the " + counted(recipe.samples_per_epoch, "sample") +
+        " of an epoch: an update ends with the epoch, so none has more than that; use a "
         "smaller batch");
   } else if (per_epoch < kFewUpdatesPerEpoch) {
     const std::int64_t smaller = recipe.samples_per_epoch / kFewUpdatesPerEpoch;
-    lines.push_back("only " + std::to_string(per_epoch) + " updates per epoch of " +
-                    std::to_string(recipe.samples_per_epoch) + " samples at " + batch +
-                    (smaller >= 1 ? "; use " + std::to_string(smaller) + " or less"
+    lines.push_back("only " + counted(per_epoch, "update") + " per epoch of " +
+                    counted(recipe.samples_per_epoch, "sample") + " at " + batch +
+                    (smaller >= 1 ? "; use " + at_most(smaller)
                                   : std::string("; the training set is very small")));
   }
 }
@@ -294,7 +304,7 @@ void advise_on_noise(Lines& lines, const Recipe& recipe) {
     lines.push_back("the noise scale cannot be measured: " + batch +
                     " is a single leaf of batch.micro " + std::to_string(recipe.leaf_size) +
                     effect + "; " +
-                    (full > 1 ? "use batch.micro " + std::to_string(full / 2) + " or less"
+                    (full > 1 ? "use batch.micro " + at_most(full / 2)
                               : std::string("use a larger batch")));
   }
   // The average of horizon H is as good as about 2 H / B equal updates.
@@ -344,7 +354,7 @@ std::vector<std::string> contradictions(const Recipe& recipe, int world_size) {
 void check_recipe(const Recipe& recipe, int world_size) {
   std::string message;
   for (const std::string& line : contradictions(recipe, world_size)) {
-    message += (message.empty() ? "" : " | ") + line;
+    message += (message.empty() ? "" : "\n") + line;
   }
   if (!message.empty()) {
     throw_bad_config(message);

@@ -5,6 +5,8 @@
 #include <ATen/ops/zeros.h>
 #include <spdlog/spdlog.h>
 
+#include <cmath>
+#include <limits>
 #include <optional>
 
 #include "base/heartbeat.hpp"
@@ -66,7 +68,8 @@ double evaluate(World& world, models::Model& model, TokenSource& source, std::in
     throw_bad_input(source.path().string() +
                     ": no token of it counts as a target; check its loss_mask");
   }
-  return values[0] / values[1];
+  const double loss = values[0] / values[1];
+  return std::isnan(loss) ? std::numeric_limits<double>::quiet_NaN() : loss;  // without its sign
 }
 
 }  // namespace lorascale::train

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "base/error.hpp"
+#include "base/units.hpp"
 #include "data/leaf_builder.hpp"
 #include "data/prefetcher.hpp"
 #include "data/row_plan.hpp"
@@ -66,8 +67,9 @@ const std::string& TokenSource::tokenizer() const {
 }
 
 std::string TokenSource::summary() const {
-  return fmt::format("{}: {} documents, {} tokens, {} rows, packed to {:.1f} %", path_.string(),
-                     impl_->dataset.documents(), impl_->dataset.tokens(), rows(),
+  return fmt::format("{}: {}, {}, {}, packed to {:.1f} %", path_.string(),
+                     counted(impl_->dataset.documents(), "document"),
+                     counted(impl_->dataset.tokens(), "token"), counted(rows(), "row"),
                      100 * impl_->plan.efficiency());
 }
 
@@ -102,6 +104,10 @@ void TokenSource::begin_update(std::int64_t first_position, std::int64_t samples
 
 data::TokenLeaf TokenSource::next() {
   return impl_->prefetcher->next();
+}
+
+std::int64_t TokenSource::end_id() const {
+  return impl_->dataset.eos_id();
 }
 
 std::string TokenSource::decode(std::span<const std::int32_t> ids) const {

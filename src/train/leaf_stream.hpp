@@ -46,6 +46,9 @@ class TokenSource {
                     std::int64_t leaf_begin, std::int64_t leaf_end);
   data::TokenLeaf next();
 
+  // The token that its documents end in; -1 where they have none.
+  [[nodiscard]] std::int64_t end_id() const;
+
   // Text of token ids by the data set's own table, and the ids of a prompt that it was prepared
   // with (of any, where it is byte-level).
   [[nodiscard]] std::string decode(std::span<const std::int32_t> ids) const;

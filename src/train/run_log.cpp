@@ -44,6 +44,11 @@ io::LineLog open_log(const std::filesystem::path& path, const char* key, std::in
   return io::LineLog(path);
 }
 
+// The sign of what is no number means nothing.
+double printable(double value) {
+  return std::isnan(value) ? std::numeric_limits<double>::quiet_NaN() : value;
+}
+
 Json optional_number(const std::optional<double>& value) {
   return value ? Json(*value) : Json(nullptr);
 }
@@ -163,7 +168,7 @@ void Progress::update(const MetricsLine& line, std::int64_t steps, double elapse
   const auto text = fmt::format(
       "step {}{}  epoch {:.2f}  loss {:.4f}  lr {:.3g}  {:.0f} tok/s  eta {:d}:{:02d}:{:02d}",
       line.step, steps_ ? fmt::format("/{}", *steps_) : "", line.epoch,
-      line.loss.value_or(std::nan("")), line.plan.lr,
+      printable(line.loss.value_or(std::nan(""))), line.plan.lr,
       seconds > 0 ? static_cast<double>(line.tokens) / seconds : 0.0, whole / 3600, whole / 60 % 60,
       whole % 60);
   if (terminal_) {

@@ -11,6 +11,7 @@
 #include "base/hash.hpp"
 #include "coordinator/factorise.hpp"
 #include "io/model_reader.hpp"
+#include "train/start_warnings.hpp"
 #include "train/vote.hpp"
 
 namespace lorascale::train {
@@ -55,6 +56,26 @@ void require_one_tokenizer(const Session& session) {
       sha256_hex(io::read_file(file, kMaxTokenizerBytes)) != ours) {
     spdlog::warn("{} was not made with {}; if that is not the same tokenizer, prepare it again",
                  session.train->path().string(), file.string());
+  }
+}
+
+// In the units that the user wrote; the recipe knows samples alone.
+void require_lengths_that_fit(const config::RunConfig& config, const coordinator::Recipe& recipe) {
+  const auto written = [](const char* key, const Amount& amount, std::int64_t samples) {
+    return std::string(key) + ": " + to_string(amount) + " (" + counted(samples, "sample") + ")";
+  };
+  const auto& schedule = config.schedule;
+  const std::string warmup = written("schedule.warmup", schedule.warmup, recipe.warmup_samples);
+  const std::string budget = written("budget", config.budget, recipe.budget_samples);
+  if (recipe.warmup_samples > recipe.budget_samples) {
+    throw_bad_config(warmup + " is longer than the run, " + budget +
+                     "; shorten the warmup or raise the budget");
+  }
+  if (recipe.decay_samples > recipe.budget_samples - recipe.warmup_samples) {
+    throw_bad_config(warmup + " and " +
+                     written("schedule.decay", schedule.decay, recipe.decay_samples) +
+                     " do not both fit into the run, " + budget +
+                     "; shorten one of them or raise the budget");
   }
 }
 
@@ -136,6 +157,14 @@ std::int64_t usual_leaf(const config::BatchSection& batch, int world_size) {
   return std::gcd(leaf, increment);
 }
 
+std::vector<std::int64_t> end_ids(const models::llama::Llama& model, const TokenSource* source) {
+  auto ids = model.config().eos_ids;
+  if (source != nullptr && source->end_id() >= 0) {
+    ids.push_back(source->end_id());
+  }
+  return ids;
+}
+
 coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t rows,
                                 double tokens_per_row, int world_size, UnitContext* units) {
   UnitContext context{rows, config.batch.global, tokens_per_row, 0};
@@ -184,6 +213,7 @@ coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t ro
   recipe.decay_samples = recipe.schedule == coordinator::ScheduleKind::kWsd
                              ? to_samples(config.schedule.decay, context)
                              : 0;
+  require_lengths_that_fit(config, recipe);
   recipe.floor = config.schedule.floor;
   recipe.patience = config.evaluate.early_stop.patience;
   recipe.min_delta = config.evaluate.early_stop.min_delta;
@@ -230,7 +260,7 @@ Session open_session(World& world, const config::RunConfig& config) {
     require_same_files(world, *config.data.validation, session.validation->fingerprint());
   }
   if (world.is_root()) {
-    for (const auto& warning : session.model->config().warnings) {
+    for (const auto& warning : start_warnings(config, *session.model)) {
       spdlog::warn("{}", warning);
     }
   }

@@ -51,6 +51,10 @@ coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t ro
 // Settings of the config as the adapter module takes them.
 adapters::LoraSettings lora_settings(const config::AdapterSection& section);
 
+// Where text that the model writes ends: at its own end tokens, and at that of the data set, where
+// there is one.
+std::vector<std::int64_t> end_ids(const models::llama::Llama& model, const TokenSource* source);
+
 // "bf16" etc.; nothing for "auto".
 std::optional<at::ScalarType> parse_dtype(const std::string& name);
 

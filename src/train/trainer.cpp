@@ -179,7 +179,7 @@ std::string Trainer::continued_prompts() const {
   const auto& section = session_.config.sample;
   models::llama::GenerationSettings settings{section.max_tokens, section.temperature, section.top_p,
                                              session_.config.run.seed,
-                                             session_.model->config().eos_ids};
+                                             end_ids(*session_.model, session_.train.get())};
   std::string text;
   for (const auto& prompt : section.prompts) {
     const auto ids = session_.train->encode_prompt(prompt);

@@ -54,5 +54,11 @@ TEST(Units, ResolvesToSamples) {
   EXPECT_THROW(to_samples({1e18, Unit::kEpochs}, context), Error);
 }
 
+TEST(Units, CountsWithTheRightNumberOfTheNoun) {
+  EXPECT_EQ(counted(0, "row"), "0 rows");
+  EXPECT_EQ(counted(1, "row"), "1 row");
+  EXPECT_EQ(counted(2, "row"), "2 rows");
+}
+
 }  // namespace
 }  // namespace lorascale

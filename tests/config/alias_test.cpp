@@ -192,7 +192,8 @@ TEST(ConfigAliases, RefuseWhatCannotBeTranslated) {
       {"mixed_precision: fp8", {"mixed_precision", "'fp8' is not offered"}},
       {"bf16: yes", {"bf16", "write true"}},
       {"lora_rank: 0", {"lora_rank (adapter.rank)", "from 1"}},
-      {"learning_rate: '1e-4'", {"learning_rate (optimizer.lr)", "quotes"}},
+      {"learning_rate: 'fast'", {"learning_rate (optimizer.lr)", "'fast' is not a number"}},
+      {"batch_size: 'four'", {"batch_size", "'four' is not a whole number"}},
       {"adam_beta1: 1.5", {"adam_beta1 (optimizer.betas)", "[0, 1)"}},
       {"target_modules: 'a,,b'", {"target_modules", "empty"}},
       {"train_data_dir: ~/data", {"train_data_dir", "'~'"}},
@@ -202,6 +203,68 @@ TEST(ConfigAliases, RefuseWhatCannotBeTranslated) {
     const Thrown thrown = refusal(text);
     EXPECT_EQ(thrown.code, 78) << text;
     expect_parts(thrown.message, parts);
+  }
+}
+
+TEST(ConfigAliases, TakeNumbersInQuotesAndSaySo) {
+  const ReadResult result = read_with_ranks(
+      "batch_size: '4'\ngradient_accumulation_steps: \"2\"\nepochs: '3'\nlearning_rate: '1e-4'\n",
+      2);
+  EXPECT_EQ(result.config.batch.global, 16);
+  EXPECT_EQ(result.config.batch.micro, 4);
+  EXPECT_EQ(result.config.budget, (Amount{3, Unit::kEpochs}));
+  EXPECT_EQ(result.config.optimizer.lr, 1e-4);
+  for (const char* key : {"batch_size", "gradient_accumulation_steps", "epochs", "learning_rate"}) {
+    EXPECT_TRUE(reported(result, {key, "read without the quotes"})) << key;
+  }
+}
+
+TEST(ConfigAliases, TakeEveryWayOfSayingAllLayers) {
+  const std::vector<std::string> all = {"all-linear"};
+  for (const char* text : {"lora_target: all", "lora_target: all-linear", "lora_target_linear: true",
+                           "lora_target_modules: all"}) {
+    EXPECT_EQ(read(text).adapter.targets, all) << text;
+  }
+  EXPECT_EQ(read("lora_target_linear: false").adapter.targets, RunConfig{}.adapter.targets);
+  expect_parts(refusal("lora_target_linear: true\nlora_target_modules: [q_proj]\n").message,
+               {"lora_target_linear", "lora_target_modules", "keep one"});
+}
+
+// Keys of which one value says what is done here anyway, and no other can be had.
+TEST(ConfigAliases, RefuseWhatIsNotSupportedByNameAndWithTheRemedy) {
+  struct {
+    const char* key;
+    std::vector<const char*> taken;
+    const char* refused;
+    std::vector<std::string> parts;
+  } const cases[] = {
+      {"load_in_4bit", {"false", "null", ""}, "true", {"model.dtype: bf16", "model.recompute"}},
+      {"load_in_8bit", {"false"}, "true", {"model.dtype: bf16"}},
+      {"quantization_bit", {"null", "none"}, "4", {"model.dtype: bf16"}},
+      {"use_dora", {"false"}, "true", {"LoRA", "remove it"}},
+      {"network_module", {"networks.lora"}, "networks.loha", {"LoRA", "networks.lora"}},
+      {"lr_scheduler_num_cycles", {"1"}, "3", {"remove it"}},
+      {"save_model_as", {"safetensors"}, "ckpt", {"safetensors"}},
+  };
+  for (const auto& [key, taken, refused, parts] : cases) {
+    for (const char* value : taken) {
+      const ReadResult result = read_with_ranks(std::string(key) + ": " + value + "\n", 1);
+      EXPECT_EQ(result.config, RunConfig{}) << key;
+      EXPECT_TRUE(reported(result, {key, "no effect"})) << key;
+    }
+    const Thrown thrown = refusal("\n" + std::string(key) + ": " + refused + "\n");
+    EXPECT_EQ(thrown.code, 78);
+    expect_parts(thrown.message, {"test.yaml:2: " + std::string(key),
+                                  "'" + std::string(refused) + "' is not supported"});
+    expect_parts(thrown.message, parts);
+  }
+}
+
+TEST(ConfigAliases, LeaveOutWhatConcernsImages) {
+  for (const char* key : {"unet_lr", "text_encoder_lr", "prior_loss_weight", "max_token_length"}) {
+    const ReadResult result = read_with_ranks(std::string(key) + ": 1\n", 1);
+    EXPECT_EQ(result.config, RunConfig{});
+    EXPECT_TRUE(reported(result, {key, "models of images only"})) << key;
   }
 }
 

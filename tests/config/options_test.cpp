@@ -178,8 +178,10 @@ TEST(ConfigAliases, PointAtOptionsThatExistAndHideNone) {
   for (const auto& alias : aliases()) {
     EXPECT_TRUE(names.insert(alias.name).second) << alias.name;
     EXPECT_EQ(find_option(alias.name), nullptr) << alias.name;
-    const bool points =
-        alias.meaning != AliasMeaning::kImagesOnly && alias.meaning != AliasMeaning::kNoCounterpart;
+    const bool points = alias.meaning != AliasMeaning::kImagesOnly &&
+                        alias.meaning != AliasMeaning::kNoCounterpart &&
+                        alias.meaning != AliasMeaning::kOnly;
+    EXPECT_EQ(!alias.only.empty(), alias.meaning == AliasMeaning::kOnly) << alias.name;
     EXPECT_EQ(find_option(alias.target) != nullptr, points) << alias.name;
     EXPECT_NE(describe_aliases().find("`" + std::string(alias.name) + "`"), std::string::npos);
   }

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 
 #include "config/resolved.hpp"
 #include "support.hpp"
@@ -120,7 +121,8 @@ const Case kBadValues[] = {
     {"adapter: {rank: 8.0}", {"adapter.rank", "write 8"}},
     {"adapter: {rank: 010}", {"adapter.rank", "write 10"}},
     {"adapter: {rank: 1_000}", {"adapter.rank", "write 1000"}},
-    {"adapter: {rank: '8'}", {"adapter.rank", "in quotes", "without quotes"}},
+    {"adapter: {rank: 'eight'}", {"adapter.rank", "'eight' is not a whole number"}},
+    {"adapter: {rank: '0'}", {"adapter.rank", "'0' is out of range"}},
     {"adapter: {rank: [8]}", {"adapter.rank", "not a list"}},
     {"adapter: {rank: {a: 1}}", {"adapter.rank", "not a map"}},
     {"adapter: {rank: }", {"adapter.rank", "has no value"}},
@@ -131,7 +133,7 @@ const Case kBadValues[] = {
     {"adapter: {dropout: -0.1}", {"adapter.dropout", "[0, 1)"}},
     {"adapter: {rslora: yes}", {"adapter.rslora", "write true"}},
     {"adapter: {rslora: off}", {"adapter.rslora", "write false"}},
-    {"adapter: {rslora: 'true'}", {"adapter.rslora", "in quotes"}},
+    {"adapter: {rslora: 'yes'}", {"adapter.rslora", "write true"}},
     {"adapter: {targets: []}", {"adapter.targets", "empty", "all-linear"}},
     {"adapter: {targets: }", {"adapter.targets", "empty"}},
     {"adapter: {targets: ['']}", {"adapter.targets", "empty"}},
@@ -143,7 +145,7 @@ const Case kBadValues[] = {
     {"optimizer: {lr: -1e-4}", {"optimizer.lr", "number > 0"}},
     {"optimizer: {lr: .nan}", {"optimizer.lr", "not finite"}},
     {"optimizer: {lr: fast}", {"optimizer.lr", "'fast' is not a number"}},
-    {"optimizer: {lr: '2e-4'}", {"optimizer.lr", "in quotes"}},
+    {"optimizer: {lr: 'fast'}", {"optimizer.lr", "'fast' is not a number"}},
     {"optimizer: {betas: [0.9, 1.0]}", {"optimizer.betas", "'1.0'", "[0, 1)"}},
     {"optimizer: {betas: [0.9]}", {"optimizer.betas", "two numbers"}},
     {"optimizer: {betas: 0.9}", {"optimizer.betas", "two numbers"}},
@@ -175,7 +177,7 @@ const Case kBadValues[] = {
     {"budget: \"3\\nepochs\"", {"budget", "'3\\x0aepochs' is not an amount"}},
     {"budget: 1.5 steps", {"budget", "whole number of steps"}},
     {"budget: 1e30 samples", {"budget", "too large"}},
-    {"checkpoint: {every: '500'}", {"checkpoint.every", "in quotes"}},
+    {"budget: '3'", {"budget", "'3' has no unit"}},
     {"checkpoint: {keep: 1}", {"checkpoint.keep", "from 2"}},
     {"sample: {every: 5 min}", {"sample.every", "minutes"}},
     {"sample: {prompts: [a: b]}", {"sample.prompts", "map", "quotes"}},
@@ -195,14 +197,66 @@ TEST(ReadConfig, RefusesValuesThatDoNotFit) {
   }
 }
 
-TEST(ReadConfig, ShowsTheFirstProblemAndCountsTheOthers) {
-  const Thrown three = refusal("adapter: {rank: 0}\nzzzzzzzzz: 1\noptimizer: {lr: x}\n");
-  expect_parts(three.message, {"test.yaml:1: adapter.rank", "(and 2 more problems)"});
-  const Thrown two = refusal("adapter: {rank: 0, alpha: 0}\n");
-  expect_parts(two.message, {"adapter.rank", "(and 1 more problem)"});
+// The lines of a message, each cut to the length of what is expected of it.
+std::vector<std::string> beginnings(const std::string& message,
+                                    const std::vector<std::string>& expected) {
+  std::vector<std::string> lines;
+  std::istringstream stream(message);
+  for (std::string line; std::getline(stream, line);) {
+    const std::size_t at = lines.size();
+    lines.push_back(line.substr(0, at < expected.size() ? expected[at].size() : 40));
+  }
+  return lines;
+}
+
+TEST(ReadConfig, ListsEveryProblemInTheOrderOfTheFile) {
+  const std::vector<std::string> three = {"test.yaml:1: adapter.rank",
+                                          "test.yaml:2: unknown key 'optimiser'; did you mean "
+                                          "'optimizer'?",
+                                          "test.yaml:3: optimizer.lr: 'x' is not a number"};
+  EXPECT_EQ(beginnings(refusal("adapter: {rank: 0}\noptimiser: 1\noptimizer: {lr: x}\n", {}, 3)
+                           .message,
+                       three),
+            three);
+  const std::vector<std::string> two = {"test.yaml:1: adapter.rank", "test.yaml:1: adapter.alpha"};
+  EXPECT_EQ(beginnings(refusal("adapter: {rank: 0, alpha: 0}\n", {}, 2).message, two), two);
   // Aliases are translated after the walk, yet what stands first in the file is shown first.
-  const Thrown alias = refusal("learning_rate: x\nadapter: {rank: 0}\n", {"budget=3"});
-  expect_parts(alias.message, {"test.yaml:1: learning_rate", "optimizer.lr", "2 more"});
+  const std::vector<std::string> alias = {"test.yaml:1: learning_rate (optimizer.lr)",
+                                          "test.yaml:2: adapter.rank", "--set 'budget=3': budget"};
+  EXPECT_EQ(beginnings(refusal("learning_rate: x\nadapter: {rank: 0}\n", {"budget=3"}, 3).message,
+                       alias),
+            alias);
+}
+
+TEST(ReadConfig, CountsWhatIsTooMuchToShow) {
+  std::string text;
+  for (int i = 0; i < 25; ++i) {
+    text += "nonsense" + std::to_string(i) + ": 1\n";
+  }
+  const Thrown thrown = refusal(text, {}, 21);
+  expect_parts(thrown.message, {"test.yaml:1: ", "\ntest.yaml:20: ", "\nand 5 more problems"});
+  EXPECT_EQ(thrown.message.find("test.yaml:21"), std::string::npos);
+}
+
+TEST(ReadConfig, ReadsNumbersInQuotesAndSaysSo) {
+  const ReadResult result = read_config_text(
+      "optimizer: {lr: '2e-4', betas: ['0.8', \"0.9\"]}\nadapter: {rank: '16', rslora: 'true', "
+      "rank_pattern: {q_proj: '4'}}\ncheckpoint: {every: '500'}\nbatch: {micro: 'auto'}\n",
+      "test.yaml", {.overrides = {"batch.global='32'"}});
+  EXPECT_EQ(result.config.optimizer.lr, 2e-4);
+  EXPECT_EQ(result.config.optimizer.beta1, 0.8);
+  EXPECT_EQ(result.config.optimizer.beta2, 0.9);
+  EXPECT_EQ(result.config.adapter.rank, 16);
+  EXPECT_TRUE(result.config.adapter.rslora);
+  EXPECT_EQ(result.config.adapter.rank_pattern.at("q_proj"), 4);
+  EXPECT_EQ(result.config.checkpoint.every, (Amount{500, Unit::kSteps}));
+  EXPECT_EQ(result.config.batch.micro, std::nullopt);
+  EXPECT_EQ(result.config.batch.global, 32);
+  ASSERT_EQ(result.translations.size(), 8U);
+  EXPECT_TRUE(result.translations[0].starts_with("optimizer.lr: read without the quotes"));
+  // Quotes around text are as it should be.
+  EXPECT_TRUE(read_config_text("optimizer: {name: 'adamw'}\nbudget: '3 epochs'\n", "t", {})
+                  .translations.empty());
 }
 
 TEST(ReadConfig, RefusesOverridesThatAreNone) {

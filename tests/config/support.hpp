@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 #include <string>
 #include <vector>
@@ -16,24 +17,26 @@ inline RunConfig read(const std::string& text, const std::vector<std::string>& o
   return read_config_text(text, "test.yaml", {.overrides = overrides, .world_size = 1}).config;
 }
 
-// What `action` throws: its exit code and message, which must be one line.
+// What `action` throws: its exit code and message, a line for each of `problems`.
 struct Thrown {
   int code = 0;
   std::string message;
 };
-inline Thrown thrown_by(const std::function<void()>& action) {
+inline Thrown thrown_by(const std::function<void()>& action, int problems = 1) {
   try {
     action();
   } catch (const Error& error) {
-    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos) << error.what();
-    return {static_cast<int>(error.code()), error.what()};
+    const std::string message = error.what();
+    EXPECT_EQ(std::count(message.begin(), message.end(), '\n') + 1, problems) << message;
+    return {static_cast<int>(error.code()), message};
   }
   ADD_FAILURE() << "nothing was thrown";
   return {};
 }
 
-inline Thrown refusal(const std::string& text, const std::vector<std::string>& overrides = {}) {
-  return thrown_by([&] { read(text, overrides); });
+inline Thrown refusal(const std::string& text, const std::vector<std::string>& overrides = {},
+                      int problems = 1) {
+  return thrown_by([&] { read(text, overrides); }, problems);
 }
 
 // The message holds every one of `parts`.

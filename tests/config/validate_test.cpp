@@ -45,14 +45,14 @@ TEST(ValidateConfig, RefusesContradictions) {
       {{"adapter.targets=[all-linear, q_proj]"}, {"all-linear", "alone"}},
       {{"schedule.name=wsd", "schedule.warmup=60%", "schedule.decay=50%"},
        {"schedule.warmup", "schedule.decay", "100%"}},
-      {{"schedule.warmup=200 steps", "budget=100 steps"}, {"schedule.warmup", "budget"}},
+      {{"schedule.warmup=200 steps", "budget=100 steps"},
+       {"schedule.warmup: 200 steps is longer than the run, budget: 100 steps"}},
   };
   for (const auto& [overrides, parts] : cases) {
     const RunConfig config = good_with(overrides);
     const Thrown thrown = thrown_by([&] { validate(config); });
     EXPECT_EQ(thrown.code, 78) << parts.front();
     expect_parts(thrown.message, parts);
-    EXPECT_EQ(thrown.message.find("more problem"), std::string::npos) << thrown.message;
   }
 }
 
@@ -117,10 +117,25 @@ TEST(ValidateConfig, ChecksRangesOfConfigurationsMadeInCode) {
   }
 }
 
-TEST(ValidateConfig, CountsProblems) {
+TEST(ValidateConfig, ListsEveryProblem) {
   const RunConfig config = read("batch: {global: 16, micro: 5}");
-  const Thrown thrown = thrown_by([&] { validate(config); });
-  expect_parts(thrown.message, {"model.path is not set", "(and 2 more problems)"});
+  const Thrown thrown = thrown_by([&] { validate(config); }, 3);
+  expect_parts(thrown.message,
+               {"model.path is not set", "\ndata.train is not set", "\nbatch.micro 5 does not"});
+}
+
+TEST(ValidateConfig, AddsToWhatReadingFound) {
+  Problems problems;
+  const auto result = read_config_text(
+      "optimizer: {lr: x}\ndata: {trian: t.h5}\nbatch: {global: 16, micro: 5}\n", "test.yaml", {},
+      problems);
+  validate(result.config, Purpose::kTraining, problems);
+  // A key that is misspelled is not missing as well; one that is nowhere, is.
+  const Thrown thrown = thrown_by([&] { problems.throw_if_any(); }, 4);
+  EXPECT_EQ(thrown.code, 78);
+  expect_parts(thrown.message, {"test.yaml:1: optimizer.lr: 'x'",
+                                "\ntest.yaml:2: unknown key 'data.trian'; did you mean 'data.train'",
+                                "\nmodel.path is not set", "\nbatch.micro 5 does not divide"});
 }
 
 TEST(ValidateConfig, WarnsAboutSettingsWithoutEffect) {

@@ -124,7 +124,7 @@ TEST(Cadence, RefusesWhatItCannotResolve) {
                [&] {
                  Cadence({5, Unit::kTokens}, nothing);
                });
-  expect_error(ExitCode::kBadConfig, {"1 epochs", "samples of an epoch"}, [&] {
+  expect_error(ExitCode::kBadConfig, {"1 epoch", "samples of an epoch"}, [&] {
     Cadence({1, Unit::kEpochs}, nothing);
   });
   expect_error(ExitCode::kBadConfig, {"3%", "budget"}, [&] {

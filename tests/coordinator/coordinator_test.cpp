@@ -207,6 +207,18 @@ TEST(Coordinator, EndsWithTheMinutes) {
               HasSubstr("0.1 minutes are used up after 10 steps and 640 samples of 3000"));
 }
 
+TEST(Coordinator, NamesNoEndInSamplesWhereThereIsNone) {
+  Recipe recipe = small_recipe();
+  recipe.schedule = ScheduleKind::kConstant;
+  recipe.budget_samples = kNoSampleLimit;
+  recipe.budget_minutes = 0.1;
+  Coordinator coordinator(recipe, 2);
+  advance(coordinator, 1000);
+  const auto ends = of_kind(coordinator.take_decisions(), "time");
+  ASSERT_EQ(ends.size(), 1U);
+  EXPECT_THAT(ends[0].reason, ::testing::EndsWith("used up after 10 steps and 640 samples"));
+}
+
 TEST(Coordinator, ASetBackClockDoesNotMakeTheRunYounger) {
   Coordinator coordinator(small_recipe(), 2);
   StepFacts facts = facts_of(1);

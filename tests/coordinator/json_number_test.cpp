@@ -55,5 +55,12 @@ TEST(JsonNumber, DigestsInHexadecimal) {
   }
 }
 
+TEST(ToText, WritesNoSignBeforeNan) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_EQ(to_text(nan), "nan");
+  EXPECT_EQ(to_text(std::copysign(nan, -1.0)), "nan");
+  EXPECT_EQ(to_text(-std::numeric_limits<double>::infinity()), "-inf");
+}
+
 }  // namespace
 }  // namespace lorascale::coordinator

@@ -94,7 +94,7 @@ TEST(RecipeCheck, TellsAllContradictionsAtOnce) {
   recipe.global_batch = 0;
   recipe.floor = 2;
   testing::expect_error(ExitCode::kBadConfig,
-                        {"batch.global is 0", " | optimizer.lr is -1", " | schedule.floor is 2"},
+                        {"batch.global is 0", "\noptimizer.lr is -1", "\nschedule.floor is 2"},
                         [&] { check_recipe(recipe, 8); });
   testing::expect_error(ExitCode::kBadConfig, {"the world size is 0", "1 rank"},
                         [] { Coordinator(small_recipe(), 0); });
@@ -164,6 +164,8 @@ TEST(Advice, OnRanksWithoutWork) {
                                            HasSubstr("use batch.micro 8 or less"))));
   recipe.leaf_size = 1;
   EXPECT_THAT(advice(recipe, 100), ElementsAre(HasSubstr("start at most 64 ranks")));
+  recipe.leaf_size = 2;  // 32 leaves on 64 ranks: nothing is less than 1
+  EXPECT_THAT(advice(recipe, 64), ElementsAre(::testing::EndsWith("use batch.micro 1")));
   recipe.leaf_size = 16;  // 4 leaves on 3 ranks
   EXPECT_THAT(
       advice(recipe, 3),

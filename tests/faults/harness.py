@@ -72,7 +72,7 @@ def digest(folder: pathlib.Path):
 
 
 def expect_refusal(outcome: Outcome, code: int, words):
-    """One line says what is wrong, with these words, and the exit code is the promised one."""
+    """One line, said once for all ranks, says what is wrong, with these words; the exit code is the promised one."""
     said = outcome.stderr[-3000:]
     assert outcome.code == code, f"exit code {outcome.code} instead of {code}:\n{said}"
     lines = set(outcome.messages)

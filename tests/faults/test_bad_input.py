@@ -148,7 +148,6 @@ def test_yaml_that_is_none(space, refused, text):
 
 
 SETTINGS = {
-    "empty": ([], "model.path"),
     "lr-as-text": (["optimizer.lr=fast"], "optimizer.lr"),
     "lr-nan": (["optimizer.lr=.nan"], "optimizer.lr"),
     "lr-negative": (["optimizer.lr=-1"], "optimizer.lr"),
@@ -176,8 +175,6 @@ SETTINGS = {
 
 @pytest.mark.parametrize("overrides, words, ranks", table(SETTINGS, ["micro-does-not-divide", "targets-match-nothing"]))
 def test_settings(space, refused, overrides, words, ranks):
-    if not overrides:
-        space.config.write_text("")
     more = [word for override in overrides for word in ("--set", override)]
     refused(BAD_CONFIG, words, *more, ranks=ranks)
 

@@ -221,3 +221,24 @@ def test_scripts_pass_shellcheck():
         pytest.skip("shellcheck is not installed")
     result = subprocess.run(["shellcheck", "-x", *scripts], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("given, policy", [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")])
+def test_waiting_threads_sleep_unless_told_otherwise(tmp_path, given, policy):
+    script = tmp_path / "says.sh"
+    script.write_text('#!/bin/sh\necho "policy $OMP_WAIT_POLICY"\n')
+    script.chmod(0o755)
+    result = launch(script, "-n", 2, "train", "x.yaml", **given)
+    assert result.returncode == 0 and result.stdout.split("\n")[:2] == [f"policy {policy}"] * 2, result.stderr
+    # To other machines as well.
+    command = built("--dry-run", "-n", 2, "--hostfile", hosts(tmp_path, "localhost slots=2\n"), **given)
+    assert command[command.index("OMP_WAIT_POLICY") - 1] == "-x"
+
+
+def test_a_profile_may_say_how_threads_wait(tmp_path):
+    profile = tmp_path / "busy.env"
+    profile.write_text("OMP_WAIT_POLICY=active\n")
+    script = tmp_path / "says.sh"
+    script.write_text('#!/bin/sh\necho "policy $OMP_WAIT_POLICY"\n')
+    script.chmod(0o755)
+    assert launch(script, "-n", 1, "--profile", profile, "train", "x.yaml").stdout == "policy active\n"

@@ -233,3 +233,15 @@ def test_outside_of_a_job(program):
     assert result.returncode == 64 and "not inside a SLURM job" in result.stderr
     result = subprocess.run([BATCH, "--help"], env=environment(program), capture_output=True, text=True)
     assert result.returncode == 0 and "submit" in result.stdout and "#SBATCH" not in result.stdout
+
+
+@pytest.mark.parametrize("given, policy", [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")])
+def test_waiting_threads_sleep_unless_told_otherwise(program, tmp_path, given, policy):
+    """Inside a job, with an srun that only shows what it hands on."""
+    srun = tmp_path / "srun"
+    srun.write_text('#!/bin/sh\necho "policy $OMP_WAIT_POLICY"\n')
+    srun.chmod(0o755)
+    variables = environment(program, SLURM_JOB_ID="7", SLURM_JOB_NODELIST="here", **given)
+    variables["PATH"] = f"{tmp_path}:{variables['PATH']}"
+    result = subprocess.run([BATCH, "train", "run.yaml"], env=variables, capture_output=True, text=True, timeout=30)
+    assert (result.returncode, result.stdout) == (0, f"policy {policy}\n"), result.stderr

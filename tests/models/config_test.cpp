@@ -3,6 +3,10 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
 
 #include "tiny_llama.hpp"
 
@@ -162,6 +166,47 @@ TEST(LlamaConfigTest, Yarn) {
   EXPECT_EQ(c.rope.attention_factor, 1.5);
   EXPECT_EQ(c.rope.mscale, 0.7);
   EXPECT_EQ(c.rope.mscale_all_dim, 0.9);
+}
+
+class GenerationConfigTest : public testing::Test {
+ protected:
+  void TearDown() override { std::filesystem::remove(path_); }
+  // The end tokens of a model whose config.json has 2 and whose generation_config.json is `text`.
+  LlamaConfig with(const std::string& text) const {
+    std::ofstream(path_) << text;
+    LlamaConfig config;
+    config.eos_ids = {2};
+    add_generation_config(path_, config);
+    return config;
+  }
+  std::filesystem::path path_ =
+      std::filesystem::path(testing::TempDir()) /
+      (std::string("generation_config_") +
+       testing::UnitTest::GetInstance()->current_test_info()->name() + std::to_string(::getpid()));
+};
+
+TEST_F(GenerationConfigTest, AddsItsEndTokens) {
+  EXPECT_THAT(with(R"({"eos_token_id": 7})").eos_ids, ElementsAre(2, 7));
+  EXPECT_THAT(with(R"({"eos_token_id": [7, 2, 9], "pad_token_id": 0})").eos_ids,
+              ElementsAre(2, 7, 9));
+  for (const char* none : {"{}", R"({"eos_token_id": null})", R"({"eos_token_id": []})"}) {
+    const auto config = with(none);
+    EXPECT_THAT(config.eos_ids, ElementsAre(2)) << none;
+    EXPECT_TRUE(config.warnings.empty()) << none;
+  }
+}
+
+TEST_F(GenerationConfigTest, DamagedItIsAWarning) {
+  for (const char* bad :
+       {"{", "[]", "", R"({"eos_token_id": "7"})", R"({"eos_token_id": [7, true]})",
+        R"({"eos_token_id": 7.5})", R"({"eos_token_id": 99999999999999999999})"}) {
+    const auto config = with(bad);
+    EXPECT_THAT(config.eos_ids, ElementsAre(2)) << bad;
+    EXPECT_THAT(config.warnings, ElementsAre(testing::HasSubstr(path_.string()))) << bad;
+  }
+  LlamaConfig without;
+  add_generation_config(path_.string() + "-nowhere", without);
+  EXPECT_TRUE(without.eos_ids.empty() && without.warnings.empty());
 }
 
 }  // namespace

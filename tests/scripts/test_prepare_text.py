@@ -478,3 +478,20 @@ def test_summary(prepare):
     assert "mean 8.0, longest 8 tokens" in out
     assert "<=          8            2  ####" in out
     assert "suggested:  sequence_length: 64" in out
+
+
+@pytest.mark.parametrize("help_only", [False, True])
+def test_a_reader_that_is_gone_costs_nothing(tmp_path, help_only):
+    """`prepare_text.py ... | head`: the files are there, and nothing is said."""
+    source, output = tmp_path / "a.txt", tmp_path / "a.h5"
+    source.write_text("some text")
+    arguments = ["--help"] if help_only else [source, "--tokenizer", "bytes", "--output", output]
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run(
+        [sys.executable, SCRIPTS / "prepare_text.py", *arguments],
+        stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert output.exists() != help_only

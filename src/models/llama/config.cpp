@@ -195,12 +195,18 @@ void read_sizes(const Fields& fields, LlamaConfig& config) {
   }
 }
 
-void read_token_ids(const Fields& fields, LlamaConfig& config) {
-  if (fields.has("eos_token_id")) {
-    config.eos_ids = fields.raw("eos_token_id").is_array()
-                         ? fields.integers("eos_token_id")
-                         : std::vector<std::int64_t>{fields.integer("eos_token_id")};
+// One id, a list of them, or none.
+std::vector<std::int64_t> end_ids(const Fields& fields) {
+  if (!fields.has("eos_token_id")) {
+    return {};
   }
+  return fields.raw("eos_token_id").is_array()
+             ? fields.integers("eos_token_id")
+             : std::vector<std::int64_t>{fields.integer("eos_token_id")};
+}
+
+void read_token_ids(const Fields& fields, LlamaConfig& config) {
+  config.eos_ids = end_ids(fields);
   if (fields.has("bos_token_id")) {
     config.bos_id = fields.integer("bos_token_id");
   }
@@ -231,6 +237,7 @@ LlamaConfig parse_llama_config(const std::string& text, const std::string& where
   config.mlp_bias = llama && fields.boolean_or("mlp_bias", false);
   config.qk_norm = qwen3;
   read_rope(fields, config);
+  config.context = fields.number_or("max_position_embeddings", 0);
   config.stored_dtype = fields.text_or("dtype", fields.text_or("torch_dtype", ""));
   read_windows(fields, config);
   read_token_ids(fields, config);
@@ -239,6 +246,26 @@ LlamaConfig parse_llama_config(const std::string& text, const std::string& where
 
 LlamaConfig read_llama_config(const std::filesystem::path& config_json) {
   return parse_llama_config(io::read_file(config_json, 1 << 20), config_json.string());
+}
+
+void add_generation_config(const std::filesystem::path& generation_config_json,
+                           LlamaConfig& config) {
+  std::error_code ignored;
+  if (!std::filesystem::exists(generation_config_json, ignored)) {
+    return;
+  }
+  try {
+    const std::string where = generation_config_json.string();
+    const Json object = io::parse_json(io::read_file(generation_config_json, 1 << 20), where);
+    for (const auto id : end_ids(Fields(object, where))) {
+      if (std::find(config.eos_ids.begin(), config.eos_ids.end(), id) == config.eos_ids.end()) {
+        config.eos_ids.push_back(id);
+      }
+    }
+  } catch (const Error& error) {
+    config.warnings.push_back(std::string(error.what()) +
+                              "; text ends at the end tokens of config.json alone");
+  }
 }
 
 }  // namespace lorascale::models::llama

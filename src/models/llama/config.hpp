@@ -30,7 +30,8 @@ struct LlamaConfig {
   std::vector<std::optional<std::int64_t>> windows;  // [layers] sliding window, if any
   nn::RopeParameters rope;
   std::string stored_dtype;  // as the file says, may be empty
-  std::vector<std::int64_t> eos_ids;
+  double context = 0;                  // max_position_embeddings; 0 where the file does not say
+  std::vector<std::int64_t> eos_ids;   // of config.json and generation_config.json
   std::optional<std::int64_t> bos_id;
   std::vector<std::string> warnings;  // for the log
 };
@@ -38,5 +39,11 @@ struct LlamaConfig {
 // Throws Error(kBadInput) naming the file, the field and the remedy.
 LlamaConfig read_llama_config(const std::filesystem::path& config_json);
 LlamaConfig parse_llama_config(const std::string& text, const std::string& where);
+
+// Adds the end tokens of generation_config.json, where chat models name those of a turn. Nothing
+// else depends on that file: without it, or where it is damaged (a warning), those of config.json
+// stand alone.
+void add_generation_config(const std::filesystem::path& generation_config_json,
+                           LlamaConfig& config);
 
 }  // namespace lorascale::models::llama

@@ -119,7 +119,8 @@ struct PendingPart {
 
 std::unique_ptr<Llama> load_llama(const std::filesystem::path& folder,
                                   std::optional<at::ScalarType> dtype, at::Device device) {
-  const auto config = read_llama_config(folder / "config.json");
+  auto config = read_llama_config(folder / "config.json");
+  add_generation_config(folder / "generation_config.json", config);
   const io::ModelReader reader(folder);
   const KeyMap keys(reader);
   const std::string where = folder.string();
