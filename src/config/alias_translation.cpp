@@ -28,7 +28,9 @@ constexpr std::array kOptimizers = {NamePair{"adamw", "adamw"},
                                     NamePair{"adamw_hf", "adamw"},
                                     NamePair{"pagedadamw8bit", "adamw"},
                                     NamePair{"paged_adamw_8bit", "adamw"},
-                                    NamePair{"sgd", "sgd"}};
+                                    NamePair{"sgd", "sgd"},
+                                    NamePair{"lamb", "lamb"},
+                                    NamePair{"lars", "lars"}};
 // "cosine_with_restarts" has one cycle unless told otherwise, which is a cosine.
 constexpr std::array kSchedulers = {NamePair{"constant", "constant"},
                                     NamePair{"constant_with_warmup", "constant"},

@@ -179,17 +179,47 @@ struct BetasAccess {
 void add_optimizer(std::vector<Option>& t) {
   const auto at = [](auto member) { return field(&RunConfig::optimizer, member); };
   const RealKind below_one{0, false, 1, true};
-  add(t, "optimizer.name", at(&OptimizerSection::name), words({"adamw", "sgd"}), "Update rule.");
+  add(t, "optimizer.name", at(&OptimizerSection::name), words({"adamw", "sgd", "lamb", "lars"}),
+      "Update rule; lamb and lars are adamw and sgd with a trust ratio for each tensor, for large "
+      "batches (docs/optimizers.md).");
   add(t, "optimizer.lr", at(&OptimizerSection::lr), RealKind{0, true},
       "Peak learning rate at batch.reference; scale.rule gives the one used.");
-  add(t, "optimizer.betas", BetasAccess{}, PairKind{below_one}, "Decay rates of AdamW's moments.");
+  add(t, "optimizer.betas", BetasAccess{}, PairKind{below_one}, "Decay rates of the moments of adamw and lamb.");
   add(t, "optimizer.eps", at(&OptimizerSection::eps), RealKind{0, true},
-      "Added to the denominator of AdamW.");
+      "Added to the denominator of adamw and lamb.");
   add(t, "optimizer.weight_decay", at(&OptimizerSection::weight_decay), RealKind{0},
-      "Decoupled weight decay.");
+      "Weight decay: decoupled in adamw, inside the trust ratio in lamb and lars, added to the "
+      "gradient in sgd.");
   add(t, "optimizer.clip_norm", at(&OptimizerSection::clip_norm), RealKind{0},
       "Largest norm of the gradient; 0 does not clip.");
-  add(t, "optimizer.momentum", at(&OptimizerSection::momentum), below_one, "Momentum of sgd.");
+  add(t, "optimizer.momentum", at(&OptimizerSection::momentum), below_one, "Momentum of sgd and lars.");
+  add(t, "optimizer.trust_coefficient", at(&OptimizerSection::trust_coefficient), RealKind{0, true},
+      "lars: length of an update over that of the tensor, at a rate of 1.");
+  add(t, "optimizer.trust_ratio_lora_b", at(&OptimizerSection::trust_ratio_lora_b), BooleanKind{},
+      "Trust ratios for LoRA's B too: it starts at zero and then grows by at most 1 + lr per "
+      "update, so false is what works.");
+}
+
+void add_loss(std::vector<Option>& t) {
+  add(t, "loss.label_smoothing", field(&RunConfig::loss, &LossSection::label_smoothing),
+      RealKind{0, false, 1, true},
+      "Share a of the target that all tokens get alike: (1 - a) y + a / vocabulary. In training "
+      "only; the training loss includes it, val_loss does not.");
+}
+
+void add_average(std::vector<Option>& t) {
+  const auto at = [](auto member) { return field(&RunConfig::average, member); };
+  const std::vector<Unit> units = {Unit::kFraction, Unit::kSamples, Unit::kTokens, Unit::kSteps,
+                                   Unit::kEpochs};
+  add(t, "average.name", at(&AverageSection::name), words({"none", "ema", "swa"}),
+      "Average of the weights over the updates, which is then validated, sampled from and "
+      "exported; ema forgets, swa is the equal mean from average.start on (docs/optimizers.md).");
+  add(t, "average.half_life", at(&AverageSection::half_life),
+      AmountKind{units, std::nullopt, true, "'5%', '2000 samples' or '100 steps'"},
+      "ema: after as many samples half of an update's share is left; % is of the budget.");
+  add(t, "average.start", at(&AverageSection::start),
+      AmountKind{units, std::nullopt, false, "'75%', '2000 samples' or '100 steps'"},
+      "swa: updates after this point are averaged; % is of the budget.");
 }
 
 void add_scale(std::vector<Option>& t) {
@@ -202,7 +232,7 @@ void add_scale(std::vector<Option>& t) {
   add(t, "scale.rule", at(&ScaleSection::rule), OptionalKind<ChoiceKind<ScaleRule>>{rules, "auto"},
       "How the rate follows k = batch / reference: 1, k, sqrt(k), k^power, or the gain that "
       "adascale "
-      "measures (needs noise.horizon); auto: sqrt for adamw, linear for sgd.");
+      "measures (needs noise.horizon); auto: sqrt for adamw and lamb, linear for sgd and lars.");
   add(t, "scale.power", at(&ScaleSection::power), RealKind{0, false, 2, false},
       "Exponent of the rule power.");
   add(t, "scale.betas", at(&ScaleSection::betas), BooleanKind{},
@@ -322,6 +352,8 @@ std::vector<Option> build_table() {
   add_data(table);
   add_batch(table);
   add_optimizer(table);
+  add_loss(table);
+  add_average(table);
   add_scale(table);
   add_schedule(table);
   add_budget(table);

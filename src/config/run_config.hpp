@@ -71,10 +71,23 @@ struct OptimizerSection {
   double eps = 1e-8;
   double weight_decay = 0.0;
   double clip_norm = 1.0;  // 0 = off
-  double momentum = 0.0;   // of `sgd`
+  double momentum = 0.0;   // of `sgd` and `lars`
+  double trust_coefficient = 1e-3;  // of `lars`
+  bool trust_ratio_lora_b = false;  // of `lamb` and `lars`: LoRA's B too
+  // Adam's moments, in place of a momentum.
+  [[nodiscard]] bool has_moments() const { return name == "adamw" || name == "lamb"; }
+  [[nodiscard]] bool has_trust_ratios() const { return name == "lamb" || name == "lars"; }
+};
+struct LossSection {
+  double label_smoothing = 0.0;  // in training only
+};
+struct AverageSection {
+  std::string name = "none";                  // none | ema | swa
+  Amount half_life{0.05, Unit::kFraction};    // of `ema`
+  Amount start{0.75, Unit::kFraction};        // of `swa`
 };
 struct ScaleSection {
-  std::optional<coordinator::ScaleRule> rule;  // absent: sqrt for adamw, linear for sgd
+  std::optional<coordinator::ScaleRule> rule;  // absent: sqrt for adamw and lamb, else linear
   double power = 0.5;                          // exponent of rule `power`
   bool betas = false;
   bool eps = false;
@@ -123,6 +136,8 @@ struct RunConfig {
   DataSection data;
   BatchSection batch;
   OptimizerSection optimizer;
+  LossSection loss;
+  AverageSection average;
   ScaleSection scale;
   ScheduleSection schedule;
   Amount budget{3, Unit::kEpochs};

@@ -29,6 +29,7 @@ class Validator {
       check_batch();
       check_scale();
       check_optimizer();
+      check_average();
       check_schedule();
       check_evaluation();
       check_sampling();
@@ -43,6 +44,7 @@ class Validator {
   void check_batch();
   void check_scale();
   void check_optimizer();
+  void check_average();
   void check_schedule();
   void check_evaluation();
   void check_sampling();
@@ -175,16 +177,36 @@ void Validator::check_scale() {
   if (config_.scale.rule != ScaleRule::kPower) {
     warn_unused({"scale.power"}, "scale.rule is not power");
   }
-  if (config_.optimizer.name == "sgd") {
-    warn_unused({"scale.betas", "scale.eps"}, "sgd has neither betas nor eps");
+  if (!config_.optimizer.has_moments()) {
+    warn_unused({"scale.betas", "scale.eps"}, config_.optimizer.name + " has neither betas nor eps");
   }
 }
 
 void Validator::check_optimizer() {
-  if (config_.optimizer.name == "sgd") {
-    warn_unused({"optimizer.betas", "optimizer.eps"}, "optimizer.name is sgd");
+  const OptimizerSection& optimizer = config_.optimizer;
+  const std::string reason = "optimizer.name is " + optimizer.name;
+  if (optimizer.has_moments()) {
+    warn_unused({"optimizer.momentum"}, reason);
   } else {
-    warn_unused({"optimizer.momentum"}, "optimizer.name is " + config_.optimizer.name);
+    warn_unused({"optimizer.betas", "optimizer.eps"}, reason);
+  }
+  if (optimizer.name != "lars") {
+    warn_unused({"optimizer.trust_coefficient"}, reason);
+  }
+  if (!optimizer.has_trust_ratios()) {
+    warn_unused({"optimizer.trust_ratio_lora_b"}, reason);
+  } else if (config_.adapter.type == "full") {
+    warn_unused({"optimizer.trust_ratio_lora_b"}, "adapter.type is full");
+  }
+}
+
+void Validator::check_average() {
+  const std::string reason = "average.name is " + config_.average.name;
+  if (config_.average.name != "ema") {
+    warn_unused({"average.half_life"}, reason);
+  }
+  if (config_.average.name != "swa") {
+    warn_unused({"average.start"}, reason);
   }
 }
 

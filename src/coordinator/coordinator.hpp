@@ -30,6 +30,7 @@ struct StepPlan {
   double tau_advance = 0;    // what this update adds: n, or adascale's gain times B0
   double beta1 = 0, beta2 = 0, eps = 0, weight_decay = 0;
   double ema_rho = 0;  // averaged weights keep this share of themselves; 0: no average is kept
+  bool swa = false;    // the weights after this update enter their equal mean
 };
 
 // The contiguous leaves [begin, end) of `rank`; counts differ by at most one.

@@ -85,6 +85,18 @@ std::string schedule_text(const Recipe& recipe, double peak) {
   return text;
 }
 
+std::string average_text(const Recipe& recipe) {
+  if (recipe.ema_half_life_samples > 0) {
+    return "; validates and exports a moving average of the weights with a half-life of " +
+           std::to_string(recipe.ema_half_life_samples) + " samples";
+  }
+  if (recipe.swa_start_samples != kNoSampleLimit) {
+    return "; validates and exports the equal mean of the weights from sample " +
+           std::to_string(recipe.swa_start_samples) + " on";
+  }
+  return "";
+}
+
 // What the policy will do with the batch and how far it may go.
 std::string batch_text(const Recipe& recipe) {
   const BatchLimit largest = largest_batch(recipe);
@@ -137,7 +149,7 @@ PlanReport make_plan_report(const Recipe& recipe, int world_size) {
                   " (" + counted(sums.per_epoch, "step") + " each, the last of " +
                   std::to_string(sums.epoch_tail) + "); " + leaves_text(sums.batch) + "; " +
                   explain_rate(recipe, sums.full) + "; " +
-                  schedule_text(recipe, recipe.lr * sums.rates.multiplier);
+                  schedule_text(recipe, recipe.lr * sums.rates.multiplier) + average_text(recipe);
   if (recipe.budget_minutes > 0 && recipe.budget_samples != kNoSampleLimit) {
     report.reason += "; stops after " + minutes + " if that is sooner";
   }

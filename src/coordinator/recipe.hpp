@@ -58,6 +58,8 @@ struct Recipe {
   bool surge_cap = false;         // scaling.hpp, at the critical batch
 
   std::int64_t ema_half_life_samples = 0;  // of averaged weights; 0: off
+  // Updates that end beyond it enter an equal mean of the weights; kNoSampleLimit: none does.
+  std::int64_t swa_start_samples = kNoSampleLimit;
 
   ScheduleKind schedule = ScheduleKind::kCosine;
   std::int64_t warmup_samples = 0;

@@ -64,8 +64,9 @@ void check_counts(Lines& lines, const Recipe& recipe, int world_size) {
   at_least(lines, "batch.dwell in samples", recipe.batch_dwell_samples, 0, "use 0 (off) or more");
   at_least(lines, "batch.ramp in samples", recipe.batch_ramp_samples, 0, "use 0 or more");
   at_least(lines, "scale.ramp in samples", recipe.ramp_samples, 0, "use 0 (at once) or more");
-  at_least(lines, "ema.half_life in samples", recipe.ema_half_life_samples, 0,
+  at_least(lines, "average.half_life in samples", recipe.ema_half_life_samples, 0,
            "use 0 (off) or more");
+  at_least(lines, "average.start in samples", recipe.swa_start_samples, 0, "use 0 or more");
   at_least(lines, "divergence_patience", recipe.divergence_patience, 0, "use 0 (off) or more");
   at_least(lines, "max_skipped_in_row", recipe.max_skipped_in_row, 0, "use 0 (off) or more");
   at_least(lines, "noise.horizon in samples", recipe.noise_horizon_samples, 0,
@@ -113,6 +114,15 @@ void check_lengths(Lines& lines, const Recipe& recipe) {
                     std::to_string(recipe.decay_samples) +
                     " samples do not both fit into the budget of " + budget +
                     "; shorten one of them or raise the budget");
+  }
+}
+
+void check_average(Lines& lines, const Recipe& recipe) {
+  if (recipe.swa_start_samples != kNoSampleLimit &&
+      recipe.swa_start_samples >= recipe.budget_samples) {
+    lines.push_back("average.start of " + std::to_string(recipe.swa_start_samples) +
+                    " samples leaves no update of the budget of " +
+                    std::to_string(recipe.budget_samples) + " to average; use 75% or so");
   }
 }
 
@@ -260,6 +270,22 @@ void advise_on_batch_policy(Lines& lines, const Recipe& recipe) {
   }
 }
 
+void advise_on_average(Lines& lines, const Recipe& recipe) {
+  if (recipe.ema_half_life_samples > recipe.budget_samples) {
+    lines.push_back("average.half_life of " + std::to_string(recipe.ema_half_life_samples) +
+                    " samples is longer than the budget of " +
+                    std::to_string(recipe.budget_samples) +
+                    ": the first updates count almost as much as the last; use a tenth of the "
+                    "budget or less");
+  }
+  if (recipe.swa_start_samples != kNoSampleLimit && depends_on_budget(recipe.schedule)) {
+    lines.push_back("average swa is made for a rate that stays up: under schedule " +
+                    std::string(name_of(recipe.schedule)) +
+                    " the last weights move little and are close to their mean; use "
+                    "schedule.name constant");
+  }
+}
+
 void advise_on_schedule(Lines& lines, const Recipe& recipe) {
   if (recipe.warmup_samples > recipe.budget_samples - recipe.warmup_samples) {
     lines.push_back("the warmup takes " + std::to_string(recipe.warmup_samples) + " of " +
@@ -342,6 +368,7 @@ std::vector<std::string> contradictions(const Recipe& recipe, int world_size) {
       lines.push_back(*line);
     }
     check_lengths(lines, recipe);
+    check_average(lines, recipe);
     check_cap_and_policy(lines, recipe);
     check_scaling(lines, recipe);
     for (const std::string& line : batch_contradictions(recipe)) {
@@ -367,6 +394,7 @@ std::vector<std::string> advice(const Recipe& recipe, int world_size) {
   advise_on_batch_policy(lines, recipe);
   advise_on_schedule(lines, recipe);
   advise_on_noise(lines, recipe);
+  advise_on_average(lines, recipe);
   advise_on_ranks(lines, recipe, world_size);
   return lines;
 }

@@ -65,7 +65,8 @@ void visit_fields(RecipeType& recipe, Visitor&& visit) {
   visit("batch.follows_ranks", recipe.batch_follows_ranks, Role::kLaterSpeed);
   visit("scale.ramp_samples", recipe.ramp_samples, Role::kLaterResult);
   visit("scale.cap", recipe.surge_cap, Role::kLaterResult);
-  visit("ema.half_life_samples", recipe.ema_half_life_samples, Role::kLaterResult);
+  visit("average.half_life_samples", recipe.ema_half_life_samples, Role::kLaterResult);
+  visit("average.start_samples", recipe.swa_start_samples, Role::kLaterResult);
 }
 
 template <typename T>

@@ -56,6 +56,7 @@ StepPlan plan_step(const Recipe& recipe, const BatchState& state, std::int64_t s
   plan.eps = rates.eps;
   plan.weight_decay = rates.weight_decay;
   plan.ema_rho = average_factor(recipe, plan.samples);
+  plan.swa = plan.tau + plan.tau_advance > static_cast<double>(recipe.swa_start_samples);
   return plan;
 }
 

@@ -185,21 +185,55 @@ void row_scale(float* x, float factor, std::int64_t n) {
   }
 }
 
-}  // namespace
-
-double cross_entropy_backward_row(float* logits, std::int64_t label, std::int64_t vocabulary) {
-  const float shift = row_max(logits, vocabulary);
-  const double target = double{logits[label]} - double{shift};
-  const float total = row_exp_sum(logits, logits, shift, vocabulary);
-  row_scale(logits, 1.0F / total, vocabulary);
-  logits[label] -= 1.0F;
-  return ::log(double{total}) - target;
+LS_VECTOR_CLONES
+void row_shift(float* x, float amount, std::int64_t n) {
+  for (std::int64_t j = 0; j < n; ++j) {
+    x[j] += amount;
+  }
 }
 
-double cross_entropy_row(const float* logits, std::int64_t label, std::int64_t vocabulary) {
+// In blocks whose fp32 sums are added up in fp64: a vocabulary is too long for fp32 alone.
+double row_mean(const float* x, std::int64_t n) {
+  constexpr std::int64_t kBlock = 32 * kLanes;
+  double sum = 0;
+  for (std::int64_t i = 0; i < n; i += kBlock) {
+    float lanes[kLanes] = {};
+    add_to_lanes(x + i, std::min(kBlock, n - i), lanes);
+    sum += double{lane_total(lanes)};
+  }
+  return sum / static_cast<double>(n);
+}
+
+// sum_c y[c] (logits[c] - shift)
+double expected_logit(const float* logits, std::int64_t label, std::int64_t vocabulary, float shift,
+                      double smoothing) {
+  const double target = double{logits[label]} - double{shift};
+  if (smoothing == 0) {
+    return target;
+  }
+  return (1 - smoothing) * target + smoothing * (row_mean(logits, vocabulary) - double{shift});
+}
+
+}  // namespace
+
+double cross_entropy_backward_row(float* logits, std::int64_t label, std::int64_t vocabulary,
+                                  double smoothing) {
+  const float shift = row_max(logits, vocabulary);
+  const double expected = expected_logit(logits, label, vocabulary, shift, smoothing);
+  const float total = row_exp_sum(logits, logits, shift, vocabulary);
+  row_scale(logits, 1.0F / total, vocabulary);
+  if (smoothing > 0) {
+    row_shift(logits, static_cast<float>(-smoothing / static_cast<double>(vocabulary)), vocabulary);
+  }
+  logits[label] -= static_cast<float>(1 - smoothing);
+  return ::log(double{total}) - expected;
+}
+
+double cross_entropy_row(const float* logits, std::int64_t label, std::int64_t vocabulary,
+                         double smoothing) {
   const float shift = row_max(logits, vocabulary);
   const float total = row_exp_sum(logits, nullptr, shift, vocabulary);
-  return ::log(double{total}) - (double{logits[label]} - double{shift});
+  return ::log(double{total}) - expected_logit(logits, label, vocabulary, shift, smoothing);
 }
 
 }  // namespace lorascale::nn::cpu

@@ -23,9 +23,12 @@ void swiglu_row(const float* gate_up, float* y, std::int64_t d);
 // Replaces [gate | up] by their gradients.
 void swiglu_backward_row(const float* dy, float* gate_up, std::int64_t d);
 
-// Replaces logits by softmax(logits) - onehot(label); returns the loss -log softmax(logits)[label].
-double cross_entropy_backward_row(float* logits, std::int64_t label, std::int64_t vocabulary);
+// The loss -sum_c y[c] log softmax(logits)[c] against y = (1 - a) onehot(label) + a / vocabulary,
+// a = smoothing. Replaces logits by softmax(logits) - y.
+double cross_entropy_backward_row(float* logits, std::int64_t label, std::int64_t vocabulary,
+                                  double smoothing = 0);
 // The loss alone.
-double cross_entropy_row(const float* logits, std::int64_t label, std::int64_t vocabulary);
+double cross_entropy_row(const float* logits, std::int64_t label, std::int64_t vocabulary,
+                         double smoothing = 0);
 
 }  // namespace lorascale::nn::cpu

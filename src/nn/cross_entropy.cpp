@@ -26,7 +26,8 @@ std::int64_t rows_per_chunk(const at::Tensor& weight) {
   return std::max<std::int64_t>(64, elements / weight.size(0));
 }
 
-double cpu_chunk(at::Tensor& logits, std::span<const std::int32_t> labels, bool backward) {
+double cpu_chunk(at::Tensor& logits, std::span<const std::int32_t> labels, bool backward,
+                 double smoothing) {
   const auto rows = logits.size(0);
   const auto vocabulary = logits.size(1);
   float* data = logits.data_ptr<float>();
@@ -36,8 +37,8 @@ double cpu_chunk(at::Tensor& logits, std::span<const std::int32_t> labels, bool 
       float* x = data + row * vocabulary;
       const auto label = labels[static_cast<std::size_t>(row)];
       losses[static_cast<std::size_t>(row)] =
-          backward ? cpu::cross_entropy_backward_row(x, label, vocabulary)
-                   : cpu::cross_entropy_row(x, label, vocabulary);
+          backward ? cpu::cross_entropy_backward_row(x, label, vocabulary, smoothing)
+                   : cpu::cross_entropy_row(x, label, vocabulary, smoothing);
     }
   });
   double sum = 0;  // in row order, whatever the threads did
@@ -48,17 +49,25 @@ double cpu_chunk(at::Tensor& logits, std::span<const std::int32_t> labels, bool 
 }
 
 // Loss sum as a device scalar, so that no chunk waits for the device; logits become their gradient.
-at::Tensor generic_chunk(at::Tensor& logits, std::span<const std::int32_t> labels, bool backward) {
+at::Tensor generic_chunk(at::Tensor& logits, std::span<const std::int32_t> labels, bool backward,
+                         double smoothing) {
   const at::Tensor index =
       at::tensor(at::IntArrayRef(std::vector<std::int64_t>(labels.begin(), labels.end())),
                  at::TensorOptions().dtype(at::kLong))
           .to(logits.device())
           .unsqueeze(1);
   const at::Tensor logprob = at::log_softmax(logits, 1, at::kFloat);
-  const at::Tensor loss = logprob.gather(1, index).sum(at::kDouble).neg();
+  const double everywhere = smoothing / static_cast<double>(logits.size(1));
+  at::Tensor loss = logprob.gather(1, index).sum(at::kDouble).mul_(smoothing - 1);
+  if (smoothing > 0) {
+    loss.sub_(logprob.sum(at::kDouble), everywhere);
+  }
   if (backward) {
     at::Tensor probability = logprob.exp();
-    probability.scatter_add_(1, index, at::full_like(index, -1.0, probability.options()));
+    if (smoothing > 0) {
+      probability.sub_(everywhere);
+    }
+    probability.scatter_add_(1, index, at::full_like(index, smoothing - 1, probability.options()));
     logits.copy_(probability);
   }
   return loss;
@@ -67,7 +76,8 @@ at::Tensor generic_chunk(at::Tensor& logits, std::span<const std::int32_t> label
 }  // namespace
 
 at::Tensor head_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight,
-                              std::span<const std::int32_t> labels, HeadGradients* gradients) {
+                              std::span<const std::int32_t> labels, HeadGradients* gradients,
+                              double label_smoothing) {
   const auto rows = hidden.size(0);
   LS_ASSERT(static_cast<std::size_t>(rows) == labels.size());
   if (rows == 0) {
@@ -85,9 +95,9 @@ at::Tensor head_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight
         labels.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count));
     at::mm_out(logits, part, weight.t());
     if (fused) {
-      sum.add_(cpu_chunk(logits, part_labels, gradients != nullptr));
+      sum.add_(cpu_chunk(logits, part_labels, gradients != nullptr, label_smoothing));
     } else {
-      sum.add_(generic_chunk(logits, part_labels, gradients != nullptr));
+      sum.add_(generic_chunk(logits, part_labels, gradients != nullptr, label_smoothing));
     }
     if (gradients != nullptr) {
       at::Tensor out = gradients->hidden.narrow(0, first, count);

@@ -17,8 +17,10 @@ struct HeadGradients {
 
 // hidden: [rows, d]; weight: [vocabulary, d]; labels: [rows], each in [0, vocabulary).
 // Returns the loss sum, an fp64 scalar on hidden's device (nobody waits for it here); with
-// `gradients` also fills those.
+// `gradients` also fills those. label_smoothing a in [0, 1): the target of a row is (1 - a) on its
+// label and a / vocabulary on every token (Szegedy et al. 2016), as in torch.
 at::Tensor head_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight,
-                              std::span<const std::int32_t> labels, HeadGradients* gradients);
+                              std::span<const std::int32_t> labels, HeadGradients* gradients,
+                              double label_smoothing = 0);
 
 }  // namespace lorascale::nn

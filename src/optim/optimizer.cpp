@@ -9,6 +9,8 @@
 #include <ATen/ops/zeros_like.h>
 
 #include "base/error.hpp"
+#include "optim/lamb.hpp"
+#include "optim/trust_ratio.hpp"
 
 namespace lorascale::optim {
 namespace {
@@ -49,23 +51,34 @@ class AdamW : public Optimizer {
   at::Tensor updates_;         // fp32 scalar
 };
 
+// LARS too: the trust ratio is of the gradient alone, before decay is added to it.
 class Sgd : public Optimizer {
  public:
   Sgd(std::vector<Segment> segments, const at::Tensor& parameters)
-      : segments_(std::move(segments)), momentum_(at::zeros_like(parameters)) {}
+      : segments_(std::move(segments)), momentum_(at::zeros_like(parameters)) {
+    for (const auto& segment : segments_) {
+      trust_.emplace_back(segment, parameters.device());
+    }
+  }
 
   void step(at::Tensor& parameters, at::Tensor& gradient, const Hyperparameters& hyper,
             const GradientFacts& facts) override {
-    for (const auto& segment : segments_) {
+    for (std::size_t i = 0; i < segments_.size(); ++i) {
+      const auto& segment = segments_[i];
       const auto part = [&](const at::Tensor& flat) {
         return flat.narrow(0, segment.begin, segment.end - segment.begin);
       };
       at::Tensor p = part(parameters);
       at::Tensor g = part(gradient);
+      const double decay = segment.decays ? hyper.weight_decay : 0.0;
       // A skipped gradient may hold NaN, which no factor of zero removes.
       g.div_(facts.divisor).nan_to_num_(0.0, 0.0, 0.0);
-      if (segment.decays && hyper.weight_decay != 0) {
-        g.add_(p, hyper.weight_decay);
+      const at::Tensor ratios = trust_[i].applies() ? trust_[i].factors(g, p, decay) : at::Tensor();
+      if (decay != 0) {
+        g.add_(p, decay);
+      }
+      if (ratios.defined()) {
+        g.mul_(ratios);
       }
       const at::Tensor skip = facts.skip > 0;
       at::Tensor m = part(momentum_);
@@ -80,6 +93,7 @@ class Sgd : public Optimizer {
 
  private:
   std::vector<Segment> segments_;
+  std::vector<TrustRatio> trust_;  // of each segment
   at::Tensor momentum_;
 };
 
@@ -105,10 +119,19 @@ std::unique_ptr<Optimizer> make_optimizer(const std::string& name, std::vector<S
   if (name == "adamw") {
     return std::make_unique<AdamW>(std::move(segments), parameters);
   }
+  if (name == "lamb") {
+    return make_lamb(std::move(segments), parameters);
+  }
   if (name == "sgd") {
+    for (auto& segment : segments) {
+      segment.trust = 0;
+    }
+  }
+  if (name == "sgd" || name == "lars") {
     return std::make_unique<Sgd>(std::move(segments), parameters);
   }
-  throw_bad_config("optimizer.name: '" + name + "' is unknown; there are adamw and sgd");
+  throw_bad_config("optimizer.name: '" + name +
+                   "' is unknown; there are adamw, sgd, lamb and lars");
 }
 
 }  // namespace lorascale::optim

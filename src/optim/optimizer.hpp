@@ -10,11 +10,18 @@
 
 namespace lorascale::optim {
 
+// What an update is to the average of the weights (weight_average.hpp): with mass' = keep mass +
+// add its weights enter with add / mass'. add = 0: it does not take part.
+struct AverageShare {
+  double keep = 0, add = 0;
+};
+
 struct Hyperparameters {
   double lr = 0;
-  double beta1 = 0.9, beta2 = 0.999;  // sgd: beta1 is the momentum
+  double beta1 = 0.9, beta2 = 0.999;  // sgd and lars: beta1 is the momentum
   double eps = 1e-8;
   double weight_decay = 0;
+  AverageShare average = {};
 };
 
 // A contiguous part of the vector with its own rate and decay.
@@ -22,6 +29,10 @@ struct Segment {
   std::int64_t begin = 0, end = 0;
   double lr_ratio = 1.0;
   bool decays = true;
+  // lamb and lars: coefficient c of the trust ratios; 0: none, as if every ratio were 1. They are
+  // per tensor; sizes of the tensors, which lie back to back and fill the segment.
+  double trust = 0;
+  std::vector<std::int64_t> tensors = {};
 };
 
 // What is common to a step, on the device of the vector.
@@ -53,8 +64,9 @@ class Optimizer {
   [[nodiscard]] virtual std::vector<NamedTensor> state() const = 0;
 };
 
-// name: "adamw" (decoupled decay, Loshchilov & Hutter 2019, as torch.optim.AdamW) or "sgd" (as
-// torch.optim.SGD).
+// name: "adamw" (decoupled decay, Loshchilov & Hutter 2019, as torch.optim.AdamW), "sgd" (as
+// torch.optim.SGD), "lamb" (You et al. 2019) or "lars" (You et al. 2017; sgd with trust ratios, the
+// rate outside of the momentum).
 std::unique_ptr<Optimizer> make_optimizer(const std::string& name, std::vector<Segment> segments,
                                           const at::Tensor& parameters);
 

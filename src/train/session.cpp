@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <array>
 #include <numeric>
 #include <utility>
@@ -93,6 +94,64 @@ Trainable make_trainable(const config::RunConfig& config, models::llama::Llama& 
                                 *trainable.parameters);
   }
   return trainable;
+}
+
+// Coefficient of the trust ratios of a group; 0 where they do not apply: to vectors (norms, biases),
+// as is usual, and to LoRA's B, which starts at zero and would crawl (docs/optimizers.md).
+double trust_of(const adapters::ParameterGroup& group, const config::OptimizerSection& optimizer) {
+  const bool excluded =
+      group.name == "vector" || (group.name == "lora_B" && !optimizer.trust_ratio_lora_b);
+  if (!optimizer.has_trust_ratios() || excluded) {
+    return 0;
+  }
+  return optimizer.name == "lars" ? optimizer.trust_coefficient : 1;
+}
+
+void make_optimizer(Session& session) {
+  const auto& parameters = *session.trainable.parameters;
+  std::vector<optim::Segment> segments;
+  for (const auto& group : parameters.groups()) {
+    if (group.end == group.begin) {
+      continue;
+    }
+    segments.push_back({group.begin, group.end, group.lr_ratio, group.decays,
+                        trust_of(group, session.config.optimizer), {}});
+    for (const auto& entry : parameters.entries()) {
+      if (entry.offset >= group.begin && entry.offset < group.end) {
+        segments.back().tensors.push_back(entry.size());
+      }
+    }
+  }
+  session.optimizer = optim::make_optimizer(session.config.optimizer.name, std::move(segments),
+                                            parameters.master());
+  if (session.config.average.name != "none") {
+    auto average =
+        std::make_unique<optim::WeightAverage>(std::move(session.optimizer), parameters.master());
+    session.average = average.get();
+    session.optimizer = std::move(average);
+  }
+}
+
+// What a share of the budget means only where the budget has an end.
+std::int64_t average_samples(const std::string& key, const Amount& amount,
+                             const config::RunConfig& config, const UnitContext& context) {
+  if (amount.unit == Unit::kFraction && config.budget.unit == Unit::kMinutes) {
+    throw_bad_config(key + ": budget: " + to_string(config.budget) +
+                     " has no end in samples; give " + key + " in samples, steps or epochs");
+  }
+  return to_samples(amount, context);
+}
+
+void set_average(coordinator::Recipe& recipe, const config::RunConfig& config,
+                 const UnitContext& context) {
+  const auto& section = config.average;
+  if (section.name == "ema") {
+    // Less than a sample means the same as one: the average is the newest weights.
+    recipe.ema_half_life_samples = std::max<std::int64_t>(
+        1, average_samples("average.half_life", section.half_life, config, context));
+  } else if (section.name == "swa") {
+    recipe.swa_start_samples = average_samples("average.start", section.start, config, context);
+  }
 }
 
 }  // namespace
@@ -192,17 +251,17 @@ coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t ro
   context.budget_samples = recipe.budget_samples;
   recipe.lr = config.optimizer.lr;
   recipe.beta1 =
-      config.optimizer.name == "sgd" ? config.optimizer.momentum : config.optimizer.beta1;
+      config.optimizer.has_moments() ? config.optimizer.beta1 : config.optimizer.momentum;
   recipe.beta2 = config.optimizer.beta2;
   recipe.eps = config.optimizer.eps;
   recipe.weight_decay = config.optimizer.weight_decay;
   recipe.rule =
-      config.scale.rule.value_or(config.optimizer.name == "sgd" ? coordinator::ScaleRule::kLinear
-                                                                : coordinator::ScaleRule::kSqrt);
+      config.scale.rule.value_or(config.optimizer.has_moments() ? coordinator::ScaleRule::kSqrt
+                                                                : coordinator::ScaleRule::kLinear);
   // AdaScale's exponent: the gain itself for SGD; for Adam its root, as rule sqrt has it of k.
   recipe.power = recipe.rule != coordinator::ScaleRule::kAdascale ? config.scale.power
-                 : config.optimizer.name == "sgd"                 ? 1.0
-                                                                  : 0.5;
+                 : config.optimizer.has_moments()                 ? 0.5
+                                                                  : 1.0;
   recipe.noise_horizon_samples = to_samples(config.noise.horizon, context);
   add_batch_policy(config, context, &recipe);
   recipe.scale_betas = config.scale.betas;
@@ -215,6 +274,7 @@ coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t ro
                              : 0;
   require_lengths_that_fit(config, recipe);
   recipe.floor = config.schedule.floor;
+  set_average(recipe, config, context);
   recipe.patience = config.evaluate.early_stop.patience;
   recipe.min_delta = config.evaluate.early_stop.min_delta;
   if (units != nullptr) {
@@ -232,6 +292,7 @@ Session open_session(World& world, const config::RunConfig& config) {
     session.model =
         models::llama::load_llama(config.model.path, parse_dtype(config.model.dtype), world.place);
     session.model->set_recompute(config.model.recompute);
+    session.model->set_label_smoothing(config.loss.label_smoothing);
     const TokenSourceSettings settings{config.data.sequence_length, config.data.packing,
                                        session.model->vocabulary()};
     session.train = std::make_unique<TokenSource>(config.data.train, settings);
@@ -243,14 +304,7 @@ Session open_session(World& world, const config::RunConfig& config) {
       static_cast<void>(session.train->encode_prompt(prompt));  // refuses now, not hours later
     }
     session.trainable = make_trainable(config, *session.model);
-    std::vector<optim::Segment> segments;
-    for (const auto& group : session.trainable.parameters->groups()) {
-      if (group.end > group.begin) {
-        segments.push_back({group.begin, group.end, group.lr_ratio, group.decays});
-      }
-    }
-    session.optimizer = optim::make_optimizer(config.optimizer.name, segments,
-                                              session.trainable.parameters->master());
+    make_optimizer(session);
     session.recipe = make_recipe(config, session.train->rows(), session.train->tokens_per_row(),
                                  world.host.size(), &session.units);
   });

@@ -15,6 +15,7 @@
 #include "coordinator/coordinator.hpp"
 #include "models/llama/llama.hpp"
 #include "optim/optimizer.hpp"
+#include "optim/weight_average.hpp"
 #include "train/leaf_stream.hpp"
 #include "train/world.hpp"
 
@@ -35,6 +36,7 @@ struct Session {
   std::unique_ptr<models::llama::Llama> model;
   Trainable trainable;
   std::unique_ptr<optim::Optimizer> optimizer;
+  optim::WeightAverage* average = nullptr;  // is the optimizer, where averages are kept
   UnitContext units;
   coordinator::Recipe recipe;
   std::string model_fingerprint;

@@ -11,6 +11,7 @@
 #include "io/checkpoint_retention.hpp"
 #include "io/durable_file.hpp"
 #include "models/llama/generate.hpp"
+#include "train/averaged_weights.hpp"
 #include "train/evaluator.hpp"
 #include "train/failure_report.hpp"
 #include "train/signals.hpp"
@@ -150,6 +151,8 @@ std::optional<double> Trainer::validate() {
   if (!session_.validation || session_.config.evaluate.every.value == 0) {
     return std::nullopt;
   }
+  // Until its end: what is validated is what best/ gets.
+  const AveragedWeights averaged(session_.average, *session_.trainable.parameters);
   const double loss = evaluate(world_, *session_.model, *session_.validation,
                                session_.config.evaluate.max_samples, evaluation_leaf_, faults_);
   validated_step_ = coordinator_->steps_done();
@@ -195,6 +198,7 @@ void Trainer::show_samples(const std::string& when) {
   if (session_.config.sample.prompts.empty() || session_.config.sample.every.value == 0) {
     return;
   }
+  const AveragedWeights averaged(session_.average, *session_.trainable.parameters);
   root_alone(world_.host, [&] {
     bool out_of_memory = false;
     std::string text;
@@ -250,6 +254,24 @@ void Trainer::export_result(const std::filesystem::path& folder, Tolerance* tole
                                    *session_.trainable.parameters, session_.config.model.path);
     }
   });
+}
+
+// The average where there is one, and then what was trained last beside it.
+void Trainer::export_final() {
+  const std::string name = session_.trainable.is_full() ? "model" : "adapter";
+  bool differs = false;
+  {
+    const AveragedWeights averaged(session_.average, *session_.trainable.parameters);
+    differs = averaged.in_place();
+    export_result(folder_ / name, nullptr);
+  }
+  if (differs) {
+    export_result(folder_ / (name + "-last"), nullptr);
+  } else if (session_.average != nullptr && world_.is_root()) {
+    progress_->clear();
+    spdlog::warn("the run ended before average.start: {}/ holds the last weights, no average",
+                 name);
+  }
 }
 
 void Trainer::save_checkpoint(bool must_succeed) {
@@ -444,7 +466,7 @@ ExitCode Trainer::finish() {
                     steps));
     return ExitCode::kDiverged;
   }
-  export_result(folder_ / (session_.trainable.is_full() ? "model" : "adapter"), nullptr);
+  export_final();
   show_samples("after");
   root_alone(world_.host, [&] {
     log_->require_complete();

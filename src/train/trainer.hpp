@@ -44,6 +44,7 @@ class Trainer {
   void write_alone(Tolerance* tolerance, const std::function<void()>& action);
   void save_checkpoint(bool must_succeed);
   void export_result(const std::filesystem::path& folder, Tolerance* tolerance);
+  void export_final();
   ExitCode finish();
   void record_failure(ExitCode code, const std::string& message);
   [[nodiscard]] double elapsed_minutes() const;

@@ -44,6 +44,14 @@ bool measures_times(const config::RunConfig& config) {
 // Vectors of the gradient's size that a step of an optimizer holds at a time, at most.
 constexpr std::int64_t kTemporaries = 4;
 
+optim::AverageShare average_share(const coordinator::StepPlan& plan) {
+  if (plan.swa) {
+    return {1, 1};
+  }
+  return plan.ema_rho > 0 ? optim::AverageShare{plan.ema_rho, 1 - plan.ema_rho}
+                          : optim::AverageShare{};
+}
+
 }  // namespace
 
 Updater::Updater(World& world, models::Model& model, adapters::TrainableParameters& parameters,
@@ -137,7 +145,8 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::
   set_current_step(plan.step);
   UpdateResult result;
   at::Tensor gradient = parameters_.gradient();
-  const optim::Hyperparameters hyper{plan.lr, plan.beta1, plan.beta2, plan.eps, plan.weight_decay};
+  const optim::Hyperparameters hyper{plan.lr,  plan.beta1,        plan.beta2,
+                                     plan.eps, plan.weight_decay, average_share(plan)};
   gradient_sum_->begin(plan.leaves);
   const std::int64_t columns = kFacts + (noise_ ? noise_->columns() : 0);
   if (noise_) {

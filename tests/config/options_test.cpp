@@ -79,6 +79,12 @@ const std::map<std::string, std::string>& other_values() {
       {"optimizer.weight_decay", "0.1"},
       {"optimizer.clip_norm", "0"},
       {"optimizer.momentum", "0.9"},
+      {"optimizer.trust_coefficient", "0.02"},
+      {"optimizer.trust_ratio_lora_b", "true"},
+      {"loss.label_smoothing", "0.1"},
+      {"average.name", "swa"},
+      {"average.half_life", "2000 samples"},
+      {"average.start", "50%"},
       {"scale.rule", "linear"},
       {"scale.power", "0.75"},
       {"scale.betas", "true"},
@@ -146,6 +152,10 @@ TEST(ConfigOptions, ReachTheMembersTheyAreNamedAfter) {
   EXPECT_EQ(config.optimizer.beta1, 0.8);
   EXPECT_EQ(config.optimizer.beta2, 0.95);
   EXPECT_EQ(config.optimizer.momentum, 0.9);
+  EXPECT_EQ(config.optimizer.trust_coefficient, 0.02);
+  EXPECT_EQ(config.loss.label_smoothing, 0.1);
+  EXPECT_EQ(config.average.half_life, (Amount{2000, Unit::kSamples}));
+  EXPECT_EQ(config.average.start, (Amount{0.5, Unit::kFraction}));
   EXPECT_EQ(config.scale.rule, coordinator::ScaleRule::kLinear);
   EXPECT_EQ(config.schedule.name, coordinator::ScheduleKind::kWsd);
   EXPECT_EQ(config.schedule.warmup, (Amount{100, Unit::kSteps}));

@@ -96,6 +96,9 @@ TEST(ValidateConfig, ChecksRangesOfConfigurationsMadeInCode) {
       {"optimizer.name", [](RunConfig& c) { c.optimizer.name = "lion"; }},
       {"optimizer.clip_norm", [](RunConfig& c) { c.optimizer.clip_norm = -1; }},
       {"data.sequence_length", [](RunConfig& c) { c.data.sequence_length = 1; }},
+      {"loss.label_smoothing", [](RunConfig& c) { c.loss.label_smoothing = 1; }},
+      {"average.name", [](RunConfig& c) { c.average.name = "mean"; }},
+      {"average.half_life", [](RunConfig& c) { c.average.half_life.value = 0; }},
       {"schedule.floor", [](RunConfig& c) { c.schedule.floor = 2; }},
       {"batch.global", [](RunConfig& c) { c.batch.global = 0; }},
       {"batch.micro", [](RunConfig& c) { c.batch.micro = 0; }},
@@ -150,6 +153,16 @@ TEST(ValidateConfig, WarnsAboutSettingsWithoutEffect) {
       {{"optimizer.momentum=0.9"}, "optimizer.momentum 0.9"},
       {{"optimizer.name=sgd", "optimizer.betas=[0.9, 0.99]"}, "optimizer.betas"},
       {{"optimizer.name=sgd", "scale.betas=true"}, "scale.betas true"},
+      {{"optimizer.name=lamb", "optimizer.momentum=0.9"}, "optimizer.momentum 0.9"},
+      {{"optimizer.name=lars", "optimizer.eps=1e-6"}, "optimizer.eps 1e-6"},
+      {{"optimizer.name=lars", "scale.eps=true"}, "scale.eps true"},
+      {{"optimizer.name=lamb", "optimizer.trust_coefficient=0.1"}, "trust_coefficient 0.1"},
+      {{"optimizer.trust_ratio_lora_b=true"}, "trust_ratio_lora_b true"},
+      {{"optimizer.name=lamb", "adapter.type=full", "optimizer.trust_ratio_lora_b=true"},
+       "trust_ratio_lora_b true"},
+      {{"average.half_life=100 steps"}, "average.half_life 100 steps"},
+      {{"average.name=ema", "average.start=50%"}, "average.start 50%"},
+      {{"average.name=swa", "average.half_life=9%"}, "average.half_life 9%"},
       {{"schedule.decay=20%"}, "schedule.decay 20%"},
       {{"schedule.name=constant", "schedule.floor=0.1"}, "schedule.floor 0.1"},
       {{"evaluate.every=7"}, "evaluate.every 7 steps"},
@@ -168,6 +181,13 @@ TEST(ValidateConfig, WarnsAboutSettingsWithoutEffect) {
   EXPECT_TRUE(validate(good_with({"scale.rule=power", "scale.power=0.7", "optimizer.name=sgd",
                                   "optimizer.momentum=0.9", "schedule.name=wsd",
                                   "schedule.decay=20%", "schedule.floor=0.1"}))
+                  .empty());
+  EXPECT_TRUE(validate(good_with({"optimizer.name=lars", "optimizer.momentum=0.9",
+                                  "optimizer.trust_coefficient=0.01", "average.name=swa",
+                                  "average.start=50%"}))
+                  .empty());
+  EXPECT_TRUE(validate(good_with({"optimizer.name=lamb", "optimizer.trust_ratio_lora_b=true",
+                                  "average.name=ema", "average.half_life=100 steps"}))
                   .empty());
   EXPECT_TRUE(validate(good_with({"adapter.rslora=true", "adapter.alpha_pattern={q: 4}"})).empty());
 }

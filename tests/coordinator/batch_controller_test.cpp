@@ -252,7 +252,8 @@ TEST(BatchController, OptionsBelongToTheRecipe) {
       {"batch.critical was 1000.0 and is 999.0", [](Recipe& r) { r.critical_batch = 999; }},
       {"scale.ramp_samples was 700 and is 0", [](Recipe& r) { r.ramp_samples = 0; }},
       {"scale.cap was false and is true", [](Recipe& r) { r.surge_cap = true; }},
-      {"ema.half_life_samples was 0 and is 9", [](Recipe& r) { r.ema_half_life_samples = 9; }},
+      {"average.half_life_samples was 0 and is 9", [](Recipe& r) { r.ema_half_life_samples = 9; }},
+      {"average.start_samples was", [](Recipe& r) { r.swa_start_samples = 9; }},
   };
   const Recipe recipe = growing_recipe(BatchPolicyKind::kRamp);
   Coordinator first(recipe, 2);

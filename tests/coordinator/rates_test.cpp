@@ -170,6 +170,25 @@ TEST(Rates, V14AveragesForgetInSamples) {
   EXPECT_NEAR(average_factor(recipe, 256), scaled_average(average_factor(recipe, 32), 8), 1e-15);
 }
 
+// The equal mean takes every update that ends beyond its start, and no other.
+TEST(Rates, EqualMeanBeginsAtItsStart) {
+  Recipe recipe = growing_recipe(BatchPolicyKind::kRamp);
+  for (const StepPlan& plan : whole_run(recipe)) {
+    EXPECT_FALSE(plan.swa);
+  }
+  recipe.swa_start_samples = recipe.budget_samples * 3 / 4;
+  std::int64_t averaged = 0;
+  for (const StepPlan& plan : whole_run(recipe)) {
+    EXPECT_EQ(plan.swa, plan.first_position + plan.samples > recipe.swa_start_samples);
+    averaged += plan.swa ? 1 : 0;
+  }
+  EXPECT_GT(averaged, 1);
+  recipe.swa_start_samples = 0;
+  for (const StepPlan& plan : whole_run(recipe)) {
+    EXPECT_TRUE(plan.swa);
+  }
+}
+
 double surge_formula(double batch, double peak) {
   return 1 / (0.5 * (std::sqrt(peak / batch) + std::sqrt(batch / peak)));
 }

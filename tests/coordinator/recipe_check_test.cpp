@@ -70,6 +70,11 @@ const BadRecipe kBadRecipes[] = {
        r.scale_betas = true;
        r.beta1 = 0;
      }},
+    {"average.half_life in samples is -1", "0 (off)",
+     [](Recipe& r) { r.ema_half_life_samples = -1; }},
+    {"average.start in samples is -1", "0 or more", [](Recipe& r) { r.swa_start_samples = -1; }},
+    {"average.start of 3000 samples leaves no update of the budget of 3000", "75%",
+     [](Recipe& r) { r.swa_start_samples = 3000; }},
     {"patience is -1", "0 (off)", [](Recipe& r) { r.patience = -1; }},
     {"min_delta is -1", "0 or more", [](Recipe& r) { r.min_delta = -1; }},
     {"divergence_z is nan", "0 (off)", [](Recipe& r) { r.divergence_z = kNan; }},

@@ -90,6 +90,92 @@ TEST(HeadCrossEntropyTest, LargeLogits) {
   EXPECT_TRUE(gradients.hidden.isfinite().all().item<bool>());
 }
 
+// torch.nn.functional.cross_entropy itself, in fp64.
+at::Tensor torch_loss(const at::Tensor& hidden, const at::Tensor& weight,
+                      const std::vector<std::int32_t>& labels, double smoothing) {
+  const auto index = at::tensor(
+      at::IntArrayRef(std::vector<std::int64_t>(labels.begin(), labels.end())), at::kLong);
+  return at::cross_entropy_loss(at::matmul(hidden, weight.t()), index, {}, at::Reduction::Sum, -100,
+                                smoothing);
+}
+
+// In `dtype` fp32 the kernels of the CPU are used, in fp64 those of every other device, which
+// compute the loss in fp32.
+void check_smoothed(at::ScalarType dtype, std::int64_t rows, std::int64_t vocabulary,
+                    double smoothing, double tolerance, double of_gradients) {
+  SCOPED_TRACE(std::to_string(rows) + " rows, vocabulary " + std::to_string(vocabulary) + ", " +
+               std::to_string(smoothing));
+  const auto hidden = noise({rows, 6}, 1, 2.0).to(dtype);
+  const auto weight = noise({vocabulary, 6}, 2).to(dtype);
+  const auto labels = some_labels(rows, vocabulary);
+  const auto hidden64 = leaf64(hidden), weight64 = leaf64(weight);
+  const auto expected = torch_loss(hidden64, weight64, labels, smoothing);
+  const auto gradients64 = autograd_of(expected, at::ones({}), {hidden64, weight64});
+  HeadGradients gradients;
+  gradients.hidden = at::empty_like(hidden);
+  gradients.weight_grad = at::zeros({vocabulary, 6}, dtype);
+  const auto loss = head_cross_entropy(hidden, weight, labels, &gradients, smoothing);
+  expect_close(loss, expected, tolerance, "loss");
+  expect_close(head_cross_entropy(hidden, weight, labels, nullptr, smoothing), loss, 1e-12);
+  expect_close(gradients.hidden, gradients64[0], of_gradients, "hidden");
+  expect_close(gradients.weight_grad, gradients64[1], of_gradients, "weight");
+}
+
+TEST(HeadCrossEntropyTest, LabelSmoothingIsTorchs) {
+  for (const double smoothing : {0.0, 0.1, 0.5, 0.99}) {
+    for (const auto dtype : {at::kFloat, at::kDouble}) {
+      check_smoothed(dtype, 1, 1, smoothing, 1e-6, 1e-6);
+      check_smoothed(dtype, 1, 2, smoothing, 1e-6, 1e-6);
+      check_smoothed(dtype, 9, 33, smoothing, 1e-6, 1e-6);
+      check_smoothed(dtype, 7, 1031, smoothing, 1e-6, 5e-6);
+    }
+  }
+}
+
+// A mean over a vocabulary of modern size, and several chunks. Torch's own fp32 products over so
+// many terms bound the gradients, as above.
+TEST(HeadCrossEntropyTest, LabelSmoothingOverALargeVocabulary) {
+  check_smoothed(at::kFloat, 130, (1 << 17) + 3, 0.1, 1e-6, 5e-5);
+}
+
+TEST(HeadCrossEntropyTest, LabelSmoothingByFiniteDifferences) {
+  const auto hidden = noise({3, 4}, 1, 2.0);
+  const auto weight = noise({5, 4}, 2);
+  const auto labels = some_labels(3, 5);
+  HeadGradients gradients;
+  gradients.hidden = at::empty({3, 4});
+  head_cross_entropy(hidden, weight, labels, &gradients, 0.3);
+  constexpr float kStep = 1e-2F;
+  for (std::int64_t row = 0; row < 3; ++row) {
+    for (std::int64_t i = 0; i < 4; ++i) {
+      const auto moved = [&](float by) {
+        auto other = hidden.clone();
+        other[row][i] += by;
+        return head_cross_entropy(other, weight, labels, nullptr, 0.3).item<double>();
+      };
+      const double slope = (moved(kStep) - moved(-kStep)) / (2 * double{kStep});
+      EXPECT_NEAR(gradients.hidden[row][i].item<float>(), slope, 1e-4) << row << " " << i;
+    }
+  }
+}
+
+// Logits that are all alike have the loss log C under any smoothing, and the least loss there is
+// under smoothing a is the entropy of the smoothed target.
+TEST(HeadCrossEntropyTest, LabelSmoothingInClosedForm) {
+  const std::vector<std::int32_t> labels = {2};
+  EXPECT_NEAR(
+      head_cross_entropy(at::zeros({1, 4}), at::eye(4), labels, nullptr, 0.3).item<double>(),
+      std::log(4.0), 1e-6);
+  const double rest = 0.3 / 4, most = 0.7 + rest;
+  auto best = at::full({1, 4}, std::log(rest), at::kFloat);
+  best[0][2] = std::log(most);
+  HeadGradients gradients;
+  gradients.hidden = at::empty({1, 4});
+  EXPECT_NEAR(head_cross_entropy(best, at::eye(4), labels, &gradients, 0.3).item<double>(),
+              -most * std::log(most) - 3 * rest * std::log(rest), 1e-6);
+  EXPECT_NEAR(gradients.hidden.abs().max().item<float>(), 0, 1e-6);
+}
+
 TEST(HeadCrossEntropyTest, SixteenBit) {
   const auto hidden = noise({20, 12}, 1).to(at::kBFloat16);
   const auto weight = noise({33, 12}, 2).to(at::kBFloat16);

@@ -73,6 +73,13 @@ TEST(OptimizerTest, SgdFollowsTheScalarForm) {
   follow<ScalarSgd>("sgd", 0.1, 0.5);
 }
 
+// Without trust ratios they are what they are made of.
+TEST(OptimizerTest, LambAndLarsWithoutTrustRatios) {
+  follow<ScalarAdamW>("lamb", 0.0, 0.0);
+  follow<ScalarAdamW>("lamb", 0.1, 0.5);
+  follow<ScalarSgd>("lars", 0.1, 0.5);
+}
+
 // The first update of Adam is lr * sign(g), whatever the size of g.
 TEST(OptimizerTest, FirstAdamWUpdateIsTheRate) {
   auto parameters = at::zeros({4});
@@ -106,11 +113,12 @@ TEST(OptimizerTest, AdamWDecayIsDecoupled) {
 
 // What lies between segments is nobody's.
 TEST(OptimizerTest, LeavesElementsOutsideSegmentsAlone) {
-  for (const char* name : {"adamw", "sgd"}) {
+  for (const char* name : {"adamw", "sgd", "lamb", "lars"}) {
     auto parameters = noise({9}, 1);
     const auto before = parameters.clone();
     auto gradient = noise({9}, 2);
-    const auto optimizer = make_optimizer(name, {{0, 3}, {5, 8}}, parameters);
+    const auto optimizer = make_optimizer(
+        name, {{0, 3, 1.0, true, 1.0, {1, 2}}, {5, 8, 1.0, true, 1.0, {3}}}, parameters);
     Hyperparameters hyper;
     hyper.lr = 0.1;
     hyper.weight_decay = 0.1;
@@ -153,7 +161,8 @@ TEST(OptimizerTest, NamesWhatThereIs) {
     EXPECT_EQ(error.code(), ExitCode::kBadConfig);
     EXPECT_THAT(error.what(),
                 testing::AllOf(testing::HasSubstr("optimizer.name"), testing::HasSubstr("lion"),
-                               testing::HasSubstr("adamw"), testing::HasSubstr("sgd")));
+                               testing::HasSubstr("adamw"), testing::HasSubstr("sgd"),
+                               testing::HasSubstr("lamb"), testing::HasSubstr("lars")));
   }
 }
 

@@ -1,6 +1,7 @@
 // A gradient that is not finite changes nothing: not a bit of parameters, moments or counters, and
 // what follows is as if it had not been.
 #include "optim/support.hpp"
+#include "optim/weight_average.hpp"
 #include "support/tensors.hpp"
 
 namespace lorascale::optim {
@@ -15,8 +16,20 @@ class SkipTest : public testing::TestWithParam<const char*> {
     Hyperparameters h;
     h.lr = 0.01;
     h.weight_decay = 0.1;
+    h.average = {0.9, 0.1};
     return h;
   }
+  // By name; "averaged" is adamw with an average of its weights.
+  static std::unique_ptr<Optimizer> make(std::vector<Segment> segments,
+                                         const at::Tensor& parameters) {
+    const std::string name = GetParam();
+    if (name == "averaged") {
+      return std::make_unique<WeightAverage>(
+          make_optimizer("adamw", std::move(segments), parameters), parameters);
+    }
+    return make_optimizer(name, std::move(segments), parameters);
+  }
+  static Segment whole() { return {0, 21, 1.0, true, 0.5, {20, 1}}; }
   static at::Tensor start() {
     auto parameters = noise({21}, 1);
     parameters[4] = -0.0;  // has a sign to lose
@@ -47,7 +60,8 @@ TEST_P(SkipTest, NotABitChanges) {
        {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
         -std::numeric_limits<float>::infinity()}) {
     auto parameters = start();
-    const auto optimizer = make_optimizer(GetParam(), {{0, 10}, {10, 21, 4.0, false}}, parameters);
+    const auto optimizer =
+        make({{0, 10, 1.0, true, 1.0, {3, 3, 4}}, {10, 21, 4.0, false, 1.0, {11}}}, parameters);
     step(*optimizer, parameters, noise({21}, 2));
     step(*optimizer, parameters, noise({21}, 3));
     parameters[4] = -0.0;
@@ -71,9 +85,8 @@ TEST_P(SkipTest, NotABitChanges) {
 
 TEST_P(SkipTest, AsIfItHadNotBeen) {
   auto with = start(), without = start();
-  const std::vector<Segment> segments = {{0, 21}};
-  const auto skipping = make_optimizer(GetParam(), segments, with);
-  const auto plain = make_optimizer(GetParam(), segments, without);
+  const auto skipping = make({whole()}, with);
+  const auto plain = make({whole()}, without);
   for (std::uint64_t i = 0; i < 6; ++i) {
     step(*skipping, with, noise({21}, 10 + i));
     step(*plain, without, noise({21}, 10 + i));
@@ -85,13 +98,14 @@ TEST_P(SkipTest, AsIfItHadNotBeen) {
 // The first update of all may be the one that is skipped.
 TEST_P(SkipTest, FromTheStart) {
   auto parameters = start();
-  const auto optimizer = make_optimizer(GetParam(), {{0, 21}}, parameters);
+  const auto optimizer = make({whole()}, parameters);
   const auto before = copies(*optimizer, parameters);
   step(*optimizer, parameters, at::full({21}, std::nan(""), at::kFloat));
   expect_same(copies(*optimizer, parameters), before);
 }
 
-INSTANTIATE_TEST_SUITE_P(Optimizers, SkipTest, testing::Values("adamw", "sgd"),
+INSTANTIATE_TEST_SUITE_P(Optimizers, SkipTest,
+                         testing::Values("adamw", "sgd", "lamb", "lars", "averaged"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

@@ -193,7 +193,7 @@ LeafResult Llama::accumulate(const data::TokenLeaf& leaf, std::uint64_t dropout_
   {
     const at::Tensor hidden = at::index_select(norm.y, 0, rows);
     gradients.hidden = at::empty_like(hidden);
-    loss = nn::head_cross_entropy(hidden, head(), targets.labels, &gradients);
+    loss = nn::head_cross_entropy(hidden, head(), targets.labels, &gradients, label_smoothing_);
     dnorm.index_copy_(0, rows.to(at::kLong), gradients.hidden);
     gradients.hidden.reset();
   }

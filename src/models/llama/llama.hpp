@@ -31,6 +31,9 @@ class Llama : public Model {
   // Keep only each block's input in forward and compute it again in backward.
   void set_recompute(bool recompute) { recompute_ = recompute; }
 
+  // In accumulate() alone (nn/cross_entropy.hpp).
+  void set_label_smoothing(double share) { label_smoothing_ = share; }
+
   // Logits [tokens, vocabulary] of a whole leaf, for tests and small inputs.
   at::Tensor logits(const data::TokenLeaf& leaf);
 
@@ -58,6 +61,7 @@ class Llama : public Model {
   at::Tensor head_, head_grad_;              // [vocabulary, hidden]; undefined where tied
   std::vector<Block> blocks_;
   bool recompute_ = false;
+  double label_smoothing_ = 0;
 };
 
 // Reads a Hugging Face folder (or its files) into a model. `dtype` empty: as stored.
