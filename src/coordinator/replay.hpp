@@ -22,7 +22,7 @@ struct ResumeFacts {
   double budget_minutes = 0;
 };
 
-using Event = std::variant<StepFacts, EvaluationFacts, ResumeFacts, MemoryFacts>;
+using Event = std::variant<StepFacts, EvaluationFacts, ResumeFacts, MemoryFacts, LeafFacts>;
 
 struct RecordedEvent {
   Event event;

@@ -77,6 +77,24 @@ data::TokenLeaf TokenSource::leaf(std::int64_t first, std::int64_t count) const 
   return data::build_leaf(impl_->dataset, impl_->plan, 0, rows);
 }
 
+data::TokenLeaf TokenSource::longest(std::int64_t count) const {
+  std::vector<std::int64_t> length(static_cast<std::size_t>(rows()), 0);
+  for (std::int64_t row = 0; row < rows(); ++row) {
+    for (const auto& piece : impl_->plan.row(row)) {
+      length[static_cast<std::size_t>(row)] += piece.length;
+    }
+  }
+  std::vector<std::int64_t> order(length.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto end = order.begin() + std::min(count, rows());
+  std::partial_sort(order.begin(), end, order.end(), [&](std::int64_t a, std::int64_t b) {
+    const auto longer = length[static_cast<std::size_t>(a)];
+    const auto shorter = length[static_cast<std::size_t>(b)];
+    return longer != shorter ? longer > shorter : a < b;
+  });
+  return data::build_leaf(impl_->dataset, impl_->plan, 0, {order.begin(), end});
+}
+
 void TokenSource::start(std::optional<std::uint64_t> seed) {
   impl_->shuffled = seed.has_value();
   impl_->seed = seed.value_or(0);
