@@ -24,7 +24,7 @@ std::string limit_text(std::int64_t leaf) {
   return leaf >= coordinator::MemoryLine::kUnlimited ? "any number" : std::to_string(leaf);
 }
 
-void print_rows(std::size_t rank, const train::RankMemory& memory) {
+void print_rows(std::size_t rank, const coordinator::RankMemory& memory) {
   const auto line = memory.line();
   for (const auto& leaf : memory.measured) {
     const double samples = static_cast<double>(leaf.leaf_size);
@@ -43,7 +43,7 @@ void print_rows(std::size_t rank, const train::RankMemory& memory) {
   }
 }
 
-void print_table(const train::LeafTable& table) {
+void print_table(const coordinator::LeafTable& table) {
   std::cout << "peak memory of tensors in MiB: measured, by the line through what was measured, by "
                "(model + per sample x leaf)\n"
             << fmt::format("{:>4} {:>6}  {:>12} {:>12} {:>12} {:>12} {:>10}\n", "rank", "leaf",
@@ -68,21 +68,7 @@ void print_table(const train::LeafTable& table) {
   }
 }
 
-// The leaf with the most samples per second on all ranks; 0 where none fits.
-std::int64_t fastest_leaf(const train::LeafTable& table) {
-  std::int64_t fastest = 0;
-  double best = 0;
-  for (const auto& leaf : table.ranks.front().measured) {
-    const auto speed = table.samples_per_second(leaf.leaf_size).value_or(0);
-    if (speed > best) {
-      best = speed;
-      fastest = leaf.leaf_size;
-    }
-  }
-  return fastest;
-}
-
-void print_choice(const train::LeafTable& table, const coordinator::Recipe& recipe) {
+void print_choice(const coordinator::LeafTable& table, const coordinator::Recipe& recipe) {
   const auto split = coordinator::factorise_by_leaf(
       recipe.global_batch, static_cast<int>(table.ranks.size()), table.chosen);
   const auto& tight = table.ranks[table.tightest()];
@@ -97,7 +83,7 @@ void print_choice(const train::LeafTable& table, const coordinator::Recipe& reci
   } else {
     std::cout << "; no limit is known: memory.budget_mib sets one";
   }
-  const auto fastest = fastest_leaf(table);
+  const auto fastest = table.fastest();
   std::cout << fmt::format(
       "\nspeed     the fastest is a leaf of {}: {:.1f} samples/s on all ranks, "
       "{:.1f} with a leaf of {}\n",
@@ -105,9 +91,10 @@ void print_choice(const train::LeafTable& table, const coordinator::Recipe& reci
       table.chosen);
 }
 
-nlohmann::ordered_json to_json(const train::LeafTable& table, const coordinator::Recipe& recipe) {
+nlohmann::ordered_json to_json(const coordinator::LeafTable& table,
+                               const coordinator::Recipe& recipe) {
   nlohmann::ordered_json json = {{"chosen", table.chosen},
-                                 {"fastest", fastest_leaf(table)},
+                                 {"fastest", table.fastest()},
                                  {"global_batch", recipe.global_batch},
                                  {"world_size", table.ranks.size()},
                                  {"usable", table.usable}};

@@ -56,10 +56,10 @@ Measured measure(Job& job, train::Session& session, coordinator::Recipe& recipe,
 }
 
 std::string memory_text(const train::MemoryForecast& memory, const Measured& measured) {
-  const std::string parts =
-      "weights " + mebibytes(memory.weights) + ", trained state " +
-      mebibytes(memory.trained_state) + ", activations of a leaf about " +
-      mebibytes(memory.activations) + ", logits about " + mebibytes(memory.logits);
+  const std::string parts = "weights " + mebibytes(memory.weights) + ", trained state " +
+                            mebibytes(memory.trained_state) + ", activations of a leaf about " +
+                            mebibytes(memory.activations) + ", logits about " +
+                            mebibytes(memory.logits);
   if (measured.peak) {
     return "per rank " + mebibytes(*measured.peak) +
            " at the peak, measured on a leaf of the longest rows: " + parts;

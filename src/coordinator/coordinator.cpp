@@ -228,23 +228,23 @@ void Coordinator::on_leaf_measured(const LeafFacts& facts) {
   const std::string most = std::to_string(line.largest_leaf(facts.budget));
   const std::string formula =
       std::to_string(formula_leaf(facts.budget, facts.model, facts.per_sample));
-  self.log.add(
-      self.steps, self.samples, "memory",
-      "batch.micro auto takes leaf " + leaf + " of those up to " +
-          std::to_string(facts.considered) + ": the largest that was seen to fit on every rank; " +
-          "the least is left on rank " + std::to_string(facts.rank) + ", " +
-          mebibytes(facts.budget - facts.peak) + " of " + mebibytes(facts.budget) +
-          ", where a leaf takes " + mebibytes(facts.fixed) + " + " + mebibytes(facts.per_sample) +
-          " per sample, which " + most + " would fill; (budget - model) / per sample says " +
-          formula,
-      {{"leaf_size", facts.leaf_size},
-       {"considered", facts.considered},
-       {"rank", facts.rank},
-       {"budget_bytes", facts.budget},
-       {"peak_bytes", facts.peak},
-       {"fixed_bytes", facts.fixed},
-       {"per_sample_bytes", facts.per_sample},
-       {"model_bytes", facts.model}});
+  self.log.add(self.steps, self.samples, "memory",
+               "batch.micro auto takes leaf " + leaf + " of those up to " +
+                   std::to_string(facts.considered) +
+                   ": the largest that was seen to fit on every rank; " +
+                   "the least is left on rank " + std::to_string(facts.rank) + ", " +
+                   mebibytes(facts.budget - facts.peak) + " of " + mebibytes(facts.budget) +
+                   ", where a leaf takes " + mebibytes(facts.fixed) + " + " +
+                   mebibytes(facts.per_sample) + " per sample, which " + most +
+                   " would fill; (budget - model) / per sample says " + formula,
+               {{"leaf_size", facts.leaf_size},
+                {"considered", facts.considered},
+                {"rank", facts.rank},
+                {"budget_bytes", facts.budget},
+                {"peak_bytes", facts.peak},
+                {"fixed_bytes", facts.fixed},
+                {"per_sample_bytes", facts.per_sample},
+                {"model_bytes", facts.model}});
 }
 
 bool Coordinator::on_evaluation(const EvaluationFacts& facts) {

@@ -65,8 +65,8 @@ struct MemoryFacts {
 // Why the recipe has the leaf that it has: memory was measured on all ranks (leaf_fit.hpp). The
 // numbers, in bytes, are those of the rank that is left with the least.
 struct LeafFacts {
-  std::int64_t step = 0;       // updates done
-  std::int64_t leaf_size = 0;  // the recipe's
+  std::int64_t step = 0;        // updates done
+  std::int64_t leaf_size = 0;   // the recipe's
   std::int64_t considered = 0;  // the largest leaf that was a candidate
   std::int64_t rank = 0;
   double budget = 0;

@@ -14,7 +14,9 @@ namespace lorascale::train {
 namespace {
 
 using coordinator::LeafMeasurement;
+using coordinator::LeafTable;
 using coordinator::mebibytes;
+using coordinator::RankMemory;
 
 // Beyond so many tokens, products are as fast as they get.
 constexpr std::int64_t kEnoughTokensOnCpu = 4096;
@@ -45,7 +47,8 @@ LeafMeasurement rehearse(World& world, Session& session, Updater& updater, std::
     const at::NoGradGuard no_grad;
     reset_peak_memory(world.place);
     static_cast<void>(session.model->evaluate(session.validation->longest(leaf_size)));
-    result.rest = std::max(result.rest, static_cast<double>(tensor_memory(world.place).peak));
+    const auto peak = static_cast<double>(tensor_memory(world.place).peak);
+    result.compute = std::max(result.compute, peak);
   }
   return result;
 }
@@ -108,77 +111,7 @@ bool any_limit(World& world) {
   return most[0] > 0;
 }
 
-coordinator::LeafFacts facts_of(const LeafTable& table, std::int64_t step) {
-  const std::size_t rank = table.tightest();
-  const RankMemory& memory = table.ranks[rank];
-  const auto line = memory.line();
-  return {step,
-          table.chosen,
-          table.usable.back(),
-          static_cast<std::int64_t>(rank),
-          memory.budget,
-          memory.of(table.chosen)->peak(),
-          line.fixed,
-          line.per_sample,
-          memory.model};
-}
-
 }  // namespace
-
-coordinator::MemoryLine RankMemory::line() const {
-  return coordinator::fit_memory(measured, held);
-}
-
-std::optional<LeafMeasurement> RankMemory::of(std::int64_t leaf_size) const {
-  for (const auto& leaf : measured) {
-    if (leaf.leaf_size == leaf_size && leaf.fits) {
-      return leaf;
-    }
-  }
-  return std::nullopt;
-}
-
-std::optional<double> LeafTable::peak(std::int64_t leaf_size) const {
-  double most = 0;
-  for (const auto& rank : ranks) {
-    const auto leaf = rank.of(leaf_size);
-    if (!leaf) {
-      return std::nullopt;
-    }
-    most = std::max(most, leaf->peak());
-  }
-  return most;
-}
-
-std::optional<double> LeafTable::samples_per_second(std::int64_t leaf_size) const {
-  double slowest = 0;
-  for (const auto& rank : ranks) {
-    const auto leaf = rank.of(leaf_size);
-    if (!leaf) {
-      return std::nullopt;
-    }
-    slowest = std::max(slowest, leaf->seconds);
-  }
-  return static_cast<double>(leaf_size) * static_cast<double>(ranks.size()) /
-         std::max(slowest, 1e-9);
-}
-
-std::size_t LeafTable::tightest() const {
-  std::size_t found = 0;
-  double least = 0;
-  for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
-    const auto leaf = ranks[rank].of(chosen);
-    if (!leaf || ranks[rank].budget <= 0) {
-      continue;
-    }
-    const double left = ranks[rank].budget - leaf->peak();
-    if (least == 0 || left < least) {
-      found = rank;
-      least = left;
-    }
-  }
-  return found;
-}
 
 LeafTable measure_leaves(World& world, Session& session, Updater& updater,
                          const coordinator::Recipe& recipe, const ProbeSettings& settings) {
@@ -265,7 +198,7 @@ std::optional<coordinator::LeafFacts> settle_leaf(World& world, Session& session
     return std::nullopt;
   }
   recipe.leaf_size = table->chosen;
-  return facts_of(*table, 0);
+  return table->facts();
 }
 
 }  // namespace lorascale::train

@@ -105,7 +105,8 @@ void Trainer::resume_or_start() {
   }
   std::optional<coordinator::LeafFacts> leaf;
   if (!session_.config.batch.micro) {
-    leaf = settle_leaf(world_, session_, updater_, snapshot ? &snapshot->coordinator_state : nullptr);
+    leaf =
+        settle_leaf(world_, session_, updater_, snapshot ? &snapshot->coordinator_state : nullptr);
     evaluation_leaf_ = session_.recipe.leaf_size;
   }
   together(world_.host, [&] {

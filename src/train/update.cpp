@@ -103,9 +103,9 @@ at::Tensor Updater::begin(std::int64_t leaves, const optim::Hyperparameters& hyp
 void Updater::reserve_for_the_rest() {
   faults_.reach(Phase::kOptimizer);
   const auto gradient = parameters_.gradient();
-  const at::Tensor reserved = at::empty(
-      {kTemporaries * gradient.numel() + gradient_sum_->temporary_elements() + kSmall},
-      gradient.options());
+  const at::Tensor reserved =
+      at::empty({kTemporaries * gradient.numel() + gradient_sum_->temporary_elements() + kSmall},
+                gradient.options());
 }
 
 std::vector<coordinator::GroupNorms> Updater::noise_facts(const at::Tensor& table,
@@ -145,7 +145,8 @@ Rehearsal Updater::rehearse(const data::TokenLeaf& leaf, std::int64_t leaves,
     const at::Tensor kept = at::empty({most}, options);
     reset_peak_memory(world_.place);
     UpdateTimes times;
-    accumulate({mine.begin, mine.begin + 1}, [&] { return leaf; }, leaf_facts, times);
+    accumulate(
+        {mine.begin, mine.begin + 1}, [&] { return leaf; }, leaf_facts, times);
     Stopwatch watch;
     const at::Tensor done = leaf_facts[mine.begin].cpu();  // waits for the device
     result.seconds = (times.compute + watch.lap()) / 1000;
