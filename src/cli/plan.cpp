@@ -7,14 +7,65 @@
 #include "coordinator/factorise.hpp"
 #include "coordinator/plan_report.hpp"
 #include "io/durable_file.hpp"
+#include "train/leaf_probe.hpp"
 #include "train/memory_forecast.hpp"
 #include "train/session.hpp"
 
 namespace lorascale::cli {
 namespace {
 
-std::string mebibytes(double bytes) {
-  return fmt::format("{:.0f} MiB", bytes / (1 << 20));
+using coordinator::mebibytes;
+
+// Arithmetic that a CPU does in some ten seconds: what a plan may take.
+constexpr double kMeasurableOnCpu = 5e11;
+
+// What a leaf takes, measured where that is a matter of seconds. Sets the recipe's leaf where it is
+// to be chosen by memory.
+struct Measured {
+  std::optional<double> peak;  // bytes, on the rank where it is most
+  bool fits = true;
+};
+
+Measured measure(Job& job, train::Session& session, coordinator::Recipe& recipe, int ranks) {
+  const auto& config = session.config;
+  auto& world = job.world();
+  std::optional<train::FaultInjector> faults;
+  std::optional<train::Updater> updater;
+  train::together(world.host, [&] {
+    faults.emplace(config.faults, job.rank());
+    updater.emplace(world, *session.model, *session.trainable.parameters, *session.optimizer,
+                    config, *faults);
+  });
+  if (!config.batch.micro) {
+    if (const auto table = train::choose_leaf(world, session, *updater, recipe, ranks)) {
+      recipe.leaf_size = table->chosen;
+      return {table->peak(table->chosen)};
+    }
+  }
+  double parameters = 0;
+  for (const auto& slot : session.model->parameter_slots()) {
+    parameters += static_cast<double>(slot.value->numel());
+  }
+  const auto tokens = static_cast<double>(recipe.leaf_size * config.data.sequence_length);
+  if (session.model->device().is_cpu() && 6 * parameters * tokens > kMeasurableOnCpu) {
+    return {};
+  }
+  const auto table = train::measure_leaves(world, session, *updater, recipe,
+                                           {{recipe.leaf_size}, false, 1, ranks});
+  return {table.peak(recipe.leaf_size), table.chosen > 0};
+}
+
+std::string memory_text(const train::MemoryForecast& memory, const Measured& measured) {
+  const std::string parts = "weights " + mebibytes(memory.weights) + ", trained state " +
+                            mebibytes(memory.trained_state) + ", activations of a leaf about " +
+                            mebibytes(memory.activations) + ", logits about " +
+                            mebibytes(memory.logits);
+  if (measured.peak) {
+    return "per rank " + mebibytes(*measured.peak) +
+           " at the peak, measured on a leaf of the longest rows: " + parts;
+  }
+  return "per rank about " + mebibytes(memory.total()) + " at the peak, from shapes alone" +
+         (measured.fits ? "" : " (a leaf of this size does not fit here)") + ": " + parts;
 }
 
 }  // namespace
@@ -31,9 +82,10 @@ ExitCode run_plan(const Arguments& arguments) {
   Job job;
   const int ranks = chosen ? values["ranks"].as<int>() : job.size();
   const auto loaded = job.configure(values, config::Purpose::kTraining, ranks);
-  const auto session = train::open_session(job.world(), loaded.config);
+  auto session = train::open_session(job.world(), loaded.config);
   auto recipe = train::make_recipe(loaded.config, session.train->rows(),
                                    session.train->tokens_per_row(), ranks, nullptr);
+  const auto measured = measure(job, session, recipe, ranks);
   const coordinator::Coordinator coordinator(recipe, ranks);
   const auto report = coordinator::make_plan_report(recipe, ranks);
   const auto leaves = coordinator::factorise_by_leaf(recipe.global_batch, ranks, recipe.leaf_size);
@@ -49,10 +101,7 @@ ExitCode run_plan(const Arguments& arguments) {
               << leaves.min_leaves_per_rank << " to " << leaves.max_leaves_per_rank << " each\n"
               << "rate      " << coordinator::explain_rate(recipe, recipe.global_batch) << "\n"
               << "run       " << report.reason << "\n"
-              << "memory    per rank about " << mebibytes(memory.total()) << ": weights "
-              << mebibytes(memory.weights) << ", trained state " << mebibytes(memory.trained_state)
-              << ", activations of a leaf " << mebibytes(memory.activations) << ", logits "
-              << mebibytes(memory.logits) << "\n";
+              << "memory    " << memory_text(memory, measured) << "\n";
     for (const auto& note : loaded.notes) {
       std::cout << "note      " << note << "\n";
     }
@@ -64,7 +113,8 @@ ExitCode run_plan(const Arguments& arguments) {
                              {"trained_state", memory.trained_state},
                              {"activations", memory.activations},
                              {"logits", memory.logits},
-                             {"total", memory.total()}};
+                             {"total", measured.peak.value_or(memory.total())},
+                             {"measured", measured.peak.has_value()}};
     const std::filesystem::path folder = loaded.config.run.output_dir;
     if (std::filesystem::exists(folder / "config.yaml")) {
       std::cout << "not saved: " << folder.string() << " holds a run already\n";

@@ -8,6 +8,9 @@ const std::vector<Verb>& verbs() {
        "train an adapter (or a whole model, adapter.type: full)", run_train},
       {"plan", "CONFIG.yaml [--ranks N] [--set ...]",
        "print what train would do: batch, rates, steps, memory; trains nothing", run_plan},
+      {"find-batch", "CONFIG.yaml [--set ...]",
+       "measure which batch.micro fits into memory and which is fastest; trains nothing",
+       run_find_batch},
       {"generate", "CONFIG.yaml --prompt TEXT | --ids \"1 2 3\" [--decode] [--adapter FOLDER]\n"
        "           [--max-tokens N] [--set ...]",
        "continue a prompt with the model and an adapter", run_generate},

@@ -130,7 +130,8 @@ void add_batch(std::vector<Option>& t) {
   add(t, "batch.reference", at(&BatchSection::reference), OptionalKind<IntegerKind>{count},
       "Global batch that optimizer.lr was tuned at; null is batch.global.");
   add(t, "batch.micro", at(&BatchSection::micro), OptionalKind<IntegerKind>{count, "auto"},
-      "Samples computed at once on a rank; must divide batch.global; auto is its largest divisor "
+      "Samples computed at once on a rank; must divide batch.global. auto measures which fits into "
+      "memory before the run (docs/memory.md); where no limit is known, it is the largest divisor "
       "up to 8. Halved when memory runs out.",
       kMayChange);
   const ChoiceKind<BatchPolicyKind> policies{{{"fixed", BatchPolicyKind::kFixed},
@@ -334,8 +335,7 @@ void add_machine(std::vector<Option>& t) {
   const auto memory = [](auto member) { return field(&RunConfig::memory, member); };
   add(t, "memory.budget_mib", memory(&MemorySection::budget_mib), IntegerKind{0},
       "Memory for tensors of a rank on the CPU, in MiB; beyond it a rank is out of memory. 0 sets "
-      "no "
-      "limit. On a GPU its own memory is the limit.",
+      "no limit. On a GPU its own memory is the limit.",
       kMayChange);
   add(t, "faults", field(&RunConfig::faults), TextListKind{true, "[fault, ...]"},
       "Faults on purpose, for drills: 'KIND step=N phase=PHASE rank=R times=T seconds=S', with "

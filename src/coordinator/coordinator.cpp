@@ -5,6 +5,7 @@
 
 #include "base/error.hpp"
 #include "coordinator/coordinator_impl.hpp"
+#include "coordinator/leaf_fit.hpp"
 #include "coordinator/plan_report.hpp"
 #include "coordinator/recipe_check.hpp"
 #include "coordinator/scaling.hpp"
@@ -220,6 +221,32 @@ bool Coordinator::on_out_of_memory(const MemoryFacts& facts) {
   RunState& self = *impl_;
   LS_ASSERT(facts.step == self.steps + 1);
   return self.leaf_sizer.on_out_of_memory(facts, self.batch(), self.samples, self.log);
+}
+
+void Coordinator::on_leaf_measured(const LeafFacts& facts) {
+  RunState& self = *impl_;
+  const MemoryLine line{facts.fixed, facts.per_sample, 0};
+  const std::string leaf = std::to_string(facts.leaf_size);
+  const std::string most = std::to_string(line.largest_leaf(facts.budget));
+  const std::string formula =
+      std::to_string(formula_leaf(facts.budget, facts.model, facts.per_sample));
+  self.log.add(self.steps, self.samples, "memory",
+               "batch.micro auto takes leaf " + leaf + " of those up to " +
+                   std::to_string(facts.considered) +
+                   ": the largest that was seen to fit on every rank; " +
+                   "the least is left on rank " + std::to_string(facts.rank) + ", " +
+                   mebibytes(facts.budget - facts.peak) + " of " + mebibytes(facts.budget) +
+                   ", where a leaf takes " + mebibytes(facts.fixed) + " + " +
+                   mebibytes(facts.per_sample) + " per sample, which " + most +
+                   " would fill; (budget - model) / per sample says " + formula,
+               {{"leaf_size", facts.leaf_size},
+                {"considered", facts.considered},
+                {"rank", facts.rank},
+                {"budget_bytes", facts.budget},
+                {"peak_bytes", facts.peak},
+                {"fixed_bytes", facts.fixed},
+                {"per_sample_bytes", facts.per_sample},
+                {"model_bytes", facts.model}});
 }
 
 bool Coordinator::on_evaluation(const EvaluationFacts& facts) {

@@ -63,6 +63,19 @@ struct MemoryFacts {
   std::int64_t rank = 0;   // the lowest of them
 };
 
+// Why the recipe has the leaf that it has: memory was measured on all ranks (leaf_fit.hpp). The
+// numbers, in bytes, are those of the rank that is left with the least.
+struct LeafFacts {
+  std::int64_t step = 0;        // updates done
+  std::int64_t leaf_size = 0;   // the recipe's
+  std::int64_t considered = 0;  // the largest leaf that was a candidate
+  std::int64_t rank = 0;
+  double budget = 0;
+  double peak = 0;  // measured with this leaf
+  double fixed = 0, per_sample = 0;
+  double model = 0;  // weights alone
+};
+
 struct EvaluationFacts {
   std::int64_t step = 0;
   double loss = 0;
@@ -114,6 +127,8 @@ class Coordinator {
   // The update that next_step() named is to be done again, in smaller leaves: next_step() names it
   // with the same samples, batch and rates. False where the leaf is one sample already.
   bool on_out_of_memory(const MemoryFacts& facts);
+  // Logs why the leaf is what it is; changes nothing else.
+  void on_leaf_measured(const LeafFacts& facts);
   // True when this validation is the best so far. Its step is steps_done().
   bool on_evaluation(const EvaluationFacts& facts);
   [[nodiscard]] std::optional<double> best_validation_loss() const;
@@ -130,6 +145,8 @@ class Coordinator {
   // or the state is damaged.
   [[nodiscard]] std::string state() const;
   static Coordinator restore(Recipe recipe, int world_size, const std::string& state);
+  // The recipe's leaf of a saved state.
+  static std::int64_t saved_leaf_size(const std::string& state);
   // Equal on all ranks; independent of world size, leaf size and time. (Norms of leaves, where they
   // are measured, are facts that follow from the leaf size.) Not so under batch policy goodput,
   // whose decisions follow measured times, leaves and ranks: there they are part of what the hash

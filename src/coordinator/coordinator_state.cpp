@@ -214,6 +214,14 @@ std::string Coordinator::state() const {
   return state.dump();
 }
 
+std::int64_t Coordinator::saved_leaf_size(const std::string& text) {
+  try {
+    return recipe_from_json(parsed(text).at("recipe")).leaf_size;
+  } catch (const Json::exception& error) {
+    refuse_damaged(error.what());
+  }
+}
+
 std::uint64_t Coordinator::state_hash() const {
   const RunState& self = *impl_;
   Json json = trajectory(self);

@@ -83,6 +83,32 @@ Json to_json(const MemoryFacts& facts) {
   return {{"event", "memory"}, {"step", facts.step}, {"ranks", facts.ranks}, {"rank", facts.rank}};
 }
 
+Json to_json(const LeafFacts& facts) {
+  return {{"event", "leaf"},
+          {"step", facts.step},
+          {"leaf_size", facts.leaf_size},
+          {"considered", facts.considered},
+          {"rank", facts.rank},
+          {"budget", json_number(facts.budget)},
+          {"peak", json_number(facts.peak)},
+          {"fixed", json_number(facts.fixed)},
+          {"per_sample", json_number(facts.per_sample)},
+          {"model", json_number(facts.model)}};
+}
+
+LeafFacts leaf_facts_from(const Json& json, std::int64_t step) {
+  const auto bytes = [&](const char* key) { return number_from_json(json.at(key)); };
+  return {step,
+          json.at("leaf_size").get<std::int64_t>(),
+          json.at("considered").get<std::int64_t>(),
+          json.at("rank").get<std::int64_t>(),
+          bytes("budget"),
+          bytes("peak"),
+          bytes("fixed"),
+          bytes("per_sample"),
+          bytes("model")};
+}
+
 Json to_json(const Event& event) {
   return std::visit([](const auto& facts) { return to_json(facts); }, event);
 }
@@ -120,6 +146,9 @@ Event event_from(const Json& json) {
   if (kind == "memory") {
     return MemoryFacts{step, json.at("ranks").get<std::int64_t>(),
                        json.at("rank").get<std::int64_t>()};
+  }
+  if (kind == "leaf") {
+    return leaf_facts_from(json, step);
   }
   throw_bad_input("an event of kind '" + kind + "' is not known to this version");
 }
@@ -167,6 +196,18 @@ struct Player {
       return "has update " + std::to_string(facts.step) + " run out of memory, which was not due";
     }
     return coordinator.on_out_of_memory(facts) ? std::string() : "halves a leaf of one sample";
+  }
+
+  std::string operator()(const LeafFacts& facts) {
+    if (facts.step != coordinator.steps_done() ||
+        facts.leaf_size != coordinator.recipe().leaf_size) {
+      return "measures leaf " + std::to_string(facts.leaf_size) + " after step " +
+             std::to_string(facts.step) + " of a run with leaf " +
+             std::to_string(coordinator.recipe().leaf_size) + " after step " +
+             std::to_string(coordinator.steps_done());
+    }
+    coordinator.on_leaf_measured(facts);
+    return {};
   }
 
   std::string operator()(const ResumeFacts& facts) {

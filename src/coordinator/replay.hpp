@@ -23,7 +23,7 @@ struct ResumeFacts {
   bool batch_follows_ranks = false;
 };
 
-using Event = std::variant<StepFacts, EvaluationFacts, ResumeFacts, MemoryFacts>;
+using Event = std::variant<StepFacts, EvaluationFacts, ResumeFacts, MemoryFacts, LeafFacts>;
 
 struct RecordedEvent {
   Event event;

@@ -25,11 +25,11 @@ std::optional<at::Tensor> sums_of(World& world, models::Model& model, TokenSourc
   const auto leaves = (rows + leaf_size - 1) / leaf_size;
   const auto mine = coordinator::leaves_of_rank(leaves, world.host.rank(), world.host.size());
   // A row per leaf, zero for those of other ranks: their sum is exact, whatever their number.
-  at::Tensor facts =
-      at::zeros({leaves, 2}, at::TensorOptions().dtype(at::kDouble).device(world.place));
+  at::Tensor facts;
   Ballot ballot;
   const auto error = attempt(
       [&] {
+        facts = at::zeros({leaves, 2}, at::TensorOptions().dtype(at::kDouble).device(world.place));
         for (auto leaf = mine.begin; leaf < mine.end; ++leaf) {
           beat("validation");
           faults.reach(Phase::kEvaluation);

@@ -5,6 +5,7 @@
 //        slow    the phase takes S seconds longer
 //        kill    the process ends by SIGKILL
 // PHASE  forward, backward, optimizer, evaluation, sample
+// step: 0 is before the first update: the first validation, and a leaf that is only measured.
 // rank: every rank where not given; times: 1 where not given, as often as the phase is come to.
 #pragma once
 

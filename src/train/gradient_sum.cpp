@@ -32,6 +32,10 @@ class FastSum : public GradientSum {
       gradient_.zero_();
     }
   }
+  [[nodiscard]] std::int64_t kept_elements(std::int64_t /*begin*/,
+                                           std::int64_t /*end*/) const override {
+    return 0;
+  }
   [[nodiscard]] std::int64_t temporary_elements() const override { return 0; }
   void reduce(const at::Tensor& facts) override {
     if (total_.defined()) {
@@ -73,8 +77,16 @@ class ExactSum : public GradientSum {
     gradient_.zero_();
   }
 
+  [[nodiscard]] std::int64_t kept_elements(std::int64_t begin, std::int64_t end) const override {
+    return static_cast<std::int64_t>(comm::subtrees_of(begin, end).size()) * gradient_.numel();
+  }
+
   [[nodiscard]] std::int64_t temporary_elements() const override {
-    return world_.host.size() == 1 ? 0 : 2 * kMostGathered;
+    if (world_.host.size() == 1) {
+      return 0;
+    }
+    const Nodes nodes = nodes_of_ranks();
+    return nodes.most * (world_.host.size() + 1) * piece_of(nodes);
   }
 
   void reduce(const at::Tensor& facts) override {
@@ -83,25 +95,35 @@ class ExactSum : public GradientSum {
       gradient_.copy_(mine_.total());
       return;
     }
-    // Which nodes each rank brings is known to all; the longest list decides how much is sent.
-    std::vector<std::vector<comm::Subtree>> places;
-    std::size_t most = 0;
-    for (int rank = 0; rank < world_.host.size(); ++rank) {
-      const auto range = coordinator::leaves_of_rank(leaves_, rank, world_.host.size());
-      places.push_back(comm::subtrees_of(range.begin, range.end));
-      most = std::max(most, places.back().size());
-    }
-    const auto per_element = static_cast<std::int64_t>(most) * world_.host.size();
-    const auto piece = std::max<std::int64_t>(1, kMostGathered / per_element);
+    const Nodes nodes = nodes_of_ranks();
+    const auto piece = piece_of(nodes);
     for (std::int64_t first = 0; first < gradient_.numel(); first += piece) {
-      reduce_piece(places, static_cast<std::int64_t>(most), first,
-                   std::min(piece, gradient_.numel() - first));
+      reduce_piece(nodes.places, nodes.most, first, std::min(piece, gradient_.numel() - first));
     }
   }
 
  private:
   // Elements gathered at a time, over all ranks and nodes: 64 MiB.
   static constexpr std::int64_t kMostGathered = std::int64_t{1} << 24;
+
+  // Which nodes each rank brings is known to all; the longest list decides how much is sent.
+  struct Nodes {
+    std::vector<std::vector<comm::Subtree>> places;  // [ranks]
+    std::int64_t most = 0;
+  };
+  [[nodiscard]] Nodes nodes_of_ranks() const {
+    Nodes nodes;
+    for (int rank = 0; rank < world_.host.size(); ++rank) {
+      const auto range = coordinator::leaves_of_rank(leaves_, rank, world_.host.size());
+      nodes.places.push_back(comm::subtrees_of(range.begin, range.end));
+      nodes.most = std::max(nodes.most, static_cast<std::int64_t>(nodes.places.back().size()));
+    }
+    return nodes;
+  }
+  [[nodiscard]] std::int64_t piece_of(const Nodes& nodes) const {
+    const auto per_element = nodes.most * world_.host.size();
+    return std::clamp<std::int64_t>(kMostGathered / per_element, 1, gradient_.numel());
+  }
 
   void reduce_piece(const std::vector<std::vector<comm::Subtree>>& places, std::int64_t most,
                     std::int64_t first, std::int64_t count) {

@@ -22,7 +22,9 @@ class GradientSum {
   virtual void begin(std::int64_t leaves) = 0;
   // Leaf `index` has just been added to the gradient vector.
   virtual void take(std::int64_t index) = 0;
-  // What reduce() holds for a moment, in floats.
+  // What is kept of leaves [begin, end) once they are taken, besides the vector itself, in floats.
+  [[nodiscard]] virtual std::int64_t kept_elements(std::int64_t begin, std::int64_t end) const = 0;
+  // What reduce() holds for a moment after begin(), in floats.
   [[nodiscard]] virtual std::int64_t temporary_elements() const = 0;
   // Collective: the vector then holds the sum over all leaves of all ranks. `facts` are summed over
   // ranks on the way; their sum must not depend on an order.

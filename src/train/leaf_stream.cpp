@@ -18,6 +18,7 @@ namespace lorascale::train {
 namespace {
 
 constexpr std::size_t kPrefetchedLeaves = 4;
+constexpr double kNearlyAsLong = 0.02;  // share of a leaf's tokens
 
 }  // namespace
 
@@ -42,6 +43,12 @@ struct TokenSource::Impl {
                      [&](std::int64_t position) { return order.row_at(position); });
     }
     return rows;
+  }
+
+  [[nodiscard]] bool all_of_length(std::int64_t row, std::int32_t length) const {
+    const auto pieces = plan.row(row);
+    return std::all_of(pieces.begin(), pieces.end(),
+                       [&](const data::Piece& piece) { return piece.length == length; });
   }
 };
 
@@ -77,6 +84,43 @@ data::TokenLeaf TokenSource::leaf(std::int64_t first, std::int64_t count) const 
   std::vector<std::int64_t> rows(static_cast<std::size_t>(count));
   std::iota(rows.begin(), rows.end(), first);
   return data::build_leaf(impl_->dataset, impl_->plan, 0, rows);
+}
+
+data::TokenLeaf TokenSource::longest(std::int64_t count) const {
+  count = std::min(count, rows());
+  std::vector<std::int64_t> length(static_cast<std::size_t>(rows()), 0);
+  for (std::int64_t row = 0; row < rows(); ++row) {
+    for (const auto& piece : impl_->plan.row(row)) {
+      length[static_cast<std::size_t>(row)] += piece.length;
+    }
+  }
+  std::vector<std::int64_t> order(length.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
+    return length[static_cast<std::size_t>(a)] > length[static_cast<std::size_t>(b)];
+  });
+  std::vector<std::int64_t> chosen(order.begin(), order.begin() + count);
+  std::int64_t tokens = 0;
+  for (const auto row : chosen) {
+    tokens += length[static_cast<std::size_t>(row)];
+  }
+  const auto document = impl_->plan.row(chosen[0])[0].length;
+  const bool alike = std::all_of(chosen.begin(), chosen.end(), [&](std::int64_t row) {
+    return impl_->all_of_length(row, document);
+  });
+  const auto shortest = length[static_cast<std::size_t>(chosen.back())] -
+                        static_cast<std::int64_t>(kNearlyAsLong * static_cast<double>(tokens));
+  for (auto i = static_cast<std::size_t>(count); alike && i < order.size(); ++i) {
+    if (length[static_cast<std::size_t>(order[i])] < shortest) {
+      break;
+    }
+    const auto other = count > 1 ? document : impl_->plan.row(order[i])[0].length;
+    if (!impl_->all_of_length(order[i], other)) {
+      chosen.back() = order[i];
+      break;
+    }
+  }
+  return data::build_leaf(impl_->dataset, impl_->plan, 0, chosen);
 }
 
 void TokenSource::start(std::optional<std::uint64_t> seed) {

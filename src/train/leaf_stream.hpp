@@ -37,6 +37,11 @@ class TokenSource {
   // Rows [first, first + count) in file order.
   [[nodiscard]] data::TokenLeaf leaf(std::int64_t first, std::int64_t count) const;
 
+  // The `count` rows with the most tokens: nothing that training asks for is larger. Where all of
+  // their documents are equally long, the last row is exchanged for one that is not, if there is
+  // one nearly as long: attention over mixed lengths takes a copy more.
+  [[nodiscard]] data::TokenLeaf longest(std::int64_t count) const;
+
   // Training order: shuffled by `seed`, or file order.
   void start(std::optional<std::uint64_t> seed);
   // Announces an update: samples [first_position, + samples) of the run, of which this rank does

@@ -17,11 +17,15 @@ MemoryForecast forecast_memory(const Session& session, std::int64_t leaf_size,
     }
   }
   double state_vectors = 2;  // master and gradient
+  if (session.config.noise.horizon.value > 0) {
+    state_vectors += 2;  // the sum so far, and Adam's metric
+  }
   for (const auto& [name, tensor] : session.optimizer->state()) {
     state_vectors += tensor.numel() > 1 ? 1 : 0;
   }
   forecast.trained_state =
       state_vectors * 4.0 * static_cast<double>(session.trainable.parameters->size());
+  forecast.temporary = 4 * 4.0 * static_cast<double>(session.trainable.parameters->size());
 
   const auto& c = session.model->config();
   const auto bytes = static_cast<double>(c10::elementSize(session.model->dtype()));

@@ -2,6 +2,7 @@
 // forward keeps for its backward, and one chunk of logits. In bytes.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "train/session.hpp"
@@ -14,7 +15,10 @@ struct MemoryForecast {
   double trained_state = 0;  // master, gradient and optimizer moments
   double activations = 0;    // of one leaf of full rows
   double logits = 0;
-  [[nodiscard]] double total() const { return weights + trained_state + activations + logits; }
+  double temporary = 0;      // of the optimizer's step, when activations are gone
+  [[nodiscard]] double total() const {
+    return weights + trained_state + std::max(activations + logits, temporary);
+  }
 };
 
 MemoryForecast forecast_memory(const Session& session, std::int64_t leaf_size,

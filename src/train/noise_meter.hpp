@@ -23,6 +23,7 @@ class NoiseMeter {
   [[nodiscard]] std::int64_t columns() const;
   // `beta2` and `eps` of the update; without `history` Adam has no metric yet.
   void begin(const optim::Hyperparameters& hyper, bool history);
+  void forget_metric() { metric_ = at::Tensor(); }
   // fp64 [columns] on the device, of a gradient that is a SUM over targets.
   [[nodiscard]] at::Tensor squares(const at::Tensor& gradient) const;
   // `rows`: squares of each leaf, `targets` of each leaf, `whole`: squares of their sum.

@@ -103,6 +103,7 @@ void RunLog::write(const MetricsLine& line) {
     json["reduce_ms"] = line.times.reduce;
     json["optimizer_ms"] = line.times.optimizer;
   }
+  json["peak_memory_mib"] = line.peak_memory / (1 << 20);
   if (line.noise) {
     json["noise_scale"] = line.noise->b_simple;
     json["noise_scale_relative_sd"] = line.noise->relative_sd;

@@ -34,6 +34,7 @@ struct MetricsLine {
   std::int64_t targets = 0, tokens = 0;
   std::int64_t accumulation = 0;  // leaves of the busiest rank
   int world_size = 1;
+  double peak_memory = 0;  // bytes of tensors on rank 0, since the line before
   UpdateTimes times;
 };
 

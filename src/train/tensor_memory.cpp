@@ -91,6 +91,17 @@ void reset_peak_memory(at::Device device) {
   }
 }
 
+double memory_budget(at::Device device) {
+  if (device.is_cpu()) {
+    return static_cast<double>(counters.limit.load());
+  }
+  auto* allocator = c10::getDeviceAllocator(device.type());
+  const auto [free, total] = allocator->getMemoryInfo(device.index());
+  const auto ours = allocator->getDeviceStats(device.index()).reserved_bytes[0].current;
+  return std::max(1.0, static_cast<double>(free) + static_cast<double>(ours) -
+                           kDeviceReserve * static_cast<double>(total));
+}
+
 void release_cached_memory(at::Device device) {
   if (!device.is_cpu()) {
     c10::getDeviceAllocator(device.type())->emptyCache();

@@ -21,6 +21,10 @@ void limit_cpu_tensors(std::int64_t bytes);
 
 TensorMemory tensor_memory(at::Device device);
 void reset_peak_memory(at::Device device);
+// How many bytes tensors may take here, those included that there are: the limit for the CPU, or
+// what a device has left, less kDeviceReserve of all it has. 0: no limit is known.
+inline constexpr double kDeviceReserve = 0.05;  // for libraries and for gaps between tensors
+double memory_budget(at::Device device);
 // Gives back what is only kept for reuse.
 void release_cached_memory(at::Device device);
 

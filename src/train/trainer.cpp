@@ -14,6 +14,7 @@
 #include "train/averaged_weights.hpp"
 #include "train/evaluator.hpp"
 #include "train/failure_report.hpp"
+#include "train/leaf_probe.hpp"
 #include "train/signals.hpp"
 #include "train/snapshot.hpp"
 #include "train/tensor_memory.hpp"
@@ -30,6 +31,7 @@ Trainer::Trainer(World& world, Session& session)
       session_(session),
       folder_(session.config.run.output_dir),
       evaluation_leaf_(session.recipe.leaf_size),
+      peak_memory_(world.place),
       faults_(session.config.faults, world.host.rank()),
       updater_(world, *session.model, *session.trainable.parameters, *session.optimizer,
                session.config, faults_),
@@ -102,6 +104,12 @@ void Trainer::resume_or_start() {
       }
     });
   }
+  std::optional<coordinator::LeafFacts> leaf;
+  if (!session_.config.batch.micro) {
+    leaf =
+        settle_leaf(world_, session_, updater_, snapshot ? &snapshot->coordinator_state : nullptr);
+    evaluation_leaf_ = session_.recipe.leaf_size;
+  }
   together(world_.host, [&] {
     if (!snapshot) {
       coordinator_.emplace(session_.recipe, world_.host.size());
@@ -116,6 +124,10 @@ void Trainer::resume_or_start() {
                    snapshot->samples, snapshot->world_size);
     }
   });
+  if (leaf) {
+    leaf->step = coordinator_->steps_done();
+    coordinator_->on_leaf_measured(*leaf);
+  }
   root_alone(world_.host, [&] {
     io::write_file_atomically(folder_ / "config.yaml",
                               std::string_view(config::write_resolved(session_.config)));
@@ -380,6 +392,7 @@ void Trainer::train_one(coordinator::StepPlan plan) {
     line.val_loss = validate();
   }
   write_decisions();
+  line.peak_memory = peak_memory_.look();
   if (world_.is_root()) {
     log_->write(line);
     progress_->update(line, coordinator_->steps_expected(), coordinator_->elapsed_minutes());
@@ -425,6 +438,7 @@ ExitCode Trainer::train_to_the_end() {
   if (coordinator_->steps_done() == 0) {
     MetricsLine line;
     line.val_loss = validate();
+    line.peak_memory = peak_memory_.look();
     write_decisions();
     if (world_.is_root() && line.val_loss) {
       log_->write(line);
@@ -451,6 +465,7 @@ void Trainer::finish_status(const std::string& outcome, ExitCode code, const std
 }
 
 ExitCode Trainer::finish() {
+  peak_memory_.report(world_);
   const auto steps = coordinator_->steps_done();
   if (!coordinator_->stop_reason()) {
     finish_status(

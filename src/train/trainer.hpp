@@ -7,6 +7,7 @@
 #include <string>
 
 #include "io/run_lock.hpp"
+#include "train/peak_memory.hpp"
 #include "train/run_log.hpp"
 #include "train/session.hpp"
 #include "train/snapshot.hpp"
@@ -61,6 +62,7 @@ class Trainer {
   std::unique_ptr<RunLog> log_;
   std::unique_ptr<Progress> progress_;
   std::int64_t evaluation_leaf_;
+  PeakMemory peak_memory_;
   FaultInjector faults_;
   Updater updater_;
   coordinator::Cadence checkpoint_cadence_, evaluate_cadence_, sample_cadence_;

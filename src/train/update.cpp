@@ -6,11 +6,14 @@
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <array>
 #include <limits>
 #include <span>
 
+#include "base/error.hpp"
 #include "base/heartbeat.hpp"
+#include "train/tensor_memory.hpp"
 
 namespace lorascale::train {
 namespace {
@@ -41,8 +44,10 @@ bool measures_times(const config::RunConfig& config) {
   return config.batch.policy == coordinator::BatchPolicyKind::kGoodput;
 }
 
-// Vectors of the gradient's size that a step of an optimizer holds at a time, at most.
+// Vectors of the gradient's size that a step of an optimizer, or a norm, holds at a time, at most;
+// and floats of all that is small.
 constexpr std::int64_t kTemporaries = 4;
+constexpr std::int64_t kSmall = 4096;
 
 optim::AverageShare average_share(const coordinator::StepPlan& plan) {
   if (plan.swa) {
@@ -115,14 +120,26 @@ void Updater::agree_on_times(const coordinator::LeafRange& mine, const UpdateTim
   first_ = false;
 }
 
+// What stays for the whole update: the gradient and its sums at zero, the metric, and a table with
+// a row for each leaf, which it returns.
+at::Tensor Updater::begin(std::int64_t leaves, const optim::Hyperparameters& hyper, bool history) {
+  gradient_sum_->begin(leaves);
+  if (noise_) {
+    noise_->begin(hyper, history);
+  }
+  const std::int64_t columns = kFacts + (noise_ ? noise_->columns() : 0);
+  return at::zeros({leaves, columns}, parameters_.gradient().options().dtype(at::kDouble));
+}
+
 // After the vote nothing may fail on one rank alone: the optimizer would have moved on the others.
-// What the sum over ranks and the optimizer need for a moment is asked for now, and given back to
-// whoever comes next.
+// What the sum over ranks, the noise of the whole and the optimizer need for a moment is asked for
+// now, and given back to whoever comes next.
 void Updater::reserve_for_the_rest() {
   faults_.reach(Phase::kOptimizer);
   const auto gradient = parameters_.gradient();
-  const at::Tensor reserved = at::empty(
-      {kTemporaries * gradient.numel() + gradient_sum_->temporary_elements()}, gradient.options());
+  const at::Tensor reserved =
+      at::empty({kTemporaries * gradient.numel() + gradient_sum_->temporary_elements() + kSmall},
+                gradient.options());
 }
 
 std::vector<coordinator::GroupNorms> Updater::noise_facts(const at::Tensor& table,
@@ -138,6 +155,47 @@ std::vector<coordinator::GroupNorms> Updater::noise_facts(const at::Tensor& tabl
   return noise_->facts(rows, targets, {first, first + whole.numel()});
 }
 
+Rehearsal Updater::rehearse(const data::TokenLeaf& leaf, std::int64_t leaves,
+                            const coordinator::LeafRange& mine) {
+  LS_ASSERT(mine.begin < mine.end && mine.end <= leaves);
+  const at::NoGradGuard no_grad;
+  struct Forget {
+    Updater& updater;
+    ~Forget() {
+      updater.gradient_sum_->begin(0);
+      if (updater.noise_) {
+        updater.noise_->forget_metric();
+      }
+    }
+  } const forget{*this};
+  const auto options = parameters_.gradient().options();
+  Rehearsal result;
+  at::Tensor leaf_facts = begin(leaves, {}, /*history=*/true);
+  std::int64_t most = 0;  // kept of the leaves before, while the fullest one is computed
+  for (auto end = mine.begin; end < mine.end; ++end) {
+    most = std::max(most, gradient_sum_->kept_elements(mine.begin, end));
+  }
+  {
+    const at::Tensor kept = at::empty({most}, options);
+    reset_peak_memory(world_.place);
+    UpdateTimes times;
+    accumulate(
+        {mine.begin, mine.begin + 1}, [&] { return leaf; }, leaf_facts, times);
+    Stopwatch watch;
+    const at::Tensor done = leaf_facts[mine.begin].cpu();  // waits for the device
+    result.seconds = (times.compute + watch.lap()) / 1000;
+    result.compute = static_cast<double>(tensor_memory(world_.place).peak);
+  }
+  // The first of them has been taken and is there already.
+  const at::Tensor kept = at::empty({gradient_sum_->kept_elements(mine.begin, mine.end) -
+                                     gradient_sum_->kept_elements(mine.begin, mine.begin + 1)},
+                                    options);
+  reset_peak_memory(world_.place);
+  reserve_for_the_rest();
+  result.rest = static_cast<double>(tensor_memory(world_.place).peak);
+  return result;
+}
+
 UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::LeafRange& mine,
                           const NextLeaf& next_leaf, const std::function<Ballot()>& ballot) {
   const at::NoGradGuard no_grad;
@@ -147,15 +205,11 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::
   at::Tensor gradient = parameters_.gradient();
   const optim::Hyperparameters hyper{plan.lr,  plan.beta1,        plan.beta2,
                                      plan.eps, plan.weight_decay, average_share(plan)};
-  gradient_sum_->begin(plan.leaves);
-  const std::int64_t columns = kFacts + (noise_ ? noise_->columns() : 0);
-  if (noise_) {
-    noise_->begin(hyper, /*history=*/plan.step > 1);
-  }
-  at::Tensor leaf_facts = at::zeros({plan.leaves, columns}, gradient.options().dtype(at::kDouble));
+  at::Tensor leaf_facts;
   Ballot own;
   const auto error = attempt(
       [&] {
+        leaf_facts = begin(plan.leaves, hyper, /*history=*/plan.step > 1);
         accumulate(mine, next_leaf, leaf_facts, result.times);
         reserve_for_the_rest();
       },

@@ -41,6 +41,13 @@ struct UpdateResult {
   UpdateTimes times;
 };
 
+// What an update takes at its peaks, everything included that is there beforehand.
+struct Rehearsal {
+  double compute = 0;  // bytes, in forward and backward
+  double rest = 0;     // bytes, in what follows them
+  double seconds = 0;  // forward and backward
+};
+
 // Yields this rank's next leaf of the update.
 using NextLeaf = std::function<data::TokenLeaf()>;
 
@@ -53,7 +60,14 @@ class Updater {
   UpdateResult run(const coordinator::StepPlan& plan, const coordinator::LeafRange& mine,
                    const NextLeaf& next_leaf, const std::function<Ballot()>& ballot);
 
+  // One forward and backward of `leaf` with all that an update of `leaves` leaves, `mine` of them
+  // on this rank, holds beside it, and then what the rest of it asks for. No collective, no change
+  // but to the gradient, which every update begins anew. Throws where memory runs out.
+  Rehearsal rehearse(const data::TokenLeaf& leaf, std::int64_t leaves,
+                     const coordinator::LeafRange& mine);
+
  private:
+  at::Tensor begin(std::int64_t leaves, const optim::Hyperparameters& hyper, bool history);
   void reserve_for_the_rest();
   [[nodiscard]] std::vector<coordinator::GroupNorms> noise_facts(const at::Tensor& table,
                                                                  const at::Tensor& whole) const;

@@ -37,6 +37,9 @@ RecordedRun recorded_run() {
   RecordedRun run;
   Coordinator coordinator(small_recipe(), 4);
   Recorder recorder(small_recipe());
+  const LeafFacts leaf{0, small_recipe().leaf_size, 16, 2, 3e7, 2.5e7, 1.1e7, 0.1, 1e6};
+  coordinator.on_leaf_measured(leaf);
+  run.events.push_back(recorder.record(leaf));
   while (const auto plan = coordinator.next_step()) {
     if (plan->step == 11 || plan->step == 30) {
       const MemoryFacts memory{plan->step, 2, 1};
@@ -75,7 +78,7 @@ RecordedRun recorded_run() {
 // V25, I11: the recorded facts give the same state and the same log, byte for byte.
 TEST(Replay, V25SameStateAndSameLog) {
   const RecordedRun run = recorded_run();
-  ASSERT_EQ(run.events.size(), 48U + 9 + 1 + 2);
+  ASSERT_EQ(run.events.size(), 48U + 9 + 1 + 2 + 1);
   const ReplayResult again = replay(small_recipe(), 4, run.events);
   EXPECT_EQ(again.state_hash, run.state_hash);
   EXPECT_EQ(again.state, run.state);

@@ -1,0 +1,168 @@
+// find-batch: what each leaf takes on each rank, which is the largest that fits and which is the
+// fastest.
+#include <fmt/format.h>
+
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "cli/common.hpp"
+#include "coordinator/factorise.hpp"
+#include "io/durable_file.hpp"
+#include "train/leaf_probe.hpp"
+#include "train/vote.hpp"
+
+namespace lorascale::cli {
+namespace {
+
+constexpr int kRepeats = 3;
+
+double in_mib(double bytes) {
+  return bytes / (1 << 20);
+}
+
+std::string limit_text(std::int64_t leaf) {
+  return leaf >= coordinator::MemoryLine::kUnlimited ? "any number" : std::to_string(leaf);
+}
+
+void print_rows(std::size_t rank, const coordinator::RankMemory& memory) {
+  const auto line = memory.line();
+  for (const auto& leaf : memory.measured) {
+    const double samples = static_cast<double>(leaf.leaf_size);
+    const auto formula = in_mib(memory.model + line.per_sample * samples);
+    std::cout << fmt::format("{:>4} {:>6}  ", rank, leaf.leaf_size);
+    if (!leaf.fits) {
+      std::cout << fmt::format("{:>12} {:>12.1f} {:>12.1f}\n", "does not fit",
+                               in_mib(line.peak(leaf.leaf_size)), formula);
+      continue;
+    }
+    std::cout << fmt::format(
+        "{:>12.1f} {:>12.1f} {:>12.1f} {:>12} {:>10.1f}\n", in_mib(leaf.peak()),
+        in_mib(line.peak(leaf.leaf_size)), formula,
+        memory.budget > 0 ? fmt::format("{:.1f}", in_mib(memory.budget - leaf.peak())) : "-",
+        leaf.seconds > 0 ? samples / leaf.seconds : 0.0);
+  }
+}
+
+void print_table(const coordinator::LeafTable& table) {
+  std::cout << "peak memory of tensors in MiB: measured, by the line through what was measured, by "
+               "(model + per sample x leaf)\n"
+            << fmt::format("{:>4} {:>6}  {:>12} {:>12} {:>12} {:>12} {:>10}\n", "rank", "leaf",
+                           "measured", "fitted", "formula", "remains", "samples/s");
+  for (std::size_t rank = 0; rank < table.ranks.size(); ++rank) {
+    print_rows(rank, table.ranks[rank]);
+  }
+  for (std::size_t rank = 0; rank < table.ranks.size(); ++rank) {
+    const auto& memory = table.ranks[rank];
+    const auto line = memory.line();
+    std::cout << fmt::format("fit       rank {}: {} + {} per sample, at least {}", rank,
+                             coordinator::mebibytes(line.fixed),
+                             coordinator::mebibytes(line.per_sample),
+                             coordinator::mebibytes(line.rest));
+    if (memory.budget > 0) {
+      std::cout << fmt::format(
+          "; a budget of {} is filled by a leaf of {}; (budget - model) / per sample says {}",
+          coordinator::mebibytes(memory.budget), limit_text(line.largest_leaf(memory.budget)),
+          limit_text(coordinator::formula_leaf(memory.budget, memory.model, line.per_sample)));
+    }
+    std::cout << "\n";
+  }
+}
+
+void print_choice(const coordinator::LeafTable& table, const coordinator::Recipe& recipe) {
+  const auto split = coordinator::factorise_by_leaf(
+      recipe.global_batch, static_cast<int>(table.ranks.size()), table.chosen);
+  const auto& tight = table.ranks[table.tightest()];
+  std::cout << fmt::format(
+      "choice    batch.micro {}: batch.global {} = {} leaves, accumulation {} "
+      "on each of {} ranks",
+      table.chosen, recipe.global_batch, split.leaves, split.max_leaves_per_rank, split.world_size);
+  if (tight.budget > 0) {
+    std::cout << fmt::format("; {} remain on rank {}",
+                             coordinator::mebibytes(tight.budget - *table.peak(table.chosen)),
+                             table.tightest());
+  } else {
+    std::cout << "; no limit is known: memory.budget_mib sets one";
+  }
+  const auto fastest = table.fastest();
+  std::cout << fmt::format(
+      "\nspeed     the fastest is a leaf of {}: {:.1f} samples/s on all ranks, "
+      "{:.1f} with a leaf of {}\n",
+      fastest, *table.samples_per_second(fastest), *table.samples_per_second(table.chosen),
+      table.chosen);
+}
+
+nlohmann::ordered_json to_json(const coordinator::LeafTable& table,
+                               const coordinator::Recipe& recipe) {
+  nlohmann::ordered_json json = {{"chosen", table.chosen},
+                                 {"fastest", table.fastest()},
+                                 {"global_batch", recipe.global_batch},
+                                 {"world_size", table.ranks.size()},
+                                 {"usable", table.usable}};
+  for (std::size_t rank = 0; rank < table.ranks.size(); ++rank) {
+    const auto& memory = table.ranks[rank];
+    const auto line = memory.line();
+    nlohmann::ordered_json one = {{"rank", rank},
+                                  {"budget_bytes", memory.budget},
+                                  {"model_bytes", memory.model},
+                                  {"held_bytes", memory.held},
+                                  {"fixed_bytes", line.fixed},
+                                  {"per_sample_bytes", line.per_sample},
+                                  {"rest_bytes", line.rest},
+                                  {"leaves", nlohmann::ordered_json::array()}};
+    if (memory.budget > 0) {
+      one["largest_by_fit"] = line.largest_leaf(memory.budget);
+      one["largest_by_formula"] =
+          coordinator::formula_leaf(memory.budget, memory.model, line.per_sample);
+    }
+    for (const auto& leaf : memory.measured) {
+      nlohmann::ordered_json row = {
+          {"leaf", leaf.leaf_size},
+          {"fits", leaf.fits},
+          {"fitted_bytes", line.peak(leaf.leaf_size)},
+          {"formula_bytes", memory.model + line.per_sample * static_cast<double>(leaf.leaf_size)}};
+      if (leaf.fits) {
+        row["measured_bytes"] = leaf.peak();
+        row["seconds"] = leaf.seconds;
+      }
+      one["leaves"].push_back(std::move(row));
+    }
+    json["ranks"].push_back(std::move(one));
+  }
+  return json;
+}
+
+}  // namespace
+
+ExitCode run_find_batch(const Arguments& arguments) {
+  const auto values = parse(arguments, config_options(), config_position());
+  Job job;
+  const auto loaded = job.configure(values, config::Purpose::kTraining);
+  auto& world = job.world();
+  auto session = train::open_session(world, loaded.config);
+  std::optional<train::FaultInjector> faults;
+  std::optional<train::Updater> updater;
+  train::together(world.host, [&] {
+    faults.emplace(loaded.config.faults, job.rank());
+    updater.emplace(world, *session.model, *session.trainable.parameters, *session.optimizer,
+                    loaded.config, *faults);
+  });
+  const auto table = train::measure_leaves(
+      world, session, *updater, session.recipe,
+      {train::auto_leaves(session, session.recipe, job.size()), true, kRepeats, job.size()});
+  train::root_alone(world.host, [&] {
+    print_table(table);
+    if (table.chosen > 0) {
+      print_choice(table, session.recipe);
+    }
+    std::cout << std::flush;
+    const std::filesystem::path folder = loaded.config.run.output_dir;
+    io::create_folders(folder);
+    const auto text = to_json(table, session.recipe).dump(2) + "\n";
+    io::write_file_atomically(folder / "find-batch.json", std::string_view(text));
+    std::cout << "saved     " << (folder / "find-batch.json").string() << std::endl;
+  });
+  train::require_leaf(world, session, table);
+  return ExitCode::kDone;
+}
+
+}  // namespace lorascale::cli

@@ -1,0 +1,94 @@
+#include "coordinator/leaf_table.hpp"
+
+#include <algorithm>
+
+#include "base/error.hpp"
+
+namespace lorascale::coordinator {
+
+MemoryLine RankMemory::line() const {
+  return fit_memory(measured, held);
+}
+
+std::optional<LeafMeasurement> RankMemory::of(std::int64_t leaf_size) const {
+  for (const auto& leaf : measured) {
+    if (leaf.leaf_size == leaf_size && leaf.fits) {
+      return leaf;
+    }
+  }
+  return std::nullopt;
+}
+
+std::optional<double> LeafTable::peak(std::int64_t leaf_size) const {
+  double most = 0;
+  for (const auto& rank : ranks) {
+    const auto leaf = rank.of(leaf_size);
+    if (!leaf) {
+      return std::nullopt;
+    }
+    most = std::max(most, leaf->peak());
+  }
+  return most;
+}
+
+std::optional<double> LeafTable::samples_per_second(std::int64_t leaf_size) const {
+  double slowest = 0;
+  for (const auto& rank : ranks) {
+    const auto leaf = rank.of(leaf_size);
+    if (!leaf) {
+      return std::nullopt;
+    }
+    slowest = std::max(slowest, leaf->seconds);
+  }
+  return static_cast<double>(leaf_size) * static_cast<double>(ranks.size()) /
+         std::max(slowest, 1e-9);
+}
+
+std::size_t LeafTable::tightest() const {
+  std::size_t found = 0;
+  double least = 0;
+  for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
+    const auto leaf = ranks[rank].of(chosen);
+    if (!leaf || ranks[rank].budget <= 0) {
+      continue;
+    }
+    const double left = ranks[rank].budget - leaf->peak();
+    if (least == 0 || left < least) {
+      found = rank;
+      least = left;
+    }
+  }
+  return found;
+}
+
+std::int64_t LeafTable::fastest() const {
+  std::int64_t found = 0;
+  double best = 0;
+  for (const auto& leaf : ranks.front().measured) {
+    const double speed = samples_per_second(leaf.leaf_size).value_or(0);
+    if (speed > best) {
+      best = speed;
+      found = leaf.leaf_size;
+    }
+  }
+  return found;
+}
+
+LeafFacts LeafTable::facts() const {
+  const std::size_t rank = tightest();
+  const auto leaf = ranks[rank].of(chosen);
+  LS_ASSERT(leaf.has_value());
+  const MemoryLine line = ranks[rank].line();
+  LeafFacts facts;
+  facts.leaf_size = chosen;
+  facts.considered = usable.back();
+  facts.rank = static_cast<std::int64_t>(rank);
+  facts.budget = ranks[rank].budget;
+  facts.peak = leaf->peak();
+  facts.fixed = line.fixed;
+  facts.per_sample = line.per_sample;
+  facts.model = ranks[rank].model;
+  return facts;
+}
+
+}  // namespace lorascale::coordinator

@@ -1,0 +1,204 @@
+#include "train/leaf_probe.hpp"
+
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <array>
+
+#include "train/tensor_memory.hpp"
+#include "train/vote.hpp"
+
+namespace lorascale::train {
+namespace {
+
+using coordinator::LeafMeasurement;
+using coordinator::LeafTable;
+using coordinator::mebibytes;
+using coordinator::RankMemory;
+
+// Beyond so many tokens, products are as fast as they get.
+constexpr std::int64_t kEnoughTokensOnCpu = 4096;
+constexpr std::int64_t kEnoughTokensOnDevice = 32768;
+constexpr std::int64_t kLeastCap = 8;  // samples
+
+bool validates(const Session& session) {
+  return session.validation && session.config.evaluate.every.value > 0;
+}
+
+LeafMeasurement rehearse(World& world, Session& session, Updater& updater, std::int64_t leaf_size,
+                         const coordinator::Recipe& recipe, const ProbeSettings& settings) {
+  const std::int64_t leaves = (recipe.global_batch + leaf_size - 1) / leaf_size;
+  auto mine =
+      coordinator::leaves_of_rank(leaves, world.host.rank() % settings.ranks, settings.ranks);
+  if (mine.begin == mine.end) {
+    mine = {0, 1};
+  }
+  LeafMeasurement result{leaf_size, true};
+  const auto leaf = session.train->longest(leaf_size);
+  for (int i = 0; i < settings.repeats; ++i) {
+    const Rehearsal seen = updater.rehearse(leaf, leaves, mine);
+    result.compute = std::max(result.compute, seen.compute);
+    result.rest = std::max(result.rest, seen.rest);
+    result.seconds = i == 0 ? seen.seconds : std::min(result.seconds, seen.seconds);
+  }
+  if (validates(session)) {
+    const at::NoGradGuard no_grad;
+    reset_peak_memory(world.place);
+    static_cast<void>(session.model->evaluate(session.validation->longest(leaf_size)));
+    const auto peak = static_cast<double>(tensor_memory(world.place).peak);
+    result.compute = std::max(result.compute, peak);
+  }
+  return result;
+}
+
+// One leaf on every rank: what this rank saw, and whether it fits on all of them.
+LeafMeasurement measure(World& world, Session& session, Updater& updater, std::int64_t leaf_size,
+                        const coordinator::Recipe& recipe, const ProbeSettings& settings,
+                        double budget, bool* fits_everywhere) {
+  LeafMeasurement mine{leaf_size, false};
+  Ballot ballot;
+  const auto error =
+      attempt([&] { mine = rehearse(world, session, updater, leaf_size, recipe, settings); },
+              &ballot.out_of_memory);
+  if (ballot.out_of_memory || (budget > 0 && mine.peak() > budget)) {
+    mine = {leaf_size, false};
+    ballot.out_of_memory = true;
+    release_cached_memory(world.place);
+  }
+  *fits_everywhere = vote(world.host, ballot, error).out_of_memory == 0;
+  return mine;
+}
+
+// Every rank's table on every rank. All have measured the same leaves.
+std::vector<RankMemory> gather(World& world, const RankMemory& mine) {
+  std::vector<double> row = {mine.budget, mine.model, mine.held};
+  for (const auto& leaf : mine.measured) {
+    row.insert(row.end(), {leaf.fits ? 1.0 : 0.0, leaf.compute, leaf.rest, leaf.seconds});
+  }
+  std::vector<double> all(row.size() * static_cast<std::size_t>(world.host.size()));
+  world.host.all_gather(std::span<const double>(row), std::span(all));
+  std::vector<RankMemory> ranks;
+  for (auto at = all.cbegin(); at != all.cend();) {
+    RankMemory rank{*at++, *at++, *at++, {}};
+    for (const auto& leaf : mine.measured) {
+      const bool fits = *at++ != 0;
+      rank.measured.push_back({leaf.leaf_size, fits, *at++, *at++, *at++});
+    }
+    ranks.push_back(std::move(rank));
+  }
+  return ranks;
+}
+
+double model_bytes(Session& session) {
+  double bytes = 0;
+  for (const auto& slot : session.model->parameter_slots()) {
+    bytes += static_cast<double>(slot.value->nbytes());
+  }
+  return bytes;
+}
+
+double budget_here(World& world) {
+  double budget = 0;
+  together(world.host, [&] { budget = memory_budget(world.place); });
+  return budget;
+}
+
+bool any_limit(World& world) {
+  std::array<double, 1> most = {budget_here(world)};
+  world.host.all_reduce(std::span(most), comm::ReduceOp::kMax);
+  return most[0] > 0;
+}
+
+}  // namespace
+
+LeafTable measure_leaves(World& world, Session& session, Updater& updater,
+                         const coordinator::Recipe& recipe, const ProbeSettings& settings) {
+  coordinator::LeafSearch search(settings.usable, settings.thorough);
+  RankMemory mine{budget_here(world),
+                  model_bytes(session),
+                  static_cast<double>(tensor_memory(world.place).now),
+                  {}};
+  while (const auto leaf = search.next()) {
+    bool fits = false;
+    mine.measured.push_back(
+        measure(world, session, updater, *leaf, recipe, settings, mine.budget, &fits));
+    std::array<std::int64_t, 1> predicted = {mine.line().largest_leaf(mine.budget)};
+    world.host.all_reduce(std::span(predicted), comm::ReduceOp::kMin);
+    search.on_measured(*leaf, fits, predicted[0]);
+  }
+  release_cached_memory(world.place);
+  reset_peak_memory(world.place);
+  return {settings.usable, search.chosen(), gather(world, mine)};
+}
+
+std::vector<std::int64_t> auto_leaves(const Session& session, const coordinator::Recipe& recipe,
+                                      int ranks) {
+  const std::int64_t tokens =
+      session.model->device().is_cpu() ? kEnoughTokensOnCpu : kEnoughTokensOnDevice;
+  std::int64_t most = std::max(kLeastCap, tokens / session.config.data.sequence_length);
+  if (recipe.noise_horizon_samples > 0) {
+    most = std::min(most, recipe.global_batch / 2);
+  }
+  return coordinator::usable_leaves(recipe, ranks, most);
+}
+
+void require_leaf(World& world, const Session& session, const LeafTable& table) {
+  together(world.host, [&] {
+    if (table.chosen > 0) {
+      return;
+    }
+    std::size_t rank = 0;
+    while (rank + 1 < table.ranks.size() && table.ranks[rank].of(1)) {
+      ++rank;
+    }
+    const auto& memory = table.ranks[rank];
+    throw_bad_config(fmt::format(
+        "not even a leaf of one sample fits into memory on rank {}: {} are there and {} are taken "
+        "before it; set model.recompute: true, a shorter data.sequence_length (now {}), a lower "
+        "adapter.rank or a smaller model.dtype{}",
+        rank, memory.budget > 0 ? mebibytes(memory.budget) : "too few", mebibytes(memory.held),
+        session.config.data.sequence_length,
+        session.model->device().is_cpu() ? ", or raise memory.budget_mib" : ""));
+  });
+}
+
+std::optional<LeafTable> choose_leaf(World& world, Session& session, Updater& updater,
+                                     const coordinator::Recipe& recipe, int ranks) {
+  if (!any_limit(world)) {
+    return std::nullopt;
+  }
+  auto table = measure_leaves(world, session, updater, recipe,
+                              {auto_leaves(session, recipe, ranks), false, 1, ranks});
+  require_leaf(world, session, table);
+  return table;
+}
+
+std::optional<coordinator::LeafFacts> settle_leaf(World& world, Session& session, Updater& updater,
+                                                  const std::string* saved_state) {
+  auto& recipe = session.recipe;
+  const int ranks = world.host.size();
+  std::int64_t saved = 0;
+  if (saved_state != nullptr) {
+    together(world.host, [&] { saved = coordinator::Coordinator::saved_leaf_size(*saved_state); });
+    const bool busy = saved * ranks <= recipe.global_batch;
+    if (busy || session.config.run.reduction == "exact") {
+      const bool fits =
+          !any_limit(world) ||
+          measure_leaves(world, session, updater, recipe, {{saved}, false, 1, ranks}).chosen > 0;
+      if (fits) {
+        recipe.leaf_size = saved;
+        return std::nullopt;
+      }
+    }
+  }
+  const auto table = choose_leaf(world, session, updater, recipe, ranks);
+  if (!table) {
+    return std::nullopt;
+  }
+  recipe.leaf_size = table->chosen;
+  return table->facts();
+}
+
+}  // namespace lorascale::train

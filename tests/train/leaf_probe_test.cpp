@@ -1,0 +1,230 @@
+// Leaves are measured under limits that differ between ranks, on 1 to 3 ranks: nobody hangs,
+// nothing that training starts from changes, and what was measured is what an update takes.
+#include "train/leaf_probe.hpp"
+
+#include <ATen/ops/equal.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include "comm/mpi_communicator.hpp"
+#include "train/tensor_memory.hpp"
+
+namespace lorascale::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t kBatch = 24;
+constexpr std::int64_t kLength = 96;
+
+class LeafProbeTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() { count_cpu_tensors(); }
+  LeafProbeTest() {
+    std::string folder = (fs::path(testing::TempDir()) / "leaf_probe_XXXXXX").string();
+    if (host_.rank() == 0) {
+      folder = ::mkdtemp(folder.data());
+      const auto script = fs::path(folder) / "make.py";
+      std::ofstream(script) << "import h5py, numpy as np\n"
+                               "with h5py.File(r'"
+                            << folder
+                            << "/train.h5', 'w') as f:\n"
+                               "  f.attrs.update({'format': 'lorascale-tokens', 'version': 1,\n"
+                               "                  'vocab_size': 256, 'eos_id': -1})\n"
+                               "  n = np.array([60 + 5 * i % 60 for i in range(60)])\n"
+                               "  f['tokens'] = np.arange(n.sum()).astype(np.uint16) % 256\n"
+                               "  f['offsets'] = np.append([0], np.cumsum(n)).astype(np.int64)\n";
+      EXPECT_EQ(std::system((std::string(LORASCALE_PYTHON) + " " + script.string()).c_str()), 0);
+    }
+    host_.broadcast_from_root(folder);
+    folder_ = folder;
+    config_.run.output_dir = folder + "/run";
+    config_.model.path = std::string(LORASCALE_SOURCE_DIR) + "/scripts/demo/base-model";
+    config_.model.dtype = "fp32";
+    config_.data.train = folder + "/train.h5";
+    config_.data.sequence_length = kLength;
+    config_.data.packing = false;
+    config_.batch.global = kBatch;
+    config_.budget = {10, Unit::kSteps};
+  }
+  ~LeafProbeTest() override {
+    limit_cpu_tensors(0);
+    host_.barrier();
+    if (host_.rank() == 0) {
+      fs::remove_all(folder_);
+    }
+  }
+
+  void open() {
+    session_.emplace(open_session(world_, config_));
+    faults_.emplace(config_.faults, host_.rank());
+    updater_.emplace(world_, *session_->model, *session_->trainable.parameters,
+                     *session_->optimizer, config_, *faults_);
+  }
+  LeafTable measure(std::vector<std::int64_t> usable, bool thorough = false) {
+    return measure_leaves(world_, *session_, *updater_, session_->recipe,
+                          {std::move(usable), thorough, 1, host_.size()});
+  }
+  // An update of the longest rows on every rank, as rehearsed.
+  UpdateResult update(std::int64_t leaf_size, std::int64_t step) {
+    coordinator::StepPlan plan;
+    plan.step = step;
+    plan.samples = kBatch;
+    plan.leaf_size = leaf_size;
+    plan.leaves = kBatch / leaf_size;
+    plan.lr = 1e-3;
+    plan.beta1 = 0.9;
+    plan.beta2 = 0.999;
+    plan.eps = 1e-8;
+    return updater_->run(
+        plan, coordinator::leaves_of_rank(plan.leaves, host_.rank(), host_.size()),
+        [&] { return session_->train->longest(leaf_size); }, [] { return Ballot{}; });
+  }
+  bool last() { return host_.rank() == host_.size() - 1; }
+
+  comm::MpiCommunicator host_{30};
+  World world_{host_, host_, at::kCPU, "here"};
+  fs::path folder_;
+  config::RunConfig config_;
+  std::optional<Session> session_;
+  std::optional<FaultInjector> faults_;
+  std::optional<Updater> updater_;
+};
+
+TEST_F(LeafProbeTest, TheRankWithTheLeastMemoryDecidesForAll) {
+  open();
+  const auto free = measure({1, 2, 4, 8}, true);
+  EXPECT_EQ(free.chosen, 8);
+  ASSERT_EQ(free.ranks.size(), static_cast<std::size_t>(host_.size()));
+  if (last()) {  // more than a leaf of 4 takes, less than one of 8
+    limit_cpu_tensors(static_cast<std::int64_t>((*free.peak(4) + *free.peak(8)) / 2));
+  }
+  for (const bool thorough : {false, true}) {
+    const auto tight = measure({1, 2, 4, 8}, thorough);
+    EXPECT_EQ(tight.chosen, 4);
+    EXPECT_EQ(tight.tightest(), static_cast<std::size_t>(host_.size() - 1));
+    EXPECT_LE(tight.ranks.back().of(4)->peak(), tight.ranks.back().budget);
+    EXPECT_FALSE(tight.ranks.back().of(8));
+  }
+}
+
+TEST_F(LeafProbeTest, NotEvenOneSampleIsAnErrorOfAllRanks) {
+  open();
+  if (last()) {
+    limit_cpu_tensors(tensor_memory(at::kCPU).now + 1000);
+  }
+  testing::internal::CaptureStderr();
+  try {
+    static_cast<void>(choose_leaf(world_, *session_, *updater_, session_->recipe, host_.size()));
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kBadConfig);
+    EXPECT_THAT(error.what(), testing::HasSubstr("rank " + std::to_string(host_.size() - 1)));
+    EXPECT_THAT(error.what(), testing::HasSubstr("model.recompute"));
+  }
+  testing::internal::GetCapturedStderr();
+}
+
+TEST_F(LeafProbeTest, LeavesEverythingAsItWas) {
+  config_.adapter.dropout = 0.1;
+  config_.noise.horizon = {1000, Unit::kSamples};
+  for (const char* reduction : {"fast", "exact"}) {
+    config_.run.reduction = reduction;
+    open();
+    EXPECT_TRUE(update(2, 1).facts.applied);  // so that the optimizer's state is not zero
+    const auto before = session_->trainable.parameters->master().clone();
+    std::vector<at::Tensor> state;
+    for (const auto& [name, tensor] : session_->optimizer->state()) {
+      state.push_back(tensor.clone());
+    }
+    const auto held = tensor_memory(at::kCPU).now;
+    const auto peaks = measure({1, 2, 4, 8}, true);
+    if (last()) {
+      limit_cpu_tensors(static_cast<std::int64_t>(*peaks.peak(4)));
+    }
+    EXPECT_GE(measure({1, 2, 4, 8}, true).chosen, 2);
+    limit_cpu_tensors(0);
+    EXPECT_TRUE(at::equal(before, session_->trainable.parameters->master()));
+    for (std::size_t i = 0; i < state.size(); ++i) {
+      EXPECT_TRUE(at::equal(state[i], session_->optimizer->state()[i].tensor));
+    }
+    EXPECT_LE(tensor_memory(at::kCPU).now, held);  // the metric of the last update is let go
+    updater_.reset();
+    session_.reset();
+  }
+}
+
+// Allocations of an update, counted, against those of its rehearsal.
+TEST_F(LeafProbeTest, SaysWhatAnUpdateTakes) {
+  for (const std::string kind : {"lora", "full"}) {
+    for (const std::string reduction : {"fast", "exact"}) {
+      for (const double horizon : {0.0, 1000.0}) {
+        config_.adapter.type = kind;
+        config_.run.reduction = reduction;
+        config_.noise.horizon = {horizon, Unit::kSamples};
+        open();
+        for (const std::int64_t leaf : {1, 4}) {
+          const double expected = *measure({leaf}).peak(leaf);
+          EXPECT_TRUE(update(leaf, 1).facts.applied);
+          reset_peak_memory(at::kCPU);
+          EXPECT_TRUE(update(leaf, 2).facts.applied);
+          const auto peak = static_cast<double>(tensor_memory(at::kCPU).peak);
+          EXPECT_LE(peak, expected) << kind << reduction << horizon << " leaf " << leaf;
+          EXPECT_GE(peak, 0.97 * expected) << kind << reduction << horizon << " leaf " << leaf;
+          // And within exactly that, nothing of the update fails, before or after its vote.
+          limit_cpu_tensors(static_cast<std::int64_t>(expected));
+          EXPECT_FALSE(update(leaf, 3).out_of_memory) << kind << reduction << horizon;
+          limit_cpu_tensors(0);
+        }
+        updater_.reset();
+        session_.reset();
+      }
+    }
+  }
+}
+
+// What an update makes before its first leaf, such as Adam's metric, fails like a leaf: all ranks
+// learn of it.
+TEST_F(LeafProbeTest, AnUpdateThatRunsOutBeforeItsFirstLeafIsVotedOn) {
+  config_.noise.horizon = {1000, Unit::kSamples};
+  open();
+  if (last()) {
+    limit_cpu_tensors(tensor_memory(at::kCPU).now + session_->trainable.parameters->size());
+  }
+  const auto result = update(1, 2);
+  ASSERT_TRUE(result.out_of_memory);
+  EXPECT_EQ(result.out_of_memory->ranks, 1);
+  EXPECT_EQ(result.out_of_memory->rank, host_.size() - 1);
+  limit_cpu_tensors(0);
+  EXPECT_TRUE(update(1, 2).facts.applied);
+}
+
+TEST_F(LeafProbeTest, ARunThatGoesOnKeepsItsLeafWhereItFits) {
+  open();
+  auto& recipe = session_->recipe;
+  const auto free = measure({1, 2, 4, 8}, true);
+  recipe.leaf_size = 8;
+  const auto state = coordinator::Coordinator(recipe, host_.size()).state();
+  recipe.leaf_size = 1;
+  EXPECT_FALSE(settle_leaf(world_, *session_, *updater_, &state));
+  EXPECT_EQ(recipe.leaf_size, 8);  // no limit
+  limit_cpu_tensors(static_cast<std::int64_t>(*free.peak(8)));
+  recipe.leaf_size = 1;
+  EXPECT_FALSE(settle_leaf(world_, *session_, *updater_, &state));
+  EXPECT_EQ(recipe.leaf_size, 8);
+  if (last()) {
+    limit_cpu_tensors(static_cast<std::int64_t>((*free.peak(4) + *free.peak(8)) / 2));
+  }
+  const auto chosen = settle_leaf(world_, *session_, *updater_, &state);
+  ASSERT_TRUE(chosen);
+  EXPECT_EQ(chosen->leaf_size, recipe.leaf_size);
+  EXPECT_EQ(chosen->rank, host_.size() - 1);
+  EXPECT_TRUE(recipe.leaf_size == 4 || recipe.leaf_size == 6) << recipe.leaf_size;
+}
+
+}  // namespace
+}  // namespace lorascale::train
