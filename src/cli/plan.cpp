@@ -33,6 +33,8 @@ ExitCode run_plan(const Arguments& arguments) {
   const auto session = train::open_session(job.world(), loaded.config);
   auto recipe = train::make_recipe(loaded.config, session.train->rows(),
                                    session.train->tokens_per_row(), ranks, nullptr);
+  recipe.trainable_parameters = session.recipe.trainable_parameters;
+  recipe.targets_per_epoch = session.recipe.targets_per_epoch;
   const coordinator::Coordinator coordinator(recipe, ranks);
   const auto report = coordinator::make_plan_report(recipe, ranks);
   const auto leaves = coordinator::factorise_by_leaf(recipe.global_batch, ranks, recipe.leaf_size);

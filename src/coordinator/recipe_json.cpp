@@ -19,6 +19,7 @@ enum class Role {
   kLaterResult,
   kLength,  // changes how far the run goes, and under some schedules what is computed
   kSpeed,   // changes how fast it is computed
+  kAdvice,  // changes what is said about it; not written where it has its default, as kLaterResult
 };
 
 // The one list of fields; a new one is a line here, as kLaterResult or with a new version of the
@@ -64,6 +65,11 @@ void visit_fields(RecipeType& recipe, Visitor&& visit) {
   visit("scale.ramp_samples", recipe.ramp_samples, Role::kLaterResult);
   visit("scale.cap", recipe.surge_cap, Role::kLaterResult);
   visit("ema.half_life_samples", recipe.ema_half_life_samples, Role::kLaterResult);
+  visit("advice", recipe.advise, Role::kAdvice);
+  visit("data.shuffle", recipe.shuffled, Role::kAdvice);
+  visit("adapter.rank", recipe.adapter_rank, Role::kAdvice);
+  visit("adapter.parameters", recipe.trainable_parameters, Role::kAdvice);
+  visit("data.targets_per_epoch", recipe.targets_per_epoch, Role::kAdvice);
 }
 
 template <typename T>
@@ -103,6 +109,11 @@ T value_from_json(const Json& json) {
   }
 }
 
+// Absent from a JSON object where the field has its default.
+bool may_be_implied(Role role) {
+  return role == Role::kLaterResult || role == Role::kAdvice;
+}
+
 bool changes_results(Role role) {
   return role == Role::kResult || role == Role::kLaterResult;
 }
@@ -119,7 +130,7 @@ Json written_fields(const Recipe& recipe, bool results_only) {
   Json json = Json::object();
   visit_fields(recipe, [&](const char* key, const auto& value, Role role) {
     const Json written = value_to_json(value);
-    const bool implied = role == Role::kLaterResult && written == defaults.at(key);
+    const bool implied = may_be_implied(role) && written == defaults.at(key);
     if (!implied && (!results_only || changes_results(role))) {
       json[key] = written;
     }
@@ -136,7 +147,7 @@ Json recipe_to_json(const Recipe& recipe) {
 Recipe recipe_from_json(const Json& json) {
   Recipe recipe;
   visit_fields(recipe, [&](const char* key, auto& value, Role role) {
-    if (role == Role::kLaterResult && !json.contains(key)) {
+    if (may_be_implied(role) && !json.contains(key)) {
       return;
     }
     value = value_from_json<std::remove_reference_t<decltype(value)>>(json.at(key));
@@ -149,7 +160,7 @@ std::vector<std::string> forbidden_changes(const Recipe& then, const Recipe& now
   const Json before = all_fields(then);
   const Json after = all_fields(now);
   visit_fields(now, [&](const char* key, const auto&, Role role) {
-    if (role == Role::kSpeed || before.at(key) == after.at(key)) {
+    if (role == Role::kSpeed || role == Role::kAdvice || before.at(key) == after.at(key)) {
       return;
     }
     const std::string line =

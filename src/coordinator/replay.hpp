@@ -20,9 +20,10 @@ struct ResumeFacts {
   std::int64_t leaf_size = 0;
   std::int64_t budget_samples = 0;
   double budget_minutes = 0;
+  bool advise = false;
 };
 
-using Event = std::variant<StepFacts, EvaluationFacts, ResumeFacts, MemoryFacts>;
+using Event = std::variant<StepFacts, EvaluationFacts, ResumeFacts, MemoryFacts, MovementFacts>;
 
 struct RecordedEvent {
   Event event;
