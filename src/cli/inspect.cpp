@@ -9,6 +9,7 @@
 #include "base/units.hpp"
 #include "cli/common.hpp"
 #include "cli/inspect_run.hpp"
+#include "cli/run_records.hpp"
 #include "data/row_plan.hpp"
 #include "data/token_dataset.hpp"
 #include "io/checkpoint_folder.hpp"
@@ -76,14 +77,20 @@ void inspect_model(const fs::path& path) {
 ExitCode run_inspect(const Arguments& arguments) {
   options::options_description description;
   description.add_options()("path", options::value<std::string>()->required(),
-                            "the file or folder to explain");
+                            "the file or folder to explain")(
+      "replay", "of a run folder: take its decisions again");
   options::positional_options_description position;
   position.add("path", 1);
-  const fs::path path = parse(arguments, description, position)["path"].as<std::string>();
+  const auto values = parse(arguments, description, position);
+  const fs::path path = values["path"].as<std::string>();
   if (std::error_code ignored; !fs::exists(path, ignored)) {
     throw_bad_input(path.string() + " does not exist");
   }
-  if (fs::exists(path / "adapter_config.json")) {
+  if (values.count("replay") != 0) {
+    replay_run(path);
+  } else if (path.extension() == ".jsonl") {
+    inspect_decisions(path);
+  } else if (fs::exists(path / "adapter_config.json")) {
     inspect_adapter(path);
   } else if (fs::exists(path / io::kManifestName)) {
     inspect_checkpoint(path);

@@ -85,6 +85,8 @@ ExitCode run_plan(const Arguments& arguments) {
   auto session = train::open_session(job.world(), loaded.config);
   auto recipe = train::make_recipe(loaded.config, session.train->rows(),
                                    session.train->tokens_per_row(), ranks, nullptr);
+  recipe.trainable_parameters = session.recipe.trainable_parameters;
+  recipe.targets_per_epoch = session.recipe.targets_per_epoch;
   const auto measured = measure(job, session, recipe, ranks);
   const coordinator::Coordinator coordinator(recipe, ranks);
   const auto report = coordinator::make_plan_report(recipe, ranks);

@@ -14,7 +14,10 @@ const std::vector<Verb>& verbs() {
       {"generate", "CONFIG.yaml --prompt TEXT | --ids \"1 2 3\" [--decode] [--adapter FOLDER]\n"
        "           [--max-tokens N] [--set ...]",
        "continue a prompt with the model and an adapter", run_generate},
-      {"inspect", "PATH", "explain a run folder, its checkpoints, an adapter, a data set or a model",
+      {"inspect", "PATH [--replay]",
+       "explain a run folder, its checkpoints, an adapter, a data set, a model or a "
+       "decisions.jsonl;\n"
+       "           --replay: take the decisions of a run folder again from its events.jsonl",
        run_inspect},
       {"merge", "--model FOLDER --adapter FOLDER --output FOLDER [--dtype bf16|fp16|fp32]",
        "write a full model with the adapter added to its weights", run_merge},

@@ -331,6 +331,12 @@ void add_noise(std::vector<Option>& t) {
       "it.");
 }
 
+void add_advice(std::vector<Option>& t) {
+  add(t, "advice", field(&RunConfig::advice), BooleanKind{},
+      "Watch the run and say once what an experienced engineer would (docs/advice.md).",
+      kMayChange);
+}
+
 void add_machine(std::vector<Option>& t) {
   const auto memory = [](auto member) { return field(&RunConfig::memory, member); };
   add(t, "memory.budget_mib", memory(&MemorySection::budget_mib), IntegerKind{0},
@@ -359,6 +365,7 @@ std::vector<Option> build_table() {
   add_budget(table);
   add_cadences(table);
   add_noise(table);
+  add_advice(table);
   add_machine(table);
   return table;
 }

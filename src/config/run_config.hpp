@@ -146,6 +146,7 @@ struct RunConfig {
   SampleSection sample;
   NoiseSection noise;
   MemorySection memory;
+  bool advice = true;               // coordinator/advisor.hpp
   std::vector<std::string> faults;  // train/faults.hpp
 };
 

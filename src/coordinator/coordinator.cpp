@@ -133,6 +133,7 @@ Coordinator::Coordinator(Recipe recipe, int world_size) {
   impl_ = std::make_unique<Impl>(recipe, world_size);
   const PlanReport report = make_plan_report(recipe, world_size);
   impl_->log.add(0, 0, "plan", report.reason, report.inputs);
+  impl_->advisor.at_start(world_size, 0, 0, impl_->log);
   impl_->announce();
 }
 
@@ -196,6 +197,7 @@ void Coordinator::on_step(const StepFacts& facts) {
   RunState& self = *impl_;
   const std::optional<StepPlan> plan = self.next_step();
   LS_ASSERT(plan.has_value() && facts.step == plan->step);
+  ++self.events;
   self.samples += plan->samples;
   self.steps = plan->step;
   if (!facts.applied) {
@@ -208,6 +210,8 @@ void Coordinator::on_step(const StepFacts& facts) {
   for (Monitor* monitor : self.monitors.all()) {
     monitor->on_step(*plan, facts, self.log);
   }
+  self.advisor.on_step(*plan, facts, self.batch(),
+                       self.monitors.noise.optimizer_metric().reading(), self.log);
   self.leaf_sizer.on_clean_update(self.steps, self.batch(), self.samples, self.log);
   self.batching.on_step(*plan, facts, self.world_size);
   if (!self.stop_reason()) {
@@ -220,7 +224,9 @@ void Coordinator::on_step(const StepFacts& facts) {
 bool Coordinator::on_out_of_memory(const MemoryFacts& facts) {
   RunState& self = *impl_;
   LS_ASSERT(facts.step == self.steps + 1);
-  return self.leaf_sizer.on_out_of_memory(facts, self.batch(), self.samples, self.log);
+  const bool shrunk = self.leaf_sizer.on_out_of_memory(facts, self.batch(), self.samples, self.log);
+  self.events += shrunk ? 1 : 0;  // otherwise the run ends, and nothing has changed
+  return shrunk;
 }
 
 void Coordinator::on_leaf_measured(const LeafFacts& facts) {
@@ -253,10 +259,29 @@ bool Coordinator::on_evaluation(const EvaluationFacts& facts) {
   RunState& self = *impl_;
   LS_ASSERT(facts.step == self.steps);
   const EvaluationContext context{facts, self.samples, !self.budget_used()};
+  const bool over = self.stop_reason().has_value();
+  ++self.events;
   for (Monitor* monitor : self.monitors.all()) {
     monitor->on_evaluation(context, self.log);
   }
+  self.advisor.on_evaluation(context, self.batch(),
+                             !over && self.stop_reason() == StopReason::kEarlyStop, self.log);
   return self.monitors.validation.best_step() == facts.step;
+}
+
+void Coordinator::on_movement(const MovementFacts& facts) {
+  RunState& self = *impl_;
+  LS_ASSERT(facts.step == self.steps);
+  ++self.events;
+  self.advisor.on_movement(facts, self.samples, self.log);
+}
+
+const std::vector<Advice>& Coordinator::advice_given() const {
+  return impl_->advisor.given();
+}
+
+std::int64_t Coordinator::events() const {
+  return impl_->events;
 }
 
 std::vector<Decision> Coordinator::take_decisions() {

@@ -54,6 +54,10 @@ struct StepFacts {
   double leaf_seconds = 0;
 
   std::vector<GroupNorms> noise{};  // empty: nothing measured
+
+  // Standard error of `loss` as an estimate over all data, from the scatter among the update's
+  // leaves; 0 where it had one leaf only. For the advisor.
+  double loss_error = 0;
 };
 
 // An update ran out of memory before anything of it was applied.
@@ -79,6 +83,20 @@ struct LeafFacts {
 struct EvaluationFacts {
   std::int64_t step = 0;
   double loss = 0;
+};
+
+// How large the adapter's change of the model is after `step` updates: |dW| / |W| of all adapted
+// layers as one vector. For the advisor.
+struct MovementFacts {
+  std::int64_t step = 0;
+  double ratio = 0;
+};
+
+// What was said to the user: a decision of kind "advice".
+struct Advice {
+  std::string finding;  // name; given once in a run
+  std::int64_t step = 0;
+  std::string text;
 };
 
 // One line of decisions.jsonl.
@@ -131,12 +149,19 @@ class Coordinator {
   void on_leaf_measured(const LeafFacts& facts);
   // True when this validation is the best so far. Its step is steps_done().
   bool on_evaluation(const EvaluationFacts& facts);
+  void on_movement(const MovementFacts& facts);  // its step is steps_done()
+  // All of the run so far, in order.
+  [[nodiscard]] const std::vector<Advice>& advice_given() const;
   [[nodiscard]] std::optional<double> best_validation_loss() const;
   [[nodiscard]] std::int64_t best_validation_step() const;  // -1: none yet
 
   // Decisions taken since the last call, in order. Take and write them before state() is saved: the
   // state says how many there were, not what they said.
   std::vector<Decision> take_decisions();
+
+  // How many facts of any kind were reported in all, each resume counted as one: how many lines of
+  // an event record (replay.hpp) lead to this state.
+  [[nodiscard]] std::int64_t events() const;
 
   // Versioned JSON. restore() checks that the recipe agrees with the one the state was made under
   // and throws Error(kBadConfig) that lists each difference. World size, leaf size and minutes may

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "coordinator/advisor.hpp"
 #include "coordinator/batch_controller.hpp"
 #include "coordinator/coordinator.hpp"
 #include "coordinator/decision_log.hpp"
@@ -19,6 +20,7 @@ struct RunState {
         world_size(ranks),
         monitors(the_recipe),
         batching(the_recipe),
+        advisor(the_recipe),
         leaf_sizer(the_recipe.leaf_size) {}
 
   Recipe recipe;
@@ -34,10 +36,12 @@ struct RunState {
   Monitors monitors;
   BatchController batching;
 
-  // Not part of the state hash: memory, time and log depend on the machines.
+  // Not part of the state hash: memory, time and log depend on the machines, advice on their number.
+  Advisor advisor;
   LeafSizer leaf_sizer;
   double elapsed_minutes = 0;
   DecisionLog log;
+  std::int64_t events = 0;
   bool short_update_announced = false;
   std::optional<StopReason> end_announced;  // kBudget or kTime; monitors announce their own
 

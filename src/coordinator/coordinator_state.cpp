@@ -210,7 +210,9 @@ std::string Coordinator::state() const {
   state["log"] = {{"sequence", self.log.sequence()},
                   {"chain", hex64(self.log.chain())},
                   {"short_update_announced", self.short_update_announced},
-                  {"end_announced", end_to_json(self.end_announced)}};
+                  {"end_announced", end_to_json(self.end_announced)},
+                  {"events", self.events},
+                  {"advice", self.advisor.save()}};
   return state.dump();
 }
 
@@ -247,12 +249,15 @@ Coordinator Coordinator::restore(Recipe recipe, int world_size, const std::strin
                            hex64_from(log.at("chain").get<std::string>()));
     self.short_update_announced = log.at("short_update_announced").get<bool>();
     const auto end_announced = end_from_json(log.at("end_announced"));
+    self.events = log.value("events", std::int64_t{0}) + 1;
+    self.advisor.load(log.value("advice", Json(nullptr)));
     // Without a reason to stop there is more to do than there was: the end is yet to come.
     if (self.stop_reason()) {
       self.end_announced = end_announced;
     }
     log_resume(self, then, layout);
     follow_ranks(self, layout.at("world_size").get<int>());
+    self.advisor.at_start(world_size, self.steps, self.samples, self.log);
   } catch (const Json::exception& error) {
     refuse_damaged(error.what());
   }

@@ -4,9 +4,9 @@
 #include <cmath>
 
 #include "base/units.hpp"
+#include "coordinator/advice/recipe_findings.hpp"
 #include "coordinator/batch_guard.hpp"
 #include "coordinator/factorise.hpp"
-#include "coordinator/recipe_check.hpp"
 #include "coordinator/recipe_json.hpp"
 #include "coordinator/scaling.hpp"
 #include "coordinator/schedule.hpp"
@@ -186,7 +186,10 @@ PlanReport make_plan_report(const Recipe& recipe, int world_size) {
     report.inputs["plan"]["smallest_batch"] = smallest_batch(recipe);
     report.inputs["plan"]["largest_batch"] = largest_batch(recipe).batch;
   }
-  report.inputs["advice"] = advice(recipe, world_size);
+  report.inputs["advice"] = Json::array();
+  for (const Finding& finding : findings_at_start(recipe, world_size)) {
+    report.inputs["advice"].push_back(finding.text);
+  }
   return report;
 }
 

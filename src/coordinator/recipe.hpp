@@ -77,6 +77,13 @@ struct Recipe {
 
   // Over how many samples the gradient noise scale is averaged; 0 = not measured.
   std::int64_t noise_horizon_samples = 0;
+
+  // For the advisor (advisor.hpp): nothing else follows from these.
+  bool advise = false;
+  bool shuffled = true;                   // false: rows in file order
+  std::int64_t adapter_rank = 0;          // 0: no adapter
+  std::int64_t trainable_parameters = 0;  // 0: not known
+  std::int64_t targets_per_epoch = 0;     // tokens that count; 0: not known
 };
 
 }  // namespace lorascale::coordinator

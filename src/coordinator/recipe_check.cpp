@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <functional>
+#include <utility>
 
 #include "base/error.hpp"
 #include "base/units.hpp"
@@ -388,14 +390,29 @@ void check_recipe(const Recipe& recipe, int world_size) {
   }
 }
 
+std::vector<Remark> remarks(const Recipe& recipe, int world_size) {
+  std::vector<Remark> found;
+  const auto collect = [&](const char* topic, const std::function<void(Lines&)>& advise) {
+    Lines lines;
+    advise(lines);
+    for (std::string& line : lines) {
+      found.push_back({topic, std::move(line)});
+    }
+  };
+  collect("updates", [&](Lines& lines) { advise_on_length(lines, recipe); });
+  collect("batch_policy", [&](Lines& lines) { advise_on_batch_policy(lines, recipe); });
+  collect("schedule", [&](Lines& lines) { advise_on_schedule(lines, recipe); });
+  collect("noise", [&](Lines& lines) { advise_on_noise(lines, recipe); });
+  collect("average", [&](Lines& lines) { advise_on_average(lines, recipe); });
+  collect("ranks", [&](Lines& lines) { advise_on_ranks(lines, recipe, world_size); });
+  return found;
+}
+
 std::vector<std::string> advice(const Recipe& recipe, int world_size) {
   Lines lines;
-  advise_on_length(lines, recipe);
-  advise_on_batch_policy(lines, recipe);
-  advise_on_schedule(lines, recipe);
-  advise_on_noise(lines, recipe);
-  advise_on_average(lines, recipe);
-  advise_on_ranks(lines, recipe, world_size);
+  for (Remark& remark : remarks(recipe, world_size)) {
+    lines.push_back(std::move(remark.text));
+  }
   return lines;
 }
 

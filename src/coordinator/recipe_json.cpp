@@ -20,6 +20,7 @@ enum class Role {
   kLength,      // changes how far the run goes, and under some schedules what is computed
   kSpeed,       // changes how fast it is computed, or is settled anew by each start
   kLaterSpeed,  // as kSpeed; not written where it has its default
+  kAdvice,      // changes what is said about it; not written where it has its default
 };
 
 // The one list of fields; a new one is a line here, as kLaterResult or with a new version of the
@@ -67,6 +68,11 @@ void visit_fields(RecipeType& recipe, Visitor&& visit) {
   visit("scale.cap", recipe.surge_cap, Role::kLaterResult);
   visit("average.half_life_samples", recipe.ema_half_life_samples, Role::kLaterResult);
   visit("average.start_samples", recipe.swa_start_samples, Role::kLaterResult);
+  visit("advice", recipe.advise, Role::kAdvice);
+  visit("data.shuffle", recipe.shuffled, Role::kAdvice);
+  visit("adapter.rank", recipe.adapter_rank, Role::kAdvice);
+  visit("adapter.parameters", recipe.trainable_parameters, Role::kAdvice);
+  visit("data.targets_per_epoch", recipe.targets_per_epoch, Role::kAdvice);
 }
 
 template <typename T>
@@ -106,12 +112,13 @@ T value_from_json(const Json& json) {
   }
 }
 
-bool changes_results(Role role) {
-  return role == Role::kResult || role == Role::kLaterResult;
+// Absent from a JSON object where the field has its default.
+bool may_be_implied(Role role) {
+  return role == Role::kLaterResult || role == Role::kLaterSpeed || role == Role::kAdvice;
 }
 
-bool came_later(Role role) {
-  return role == Role::kLaterResult || role == Role::kLaterSpeed;
+bool changes_results(Role role) {
+  return role == Role::kResult || role == Role::kLaterResult;
 }
 
 Json all_fields(const Recipe& recipe) {
@@ -126,7 +133,7 @@ Json written_fields(const Recipe& recipe, bool results_only) {
   Json json = Json::object();
   visit_fields(recipe, [&](const char* key, const auto& value, Role role) {
     const Json written = value_to_json(value);
-    const bool implied = came_later(role) && written == defaults.at(key);
+    const bool implied = may_be_implied(role) && written == defaults.at(key);
     if (!implied && (!results_only || changes_results(role))) {
       json[key] = written;
     }
@@ -143,7 +150,7 @@ Json recipe_to_json(const Recipe& recipe) {
 Recipe recipe_from_json(const Json& json) {
   Recipe recipe;
   visit_fields(recipe, [&](const char* key, auto& value, Role role) {
-    if (came_later(role) && !json.contains(key)) {
+    if (may_be_implied(role) && !json.contains(key)) {
       return;
     }
     value = value_from_json<std::remove_reference_t<decltype(value)>>(json.at(key));
@@ -156,8 +163,8 @@ std::vector<std::string> forbidden_changes(const Recipe& then, const Recipe& now
   const Json before = all_fields(then);
   const Json after = all_fields(now);
   visit_fields(now, [&](const char* key, const auto&, Role role) {
-    const bool speed = role == Role::kSpeed || role == Role::kLaterSpeed;
-    if (speed || before.at(key) == after.at(key)) {
+    if (role == Role::kSpeed || role == Role::kLaterSpeed || role == Role::kAdvice ||
+        before.at(key) == after.at(key)) {
       return;
     }
     const std::string line =

@@ -56,6 +56,9 @@ Json to_json(const StepFacts& facts) {
   if (facts.leaf_seconds != 0) {
     json["leaf_seconds"] = json_number(facts.leaf_seconds);
   }
+  if (facts.loss_error != 0) {
+    json["loss_error"] = json_number(facts.loss_error);
+  }
   for (const GroupNorms& norms : facts.noise) {
     json["noise"].push_back(to_json(norms));
   }
@@ -72,11 +75,16 @@ Json to_json(const ResumeFacts& facts) {
                {"world_size", facts.world_size},
                {"leaf_size", facts.leaf_size},
                {"budget_samples", facts.budget_samples},
-               {"budget_minutes", facts.budget_minutes}};
+               {"budget_minutes", facts.budget_minutes},
+               {"advice", facts.advise}};
   if (facts.batch_follows_ranks) {
     json["batch_follows_ranks"] = true;
   }
   return json;
+}
+
+Json to_json(const MovementFacts& facts) {
+  return {{"event", "movement"}, {"step", facts.step}, {"ratio", json_number(facts.ratio)}};
 }
 
 Json to_json(const MemoryFacts& facts) {
@@ -125,6 +133,7 @@ Event event_from(const Json& json) {
     facts.elapsed_minutes = number_from_json(json.at("elapsed_minutes"));
     facts.step_seconds = json.contains("step_seconds") ? number_from_json(json["step_seconds"]) : 0;
     facts.leaf_seconds = json.contains("leaf_seconds") ? number_from_json(json["leaf_seconds"]) : 0;
+    facts.loss_error = json.contains("loss_error") ? number_from_json(json["loss_error"]) : 0;
     if (const auto found = json.find("noise"); found != json.end()) {
       for (const Json& norms : *found) {
         facts.noise.push_back(group_norms_from(norms));
@@ -141,6 +150,7 @@ Event event_from(const Json& json) {
                        json.at("leaf_size").get<std::int64_t>(),
                        json.at("budget_samples").get<std::int64_t>(),
                        json.at("budget_minutes").get<double>(),
+                       json.at("advice").get<bool>(),
                        json.value("batch_follows_ranks", false)};
   }
   if (kind == "memory") {
@@ -149,6 +159,9 @@ Event event_from(const Json& json) {
   }
   if (kind == "leaf") {
     return leaf_facts_from(json, step);
+  }
+  if (kind == "movement") {
+    return MovementFacts{step, number_from_json(json.at("ratio"))};
   }
   throw_bad_input("an event of kind '" + kind + "' is not known to this version");
 }
@@ -190,6 +203,15 @@ struct Player {
     return {};
   }
 
+  std::string operator()(const MovementFacts& facts) {
+    if (facts.step != coordinator.steps_done()) {
+      return "measures movement at step " + std::to_string(facts.step) + " after step " +
+             std::to_string(coordinator.steps_done());
+    }
+    coordinator.on_movement(facts);
+    return {};
+  }
+
   std::string operator()(const MemoryFacts& facts) {
     const auto plan = coordinator.next_step();
     if (!plan || plan->step != facts.step) {
@@ -220,6 +242,7 @@ struct Player {
     recipe.budget_samples = facts.budget_samples;
     recipe.budget_minutes = facts.budget_minutes;
     recipe.batch_follows_ranks = facts.batch_follows_ranks;
+    recipe.advise = facts.advise;
     collect();
     coordinator = Coordinator::restore(recipe, facts.world_size, coordinator.state());
     return {};

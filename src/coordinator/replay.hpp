@@ -20,10 +20,12 @@ struct ResumeFacts {
   std::int64_t leaf_size = 0;
   std::int64_t budget_samples = 0;
   double budget_minutes = 0;
+  bool advise = false;
   bool batch_follows_ranks = false;
 };
 
-using Event = std::variant<StepFacts, EvaluationFacts, ResumeFacts, MemoryFacts, LeafFacts>;
+using Event = std::variant<StepFacts, EvaluationFacts, ResumeFacts, MemoryFacts, LeafFacts,
+                           MovementFacts>;
 
 struct RecordedEvent {
   Event event;

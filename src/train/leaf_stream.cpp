@@ -19,6 +19,7 @@ namespace {
 
 constexpr std::size_t kPrefetchedLeaves = 4;
 constexpr double kNearlyAsLong = 0.02;  // share of a leaf's tokens
+constexpr std::int64_t kMostMaskToCount = std::int64_t{1} << 24;  // tokens; 16 MiB are read
 
 }  // namespace
 
@@ -63,6 +64,26 @@ std::int64_t TokenSource::rows() const {
 
 double TokenSource::tokens_per_row() const {
   return static_cast<double>(impl_->plan.tokens()) / static_cast<double>(rows());
+}
+
+std::int64_t TokenSource::targets_per_epoch() const {
+  const data::TokenDataset& dataset = impl_->dataset;
+  const data::RowPlan& plan = impl_->plan;
+  const bool masked = dataset.has_loss_mask() && plan.tokens() <= kMostMaskToCount;
+  std::int64_t targets = 0;
+  std::vector<std::uint8_t> mask;
+  for (std::int64_t row = 0; row < plan.rows(); ++row) {
+    for (const data::Piece& piece : plan.row(row)) {
+      if (!masked || piece.length < 2) {
+        targets += piece.length - 1;
+        continue;
+      }
+      mask.resize(static_cast<std::size_t>(piece.length));
+      dataset.read_mask(piece.first, mask);
+      targets += std::accumulate(mask.begin() + 1, mask.end(), std::int64_t{0});
+    }
+  }
+  return targets;
 }
 
 std::string TokenSource::fingerprint() const {

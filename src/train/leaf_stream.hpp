@@ -27,6 +27,9 @@ class TokenSource {
 
   [[nodiscard]] std::int64_t rows() const;
   [[nodiscard]] double tokens_per_row() const;  // average
+  // Tokens that count as targets in an epoch; of a set too large to look through, all but the first
+  // of each piece.
+  [[nodiscard]] std::int64_t targets_per_epoch() const;
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }
   [[nodiscard]] std::string fingerprint() const;
   // SHA-256 of its tokenizer.json, "bytes", or empty where the file does not say.

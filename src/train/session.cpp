@@ -277,6 +277,9 @@ coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t ro
   set_average(recipe, config, context);
   recipe.patience = config.evaluate.early_stop.patience;
   recipe.min_delta = config.evaluate.early_stop.min_delta;
+  recipe.advise = config.advice;
+  recipe.shuffled = config.data.shuffle;
+  recipe.adapter_rank = config.adapter.type == "full" ? 0 : config.adapter.rank;
   if (units != nullptr) {
     *units = context;
   }
@@ -307,6 +310,8 @@ Session open_session(World& world, const config::RunConfig& config) {
     make_optimizer(session);
     session.recipe = make_recipe(config, session.train->rows(), session.train->tokens_per_row(),
                                  world.host.size(), &session.units);
+    session.recipe.trainable_parameters = session.trainable.parameters->size();
+    session.recipe.targets_per_epoch = session.train->targets_per_epoch();
   });
   require_same_files(world, config.model.path, session.model_fingerprint);
   require_same_files(world, config.data.train, session.train->fingerprint());

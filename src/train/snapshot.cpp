@@ -85,6 +85,11 @@ void fill_tensors(const std::vector<std::byte>& file, const std::string& where,
 
 }  // namespace
 
+SnapshotFields read_snapshot_fields(const io::Checkpoint& checkpoint) {
+  return from_json(as_text(checkpoint.read(kStateFile)),
+                   (checkpoint.folder() / kStateFile).string());
+}
+
 std::filesystem::path save_snapshot(const std::filesystem::path& checkpoints,
                                     const SnapshotFields& fields,
                                     const adapters::TrainableParameters& parameters,

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "adapters/parameters.hpp"
+#include "io/checkpoint_folder.hpp"
 #include "io/run_lock.hpp"
 #include "optim/optimizer.hpp"
 #include "train/vote.hpp"
@@ -27,6 +28,9 @@ struct SnapshotFields {
   std::string model_fingerprint;  // base model
   std::string coordinator_state;  // JSON
 };
+
+// The fields of an intact checkpoint. Error(kBadInput) where they are damaged.
+SnapshotFields read_snapshot_fields(const io::Checkpoint& checkpoint);
 
 // Saves on rank 0. Refuses (throws) where a parameter is not finite. Returns the folder.
 std::filesystem::path save_snapshot(const std::filesystem::path& checkpoints,

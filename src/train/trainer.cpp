@@ -23,6 +23,12 @@ namespace lorascale::train {
 namespace {
 
 constexpr int kMaxFailedWrites = 3;
+constexpr std::int64_t kMovementEvery = 50;  // updates, beside validations
+
+void say(const coordinator::Decision& decision) {
+  spdlog::log(decision.kind == "advice" ? spdlog::level::warn : spdlog::level::info, "{}: {}",
+              decision.kind, decision.reason);
+}
 
 }  // namespace
 
@@ -35,6 +41,7 @@ Trainer::Trainer(World& world, Session& session)
       faults_(session.config.faults, world.host.rank()),
       updater_(world, *session.model, *session.trainable.parameters, *session.optimizer,
                session.config, faults_),
+      movement_(session.trainable),
       checkpoint_cadence_(session.config.checkpoint.every, session.units),
       evaluate_cadence_(session.config.evaluate.every, session.units),
       sample_cadence_(session.config.sample.every, session.units) {}
@@ -135,9 +142,10 @@ void Trainer::resume_or_start() {
     const auto first = decisions.empty() ? 0 : decisions.front().sequence;
     // A start from nothing keeps nothing: not even the line of step 0 of a run that died early.
     log_ = std::make_unique<RunLog>(folder_, snapshot ? coordinator_->steps_done() : -1, first);
+    events_ = open_event_record(folder_ / "events.jsonl", *coordinator_, snapshot.has_value());
     log_->write(decisions);
     for (const auto& decision : decisions) {
-      spdlog::info("{}: {}", decision.kind, decision.reason);
+      say(decision);
     }
     const auto& recipe = session_.recipe;
     progress_ = std::make_unique<Progress>(recipe.budget_samples == coordinator::kNoSampleLimit
@@ -155,7 +163,25 @@ void Trainer::write_decisions() {
   log_->write(decisions);
   for (const auto& decision : decisions) {
     progress_->clear();
-    spdlog::info("{}: {}", decision.kind, decision.reason);
+    say(decision);
+  }
+}
+
+void Trainer::record(const coordinator::Event& event) {
+  if (events_) {
+    events_->write(event);
+  }
+}
+
+// Ranks need not agree on it to the last bit: nothing follows from it but words.
+void Trainer::report_movement() {
+  if (!session_.config.advice) {
+    return;
+  }
+  if (const auto ratio = movement_.ratio()) {
+    const coordinator::MovementFacts facts{coordinator_->steps_done(), *ratio};
+    coordinator_->on_movement(facts);
+    record(facts);
   }
 }
 
@@ -170,6 +196,7 @@ std::optional<double> Trainer::validate() {
   validated_step_ = coordinator_->steps_done();
   last_validation_ = loss;
   const bool best = coordinator_->on_evaluation({validated_step_, loss});
+  record(coordinator::EvaluationFacts{validated_step_, loss});
   if (world_.is_root()) {
     progress_->clear();
     spdlog::info("validation after step {}: loss {:.4f}{}", validated_step_, loss,
@@ -352,6 +379,7 @@ coordinator::StepPlan Trainer::shrink(const coordinator::MemoryFacts& facts) {
         facts.step, facts.rank, (folder_ / "checkpoints").string());
     together(world_.host, [&] { throw_bad_config(message); });
   }
+  record(facts);
   write_decisions();
   return *coordinator_->next_step();
 }
@@ -383,6 +411,7 @@ void Trainer::train_one(coordinator::StepPlan plan) {
     result = attempt_update(plan);
   }
   coordinator_->on_step(result.facts);
+  record(result.facts);
   count_targets(plan, result.targets);
   stop_requested_ = result.stop_requested;
   const auto after = progress();
@@ -390,6 +419,9 @@ void Trainer::train_one(coordinator::StepPlan plan) {
   const bool over = !coordinator_->next_step().has_value();
   if (evaluate_cadence_.due(before, after) || over) {
     line.val_loss = validate();
+  }
+  if (line.val_loss || over || after.steps % kMovementEvery == 0) {
+    report_movement();
   }
   write_decisions();
   line.peak_memory = peak_memory_.look();
@@ -439,6 +471,7 @@ ExitCode Trainer::train_to_the_end() {
     MetricsLine line;
     line.val_loss = validate();
     line.peak_memory = peak_memory_.look();
+    report_movement();
     write_decisions();
     if (world_.is_root() && line.val_loss) {
       log_->write(line);
@@ -460,6 +493,9 @@ void Trainer::finish_status(const std::string& outcome, ExitCode code, const std
     progress_->clear();
     write_status(folder_, outcome, code, coordinator_->steps_done(), lock_->generation(), message);
     spdlog::info("{}", message);
+    for (const auto& advice : coordinator_->advice_given()) {
+      spdlog::warn("advice of step {}: {}", advice.step, advice.text);
+    }
   }
   world_.host.barrier();  // nobody leaves before everything durable is written
 }
@@ -485,6 +521,9 @@ ExitCode Trainer::finish() {
   show_samples("after");
   root_alone(world_.host, [&] {
     log_->require_complete();
+    if (events_) {
+      events_->require_complete();
+    }
     if (best_writes_.lost) {
       throw Error(*best_writes_.lost);
     }

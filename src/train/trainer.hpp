@@ -8,6 +8,8 @@
 
 #include "io/run_lock.hpp"
 #include "train/peak_memory.hpp"
+#include "train/event_record.hpp"
+#include "train/movement.hpp"
 #include "train/run_log.hpp"
 #include "train/session.hpp"
 #include "train/snapshot.hpp"
@@ -31,6 +33,8 @@ class Trainer {
   void resume_or_start();
   void write_decisions();
   UpdateResult attempt_update(const coordinator::StepPlan& plan);
+  void record(const coordinator::Event& event);
+  void report_movement();
   coordinator::StepPlan shrink(const coordinator::MemoryFacts& facts);
   void count_targets(const coordinator::StepPlan& plan, std::int64_t targets);
   void train_one(coordinator::StepPlan plan);
@@ -60,11 +64,13 @@ class Trainer {
   std::unique_ptr<io::RunLock> lock_;
   std::optional<coordinator::Coordinator> coordinator_;
   std::unique_ptr<RunLog> log_;
+  std::unique_ptr<EventRecord> events_;  // of rank 0; null where the run cannot be recorded
   std::unique_ptr<Progress> progress_;
   std::int64_t evaluation_leaf_;
   PeakMemory peak_memory_;
   FaultInjector faults_;
   Updater updater_;
+  MovementMeter movement_;
   coordinator::Cadence checkpoint_cadence_, evaluate_cadence_, sample_cadence_;
   std::optional<double> last_validation_;
   std::int64_t validated_step_ = -1;

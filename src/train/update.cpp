@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <limits>
 #include <span>
 
@@ -42,6 +43,17 @@ bool measures_noise(const config::RunConfig& config) {
 
 bool measures_times(const config::RunConfig& config) {
   return config.batch.policy == coordinator::BatchPolicyKind::kGoodput;
+}
+
+// Sum over leaves of (loss - mean * targets)^2, a scalar on the device.
+at::Tensor leaf_scatter(const at::Tensor& leaf_facts, const at::Tensor& mean) {
+  return (leaf_facts.select(1, kLoss) - mean * leaf_facts.select(1, kTargets)).square().sum();
+}
+
+// Standard error of a ratio of two sums over K random leaves, loss over targets (Cochran 1977,
+// chapter 6): sqrt(K / (K - 1) * scatter) / targets.
+double loss_error(double scatter, double leaves, double targets) {
+  return leaves > 1 ? std::sqrt(leaves / (leaves - 1) * scatter) / targets : 0;
 }
 
 // Vectors of the gradient's size that a step of an optimizer, or a norm, holds at a time, at most;
@@ -232,6 +244,7 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::
 
   // An update without a single target leaves everything as it is, by a gradient of zero.
   const at::Tensor count = sums[kTargets].clamp_min(1.0);
+  const at::Tensor scatter = leaf_scatter(leaf_facts, sums[kLoss] / count);
   const auto facts = optim::gradient_facts(gradient, count, clip_norm_);
   at::Tensor master = parameters_.master();
   const at::Tensor whole = noise_ ? noise_->squares(gradient) : at::Tensor();
@@ -240,7 +253,8 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::
   // Only here does the host wait for the device, and with a deadline: the copy itself has none.
   world_.device.wait();
   const at::Tensor host = at::stack({sums[kLoss] / count, sums[kTargets], sums[kTokens],
-                                     facts.norm.to(at::kDouble), facts.skip.to(at::kDouble)})
+                                     facts.norm.to(at::kDouble), facts.skip.to(at::kDouble),
+                                     scatter, leaf_facts.select(1, kTargets).gt(0).sum()})
                               .cpu();
   const double* values = host.const_data_ptr<double>();
   result.facts.step = plan.step;
@@ -248,6 +262,7 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::
   result.facts.grad_norm = values[3];
   result.facts.applied = values[4] == 0.0;
   result.facts.elapsed_minutes = agreed.elapsed_minutes;
+  result.facts.loss_error = loss_error(values[5], values[6], values[1]);
   if (noise_) {
     result.facts.noise = noise_facts(leaf_facts.cpu(), whole.cpu());
   }

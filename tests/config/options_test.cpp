@@ -109,6 +109,7 @@ const std::map<std::string, std::string>& other_values() {
       {"sample.temperature", "0.7"},
       {"sample.top_p", "0.9"},
       {"memory.budget_mib", "512"},
+      {"advice", "false"},
       {"faults", "[oom step=1 phase=forward]"},
       {"run.reduction", "exact"},
       {"noise.horizon", "640 samples"},

@@ -1,0 +1,201 @@
+#include "coordinator/advice/fit_findings.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace lorascale::coordinator {
+namespace {
+
+constexpr std::int64_t kValidationsAbove = 3;
+constexpr double kGap = 0.02;  // of the loss at the best validation, each way
+constexpr double kFallErrors = 3;
+
+constexpr double kStill = 1e-5;
+constexpr std::int64_t kUpdatesToMove = 30;
+constexpr double kSmallSumOfRates = 1e-3;  // what ten updates at 1e-4 add up to
+
+constexpr double kAboveCritical = 2;
+constexpr double kDeviations = 2;
+constexpr std::int64_t kUpdatesAbove = 20;
+constexpr std::int64_t kEarly = 50;
+constexpr std::int64_t kEarlyWithoutBudget = 200;
+
+std::string epochs_text(std::int64_t samples, const Recipe& recipe) {
+  const double epochs =
+      static_cast<double>(samples) / static_cast<double>(recipe.samples_per_epoch);
+  return to_text(std::round(100 * epochs) / 100);
+}
+
+Json level_or_null(const std::optional<double>& value) {
+  return value ? Json(*value) : Json(nullptr);
+}
+
+std::optional<double> level_from(const Json& json) {
+  return json.is_null() ? std::nullopt : std::optional(json.get<double>());
+}
+
+}  // namespace
+
+std::optional<Finding> ValidationGap::on_evaluation(const EvaluationContext& context,
+                                                    const Recipe& recipe,
+                                                    const LossHistory& history) {
+  const auto [step, loss] = context.facts;
+  if (step == last_step_ || !std::isfinite(loss)) {
+    return std::nullopt;
+  }
+  last_step_ = step;
+  if (!best_ || loss <= *best_) {
+    best_ = loss;
+    best_step_ = step;
+    best_samples_ = context.samples;
+    train_at_best_ = history.latest();
+    above_ = 0;
+    return std::nullopt;
+  }
+  ++above_;
+  // The start's training loss is that of the first updates after it.
+  const LossLevel& train_then = train_at_best_.count > 0 ? train_at_best_ : history.first();
+  const LossLevel train_now = history.latest();
+  if (above_ < kValidationsAbove || context.samples <= recipe.samples_per_epoch ||
+      train_then.count == 0 || train_now.count == 0 || loss - *best_ < kGap * std::abs(*best_) ||
+      train_then.mean - train_now.mean < kGap * std::abs(train_then.mean) ||
+      rise_in_errors(train_now, train_then) > -kFallErrors) {
+    return std::nullopt;
+  }
+  const std::string best_epochs = epochs_text(best_samples_, recipe);
+  return Finding{"over_fitting",
+                 "over-fitting: since step " + std::to_string(best_step_) +
+                     " the training loss fell from " + to_text(train_then.mean) + " to " +
+                     to_text(train_now.mean) + " while the validation loss rose from " +
+                     to_text(*best_) + " to " + to_text(loss) + " over " + std::to_string(above_) +
+                     " validations; stop, and use the adapter in best/ (" + best_epochs + " of " +
+                     epochs_text(context.samples, recipe) +
+                     " epochs so far); next time fewer epochs or evaluate.early_stop.patience 3, "
+                     "adapter.dropout 0.05 to 0.1, a lower adapter.rank, or more data",
+                 {{"best_step", best_step_},
+                  {"best_validation", *best_},
+                  {"validation", loss},
+                  {"validations_above", above_},
+                  {"train_at_best", to_json(train_then)},
+                  {"train", to_json(train_now)},
+                  {"best_samples", best_samples_},
+                  {"samples_per_epoch", recipe.samples_per_epoch}}};
+}
+
+Json ValidationGap::save() const {
+  return {{"best", level_or_null(best_)},
+          {"best_step", best_step_},
+          {"best_samples", best_samples_},
+          {"train_at_best", to_json(train_at_best_)},
+          {"above", above_},
+          {"last_step", last_step_}};
+}
+
+void ValidationGap::load(const Json& state) {
+  best_ = level_from(state.at("best"));
+  best_step_ = state.at("best_step").get<std::int64_t>();
+  best_samples_ = state.at("best_samples").get<std::int64_t>();
+  train_at_best_ = loss_level_from(state.at("train_at_best"));
+  above_ = state.at("above").get<std::int64_t>();
+  last_step_ = state.at("last_step").get<std::int64_t>();
+}
+
+void Movement::on_step(const StepPlan& plan, const StepFacts& facts, const Recipe& recipe) {
+  rates_ += plan.lr;
+  lr_ = plan.lr;
+  largest_gradient_ = std::max(largest_gradient_, facts.grad_norm);
+  updates_ += plan.first_position >= recipe.warmup_samples ? 1 : 0;
+}
+
+std::optional<Finding> Movement::on_movement(const MovementFacts& facts,
+                                             const LossHistory& history) {
+  if (facts.step == 0) {
+    start_ = facts.ratio;
+  }
+  if (!start_ || updates_ < kUpdatesToMove || history.count() < 2 * LossHistory::kBlock) {
+    return std::nullopt;
+  }
+  const double moved = std::abs(facts.ratio - *start_);
+  const LossLevel now = history.latest();
+  const LossLevel& then = history.first();
+  if (!(moved < kStill) || rise_in_errors(now, then) < -kFallErrors) {
+    return std::nullopt;
+  }
+  std::string cause, change;
+  if (largest_gradient_ == 0) {
+    cause = "targets";
+    change = "the gradient is zero: look at the answers (captions) and the loss_mask of data.train";
+  } else if (rates_ < kSmallSumOfRates) {
+    cause = "rate";
+    change = "the rates so far add up to " + to_text(rates_) +
+             ": raise optimizer.lr; 1e-4 to 4e-4 is usual for LoRA with adamw";
+  } else {
+    cause = "scale";
+    change = "the rates so far add up to " + to_text(rates_) +
+             ", so they are not what holds it back: raise adapter.alpha over adapter.rank, adapt "
+             "more layers (adapter.targets), or look at the answers (captions) in data.train";
+  }
+  return Finding{"no_movement",
+                 "the adapter hardly moves: |dW| / |W| went from " + to_text(*start_) + " to " +
+                     to_text(facts.ratio) + " in " + std::to_string(facts.step) +
+                     " updates, and the loss from " + to_text(then.mean) + " to " +
+                     to_text(now.mean) + ", at rate " + to_text(lr_) +
+                     " and a gradient norm of at most " + to_text(largest_gradient_) + "; " +
+                     change,
+                 {{"cause", cause},
+                  {"start", *start_},
+                  {"ratio", facts.ratio},
+                  {"sum_of_rates", rates_},
+                  {"largest_grad_norm", largest_gradient_},
+                  {"loss_at_start", to_json(then)},
+                  {"loss", to_json(now)},
+                  {"lr", lr_}}};
+}
+
+Json Movement::save() const {
+  return {{"start", level_or_null(start_)},
+          {"updates", updates_},
+          {"rates", rates_},
+          {"largest_gradient", largest_gradient_},
+          {"lr", lr_}};
+}
+
+void Movement::load(const Json& state) {
+  start_ = level_from(state.at("start"));
+  updates_ = state.at("updates").get<std::int64_t>();
+  rates_ = state.at("rates").get<double>();
+  largest_gradient_ = state.at("largest_gradient").get<double>();
+  lr_ = state.at("lr").get<double>();
+}
+
+std::optional<Finding> CriticalBatchWatch::on_step(const StepPlan& plan, const Recipe& recipe,
+                                                   const NoiseReading& noise) {
+  const auto batch = static_cast<double>(plan.samples);
+  const double upper = noise.b_simple * (1 + kDeviations * noise.relative_sd);
+  above_ = noise.known && batch > kAboveCritical * upper ? above_ + 1 : 0;
+  const bool unlimited = recipe.budget_samples == kNoSampleLimit;
+  const bool early = unlimited ? plan.step < kEarlyWithoutBudget
+                               : plan.step < kEarly || plan.tau < recipe.budget_samples / 4.0;
+  if (early || above_ < kUpdatesAbove) {
+    return std::nullopt;
+  }
+  const double times = 1 + batch / noise.b_simple;
+  return Finding{
+      "batch_above_critical",
+      "the batch of " + to_text(batch) +
+          " samples is above the critical one: the gradient noise "
+          "scale is " +
+          to_text(noise.b_simple) + " samples (relative sd " + to_text(noise.relative_sd) +
+          ") and has been that small for " + std::to_string(above_) +
+          " updates, so a target loss costs about " + to_text(times) +
+          " times the samples that small batches would take; lower batch.global towards " +
+          to_text(std::max(1.0, std::ceil(noise.b_simple))) +
+          ", with batch.reference as it is so that scale.rule adapts the rate",
+      {{"batch", plan.samples},
+       {"noise_scale", noise.b_simple},
+       {"relative_sd", noise.relative_sd},
+       {"updates_above", above_},
+       {"samples_factor", times}}};
+}
+
+}  // namespace lorascale::coordinator

@@ -1,0 +1,238 @@
+"""Every symptom that the advisor knows, provoked by a run of a tiny model, and healthy runs that are left alone."""
+import json
+import re
+
+import numpy as np
+import pytest
+from reference import VOCABULARY, make_documents, make_model, run, write_config, write_dataset
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("advice") / "base"
+    make_model("llama").save_pretrained(folder)
+    return folder
+
+
+def speech(count, seed, alphabet=24, length=48):
+    """Documents of a small language: of each token two followers are likely. There is something to learn."""
+    rule = np.random.default_rng(0).integers(0, alphabet, (alphabet, 2))
+    generator = np.random.default_rng(seed)
+    documents = []
+    for _ in range(count):
+        ids = [int(generator.integers(alphabet))]
+        while len(ids) < length:
+            common = generator.random() < 0.9
+            ids.append(int(rule[ids[-1], generator.integers(2)] if common else generator.integers(alphabet)))
+        documents.append(np.array(ids))
+    return documents
+
+
+def alike(count, seed, length=48):
+    """Documents that differ in a token or two: their gradients are nearly the same."""
+    generator = np.random.default_rng(seed)
+    one = make_documents(1, length, length, seed=9)[0]
+    documents = []
+    for _ in range(count):
+        copy = one.copy()
+        copy[generator.integers(length, size=2)] = generator.integers(VOCABULARY, size=2)
+        documents.append(copy)
+    return documents
+
+
+class Run:
+    def __init__(self, folder, base, program):
+        self.folder, self.base, self.program = folder, base, program
+        self.output, self.config = folder / "run", folder / "config.yaml"
+
+    def prepare(self, documents, validation=None, **changes):
+        write_dataset(self.folder / "train.h5", documents)
+        settings = {
+            "run": {"output_dir": str(self.output), "device": "cpu", "threads": 1},
+            "model": {"path": str(self.base), "dtype": "fp32"},
+            "adapter": {"rank": 4, "alpha": 8, "targets": "all-linear"},
+            "data": {"train": str(self.folder / "train.h5"), "packing": False, "sequence_length": 64},
+            "batch": {"global": 8, "micro": 1},
+            "optimizer": {"lr": 3e-3},
+            "budget": "160 steps",
+            "evaluate": {"every": "20 steps"},
+        }
+        if validation is not None:
+            write_dataset(self.folder / "validation.h5", validation)
+            settings["data"]["validation"] = str(self.folder / "validation.h5")
+        for path, value in changes.items():
+            section, _, key = path.partition("__")
+            (settings.setdefault(section, {}) if key else settings).update({key or section: value})
+        write_config(self.config, settings)
+
+    def train(self, ranks=1, code=0):
+        result = run(self.program, "train", self.config, ranks=ranks, check=False)
+        assert result.returncode == code, result.stderr[-3000:]
+        self.stderr = result.stderr
+        return self.advice()
+
+    def decisions(self):
+        return [json.loads(line) for line in (self.output / "decisions.jsonl").read_text().splitlines()]
+
+    def advice(self):
+        """Findings by name; each is said once, warned of when it is found, and repeated at the end."""
+        found = {}
+        for decision in self.decisions():
+            if decision["kind"] == "advice":
+                name = decision["inputs"]["finding"]
+                assert name not in found or name in ("updates",), f"{name} was said twice"
+                found[name] = decision
+                reason = re.escape(decision["reason"])
+                assert len(re.findall(rf"advice: {reason}", self.stderr)) == 1
+                assert len(re.findall(rf"advice of step {decision['step']}: {reason}", self.stderr)) == 1
+        return found
+
+
+@pytest.fixture
+def case(tmp_path, base, program):
+    return Run(tmp_path, base, program)
+
+
+HEALTHY = {
+    "a first epoch": dict(documents=speech(1600, 1), validation=speech(64, 2)),
+    "several epochs, noise measured": dict(documents=speech(400, 3), validation=speech(64, 4), budget="4 epochs",
+                                           noise__horizon="800 samples"),
+    "a batch in two leaves, dropout": dict(documents=speech(800, 5), validation=speech(64, 6), batch__micro=4,
+                                           adapter__dropout=0.1, budget="200 steps", optimizer__lr=1e-3),
+    "early stopping armed, rate scaled": dict(
+        documents=speech(1600, 7), validation=speech(64, 8), batch__global=16, batch__reference=4,
+        evaluate__early_stop={"patience": 4}, optimizer__lr=2e-3, budget="120 steps"),
+}
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_a_healthy_run_gets_no_advice(case, name):
+    case.prepare(**HEALTHY[name])
+    assert not case.train()
+    assert "advice" not in case.stderr
+
+
+def test_a_rate_a_hundred_times_too_high(case):
+    case.prepare(speech(1600, 1), optimizer__lr=0.3, optimizer__clip_norm=0)
+    advice = case.train()
+    assert set(advice) == {"loss_rises"}
+    assert advice["loss_rises"]["step"] <= 64
+    assert "lower optimizer.lr" in advice["loss_rises"]["reason"]
+
+
+def test_updates_that_are_not_finite(case):
+    case.prepare(speech(400, 1), faults=[f"nan step={step} phase=backward" for step in (30, 50, 70)])
+    advice = case.train()
+    assert set(advice) == {"not_finite"}
+    assert advice["not_finite"]["inputs"]["skipped_steps"] == [30, 50, 70]
+
+
+def test_over_fitting(case):
+    case.prepare(make_documents(8, 40, 48), validation=make_documents(16, 40, 48, seed=1), batch__global=4,
+                 budget="120 steps", optimizer__lr=1e-2, evaluate__every="5 steps")
+    advice = case.train()
+    assert "over_fitting" in advice
+    assert {"over_fitting", "updates"} >= set(advice)
+    inputs = advice["over_fitting"]["inputs"]
+    assert inputs["validation"] > inputs["best_validation"] and inputs["train"]["mean"] < inputs["train_at_best"]["mean"]
+
+
+def test_an_adapter_that_does_not_move(case):
+    case.prepare(speech(1600, 1), optimizer__lr=1e-9)
+    advice = case.train()
+    assert set(advice) == {"no_movement"}
+    assert advice["no_movement"]["inputs"]["cause"] == "rate"
+    assert advice["no_movement"]["inputs"]["ratio"] < 1e-6
+
+
+def test_a_rank_too_high_for_the_data(case):
+    case.prepare(make_documents(4, 30, 34), adapter__rank=64, batch__global=2, budget="4 steps")
+    advice = case.train()
+    inputs = advice["rank_too_high"]["inputs"]
+    assert inputs["rank"] == 64 and inputs["suggested_rank"] < 10
+    assert inputs["parameters_per_target"] == inputs["trainable_parameters"] / inputs["targets_per_epoch"]
+
+
+def test_targets_are_those_of_the_loss_mask(case):
+    documents = make_documents(4, 40, 60)
+    masks = [np.arange(len(d)) >= len(d) - 5 for d in documents]
+    case.prepare(documents, budget="2 steps")
+    write_dataset(case.folder / "train.h5", documents, masks)
+    case.train()
+    assert case.decisions()[0]["inputs"]["recipe"]["data.targets_per_epoch"] == 20
+
+
+def test_a_batch_above_the_critical_one(case):
+    case.prepare(alike(1600, 1), batch__global=64, batch__micro=8, optimizer__lr=1e-4, noise__horizon="3200 samples",
+                 budget="100 steps", schedule__name="constant")
+    advice = case.train()
+    assert set(advice) == {"batch_above_critical"}
+    assert advice["batch_above_critical"]["inputs"]["noise_scale"] < 32
+
+
+def test_more_ranks_than_leaves(case):
+    case.prepare(speech(400, 1), batch__global=2, budget="100 steps", evaluate__every=0)
+    advice = case.train(ranks=4)
+    assert set(advice) == {"ranks"}
+    assert "2 of 4 ranks have nothing to do" in advice["ranks"]["reason"]
+    # On as many ranks as there are leaves the run goes on without a word.
+    case.prepare(speech(400, 1), batch__global=2, budget="100 steps", run__output_dir=str(case.output) + "-2")
+    case.output = case.output.with_name("run-2")
+    assert not case.train(ranks=2)
+
+
+def test_a_rate_that_did_not_follow_the_batch(case):
+    case.prepare(speech(1600, 1), batch__reference=2, scale__rule="none", budget="100 steps")
+    advice = case.train()
+    assert set(advice) == {"rate_not_rescaled"}
+    assert "although updates (with accumulation) take 8 samples, 4 times as many" in advice["rate_not_rescaled"]["reason"]
+
+
+def test_early_stopping_with_few_updates_an_epoch(case):
+    case.prepare(speech(64, 1), validation=speech(16, 2), evaluate__early_stop={"patience": 2}, budget="100 steps")
+    advice = case.train()
+    assert advice["early_stop"]["inputs"]["updates_per_epoch"] == 8
+
+
+OSCILLATIONS = {
+    "rate": dict(documents=alike(1600, 1), batch__global=16, batch__micro=2),
+    "batch": dict(documents=speech(1600, 1), batch__global=2),
+}
+
+
+@pytest.mark.parametrize("cause", OSCILLATIONS)
+def test_a_loss_that_oscillates(case, cause):
+    case.prepare(**{**dict(optimizer__lr=0.03, noise__horizon="100 steps", budget="300 steps",
+                           schedule__name="constant"), **OSCILLATIONS[cause]})
+    advice = case.train()
+    assert "loss_oscillates" in advice
+    assert advice["loss_oscillates"]["inputs"]["cause"] == cause
+
+
+def test_advice_can_be_switched_off(case):
+    case.prepare(speech(64, 1), optimizer__lr=0.3, advice=False, budget="40 steps")
+    case.train()
+    assert not case.advice() and "advice" not in case.stderr
+
+
+def test_the_plan_shows_what_the_recipe_tells(case):
+    case.prepare(make_documents(4, 30, 34), adapter__rank=64, batch__reference=2, scale__rule="none")
+    result = run(case.program, "plan", case.config, "--ranks", "16")
+    lines = [line for line in result.stdout.splitlines() if line.startswith("advice")]
+    for words in ("adapter.rank 64 trains", "scale.rule none leaves the rate", "ranks have nothing to do"):
+        assert any(words in line for line in lines), (words, lines)
+
+
+def test_a_resumed_run_says_nothing_twice(case):
+    case.prepare(speech(1600, 1), optimizer__lr=0.3, optimizer__clip_norm=0, budget="60 steps", schedule__name="constant",
+                 checkpoint__every="10 steps")
+    first = case.train()
+    assert set(first) == {"updates", "loss_rises"}
+    case.prepare(speech(1600, 1), optimizer__lr=0.3, optimizer__clip_norm=0, budget="120 steps",
+                 schedule__name="constant", checkpoint__every="10 steps")
+    result = run(case.program, "train", case.config)
+    assert "advice:" not in result.stderr
+    for decision in first.values():
+        assert f"advice of step {decision['step']}: {decision['reason']}" in result.stderr
+    names = [d["inputs"]["finding"] for d in case.decisions() if d["kind"] == "advice"]
+    assert sorted(names) == ["loss_rises", "updates"]
