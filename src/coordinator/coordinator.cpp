@@ -231,6 +231,7 @@ bool Coordinator::on_out_of_memory(const MemoryFacts& facts) {
 
 void Coordinator::on_leaf_measured(const LeafFacts& facts) {
   RunState& self = *impl_;
+  ++self.events;
   const MemoryLine line{facts.fixed, facts.per_sample, 0};
   const std::string leaf = std::to_string(facts.leaf_size);
   const std::string most = std::to_string(line.largest_leaf(facts.budget));

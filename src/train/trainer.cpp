@@ -131,10 +131,6 @@ void Trainer::resume_or_start() {
                    snapshot->samples, snapshot->world_size);
     }
   });
-  if (leaf) {
-    leaf->step = coordinator_->steps_done();
-    coordinator_->on_leaf_measured(*leaf);
-  }
   root_alone(world_.host, [&] {
     io::write_file_atomically(folder_ / "config.yaml",
                               std::string_view(config::write_resolved(session_.config)));
@@ -153,6 +149,12 @@ void Trainer::resume_or_start() {
                                                : std::optional(coordinator_->steps_expected()),
                                            recipe.budget_minutes);
   });
+  if (leaf) {
+    leaf->step = coordinator_->steps_done();
+    coordinator_->on_leaf_measured(*leaf);
+    record(*leaf);
+    write_decisions();
+  }
 }
 
 void Trainer::write_decisions() {
