@@ -29,6 +29,7 @@ class Validator {
       check_scale();
       check_optimizer();
       check_schedule();
+      check_divergence();
       check_evaluation();
       check_sampling();
     }
@@ -44,6 +45,7 @@ class Validator {
   void check_scale();
   void check_optimizer();
   void check_schedule();
+  void check_divergence();
   void check_evaluation();
   void check_sampling();
 
@@ -207,6 +209,13 @@ void Validator::check_evaluation() {
   }
   if (!config_.data.validation) {
     warn_unused({"evaluate.every", "evaluate.max_samples"}, "there is no data.validation");
+  }
+}
+
+void Validator::check_divergence() {
+  if (config_.divergence.action != "recover") {
+    warn_unused({"divergence.max_recoveries", "divergence.warmup"},
+                "divergence.action is " + config_.divergence.action);
   }
 }
 

@@ -17,11 +17,14 @@ enum class Role {
   // As kResult. Not written where it has its default: so recipes, digests and event records from
   // before it existed stay as they are, and one that lacks it had the default.
   kLaterResult,
+  // May change from start to start, and says nothing of what was computed. Not written where it has
+  // its default, for the same reason.
+  kLaterFree,
   kLength,  // changes how far the run goes, and under some schedules what is computed
   kSpeed,   // changes how fast it is computed
 };
 
-// The one list of fields; a new one is a line here, as kLaterResult or with a new version of the
+// The one list of fields; a new one is a line here, as one of the kLater or with a new version of the
 // state. `RecipeType` is Recipe or const Recipe.
 template <typename RecipeType, typename Visitor>
 void visit_fields(RecipeType& recipe, Visitor&& visit) {
@@ -64,6 +67,8 @@ void visit_fields(RecipeType& recipe, Visitor&& visit) {
   visit("scale.ramp_samples", recipe.ramp_samples, Role::kLaterResult);
   visit("scale.cap", recipe.surge_cap, Role::kLaterResult);
   visit("ema.half_life_samples", recipe.ema_half_life_samples, Role::kLaterResult);
+  visit("divergence.max_recoveries", recipe.max_recoveries, Role::kLaterFree);
+  visit("divergence.warmup_samples", recipe.recovery_warmup_samples, Role::kLaterFree);
 }
 
 template <typename T>
@@ -103,6 +108,10 @@ T value_from_json(const Json& json) {
   }
 }
 
+bool came_later(Role role) {
+  return role == Role::kLaterResult || role == Role::kLaterFree;
+}
+
 bool changes_results(Role role) {
   return role == Role::kResult || role == Role::kLaterResult;
 }
@@ -119,7 +128,7 @@ Json written_fields(const Recipe& recipe, bool results_only) {
   Json json = Json::object();
   visit_fields(recipe, [&](const char* key, const auto& value, Role role) {
     const Json written = value_to_json(value);
-    const bool implied = role == Role::kLaterResult && written == defaults.at(key);
+    const bool implied = came_later(role) && written == defaults.at(key);
     if (!implied && (!results_only || changes_results(role))) {
       json[key] = written;
     }
@@ -136,7 +145,7 @@ Json recipe_to_json(const Recipe& recipe) {
 Recipe recipe_from_json(const Json& json) {
   Recipe recipe;
   visit_fields(recipe, [&](const char* key, auto& value, Role role) {
-    if (role == Role::kLaterResult && !json.contains(key)) {
+    if (came_later(role) && !json.contains(key)) {
       return;
     }
     value = value_from_json<std::remove_reference_t<decltype(value)>>(json.at(key));
@@ -149,7 +158,7 @@ std::vector<std::string> forbidden_changes(const Recipe& then, const Recipe& now
   const Json before = all_fields(then);
   const Json after = all_fields(now);
   visit_fields(now, [&](const char* key, const auto&, Role role) {
-    if (role == Role::kSpeed || before.at(key) == after.at(key)) {
+    if (role == Role::kSpeed || role == Role::kLaterFree || before.at(key) == after.at(key)) {
       return;
     }
     const std::string line =

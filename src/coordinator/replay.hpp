@@ -20,9 +20,17 @@ struct ResumeFacts {
   std::int64_t leaf_size = 0;
   std::int64_t budget_samples = 0;
   double budget_minutes = 0;
+  std::int64_t max_recoveries = 0;
+  std::int64_t recovery_warmup_samples = 0;
 };
 
-using Event = std::variant<StepFacts, EvaluationFacts, ResumeFacts, MemoryFacts>;
+// The run had diverged and went back to the checkpoint after `step`, which held `state`.
+struct RecoveryFacts {
+  std::int64_t step = 0;
+  std::string state;
+};
+
+using Event = std::variant<StepFacts, EvaluationFacts, ResumeFacts, MemoryFacts, RecoveryFacts>;
 
 struct RecordedEvent {
   Event event;

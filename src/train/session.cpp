@@ -143,6 +143,10 @@ coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t ro
                              ? to_samples(config.schedule.decay, context)
                              : 0;
   recipe.floor = config.schedule.floor;
+  if (config.divergence.action == "recover") {
+    recipe.max_recoveries = config.divergence.max_recoveries;
+    recipe.recovery_warmup_samples = to_samples(config.divergence.warmup, context);
+  }
   recipe.patience = config.evaluate.early_stop.patience;
   recipe.min_delta = config.evaluate.early_stop.min_delta;
   if (units != nullptr) {
