@@ -136,7 +136,7 @@ def test_leaves_everything_as_it_was(program, inputs, found, tmp_path):
     assert digest.hexdigest() == got["state_after"]
     # A run in a folder that find-lr was at is the run in a new one.
     again = config(inputs, tmp_path / "again", divergence={"action": "recover"})
-    run(program, "find-lr", again, "--updates", "20")
+    run(program, "find-lr", again)
     assert not (tmp_path / "again/run/checkpoints").exists() and not (tmp_path / "again/run/adapter").exists()
     assert not (tmp_path / "again/run/metrics.jsonl").exists()
     run(program, "train", again, "--set", "budget='21 steps'", "--set", "checkpoint.keep=9")
@@ -214,7 +214,7 @@ def test_folder_of_another_run(program, inputs, tmp_path):
     before = (tmp_path / "run/config.yaml").read_bytes()
     refuse(program, 78, "belongs to another run: batch.global: 8 was 16", path, "--set", "batch.global=8")
     assert not (tmp_path / "run/find-lr").exists()
-    run(program, "find-lr", path, "--updates", "20", "--set", "optimizer.lr=7e-3")  # its rate may differ
+    run(program, "find-lr", path, "--set", "optimizer.lr=7e-3")  # its rate may differ
     assert (tmp_path / "run/config.yaml").read_bytes() == before
 
 
