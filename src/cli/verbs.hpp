@@ -25,6 +25,7 @@ const std::vector<Verb>& verbs();
 ExitCode run_train(const Arguments& arguments);
 ExitCode run_plan(const Arguments& arguments);
 ExitCode run_find_batch(const Arguments& arguments);
+ExitCode run_find_lr(const Arguments& arguments);
 ExitCode run_generate(const Arguments& arguments);
 ExitCode run_inspect(const Arguments& arguments);
 ExitCode run_merge(const Arguments& arguments);

@@ -337,6 +337,23 @@ void add_advice(std::vector<Option>& t) {
       kMayChange);
 }
 
+void add_divergence(std::vector<Option>& t) {
+  const auto at = [](auto member) { return field(&RunConfig::divergence, member); };
+  const AmountKind length{{Unit::kSamples, Unit::kTokens, Unit::kSteps, Unit::kEpochs},
+                          std::nullopt,
+                          false,
+                          "'800 samples' or '50 steps'"};
+  add(t, "divergence.action", at(&DivergenceSection::action), words({"stop", "recover"}),
+      "Where 10 updates in a row are not finite, or the loss stays far above its mean for 20: stop "
+      "ends the run (exit code 71), recover goes back to the newest checkpoint, halves the rate "
+      "and goes on.",
+      kMayChange);
+  add(t, "divergence.max_recoveries", at(&DivergenceSection::max_recoveries), IntegerKind{1, 50},
+      "How often recover does so before it stops too.", kMayChange);
+  add(t, "divergence.warmup", at(&DivergenceSection::warmup), length,
+      "How long the rate rises from near 0 to the halved one after a recovery.", kMayChange);
+}
+
 void add_machine(std::vector<Option>& t) {
   const auto memory = [](auto member) { return field(&RunConfig::memory, member); };
   add(t, "memory.budget_mib", memory(&MemorySection::budget_mib), IntegerKind{0},
@@ -346,7 +363,7 @@ void add_machine(std::vector<Option>& t) {
   add(t, "faults", field(&RunConfig::faults), TextListKind{true, "[fault, ...]"},
       "Faults on purpose, for drills: 'KIND step=N phase=PHASE rank=R times=T seconds=S', with "
       "oom, "
-      "nan, slow or kill in forward, backward, optimizer, evaluation or sample.",
+      "nan, slow or kill in forward, backward, optimizer, evaluation, sample or recovery.",
       kMayChange);
 }
 
@@ -366,6 +383,7 @@ std::vector<Option> build_table() {
   add_cadences(table);
   add_noise(table);
   add_advice(table);
+  add_divergence(table);
   add_machine(table);
   return table;
 }

@@ -125,6 +125,11 @@ struct SampleSection {
 struct NoiseSection {
   Amount horizon{0, Unit::kSamples};  // of its moving averages; 0 = not measured
 };
+struct DivergenceSection {
+  std::string action = "stop";      // stop | recover
+  std::int64_t max_recoveries = 2;  // then it stops
+  Amount warmup{50, Unit::kSteps};  // of the halved rate
+};
 struct MemorySection {
   std::int64_t budget_mib = 0;  // of tensors, per rank, on the CPU; 0 = no limit
 };
@@ -145,6 +150,7 @@ struct RunConfig {
   EvaluateSection evaluate;
   SampleSection sample;
   NoiseSection noise;
+  DivergenceSection divergence;
   MemorySection memory;
   bool advice = true;               // coordinator/advisor.hpp
   std::vector<std::string> faults;  // train/faults.hpp

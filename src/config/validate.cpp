@@ -31,6 +31,7 @@ class Validator {
       check_optimizer();
       check_average();
       check_schedule();
+      check_divergence();
       check_evaluation();
       check_sampling();
     }
@@ -46,6 +47,7 @@ class Validator {
   void check_optimizer();
   void check_average();
   void check_schedule();
+  void check_divergence();
   void check_evaluation();
   void check_sampling();
 
@@ -244,6 +246,13 @@ void Validator::check_evaluation() {
   }
   if (!config_.data.validation) {
     warn_unused({"evaluate.every", "evaluate.max_samples"}, "there is no data.validation");
+  }
+}
+
+void Validator::check_divergence() {
+  if (config_.divergence.action != "recover") {
+    warn_unused({"divergence.max_recoveries", "divergence.warmup"},
+                "divergence.action is " + config_.divergence.action);
   }
 }
 

@@ -131,4 +131,9 @@ void Advisor::load(const Json& state) {
   critical_.load(state.at("above_critical"));
 }
 
+void Advisor::go_back(const Json& state, const Advisor& diverged) {
+  load(state);
+  given_ = diverged.given_;
+}
+
 }  // namespace lorascale::coordinator

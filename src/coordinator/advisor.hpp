@@ -35,6 +35,8 @@ class Advisor {
 
   [[nodiscard]] Json save() const;
   void load(const Json& state);
+  // The run goes on from `state`, saved before it diverged; what it was told since stays said.
+  void go_back(const Json& state, const Advisor& diverged);
 
  private:
   [[nodiscard]] bool was_given(const std::string& name) const;

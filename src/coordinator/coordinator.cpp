@@ -36,6 +36,10 @@ std::optional<StopReason> RunState::stop_reason() const {
   return std::nullopt;
 }
 
+bool RunState::recovery_due() const {
+  return monitors.divergence.stop_reason() && recovery.now().count < recipe.max_recoveries;
+}
+
 CriticalBatch RunState::critical_batch() const {
   if (recipe.critical_batch > 0) {
     return {recipe.critical_batch, 0, true};
@@ -48,7 +52,8 @@ std::optional<StepPlan> RunState::next_step() const {
   if (stop_reason()) {
     return std::nullopt;
   }
-  StepPlan plan = plan_step(recipe, batching.state(), steps + 1, samples, gain_clock());
+  StepPlan plan =
+      plan_step(recipe, batching.state(), steps + 1, samples, gain_clock(), recovery.now());
   plan.leaf_size = leaf_sizer.leaf_size(batch());
   plan.leaves = (plan.samples - 1) / plan.leaf_size + 1;
   return plan;
@@ -176,6 +181,18 @@ double Coordinator::elapsed_minutes() const {
   return impl_->elapsed_minutes;
 }
 
+bool Coordinator::recovery_due() const {
+  return impl_->recovery_due();
+}
+
+std::int64_t Coordinator::recoveries() const {
+  return impl_->recovery.now().count;
+}
+
+bool Coordinator::in_trouble() const {
+  return impl_->monitors.divergence.in_trouble();
+}
+
 std::int64_t Coordinator::batch() const {
   return impl_->batch();
 }
@@ -205,6 +222,7 @@ void Coordinator::on_step(const StepFacts& facts) {
     self.skipped_samples += plan->samples;
   }
   self.last = *plan;
+  self.recovery.on_step();
   // Rank 0's clock may be set back; the run does not get younger by that.
   self.elapsed_minutes = std::max(self.elapsed_minutes, facts.elapsed_minutes);
   for (Monitor* monitor : self.monitors.all()) {

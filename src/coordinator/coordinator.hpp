@@ -155,6 +155,19 @@ class Coordinator {
   [[nodiscard]] std::optional<double> best_validation_loss() const;
   [[nodiscard]] std::int64_t best_validation_step() const;  // -1: none yet
 
+  // Whether the run has diverged and may go back: the caller gives parameters and optimizer back
+  // what they were at the newest checkpoint and hands its state() to recover(). Until then
+  // stop_reason() is kDiverged.
+  [[nodiscard]] bool recovery_due() const;
+  // Everything that follows from the facts is as in `state`, of this run's recipe; log, leaf size
+  // and minutes go on. From here on the rates are halved, after a rise (recovery.hpp). Errors as of
+  // restore(), and then nothing has changed.
+  void recover(const std::string& state);
+  [[nodiscard]] std::int64_t recoveries() const;  // so far
+  // Whether the latest update was an outlier or not finite. A checkpoint of now would be a bad
+  // place to go back to.
+  [[nodiscard]] bool in_trouble() const;
+
   // Decisions taken since the last call, in order. Take and write them before state() is saved: the
   // state says how many there were, not what they said.
   std::vector<Decision> take_decisions();

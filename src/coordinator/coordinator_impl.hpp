@@ -11,6 +11,7 @@
 #include "coordinator/decision_log.hpp"
 #include "coordinator/leaf_sizer.hpp"
 #include "coordinator/monitors.hpp"
+#include "coordinator/recovery.hpp"
 
 namespace lorascale::coordinator {
 
@@ -35,6 +36,7 @@ struct RunState {
       last;  // the latest update; kept so that its rates can be checked after a resume
   Monitors monitors;
   BatchController batching;
+  RecoveryTrack recovery;
 
   // Not part of the state hash: memory, time and log depend on the machines, advice on their number.
   Advisor advisor;
@@ -53,6 +55,7 @@ struct RunState {
   [[nodiscard]] double tau() const;
   [[nodiscard]] bool budget_used() const;
   [[nodiscard]] std::optional<StopReason> stop_reason() const;
+  [[nodiscard]] bool recovery_due() const;
   [[nodiscard]] std::optional<StepPlan> next_step() const;
 
   // What the log has to say about the present position: the first short update ahead, or the end.

@@ -8,6 +8,7 @@
 #include "coordinator/coordinator_impl.hpp"
 #include "coordinator/recipe_check.hpp"
 #include "coordinator/recipe_json.hpp"
+#include "coordinator/recovery.hpp"
 #include "coordinator/step_planner.hpp"
 
 namespace lorascale::coordinator {
@@ -89,8 +90,8 @@ StepPlan checked_last_step(const RunState& self, std::int64_t budget, const Json
   if (first < 0 || (!gained && first >= budget)) {
     refuse_damaged("its last update begins at sample " + std::to_string(first));
   }
-  const StepPlan plan =
-      plan_step(recipe, self.batching.last_state(), steps, first, adascale.last_clock());
+  const StepPlan plan = plan_step(recipe, self.batching.last_state(), steps, first,
+                                  adascale.last_clock(), self.recovery.last());
   if (gained && plan.tau + plan.tau_advance != adascale.clock().tau) {
     refuse_damaged("its last update ends at tau " + to_text(plan.tau + plan.tau_advance) +
                    ", its clock stands at " + to_text(adascale.clock().tau));
@@ -126,6 +127,9 @@ Json trajectory(const RunState& self) {
   if (const Json batch = self.batching.save(); !batch.is_null()) {
     json["batch"] = batch;
   }
+  if (const Json recovery = self.recovery.save(); !recovery.is_null()) {
+    json["recovery"] = recovery;
+  }
   for (const Monitor* monitor : self.monitors.all()) {
     json["monitors"][std::string(monitor->name())] = monitor->save();
   }
@@ -146,6 +150,14 @@ void load_trajectory(RunState& self, const Recipe& then, const Json& state) {
   }
   if (self.recipe.batch_policy != BatchPolicyKind::kFixed || state.contains("batch")) {
     self.batching.load(self.recipe, self.samples, state.at("batch"));
+  }
+  if (const auto recovery = state.find("recovery"); recovery != state.end()) {
+    self.recovery.load(*recovery);
+    const Recovery& now = self.recovery.now();
+    if (now.count < 1 || now.at < 0 || now.at > self.samples || now.warmup < 0) {
+      refuse_damaged("its recovery is number " + std::to_string(now.count) + " at sample " +
+                     std::to_string(now.at));
+    }
   }
   for (Monitor* monitor : self.monitors.all()) {
     monitor->load(state.at("monitors").at(std::string(monitor->name())));
@@ -193,6 +205,27 @@ void follow_ranks(RunState& self, int before) {
   resized.global_batch = self.batch();
   resized.leaf_size = self.leaf_sizer.leaf_size(self.batch());
   check_recipe(resized, self.world_size);
+}
+
+void log_recovery(RunState& self, const RunState& diverged) {
+  const Recipe& recipe = self.recipe;
+  const Recovery& recovery = self.recovery.now();
+  const double factor = recovery_factor(recovery, self.samples, recovery.warmup);
+  self.log.add(self.steps, self.samples, "recover",
+               "training diverged at step " + std::to_string(diverged.steps) + " and " +
+                   std::to_string(diverged.samples) + " samples: back to step " +
+                   std::to_string(self.steps) + " and " + std::to_string(self.samples) +
+                   " samples, where the newest checkpoint is, for the " +
+                   std::to_string(recovery.count) + ". time of at most " +
+                   std::to_string(recipe.max_recoveries) + "; from here on rates are " +
+                   to_text(factor) + " of the recipe's, after a rise over " +
+                   std::to_string(recovery.warmup) + " samples",
+               {{"diverged_step", diverged.steps},
+                {"diverged_samples", diverged.samples},
+                {"recovery", recovery.count},
+                {"max_recoveries", recipe.max_recoveries},
+                {"lr_factor", factor},
+                {"warmup_samples", recovery.warmup}});
 }
 
 }  // namespace
@@ -263,6 +296,36 @@ Coordinator Coordinator::restore(Recipe recipe, int world_size, const std::strin
   }
   self.announce();
   return Coordinator(std::move(impl));
+}
+
+void Coordinator::recover(const std::string& text) {
+  LS_ASSERT(recovery_due());
+  const RunState& diverged = *impl_;
+  const Json state = parsed(text);
+  auto impl = std::make_unique<Impl>(diverged.recipe, diverged.world_size);
+  RunState& self = *impl;
+  int saved_by = 0;
+  try {
+    const Recipe then = recipe_from_json(state.at("recipe"));
+    check_changes(then, self.recipe);
+    load_trajectory(self, then, state);
+    self.advisor.go_back(state.at("log").value("advice", Json(nullptr)), diverged.advisor);
+    saved_by = state.at("layout").at("world_size").get<int>();
+  } catch (const Json::exception& error) {
+    refuse_damaged(error.what());
+  }
+  self.leaf_sizer = diverged.leaf_sizer;
+  self.elapsed_minutes = diverged.elapsed_minutes;
+  self.log = diverged.log;
+  self.events = diverged.events + 1;
+  self.short_update_announced = diverged.short_update_announced;
+  self.recovery.go_back(
+      {diverged.recovery.now().count + 1, self.samples, self.recipe.recovery_warmup_samples});
+  self.monitors.divergence.forgive();
+  log_recovery(self, diverged);
+  follow_ranks(self, saved_by);
+  impl_ = std::move(impl);
+  impl_->announce();
 }
 
 }  // namespace lorascale::coordinator

@@ -131,6 +131,12 @@ std::optional<StopReason> DivergenceDetector::stop_reason() const {
   return diverged_ ? std::optional(StopReason::kDiverged) : std::nullopt;
 }
 
+void DivergenceDetector::forgive() {
+  outliers_ = 0;
+  skipped_ = 0;
+  diverged_ = false;
+}
+
 Json DivergenceDetector::save() const {
   return {{"window", window_.save()},
           {"accepted", accepted_},

@@ -47,6 +47,11 @@ class DivergenceDetector : public Monitor {
   [[nodiscard]] Json save() const override;
   void load(const Json& state) override;
 
+  // Whether the latest update was an outlier or skipped: nothing to go back to later.
+  [[nodiscard]] bool in_trouble() const { return outliers_ > 0 || skipped_ > 0; }
+  // The run is back at a place before: what was counted against it is forgotten, not the window.
+  void forgive();
+
   // Of `loss` against the window; not finite for a loss that is not. 0 while the detector is not
   // armed.
   [[nodiscard]] double z_score(double loss) const;

@@ -169,9 +169,26 @@ std::string LrFinder::too_short() const {
                     : "; let the test run on");
 }
 
+std::size_t LrFinder::half_window() const {
+  return static_cast<std::size_t>(std::max<std::int64_t>(2, settings_.updates / 25));
+}
+
+std::vector<LrPoint> LrFinder::curve() const {
+  std::vector<LrPoint> points;
+  if (losses_.empty()) {
+    return points;
+  }
+  const auto after = std::span<const double>(losses_).subspan(1);
+  const auto smooth = running_median(after, half_window());
+  for (std::size_t i = 0; i < after.size(); ++i) {
+    points.push_back({rate(static_cast<std::int64_t>(i)), after[i], smooth[i]});
+  }
+  return points;
+}
+
 LrRange LrFinder::result() const {
   LrRange range;
-  const auto half = static_cast<std::size_t>(std::max<std::int64_t>(2, settings_.updates / 25));
+  const std::size_t half = half_window();
   // losses_[i + 1] is the loss after the update with rate(i).
   if (losses_.size() < 2 + 4 * half) {
     range.reason = too_short();

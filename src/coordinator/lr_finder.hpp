@@ -18,6 +18,7 @@
 //     keeps away from it. LoRA's B = 0 delays the descent in the same way.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -52,6 +53,13 @@ struct LrRange {
   std::string reason;     // a sentence with the numbers
 };
 
+// A rate, the loss of the update after it, and what result() makes of that loss: a running median.
+struct LrPoint {
+  double lr = 0;
+  double loss = 0;
+  double smoothed = 0;
+};
+
 class LrFinder {
  public:
   static constexpr std::int64_t kLeastUpdates = 20;
@@ -70,8 +78,12 @@ class LrFinder {
 
   // Of the losses so far; for good once next_lr() is empty.
   [[nodiscard]] LrRange result() const;
+  // What result() reads. The rate of the newest loss has none after it yet, and no point.
+  [[nodiscard]] std::vector<LrPoint> curve() const;
 
  private:
+  // Updates on either side that a value of the smoothed curve looks at.
+  [[nodiscard]] std::size_t half_window() const;
   [[nodiscard]] std::string too_short() const;
 
   LrFinderSettings settings_;

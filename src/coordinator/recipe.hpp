@@ -74,6 +74,10 @@ struct Recipe {
   double divergence_z = 8.0;
   std::int64_t divergence_patience = 20;
   std::int64_t max_skipped_in_row = 10;
+  // How often a divergence takes the run back to its newest checkpoint instead of ending it, and
+  // how long the rate then takes to rise (recovery.hpp).
+  std::int64_t max_recoveries = 0;
+  std::int64_t recovery_warmup_samples = 0;
 
   // Over how many samples the gradient noise scale is averaged; 0 = not measured.
   std::int64_t noise_horizon_samples = 0;

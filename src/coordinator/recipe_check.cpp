@@ -71,6 +71,9 @@ void check_counts(Lines& lines, const Recipe& recipe, int world_size) {
   at_least(lines, "average.start in samples", recipe.swa_start_samples, 0, "use 0 or more");
   at_least(lines, "divergence_patience", recipe.divergence_patience, 0, "use 0 (off) or more");
   at_least(lines, "max_skipped_in_row", recipe.max_skipped_in_row, 0, "use 0 (off) or more");
+  at_least(lines, "divergence.max_recoveries", recipe.max_recoveries, 0, "use 0 (none) or more");
+  at_least(lines, "divergence.warmup in samples", recipe.recovery_warmup_samples, 0,
+           "use 0 (at once) or more");
   at_least(lines, "noise.horizon in samples", recipe.noise_horizon_samples, 0,
            "use 0 (off) or more");
 }

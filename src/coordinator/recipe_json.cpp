@@ -17,13 +17,14 @@ enum class Role {
   // As kResult. Not written where it has its default: so recipes, digests and event records from
   // before it existed stay as they are, and one that lacks it had the default.
   kLaterResult,
-  kLength,      // changes how far the run goes, and under some schedules what is computed
-  kSpeed,       // changes how fast it is computed, or is settled anew by each start
-  kLaterSpeed,  // as kSpeed; not written where it has its default
-  kAdvice,      // changes what is said about it; not written where it has its default
+  // May change from start to start, and says nothing of what was computed. Not written where it has
+  // its default, for the same reason.
+  kLaterFree,
+  kLength,  // changes how far the run goes, and under some schedules what is computed
+  kSpeed,   // changes how fast it is computed
 };
 
-// The one list of fields; a new one is a line here, as kLaterResult or with a new version of the
+// The one list of fields; a new one is a line here, as one of the kLater or with a new version of the
 // state. `RecipeType` is Recipe or const Recipe.
 template <typename RecipeType, typename Visitor>
 void visit_fields(RecipeType& recipe, Visitor&& visit) {
@@ -63,16 +64,18 @@ void visit_fields(RecipeType& recipe, Visitor&& visit) {
   visit("batch.ramp_samples", recipe.batch_ramp_samples, Role::kLaterResult);
   visit("batch.critical_fraction", recipe.critical_fraction, Role::kLaterResult);
   visit("batch.critical", recipe.critical_batch, Role::kLaterResult);
-  visit("batch.follows_ranks", recipe.batch_follows_ranks, Role::kLaterSpeed);
+  visit("batch.follows_ranks", recipe.batch_follows_ranks, Role::kLaterFree);
   visit("scale.ramp_samples", recipe.ramp_samples, Role::kLaterResult);
   visit("scale.cap", recipe.surge_cap, Role::kLaterResult);
   visit("average.half_life_samples", recipe.ema_half_life_samples, Role::kLaterResult);
   visit("average.start_samples", recipe.swa_start_samples, Role::kLaterResult);
-  visit("advice", recipe.advise, Role::kAdvice);
-  visit("data.shuffle", recipe.shuffled, Role::kAdvice);
-  visit("adapter.rank", recipe.adapter_rank, Role::kAdvice);
-  visit("adapter.parameters", recipe.trainable_parameters, Role::kAdvice);
-  visit("data.targets_per_epoch", recipe.targets_per_epoch, Role::kAdvice);
+  visit("advice", recipe.advise, Role::kLaterFree);
+  visit("data.shuffle", recipe.shuffled, Role::kLaterFree);
+  visit("adapter.rank", recipe.adapter_rank, Role::kLaterFree);
+  visit("adapter.parameters", recipe.trainable_parameters, Role::kLaterFree);
+  visit("data.targets_per_epoch", recipe.targets_per_epoch, Role::kLaterFree);
+  visit("divergence.max_recoveries", recipe.max_recoveries, Role::kLaterFree);
+  visit("divergence.warmup_samples", recipe.recovery_warmup_samples, Role::kLaterFree);
 }
 
 template <typename T>
@@ -112,9 +115,8 @@ T value_from_json(const Json& json) {
   }
 }
 
-// Absent from a JSON object where the field has its default.
-bool may_be_implied(Role role) {
-  return role == Role::kLaterResult || role == Role::kLaterSpeed || role == Role::kAdvice;
+bool came_later(Role role) {
+  return role == Role::kLaterResult || role == Role::kLaterFree;
 }
 
 bool changes_results(Role role) {
@@ -133,7 +135,7 @@ Json written_fields(const Recipe& recipe, bool results_only) {
   Json json = Json::object();
   visit_fields(recipe, [&](const char* key, const auto& value, Role role) {
     const Json written = value_to_json(value);
-    const bool implied = may_be_implied(role) && written == defaults.at(key);
+    const bool implied = came_later(role) && written == defaults.at(key);
     if (!implied && (!results_only || changes_results(role))) {
       json[key] = written;
     }
@@ -150,7 +152,7 @@ Json recipe_to_json(const Recipe& recipe) {
 Recipe recipe_from_json(const Json& json) {
   Recipe recipe;
   visit_fields(recipe, [&](const char* key, auto& value, Role role) {
-    if (may_be_implied(role) && !json.contains(key)) {
+    if (came_later(role) && !json.contains(key)) {
       return;
     }
     value = value_from_json<std::remove_reference_t<decltype(value)>>(json.at(key));
@@ -163,8 +165,7 @@ std::vector<std::string> forbidden_changes(const Recipe& then, const Recipe& now
   const Json before = all_fields(then);
   const Json after = all_fields(now);
   visit_fields(now, [&](const char* key, const auto&, Role role) {
-    if (role == Role::kSpeed || role == Role::kLaterSpeed || role == Role::kAdvice ||
-        before.at(key) == after.at(key)) {
+    if (role == Role::kSpeed || role == Role::kLaterFree || before.at(key) == after.at(key)) {
       return;
     }
     const std::string line =

@@ -1,6 +1,7 @@
 #include "coordinator/replay.hpp"
 
 #include <iterator>
+#include <map>
 #include <utility>
 
 #include "base/error.hpp"
@@ -80,6 +81,10 @@ Json to_json(const ResumeFacts& facts) {
   if (facts.batch_follows_ranks) {
     json["batch_follows_ranks"] = true;
   }
+  if (facts.max_recoveries != 0) {
+    json["max_recoveries"] = facts.max_recoveries;
+    json["recovery_warmup_samples"] = facts.recovery_warmup_samples;
+  }
   return json;
 }
 
@@ -117,6 +122,10 @@ LeafFacts leaf_facts_from(const Json& json, std::int64_t step) {
           bytes("model")};
 }
 
+Json to_json(const RecoveryFacts& facts) {
+  return {{"event", "recovery"}, {"step", facts.step}, {"state", facts.state}};
+}
+
 Json to_json(const Event& event) {
   return std::visit([](const auto& facts) { return to_json(facts); }, event);
 }
@@ -145,13 +154,18 @@ Event event_from(const Json& json) {
     return EvaluationFacts{step, number_from_json(json.at("loss"))};
   }
   if (kind == "resume") {
-    return ResumeFacts{step,
-                       json.at("world_size").get<int>(),
-                       json.at("leaf_size").get<std::int64_t>(),
-                       json.at("budget_samples").get<std::int64_t>(),
-                       json.at("budget_minutes").get<double>(),
-                       json.at("advice").get<bool>(),
-                       json.value("batch_follows_ranks", false)};
+    ResumeFacts facts{step,
+                      json.at("world_size").get<int>(),
+                      json.at("leaf_size").get<std::int64_t>(),
+                      json.at("budget_samples").get<std::int64_t>(),
+                      json.at("budget_minutes").get<double>(),
+                      json.at("advice").get<bool>(),
+                      json.value("batch_follows_ranks", false)};
+    if (json.contains("max_recoveries")) {
+      facts.max_recoveries = json.at("max_recoveries").get<std::int64_t>();
+      facts.recovery_warmup_samples = json.at("recovery_warmup_samples").get<std::int64_t>();
+    }
+    return facts;
   }
   if (kind == "memory") {
     return MemoryFacts{step, json.at("ranks").get<std::int64_t>(),
@@ -162,6 +176,9 @@ Event event_from(const Json& json) {
   }
   if (kind == "movement") {
     return MovementFacts{step, number_from_json(json.at("ratio"))};
+  }
+  if (kind == "recovery") {
+    return RecoveryFacts{step, json.at("state").get<std::string>()};
   }
   throw_bad_input("an event of kind '" + kind + "' is not known to this version");
 }
@@ -174,6 +191,17 @@ std::uint64_t link(const Event& event, std::uint64_t before) {
 struct Player {
   Coordinator coordinator;
   std::vector<Decision> decisions{};
+  // What a recovery may go back to: the state after each step.
+  struct Known {
+    std::int64_t budget_samples = 0;
+    std::uint64_t state_hash = 0;
+  };
+  std::map<std::int64_t, Known> known{};
+
+  void remember() {
+    known[coordinator.steps_done()] = {coordinator.recipe().budget_samples,
+                                       coordinator.state_hash()};
+  }
 
   void collect() {
     auto taken = coordinator.take_decisions();
@@ -232,6 +260,27 @@ struct Player {
     return {};
   }
 
+  std::string operator()(const RecoveryFacts& facts) {
+    const std::string target = "goes back to step " + std::to_string(facts.step);
+    if (!coordinator.recovery_due()) {
+      return target + " of a run that had no cause to";
+    }
+    const auto there = known.find(facts.step);
+    if (there == known.end()) {
+      return target + ", where the run was not";
+    }
+    Recipe recipe = coordinator.recipe();
+    recipe.budget_samples = there->second.budget_samples;
+    recipe.batch_follows_ranks = false;  // as it was saved, whoever reads it
+    const auto then = Coordinator::restore(recipe, coordinator.world_size(), facts.state);
+    if (then.state_hash() != there->second.state_hash) {
+      return target + " with a state that the run did not have there";
+    }
+    coordinator.recover(facts.state);
+    known.erase(std::next(there), known.end());
+    return {};
+  }
+
   std::string operator()(const ResumeFacts& facts) {
     if (facts.step != coordinator.steps_done()) {
       return "resumes after step " + std::to_string(facts.step) + " instead of " +
@@ -243,6 +292,8 @@ struct Player {
     recipe.budget_minutes = facts.budget_minutes;
     recipe.batch_follows_ranks = facts.batch_follows_ranks;
     recipe.advise = facts.advise;
+    recipe.max_recoveries = facts.max_recoveries;
+    recipe.recovery_warmup_samples = facts.recovery_warmup_samples;
     collect();
     coordinator = Coordinator::restore(recipe, facts.world_size, coordinator.state());
     return {};
@@ -280,6 +331,7 @@ RecordedEvent event_from_json_line(const std::string& line) {
 
 ReplayResult replay(const Recipe& recipe, int world_size, std::span<const RecordedEvent> events) {
   Player player{Coordinator(recipe, world_size)};
+  player.remember();
   Recorder recorder(recipe);
   for (std::size_t i = 0; i < events.size(); ++i) {
     if (recorder.record(events[i].event).chain != events[i].chain) {
@@ -289,6 +341,7 @@ ReplayResult replay(const Recipe& recipe, int world_size, std::span<const Record
     if (!fault.empty()) {
       refuse(i, fault);
     }
+    player.remember();
   }
   player.collect();
   return {player.coordinator.state_hash(), player.coordinator.state(), std::move(player.decisions)};

@@ -22,10 +22,18 @@ struct ResumeFacts {
   double budget_minutes = 0;
   bool advise = false;
   bool batch_follows_ranks = false;
+  std::int64_t max_recoveries = 0;
+  std::int64_t recovery_warmup_samples = 0;
+};
+
+// The run had diverged and went back to the checkpoint after `step`, which held `state`.
+struct RecoveryFacts {
+  std::int64_t step = 0;
+  std::string state;
 };
 
 using Event = std::variant<StepFacts, EvaluationFacts, ResumeFacts, MemoryFacts, LeafFacts,
-                           MovementFacts>;
+                           MovementFacts, RecoveryFacts>;
 
 struct RecordedEvent {
   Event event;

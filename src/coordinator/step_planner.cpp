@@ -24,7 +24,7 @@ std::int64_t largest_update(const Recipe& recipe, std::int64_t batch) {
 }
 
 StepPlan plan_step(const Recipe& recipe, const BatchState& state, std::int64_t step,
-                   std::int64_t position, const GainClock& clock) {
+                   std::int64_t position, const GainClock& clock, const Recovery& recovery) {
   const bool gained = follows_gain(recipe);
   LS_ASSERT(position >= 0 && (gained || position < recipe.budget_samples));
   const std::int64_t left_in_epoch = recipe.samples_per_epoch - position % recipe.samples_per_epoch;
@@ -50,7 +50,8 @@ StepPlan plan_step(const Recipe& recipe, const BatchState& state, std::int64_t s
     rates = rates_in_force(recipe, state, position, plan.samples);
   }
   plan.lr_multiplier = rates.multiplier;
-  plan.lr = recipe.lr * rates.multiplier * schedule_multiplier(recipe, plan.tau, plan.tau_advance);
+  plan.lr = recipe.lr * rates.multiplier * schedule_multiplier(recipe, plan.tau, plan.tau_advance) *
+            recovery_factor(recovery, position, plan.samples);
   plan.beta1 = rates.beta1;
   plan.beta2 = rates.beta2;
   plan.eps = rates.eps;

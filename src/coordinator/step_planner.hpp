@@ -9,13 +9,15 @@
 #include "coordinator/adascale.hpp"
 #include "coordinator/batch_state.hpp"
 #include "coordinator/coordinator.hpp"
+#include "coordinator/recovery.hpp"
 
 namespace lorascale::coordinator {
 
-// Update number `step` (from 1), which begins at `position` < budget with the batch in force. Under
-// adascale `clock.tau` < budget instead.
+// Update number `step` (from 1), which begins at `position` < budget with the batch in force, after
+// the recoveries that there were. Under adascale `clock.tau` < budget instead.
 StepPlan plan_step(const Recipe& recipe, const BatchState& state, std::int64_t step,
-                   std::int64_t position, const GainClock& clock = {});
+                   std::int64_t position, const GainClock& clock = {},
+                   const Recovery& recovery = {});
 
 // Samples of the largest update that a batch can make: a batch beyond an epoch or the budget is
 // cut.

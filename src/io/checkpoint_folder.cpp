@@ -81,6 +81,22 @@ int rename_to_new(const fs::path& from, const fs::path& to) {
   return ::rename(from.c_str(), to.c_str()) == 0 ? 0 : errno;
 }
 
+// `from` takes the place of `to`, which ends up under the name of `from`.
+int exchange(const fs::path& from, const fs::path& to) {
+  if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) {
+    return 0;
+  }
+  if (errno != EINVAL && errno != ENOSYS) {
+    return errno;
+  }
+  const fs::path aside = from.string() + "-replaced";
+  if (const int error = rename_to_new(to, aside); error != 0) {
+    return error;
+  }
+  const int error = rename_to_new(from, to);
+  return rename_to_new(aside, error == 0 ? from : to) == 0 ? error : errno;
+}
+
 }  // namespace
 
 std::string checkpoint_name(std::int64_t step) {
@@ -218,7 +234,7 @@ void CheckpointWriter::add(const std::string& name,
 }
 
 fs::path CheckpointWriter::commit(std::string_view fields,
-                                  const std::function<void()>& before_rename) {
+                                  const std::function<void()>& before_rename, Existing existing) {
   LS_ASSERT(!committed_);
   manifest_.fields = fields;
   const std::string text = compose_manifest(manifest_);
@@ -238,9 +254,13 @@ fs::path CheckpointWriter::commit(std::string_view fields,
     before_rename();
   }
   fs::path target = checkpoints_ / checkpoint_name(manifest_.step);
-  move_into_place(target);
+  move_into_place(target, existing);
   committed_ = true;
   sync_folder(checkpoints_);
+  if (existing == Existing::kReplaced) {
+    std::error_code ignored;  // remove_leftovers() comes by again
+    fs::remove_all(temporary_, ignored);
+  }
   try {
     write_file_atomically(checkpoints_ / "LATEST", target.filename().string() + "\n");
   } catch (const Error& error) {
@@ -249,8 +269,15 @@ fs::path CheckpointWriter::commit(std::string_view fields,
   return target;
 }
 
-void CheckpointWriter::move_into_place(const fs::path& target) {
+void CheckpointWriter::move_into_place(const fs::path& target, Existing existing) {
   int error_number = rename_to_new(temporary_, target);
+  if (error_number == EEXIST && existing == Existing::kReplaced) {
+    error_number = exchange(temporary_, target);
+    if (error_number != 0) {
+      throw_cannot_write(target, error_number);
+    }
+    return;
+  }
   if (error_number == EEXIST || error_number == ENOTEMPTY) {
     try {
       const Checkpoint existing(target);

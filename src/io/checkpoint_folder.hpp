@@ -48,6 +48,9 @@ class Checkpoint {
   Manifest manifest_;
 };
 
+// What becomes of an intact checkpoint of the same step.
+enum class Existing { kKept, kReplaced };
+
 class CheckpointWriter {
  public:
   // Opens the temporary folder; what an earlier attempt left under its name is removed first.
@@ -65,14 +68,15 @@ class CheckpointWriter {
   void add(const std::string& name, std::span<const std::span<const std::byte>> pieces);
 
   // Makes the checkpoint visible and returns its folder. `fields` is a JSON object. `before_rename`
-  // runs after verification, at the last moment that can stop the commit by throwing (fencing). An
-  // intact checkpoint of the same step is never replaced (Error); a damaged one is moved out of the
-  // way.
+  // runs after verification, at the last moment that can stop the commit by throwing (fencing). A
+  // damaged checkpoint of the same step is moved out of the way; an intact one is kept (Error), or
+  // replaced: in one step, or where the file system cannot, in two, between which it is not there.
   std::filesystem::path commit(std::string_view fields,
-                               const std::function<void()>& before_rename = {});
+                               const std::function<void()>& before_rename = {},
+                               Existing existing = Existing::kKept);
 
  private:
-  void move_into_place(const std::filesystem::path& target);
+  void move_into_place(const std::filesystem::path& target, Existing existing);
 
   std::filesystem::path checkpoints_;
   std::filesystem::path temporary_;

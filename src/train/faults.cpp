@@ -20,9 +20,9 @@ constexpr std::array kKinds = {
     std::pair{"oom", Fault::Kind::kOom}, std::pair{"nan", Fault::Kind::kNan},
     std::pair{"slow", Fault::Kind::kSlow}, std::pair{"kill", Fault::Kind::kKill}};
 constexpr std::array kPhases = {
-    std::pair{"forward", Phase::kForward}, std::pair{"backward", Phase::kBackward},
+    std::pair{"forward", Phase::kForward},     std::pair{"backward", Phase::kBackward},
     std::pair{"optimizer", Phase::kOptimizer}, std::pair{"evaluation", Phase::kEvaluation},
-    std::pair{"sample", Phase::kSample}};
+    std::pair{"sample", Phase::kSample},       std::pair{"recovery", Phase::kRecovery}};
 
 [[noreturn]] void refuse(const std::string& text, const std::string& what) {
   throw_bad_config("faults: '" + text + "': " + what +

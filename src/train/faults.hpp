@@ -4,7 +4,7 @@
 //        nan     the gradient of the update is not a number (phase backward)
 //        slow    the phase takes S seconds longer
 //        kill    the process ends by SIGKILL
-// PHASE  forward, backward, optimizer, evaluation, sample
+// PHASE  forward, backward, optimizer, evaluation, sample, recovery (before its checkpoint)
 // step: 0 is before the first update: the first validation, and a leaf that is only measured.
 // rank: every rank where not given; times: 1 where not given, as often as the phase is come to.
 #pragma once
@@ -15,7 +15,7 @@
 
 namespace lorascale::train {
 
-enum class Phase { kForward, kBackward, kOptimizer, kEvaluation, kSample };
+enum class Phase { kForward, kBackward, kOptimizer, kEvaluation, kSample, kRecovery };
 
 struct Fault {
   enum class Kind { kOom, kNan, kSlow, kKill };

@@ -60,6 +60,11 @@ RunLog::RunLog(const std::filesystem::path& folder, std::int64_t step, std::int6
       decisions_(open_log(folder / "decisions.jsonl", "sequence", decisions - 1)),
       tensorboard_(folder / "tensorboard") {}
 
+void RunLog::go_back(std::int64_t step) {
+  metrics_lost_before_ += metrics_.lost_lines();
+  metrics_ = open_log(metrics_.path(), "step", step);
+}
+
 void RunLog::append(io::LineLog& log, const std::string& line) {
   const bool first_loss = log.lost_lines() == 0;
   if (!log.write(line) && first_loss) {
@@ -69,14 +74,16 @@ void RunLog::append(io::LineLog& log, const std::string& line) {
 }
 
 void RunLog::require_complete() const {
-  for (const auto* log : {&metrics_, &decisions_}) {
-    if (log->lost_lines() > 0) {
+  const auto require = [](const io::LineLog& log, std::int64_t lost) {
+    if (lost > 0) {
       throw Error(ExitCode::kCannotWrite,
                   fmt::format("{} misses {} line(s) that could not be written; everything else is "
                               "complete. Free space in the run folder",
-                              log->path().string(), log->lost_lines()));
+                              log.path().string(), lost));
     }
-  }
+  };
+  require(metrics_, metrics_lost_before_ + metrics_.lost_lines());
+  require(decisions_, decisions_.lost_lines());
 }
 
 void RunLog::write(const MetricsLine& line) {

@@ -43,6 +43,9 @@ class RunLog {
   // Opens both files for appending, keeping lines up to `step` and decisions below `decisions`.
   RunLog(const std::filesystem::path& folder, std::int64_t step, std::int64_t decisions);
 
+  // Drops the lines of updates after `step`, which are to be made again. Decisions stay.
+  void go_back(std::int64_t step);
+
   void write(const MetricsLine& line);
   void write(const std::vector<coordinator::Decision>& decisions);
   // Text samples and norms of the adapter's tensors, for TensorBoard.
@@ -55,6 +58,7 @@ class RunLog {
   static void append(io::LineLog& log, const std::string& line);
 
   io::LineLog metrics_;
+  std::int64_t metrics_lost_before_ = 0;  // until the latest go_back()
   io::LineLog decisions_;
   io::TensorboardWriter tensorboard_;
 };

@@ -275,6 +275,10 @@ coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t ro
   require_lengths_that_fit(config, recipe);
   recipe.floor = config.schedule.floor;
   set_average(recipe, config, context);
+  if (config.divergence.action == "recover") {
+    recipe.max_recoveries = config.divergence.max_recoveries;
+    recipe.recovery_warmup_samples = to_samples(config.divergence.warmup, context);
+  }
   recipe.patience = config.evaluate.early_stop.patience;
   recipe.min_delta = config.evaluate.early_stop.min_delta;
   recipe.advise = config.advice;

@@ -93,7 +93,8 @@ SnapshotFields read_snapshot_fields(const io::Checkpoint& checkpoint) {
 std::filesystem::path save_snapshot(const std::filesystem::path& checkpoints,
                                     const SnapshotFields& fields,
                                     const adapters::TrainableParameters& parameters,
-                                    const optim::Optimizer& optimizer, const io::RunLock& lock) {
+                                    const optim::Optimizer& optimizer, const io::RunLock& lock,
+                                    io::Existing existing) {
   std::vector<at::Tensor> host;  // keeps the bytes alive
   std::vector<io::TensorToWrite> tensors;
   for (const auto& [name, tensor] : all_tensors(parameters, optimizer)) {
@@ -113,7 +114,8 @@ std::filesystem::path save_snapshot(const std::filesystem::path& checkpoints,
   writer.add(kTensorsFile, pieces);
   writer.add(kStateFile, std::string_view(to_json(fields).dump(1)));
   const nlohmann::json summary = {{"samples", fields.samples}, {"world_size", fields.world_size}};
-  return writer.commit(summary.dump(), [&] { lock.check_still_owner(); });
+  return writer.commit(
+      summary.dump(), [&] { lock.check_still_owner(); }, existing);
 }
 
 std::optional<SnapshotFields> load_newest_snapshot(

@@ -32,11 +32,13 @@ struct SnapshotFields {
 // The fields of an intact checkpoint. Error(kBadInput) where they are damaged.
 SnapshotFields read_snapshot_fields(const io::Checkpoint& checkpoint);
 
-// Saves on rank 0. Refuses (throws) where a parameter is not finite. Returns the folder.
+// Saves on rank 0. Refuses (throws) where a parameter is not finite. Returns the folder. `existing`:
+// what becomes of an intact checkpoint of the same step.
 std::filesystem::path save_snapshot(const std::filesystem::path& checkpoints,
                                     const SnapshotFields& fields,
                                     const adapters::TrainableParameters& parameters,
-                                    const optim::Optimizer& optimizer, const io::RunLock& lock);
+                                    const optim::Optimizer& optimizer, const io::RunLock& lock,
+                                    io::Existing existing = io::Existing::kKept);
 
 // Loads the newest intact checkpoint into the tensors on all ranks. Nothing where there is none;
 // throws where all are damaged. Skipped ones are logged with their reason. `check` may throw before

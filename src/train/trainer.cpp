@@ -18,6 +18,7 @@
 #include "train/signals.hpp"
 #include "train/snapshot.hpp"
 #include "train/tensor_memory.hpp"
+#include "train/update_attempt.hpp"
 
 namespace lorascale::train {
 namespace {
@@ -315,7 +316,7 @@ void Trainer::export_final() {
   }
 }
 
-void Trainer::save_checkpoint(bool must_succeed) {
+void Trainer::save_checkpoint(bool must_succeed, io::Existing existing) {
   if (saved_step_ == coordinator_->steps_done()) {
     return;
   }
@@ -324,13 +325,14 @@ void Trainer::save_checkpoint(bool must_succeed) {
                   {coordinator_->steps_done(), coordinator_->samples_seen(), world_.host.size(),
                    config::write_resolved(session_.config), session_.train->fingerprint(),
                    session_.model_fingerprint, coordinator_->state()},
-                  *session_.trainable.parameters, *session_.optimizer, *lock_);
+                  *session_.trainable.parameters, *session_.optimizer, *lock_, existing);
     io::prune_checkpoints(folder_ / "checkpoints",
                           static_cast<int>(session_.config.checkpoint.keep));
     write_status(folder_, "running", ExitCode::kDone, coordinator_->steps_done(),
                  lock_->generation(), "checkpoint saved");
   });
   saved_step_ = coordinator_->steps_done();
+  checkpoint_owed_ = false;
 }
 
 MetricsLine Trainer::metrics_line(const coordinator::StepPlan& plan,
@@ -356,16 +358,9 @@ MetricsLine Trainer::metrics_line(const coordinator::StepPlan& plan,
 }
 
 UpdateResult Trainer::attempt_update(const coordinator::StepPlan& plan) {
-  faults_.begin_step(plan.step);
-  const auto range =
-      coordinator::leaves_of_rank(plan.leaves, world_.host.rank(), world_.host.size());
-  session_.train->begin_update(plan.first_position, plan.samples, plan.leaf_size, range.begin,
-                               range.end);
-  return updater_.run(
-      plan, range, [&] { return session_.train->next(); },
-      [&] {
-        return Ballot{stop_was_requested(), elapsed_minutes(), false};
-      });
+  return run_update(world_, *session_.train, updater_, faults_, plan, [&] {
+    return Ballot{stop_was_requested(), elapsed_minutes(), false};
+  });
 }
 
 // The same update in smaller leaves, until it fits on every rank.
@@ -373,12 +368,8 @@ coordinator::StepPlan Trainer::shrink(const coordinator::MemoryFacts& facts) {
   release_cached_memory(world_.place);
   if (!coordinator_->on_out_of_memory(facts)) {
     save_checkpoint(/*must_succeed=*/true);
-    const auto message = fmt::format(
-        "update {} runs out of memory on rank {} even in leaves of one sample; set "
-        "model.recompute: "
-        "true, a shorter data.sequence_length or a lower adapter.rank, or use a smaller "
-        "model.dtype; what was trained so far is in {}",
-        facts.step, facts.rank, (folder_ / "checkpoints").string());
+    const auto message = does_not_fit(facts) + "; what was trained so far is in " +
+                         (folder_ / "checkpoints").string();
     together(world_.host, [&] { throw_bad_config(message); });
   }
   record(facts);
@@ -419,7 +410,7 @@ void Trainer::train_one(coordinator::StepPlan plan) {
   const auto after = progress();
   MetricsLine line = metrics_line(plan, result);
   const bool over = !coordinator_->next_step().has_value();
-  if (evaluate_cadence_.due(before, after) || over) {
+  if (evaluate_cadence_.due(before, after) || (over && !coordinator_->recovery_due())) {
     line.val_loss = validate();
   }
   if (line.val_loss || over || after.steps % kMovementEvery == 0) {
@@ -436,7 +427,10 @@ void Trainer::train_one(coordinator::StepPlan plan) {
   }
   // A diverged state is not worth going on from: the checkpoint before it stays the newest.
   const bool diverged = coordinator_->stop_reason() == coordinator::StopReason::kDiverged;
-  if (!diverged && (checkpoint_cadence_.due(before, after) || over || stop_requested_)) {
+  // Nor is one to go back to that may be about to diverge.
+  checkpoint_owed_ = checkpoint_owed_ || checkpoint_cadence_.due(before, after);
+  const bool doubtful = session_.recipe.max_recoveries > 0 && coordinator_->in_trouble();
+  if (!diverged && ((checkpoint_owed_ && !doubtful) || over || stop_requested_)) {
     save_checkpoint(/*must_succeed=*/over || stop_requested_);
   }
 }
@@ -469,7 +463,7 @@ ExitCode Trainer::train_to_the_end() {
   resume_or_start();
   session_.train->start(session_.config.data.shuffle ? std::optional(session_.config.run.seed)
                                                      : std::nullopt);
-  if (coordinator_->steps_done() == 0) {
+  if (saved_step_ < 0) {
     MetricsLine line;
     line.val_loss = validate();
     line.peak_memory = peak_memory_.look();
@@ -479,6 +473,9 @@ ExitCode Trainer::train_to_the_end() {
       log_->write(line);
     }
     show_samples("before");
+    if (session_.recipe.max_recoveries > 0) {
+      save_checkpoint(/*must_succeed=*/true);  // the first place to go back to
+    }
   }
   while (!stop_requested_) {
     const auto plan = coordinator_->next_step();
@@ -486,6 +483,9 @@ ExitCode Trainer::train_to_the_end() {
       break;
     }
     train_one(*plan);
+    if (coordinator_->recovery_due()) {
+      recover();
+    }
   }
   return finish();
 }
@@ -513,10 +513,7 @@ ExitCode Trainer::finish() {
     return ExitCode::kStopped;
   }
   if (coordinator_->stop_reason() == coordinator::StopReason::kDiverged) {
-    finish_status(
-        "failed", ExitCode::kDiverged,
-        fmt::format("training diverged at step {}; lower optimizer.lr or raise schedule.warmup",
-                    steps));
+    finish_status("failed", ExitCode::kDiverged, divergence_message());
     return ExitCode::kDiverged;
   }
   export_final();

@@ -47,7 +47,10 @@ class Trainer {
     std::optional<Error> lost;  // why the newest is not on disk
   };
   void write_alone(Tolerance* tolerance, const std::function<void()>& action);
-  void save_checkpoint(bool must_succeed);
+  void save_checkpoint(bool must_succeed, io::Existing existing = io::Existing::kKept);
+  // Back to the newest checkpoint after a divergence (recovery.cpp).
+  void recover();
+  [[nodiscard]] std::string divergence_message() const;
   void export_result(const std::filesystem::path& folder, Tolerance* tolerance);
   void export_final();
   ExitCode finish();
@@ -75,6 +78,7 @@ class Trainer {
   std::optional<double> last_validation_;
   std::int64_t validated_step_ = -1;
   std::int64_t saved_step_ = -1;  // or tried to
+  bool checkpoint_owed_ = false;  // due, but the state was no good
   Tolerance checkpoint_writes_, best_writes_;
   bool stop_requested_ = false;
   std::int64_t targets_seen_ = 0;  // since this start

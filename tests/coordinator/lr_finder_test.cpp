@@ -261,6 +261,24 @@ TEST(LrFinder, BracketDependsOnTheCurveAlone) {
   EXPECT_EQ(one.reason, other.reason);
 }
 
+// Each rate with the loss after it; the smoothed one is a median of five, of fewer at the ends.
+TEST(LrFinder, TheCurveIsOfTheLossAfterEachRate) {
+  LrFinder finder({.from = 1e-4, .to = 1, .updates = 30});
+  EXPECT_TRUE(finder.curve().empty());
+  const std::vector<double> losses = {9, 4, 7, 3, 8, 2, 6};
+  for (const double loss : losses) {
+    finder.report(loss);
+  }
+  const auto curve = finder.curve();
+  const std::vector<double> medians = {4, 4, 4, 6, 6, 6};  // of 4, 4 7 3, 4 7 3 8 2, ...
+  ASSERT_EQ(curve.size(), losses.size() - 1);
+  for (std::size_t i = 0; i < curve.size(); ++i) {
+    EXPECT_EQ(curve[i].lr, finder.rate(static_cast<std::int64_t>(i)));
+    EXPECT_EQ(curve[i].loss, losses[i + 1]);
+    EXPECT_EQ(curve[i].smoothed, medians[i]) << i;
+  }
+}
+
 // dloss/dlog(lr) of a loss that is linear in log(lr) is its coefficient.
 TEST(LrFinder, SlopeIsPerFactorE) {
   const LrRange range = run_test({.from = 1e-6, .to = 1e-2}, [](std::int64_t, double lr) {

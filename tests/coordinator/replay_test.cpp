@@ -108,6 +108,8 @@ TEST(Replay, V25TamperingIsDetected) {
             facts.loss = facts.loss > 0 ? std::nextafter(facts.loss, 9) : 1;
           } else if constexpr (requires { facts.world_size; }) {
             facts.world_size += 1;
+          } else if constexpr (requires { facts.state; }) {
+            facts.state += " ";
           } else {
             facts.ranks += 1;
           }
@@ -155,6 +157,86 @@ TEST(Replay, RefusesImpossibleEvents) {
   refuse("reports step 2 of a run that is over", {facts_of(1), facts_of(2)});
   refuse("evaluates step 1 after step 0", {EvaluationFacts{1, 2.0}});
   refuse("resumes after step 3 instead of 0", {ResumeFacts{3, 1, 1, 64, 0}});
+}
+
+// A run that is never finite from update 13 to 22, is back at its checkpoint of step 8, and then
+// goes on; the next trouble takes it back to the same place, for the checkpoint of step 16 is lost.
+RecordedRun recorded_recovery(std::vector<std::string>* states) {
+  Recipe recipe = small_recipe();
+  recipe.max_recoveries = 2;
+  recipe.recovery_warmup_samples = 200;
+  RecordedRun run;
+  Coordinator coordinator(recipe, 4);
+  Recorder recorder(recipe);
+  std::string saved;
+  while (const auto plan = coordinator.next_step()) {
+    StepFacts facts = facts_of(plan->step);
+    facts.applied = plan->step < 13 || plan->step > 22 || coordinator.recoveries() == 2;
+    coordinator.on_step(facts);
+    run.events.push_back(recorder.record(facts));
+    if (plan->step == 8 && coordinator.recoveries() == 0) {
+      saved = coordinator.state();
+    }
+    if (coordinator.recovery_due()) {
+      coordinator.recover(saved);
+      run.events.push_back(recorder.record(RecoveryFacts{8, saved}));
+      saved = coordinator.state();
+      states->push_back(saved);
+    }
+  }
+  keep(run.decisions, coordinator.take_decisions());
+  run.state_hash = coordinator.state_hash();
+  run.state = coordinator.state();
+  return run;
+}
+
+// V25 over recoveries, and through lines of text.
+TEST(Replay, V25RecoveriesAreReplayed) {
+  Recipe recipe = small_recipe();
+  recipe.max_recoveries = 2;
+  recipe.recovery_warmup_samples = 200;
+  std::vector<std::string> states;
+  const RecordedRun run = recorded_recovery(&states);
+  ASSERT_EQ(states.size(), 2U);
+  std::vector<RecordedEvent> read;
+  for (const RecordedEvent& event : run.events) {
+    read.push_back(event_from_json_line(to_json_line(event)));
+  }
+  const ReplayResult again = replay(recipe, 4, read);
+  EXPECT_EQ(again.state_hash, run.state_hash);
+  EXPECT_EQ(again.state, run.state);
+  EXPECT_EQ(text_of(again.decisions), text_of(run.decisions));
+  EXPECT_FALSE(first_broken_link(again.decisions));
+}
+
+// Correctly chained records of recoveries that cannot have been.
+TEST(Replay, RefusesRecoveriesThatCannotHaveBeen) {
+  Recipe recipe = small_recipe();
+  recipe.max_recoveries = 1;
+  const auto refuse = [&](const char* words, bool diverged, std::int64_t step,
+                          const std::string& state) {
+    Recorder recorder(recipe);
+    std::vector<RecordedEvent> events;
+    for (std::int64_t i = 1; i <= 10; ++i) {
+      StepFacts facts = facts_of(i);
+      facts.applied = !diverged;
+      events.push_back(recorder.record(facts));
+    }
+    events.push_back(recorder.record(RecoveryFacts{step, state}));
+    expect_error(ExitCode::kBadInput, {"event 11 of the record", words},
+                 [&] { replay(recipe, 1, events); });
+  };
+  Coordinator coordinator(recipe, 1);
+  StepFacts facts = facts_of(1);
+  facts.applied = false;
+  coordinator.on_step(facts);
+  const std::string first = coordinator.state();
+  refuse("had no cause to", false, 1, first);
+  refuse("where the run was not", true, 12, first);
+  refuse("did not have there", true, 2, first);
+  facts = facts_of(2);
+  coordinator.on_step(facts);
+  refuse("did not have there", true, 2, coordinator.state());
 }
 
 TEST(Replay, RefusesDamagedLines) {

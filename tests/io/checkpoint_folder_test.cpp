@@ -148,6 +148,23 @@ TEST_F(CheckpointFolderTest, NeverReplacesAnIntactCheckpoint) {
   EXPECT_FALSE(has_entry_like(checkpoints_, "."));
 }
 
+TEST_F(CheckpointFolderTest, ReplacesAnIntactOneWhenTold) {
+  for (const std::string text : {"first", "second"}) {
+    CheckpointWriter writer(checkpoints_, 4, 1);
+    writer.add("a", text);
+    writer.commit("{}", {}, Existing::kReplaced);
+    EXPECT_EQ(text_of(Checkpoint(checkpoints_ / "step-00000004").read("a")), text);
+    EXPECT_FALSE(has_entry_like(checkpoints_, "."));  // the old one is gone
+  }
+  // Fenced off before it, nothing has changed.
+  CheckpointWriter writer(checkpoints_, 4, 2);
+  writer.add("a", "third");
+  EXPECT_THROW(writer.commit(
+                   "{}", [] { throw Error(ExitCode::kInternal, "replaced"); }, Existing::kReplaced),
+               Error);
+  EXPECT_EQ(text_of(Checkpoint(checkpoints_ / "step-00000004").read("a")), "second");
+}
+
 TEST_F(CheckpointFolderTest, ReplacesADamagedOneOnTheWayAgain) {
   save_sample(checkpoints_, 1);
   put_file(checkpoints_ / "step-00000001/state.json", "?");

@@ -1,0 +1,176 @@
+#include "train/range_test.hpp"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "coordinator/scaling.hpp"
+#include "coordinator/step_planner.hpp"
+#include "train/saved_state.hpp"
+#include "train/signals.hpp"
+#include "train/tensor_memory.hpp"
+#include "train/update_attempt.hpp"
+
+namespace lorascale::train {
+namespace {
+
+constexpr std::int64_t kUsualUpdates = 100;
+
+// The run's own recipe without what would change its batch or end it early.
+coordinator::Recipe recipe_of_test(const Session& session) {
+  coordinator::Recipe recipe = session.recipe;
+  if (recipe.rule == coordinator::ScaleRule::kAdascale) {
+    throw_bad_config(fmt::format(
+        "scale.rule: adascale measures what optimizer.lr is multiplied by as the run goes; find "
+        "the rate at batch.reference, where that is 1: --set scale.rule=none --set batch.global={}",
+        recipe.reference_batch));
+  }
+  recipe.batch_policy = coordinator::BatchPolicyKind::kFixed;
+  recipe.surge_cap = recipe.surge_cap && recipe.critical_batch > 0;
+  recipe.noise_horizon_samples = 0;
+  recipe.divergence_z = 0;
+  recipe.max_skipped_in_row = 0;
+  return recipe;
+}
+
+coordinator::LrFinderSettings settings_in_force(const RangeTestSettings& asked,
+                                                const coordinator::Coordinator& coordinator) {
+  const auto available = coordinator.steps_expected();
+  if (available < coordinator::LrFinder::kLeastUpdates) {
+    throw_bad_config(
+        fmt::format("the run has {} updates, and a range test needs {} to show a curve; give it a "
+                    "longer budget (--set budget='{} steps'), more data or a smaller batch.global",
+                    available, coordinator::LrFinder::kLeastUpdates, kUsualUpdates));
+  }
+  if (asked.updates && *asked.updates > available) {
+    throw_bad_config(
+        fmt::format("--updates {} is more than the {} of the run; use at most {}, or a longer "
+                    "budget (--set budget='{} steps')",
+                    *asked.updates, available, available, *asked.updates));
+  }
+  coordinator::LrFinderSettings settings;
+  settings.from = asked.from;
+  settings.to = asked.to;
+  settings.updates = asked.updates.value_or(std::min(kUsualUpdates, available));
+  return settings;
+}
+
+class Prober {
+ public:
+  Prober(World& world, Session& session, coordinator::Coordinator& coordinator)
+      : world_(world),
+        session_(session),
+        coordinator_(coordinator),
+        faults_(session.config.faults, world.host.rank()),
+        updater_(world, *session.model, *session.trainable.parameters, *session.optimizer,
+                 session.config, faults_) {}
+
+  // Makes the next update, in leaves that fit. `lr_at_k1`: the rate before the rule's factor for
+  // the update's own size, which is smaller at the end of an epoch.
+  UpdateResult update(double lr_at_k1) {
+    while (true) {
+      auto plan = *coordinator_.next_step();
+      plan.lr = lr_at_k1 * plan.lr_multiplier;
+      auto result = run_update(world_, *session_.train, updater_, faults_, plan, [] {
+        return Ballot{stop_was_requested(), 0, false};
+      });
+      if (!result.out_of_memory) {
+        leaf_size_ = plan.leaf_size;
+        coordinator_.on_step(result.facts);
+        return result;
+      }
+      shrink(*result.out_of_memory);
+    }
+  }
+
+  [[nodiscard]] std::int64_t leaf_size() const { return leaf_size_; }  // of the latest update
+
+ private:
+  void shrink(const coordinator::MemoryFacts& facts) {
+    release_cached_memory(world_.place);
+    const bool fits = coordinator_.on_out_of_memory(facts);
+    together(world_.host, [&] {
+      if (!fits) {
+        throw_bad_config(does_not_fit(facts));
+      }
+    });
+    for (const auto& decision : coordinator_.take_decisions()) {
+      if (world_.is_root() && decision.kind == "memory") {
+        spdlog::warn("{}: {}", decision.kind, decision.reason);
+      }
+    }
+  }
+
+  World& world_;
+  Session& session_;
+  coordinator::Coordinator& coordinator_;
+  FaultInjector faults_;
+  Updater updater_;
+  std::int64_t leaf_size_ = 0;
+};
+
+// All updates of the test. Leaves the session changed.
+void probe(World& world, Session& session, coordinator::Coordinator& coordinator,
+           coordinator::LrFinder& finder, RangeTest& test) {
+  session.train->start(session.config.data.shuffle ? std::optional(session.config.run.seed)
+                                                   : std::nullopt);
+  Prober prober(world, session, coordinator);
+  std::int64_t targets = 0;
+  while (const auto lr = finder.next_lr()) {
+    const auto result = prober.update(*lr / test.factor);
+    targets += result.targets;
+    finder.report(result.facts.applied ? result.facts.loss
+                                       : std::numeric_limits<double>::quiet_NaN());
+    ++test.updates;
+    if (world.is_root() && (test.updates % 10 == 0 || !finder.next_lr())) {
+      spdlog::info("update {}/{}  lr {:.3g}  loss {:.4f}", test.updates, test.settings.updates, *lr,
+                   result.facts.loss);
+    }
+    if (result.stop_requested) {
+      test.stopped = finder.next_lr().has_value();
+      break;
+    }
+  }
+  test.leaf_size = prober.leaf_size();
+  together(world.host, [&] {
+    if (targets == 0) {
+      throw_bad_input("no token of " + session.config.data.train +
+                      " that an update saw counts as a target; raise data.sequence_length, or "
+                      "check its loss_mask");
+    }
+  });
+}
+
+}  // namespace
+
+RangeTest run_range_test(World& world, Session& session, const RangeTestSettings& settings) {
+  RangeTest test;
+  std::optional<coordinator::Coordinator> coordinator;
+  std::optional<coordinator::LrFinder> finder;
+  together(world.host, [&] {
+    const auto recipe = recipe_of_test(session);
+    coordinator.emplace(recipe, world.host.size());
+    test.settings = settings_in_force(settings, *coordinator);
+    finder.emplace(test.settings);
+    test.batch = coordinator::largest_update(recipe, recipe.global_batch);
+    test.factor = coordinator::scaled_rates(recipe, test.batch).multiplier;
+  });
+  const auto& parameters = *session.trainable.parameters;
+  std::optional<SavedState> saved;
+  together(world.host, [&] {
+    test.state_before = state_digest(parameters, *session.optimizer);
+    saved.emplace(parameters, *session.optimizer);
+  });
+  probe(world, session, *coordinator, *finder, test);
+  saved->restore();
+  test.state_after = state_digest(parameters, *session.optimizer);
+  LS_ASSERT(test.state_after == test.state_before);
+  test.range = finder->result();
+  test.curve = finder->curve();
+  test.samples = coordinator->samples_seen();
+  return test;
+}
+
+}  // namespace lorascale::train

@@ -1,0 +1,43 @@
+// The trainer's way back after a divergence: parameters, optimizer, records and coordinator are
+// those of the newest checkpoint again, and the recovery is saved in its place before anything
+// else, so that no end of the process makes the run forget it.
+#include <fmt/format.h>
+
+#include "base/error.hpp"
+#include "train/trainer.hpp"
+
+namespace lorascale::train {
+
+void Trainer::recover() {
+  const auto snapshot = load_newest_snapshot(
+      world_, folder_ / "checkpoints", *session_.trainable.parameters, *session_.optimizer,
+      [&](const SnapshotFields& saved) { require_same_run(saved); });
+  together(world_.host, [&] {
+    if (!snapshot) {
+      throw_bad_input((folder_ / "checkpoints").string() +
+                      " holds no checkpoint to go back to after a divergence: somebody removed "
+                      "them; start again in another run.output_dir with a lower optimizer.lr");
+    }
+    coordinator_->recover(snapshot->coordinator_state);
+  });
+  record(coordinator::RecoveryFacts{snapshot->step, snapshot->coordinator_state});
+  root_alone(world_.host, [&] { log_->go_back(coordinator_->steps_done()); });
+  write_decisions();
+  together(world_.host, [&] { faults_.reach(Phase::kRecovery); });
+  saved_step_ = -1;
+  save_checkpoint(/*must_succeed=*/true, io::Existing::kReplaced);
+}
+
+std::string Trainer::divergence_message() const {
+  const auto recoveries = coordinator_->recoveries();
+  return fmt::format(
+      "training diverged at step {}{}; lower optimizer.lr or raise schedule.warmup in another "
+      "run.output_dir{}",
+      coordinator_->steps_done(),
+      recoveries == 0 ? "" : fmt::format(", after {} recoveries", recoveries),
+      session_.recipe.max_recoveries > 0
+          ? ""
+          : ", or go on from the newest checkpoint with divergence.action: recover");
+}
+
+}  // namespace lorascale::train

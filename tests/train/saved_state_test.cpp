@@ -1,0 +1,106 @@
+#include "train/saved_state.hpp"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <limits>
+
+#include "base/hash.hpp"
+
+namespace lorascale::train {
+namespace {
+
+constexpr std::int64_t kSize = 37;
+
+std::vector<float> bytes_of(const at::Tensor& tensor) {
+  return {tensor.const_data_ptr<float>(), tensor.const_data_ptr<float>() + tensor.numel()};
+}
+
+// Bits, so that -0 is not +0 and a NaN is itself.
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+struct Trained {
+  adapters::TrainableParameters parameters{{{{"lora_A", 0, 0, 1.0, true}, {{"a", {kSize}, 0}}}},
+                                           at::kCPU};
+  std::unique_ptr<optim::Optimizer> optimizer;
+  int refreshed = 0;
+
+  explicit Trained(const std::string& name)
+      : optimizer(optim::make_optimizer(name, {{0, kSize, 1.0, true}}, parameters.master())) {
+    parameters.on_refresh([this] { ++refreshed; });
+    at::Tensor(parameters.master()).copy_(at::linspace(-3, 5, kSize));
+    at::Tensor(parameters.master())[4] = -0.0F;
+  }
+  void update(double lr) {
+    at::Tensor master = parameters.master();
+    at::Tensor gradient = at::cos(master * 7);
+    const auto facts = optim::gradient_facts(gradient, at::full({}, 3.0, at::kDouble), 0);
+    optimizer->step(master, gradient, {lr, 0.9, 0.99, 1e-8, 0.1}, facts);
+  }
+  [[nodiscard]] std::vector<std::vector<float>> bits() const {
+    std::vector<std::vector<float>> all = {bytes_of(parameters.master())};
+    for (const auto& [name, tensor] : optimizer->state()) {
+      all.push_back(bytes_of(tensor));
+    }
+    return all;
+  }
+};
+
+// Every bit comes back, in the same tensors, also over values that are not finite.
+TEST(SavedState, ComesBackBitForBit) {
+  for (const char* name : {"adamw", "sgd"}) {
+    Trained trained(name);
+    trained.update(0.01);
+    trained.update(0.01);
+    const auto before = trained.bits();
+    const void* place = trained.parameters.master().data_ptr();
+    const SavedState saved(trained.parameters, *trained.optimizer);
+    const auto digest = state_digest(trained.parameters, *trained.optimizer);
+    for (const double lr : {0.1, 1e3, std::numeric_limits<double>::infinity()}) {
+      trained.update(lr);
+      EXPECT_NE(state_digest(trained.parameters, *trained.optimizer), digest);
+    }
+    trained.refreshed = 0;
+    saved.restore();
+    EXPECT_EQ(trained.refreshed, 1);
+    EXPECT_EQ(trained.parameters.master().data_ptr(), place);
+    const auto after = trained.bits();
+    ASSERT_EQ(after.size(), before.size());
+    for (std::size_t i = 0; i < before.size(); ++i) {
+      EXPECT_TRUE(same_bits(before[i], after[i])) << name << " tensor " << i;
+    }
+    EXPECT_EQ(state_digest(trained.parameters, *trained.optimizer), digest);
+  }
+}
+
+// What comes after is what would have come without the excursion.
+TEST(SavedState, TheNextUpdatesAreTheSame) {
+  for (const char* name : {"adamw", "sgd"}) {
+    Trained straight(name);
+    Trained excursion(name);
+    straight.update(0.01);
+    excursion.update(0.01);
+    const SavedState saved(excursion.parameters, *excursion.optimizer);
+    excursion.update(10);
+    saved.restore();
+    straight.update(0.02);
+    excursion.update(0.02);
+    EXPECT_EQ(straight.bits(), excursion.bits()) << name;
+  }
+}
+
+// The digest is that of the bytes one after the other, which a test in Python computes again.
+TEST(SavedState, DigestIsOfTheBytes) {
+  const Trained trained("adamw");
+  std::string bytes;
+  for (const auto& values : trained.bits()) {
+    bytes.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float));
+  }
+  EXPECT_EQ(state_digest(trained.parameters, *trained.optimizer), sha256_hex(bytes));
+}
+
+}  // namespace
+}  // namespace lorascale::train
