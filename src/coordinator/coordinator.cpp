@@ -185,6 +185,11 @@ bool Coordinator::recovery_due() const {
   return impl_->recovery_due();
 }
 
+std::optional<std::int64_t> Coordinator::recovered_step() const {
+  const Recovery& latest = impl_->recovery.now();
+  return latest.count > 0 ? std::optional(latest.step) : std::nullopt;
+}
+
 std::int64_t Coordinator::recoveries() const {
   return impl_->recovery.now().count;
 }

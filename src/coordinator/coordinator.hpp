@@ -159,6 +159,9 @@ class Coordinator {
   // what they were at the newest checkpoint and hands its state() to recover(). Until then
   // stop_reason() is kDiverged.
   [[nodiscard]] bool recovery_due() const;
+  // The step of the checkpoint that the latest recovery went back to. While it still is the newest,
+  // going there was in vain, for what diverges is in it already: the one before it is due.
+  [[nodiscard]] std::optional<std::int64_t> recovered_step() const;
   // Everything that follows from the facts is as in `state`, of this run's recipe; log, leaf size
   // and minutes go on. From here on the rates are halved, after a rise (recovery.hpp). Errors as of
   // restore(), and then nothing has changed.

@@ -154,7 +154,8 @@ void load_trajectory(RunState& self, const Recipe& then, const Json& state) {
   if (const auto recovery = state.find("recovery"); recovery != state.end()) {
     self.recovery.load(*recovery);
     const Recovery& now = self.recovery.now();
-    if (now.count < 1 || now.at < 0 || now.at > self.samples || now.warmup < 0) {
+    if (now.count < 1 || now.step < 0 || now.step > self.steps || now.at < 0 ||
+        now.at > self.samples || now.warmup < 0) {
       refuse_damaged("its recovery is number " + std::to_string(now.count) + " at sample " +
                      std::to_string(now.at));
     }
@@ -210,14 +211,19 @@ void follow_ranks(RunState& self, int before) {
 void log_recovery(RunState& self, const RunState& diverged) {
   const Recipe& recipe = self.recipe;
   const Recovery& recovery = self.recovery.now();
+  const Recovery& before = diverged.recovery.now();
   const double factor = recovery_factor(recovery, self.samples, recovery.warmup);
   self.log.add(self.steps, self.samples, "recover",
                "training diverged at step " + std::to_string(diverged.steps) + " and " +
                    std::to_string(diverged.samples) + " samples: back to step " +
                    std::to_string(self.steps) + " and " + std::to_string(self.samples) +
-                   " samples, where the newest checkpoint is, for the " +
-                   std::to_string(recovery.count) + ". time of at most " +
-                   std::to_string(recipe.max_recoveries) + "; from here on rates are " +
+                   " samples" +
+                   (before.count > 0 && self.steps < before.step
+                        ? ", for the checkpoint of step " + std::to_string(before.step) +
+                              " was gone back to in vain"
+                        : std::string()) +
+                   "; recovery " + std::to_string(recovery.count) + " of at most " +
+                   std::to_string(recipe.max_recoveries) + ", and from here on rates are " +
                    to_text(factor) + " of the recipe's, after a rise over " +
                    std::to_string(recovery.warmup) + " samples",
                {{"diverged_step", diverged.steps},
@@ -319,8 +325,9 @@ void Coordinator::recover(const std::string& text) {
   self.log = diverged.log;
   self.events = diverged.events + 1;
   self.short_update_announced = diverged.short_update_announced;
+  const Recovery& before = diverged.recovery.now();
   self.recovery.go_back(
-      {diverged.recovery.now().count + 1, self.samples, self.recipe.recovery_warmup_samples});
+      {before.count + 1, self.steps, self.samples, self.recipe.recovery_warmup_samples});
   self.monitors.divergence.forgive();
   log_recovery(self, diverged);
   follow_ranks(self, saved_by);

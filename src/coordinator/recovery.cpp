@@ -4,12 +4,15 @@ namespace lorascale::coordinator {
 namespace {
 
 Json to_json(const Recovery& recovery) {
-  return {{"count", recovery.count}, {"at", recovery.at}, {"warmup", recovery.warmup}};
+  return {{"count", recovery.count},
+          {"step", recovery.step},
+          {"at", recovery.at},
+          {"warmup", recovery.warmup}};
 }
 
 Recovery from_json(const Json& json) {
-  return {json.at("count").get<std::int64_t>(), json.at("at").get<std::int64_t>(),
-          json.at("warmup").get<std::int64_t>()};
+  return {json.at("count").get<std::int64_t>(), json.at("step").get<std::int64_t>(),
+          json.at("at").get<std::int64_t>(), json.at("warmup").get<std::int64_t>()};
 }
 
 }  // namespace

@@ -12,7 +12,8 @@ namespace lorascale::coordinator {
 
 struct Recovery {
   std::int64_t count = 0;   // so far
-  std::int64_t at = 0;      // n0 of the latest
+  std::int64_t step = 0;    // of the checkpoint that the latest went back to
+  std::int64_t at = 0;      // n0, its samples
   std::int64_t warmup = 0;  // R of the latest
   friend bool operator==(const Recovery&, const Recovery&) = default;
 };

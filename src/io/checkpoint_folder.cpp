@@ -326,9 +326,12 @@ std::vector<std::int64_t> list_checkpoints(const fs::path& checkpoints) {
   return steps;
 }
 
-NewestCheckpoint find_newest_valid(const fs::path& checkpoints) {
+NewestCheckpoint find_newest_valid(const fs::path& checkpoints, std::int64_t before) {
   NewestCheckpoint result;
   for (const std::int64_t step : list_checkpoints(checkpoints)) {
+    if (step >= before) {
+      continue;
+    }
     const fs::path folder = checkpoints / checkpoint_name(step);
     try {
       result.checkpoint.emplace(folder);

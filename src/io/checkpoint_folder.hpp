@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
@@ -105,6 +106,8 @@ struct NewestCheckpoint {
 // The newest checkpoint that verifies. Looks at the folders alone: the file LATEST is written for
 // people and scripts and never believed. Where `checkpoint` is empty and `skipped` is not, all are
 // damaged and the caller ends with kBadInput; where both are empty, there is none yet.
-NewestCheckpoint find_newest_valid(const std::filesystem::path& checkpoints);
+// Only those of steps before `before` are looked at.
+NewestCheckpoint find_newest_valid(const std::filesystem::path& checkpoints,
+                                   std::int64_t before = std::numeric_limits<std::int64_t>::max());
 
 }  // namespace lorascale::io

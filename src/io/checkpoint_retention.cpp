@@ -67,6 +67,14 @@ std::vector<std::int64_t> prune_checkpoints(const fs::path& checkpoints, int kee
   return removed;
 }
 
+void remove_checkpoints_after(const fs::path& checkpoints, std::int64_t step) {
+  for (const std::int64_t later : list_checkpoints(checkpoints)) {
+    if (later > step) {
+      remove_checkpoint(checkpoints, later);
+    }
+  }
+}
+
 void remove_leftovers(const fs::path& checkpoints) {
   std::error_code failure;
   std::vector<fs::path> leftovers;

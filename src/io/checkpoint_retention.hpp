@@ -17,6 +17,9 @@ namespace lorascale::io {
 std::vector<std::int64_t> prune_checkpoints(const std::filesystem::path& checkpoints, int keep,
                                             std::span<const std::int64_t> protected_steps = {});
 
+// Removes the checkpoints of steps after `step`, which the run has gone back behind.
+void remove_checkpoints_after(const std::filesystem::path& checkpoints, std::int64_t step);
+
 // Removes `.tmp-*` and `.trash-*` folders that killed processes left. Call it only with the run's
 // lock held.
 void remove_leftovers(const std::filesystem::path& checkpoints);

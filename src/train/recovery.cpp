@@ -1,9 +1,10 @@
 // The trainer's way back after a divergence: parameters, optimizer, records and coordinator are
-// those of the newest checkpoint again, and the recovery is saved in its place before anything
+// those of the newest good checkpoint again, and the recovery is saved in its place before anything
 // else, so that no end of the process makes the run forget it.
 #include <fmt/format.h>
 
 #include "base/error.hpp"
+#include "io/checkpoint_retention.hpp"
 #include "train/trainer.hpp"
 
 namespace lorascale::train {
@@ -11,7 +12,8 @@ namespace lorascale::train {
 void Trainer::recover() {
   const auto snapshot = load_newest_snapshot(
       world_, folder_ / "checkpoints", *session_.trainable.parameters, *session_.optimizer,
-      [&](const SnapshotFields& saved) { require_same_run(saved); });
+      [&](const SnapshotFields& saved) { require_same_run(saved); },
+      coordinator_->recovered_step());
   together(world_.host, [&] {
     if (!snapshot) {
       throw_bad_input((folder_ / "checkpoints").string() +
@@ -26,6 +28,10 @@ void Trainer::recover() {
   together(world_.host, [&] { faults_.reach(Phase::kRecovery); });
   saved_step_ = -1;
   save_checkpoint(/*must_succeed=*/true, io::Existing::kReplaced);
+  // Were one of them left by a kill, the run would diverge from it and come by here again.
+  root_alone(world_.host, [&] {
+    io::remove_checkpoints_after(folder_ / "checkpoints", coordinator_->steps_done());
+  });
 }
 
 std::string Trainer::divergence_message() const {

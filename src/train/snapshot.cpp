@@ -121,11 +121,16 @@ std::filesystem::path save_snapshot(const std::filesystem::path& checkpoints,
 std::optional<SnapshotFields> load_newest_snapshot(
     World& world, const std::filesystem::path& checkpoints,
     adapters::TrainableParameters& parameters, optim::Optimizer& optimizer,
-    const std::function<void(const SnapshotFields&)>& check) {
+    const std::function<void(const SnapshotFields&)>& check, std::optional<std::int64_t> in_vain) {
   std::vector<std::byte> state, tensors;
   std::string where = checkpoints.string();
   root_alone(world.host, [&] {
     auto newest = io::find_newest_valid(checkpoints);
+    if (in_vain && newest.checkpoint && newest.checkpoint->step() == *in_vain) {
+      if (auto older = io::find_newest_valid(checkpoints, *in_vain); older.checkpoint) {
+        newest = std::move(older);
+      }
+    }
     for (const auto& skipped : newest.skipped) {
       spdlog::warn("checkpoint {} is skipped: {}", skipped.folder.string(), skipped.reason);
     }

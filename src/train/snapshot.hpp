@@ -32,8 +32,8 @@ struct SnapshotFields {
 // The fields of an intact checkpoint. Error(kBadInput) where they are damaged.
 SnapshotFields read_snapshot_fields(const io::Checkpoint& checkpoint);
 
-// Saves on rank 0. Refuses (throws) where a parameter is not finite. Returns the folder. `existing`:
-// what becomes of an intact checkpoint of the same step.
+// Saves on rank 0. Refuses (throws) where a parameter is not finite. Returns the folder.
+// `existing`: what becomes of an intact checkpoint of the same step.
 std::filesystem::path save_snapshot(const std::filesystem::path& checkpoints,
                                     const SnapshotFields& fields,
                                     const adapters::TrainableParameters& parameters,
@@ -42,10 +42,12 @@ std::filesystem::path save_snapshot(const std::filesystem::path& checkpoints,
 
 // Loads the newest intact checkpoint into the tensors on all ranks. Nothing where there is none;
 // throws where all are damaged. Skipped ones are logged with their reason. `check` may throw before
-// a tensor is touched.
+// a tensor is touched. `in_vain`: where the newest is of that step, the one before it is taken, if
+// there is one.
 std::optional<SnapshotFields> load_newest_snapshot(
     World& world, const std::filesystem::path& checkpoints,
     adapters::TrainableParameters& parameters, optim::Optimizer& optimizer,
-    const std::function<void(const SnapshotFields&)>& check);
+    const std::function<void(const SnapshotFields&)>& check,
+    std::optional<std::int64_t> in_vain = std::nullopt);
 
 }  // namespace lorascale::train

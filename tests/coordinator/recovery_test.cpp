@@ -39,12 +39,12 @@ void diverge(Coordinator& coordinator) {
 TEST(Recovery, FactorIsARiseToAPowerOfTwo) {
   EXPECT_EQ(recovery_factor({}, 0, 64), 1);
   EXPECT_EQ(recovery_factor({}, 123456, 1), 1);
-  const Recovery second{2, 1000, 300};
+  const Recovery second{2, 17, 1000, 300};
   EXPECT_DOUBLE_EQ(recovery_factor(second, 1000, 30), 0.25 * 0.1);
   EXPECT_DOUBLE_EQ(recovery_factor(second, 1120, 30), 0.25 * 0.5);
   EXPECT_EQ(recovery_factor(second, 1270, 30), 0.25);
   EXPECT_EQ(recovery_factor(second, 99999, 64), 0.25);
-  EXPECT_EQ(recovery_factor({1, 1000, 0}, 1000, 1), 0.5);
+  EXPECT_EQ(recovery_factor({1, 17, 1000, 0}, 1000, 1), 0.5);
 }
 
 TEST(Recovery, GoesBackAndGoesOnAtHalfTheRate) {
@@ -103,7 +103,8 @@ TEST(Recovery, IsADecisionWithItsNumbers) {
   EXPECT_EQ(found[0].step, 6);
   EXPECT_EQ(found[0].samples, 384);
   EXPECT_THAT(found[0].reason, HasSubstr("diverged at step 16 and 1000 samples: back to step 6"));
-  EXPECT_THAT(found[0].reason, HasSubstr("rates are 0.5 of the recipe's"));
+  EXPECT_THAT(found[0].reason,
+              HasSubstr("recovery 1 of at most 2, and from here on rates are 0.5"));
   EXPECT_EQ(nlohmann::json::parse(found[0].inputs),
             nlohmann::json::parse(R"({"diverged_step": 16, "diverged_samples": 1000,
               "recovery": 1, "max_recoveries": 2, "lr_factor": 0.5, "warmup_samples": 200})"));
@@ -189,10 +190,16 @@ TEST(Recovery, MayGoBackOverAnEarlierOne) {
   advance(coordinator, 4);
   const std::string late = coordinator.state();
   diverge(coordinator);
+  EXPECT_FALSE(coordinator.recovered_step());
   coordinator.recover(late);
+  EXPECT_EQ(coordinator.recovered_step(), 10);
   advance(coordinator, 2);
   diverge(coordinator);
+  coordinator.take_decisions();
   coordinator.recover(early);
+  EXPECT_EQ(coordinator.recovered_step(), 6);
+  EXPECT_THAT(of_kind(coordinator.take_decisions(), "recover").at(0).reason,
+              HasSubstr("for the checkpoint of step 10 was gone back to in vain"));
   EXPECT_EQ(coordinator.recoveries(), 2);
   EXPECT_EQ(coordinator.steps_done(), 6);
   const Coordinator again = Coordinator::restore(recipe, 1, coordinator.state());
@@ -227,7 +234,7 @@ TEST(Recovery, RefusesStatesOfOtherRunsAndDamagedOnes) {
   EXPECT_TRUE(coordinator.recovery_due());  // nothing has changed
   coordinator.recover(good);
   auto state = nlohmann::ordered_json::parse(coordinator.state());
-  for (const char* key : {"count", "at", "warmup"}) {
+  for (const char* key : {"count", "step", "at", "warmup"}) {
     auto damaged = state;
     damaged["recovery"]["now"][key] = -1;
     expect_error(ExitCode::kBadInput, {"damaged", "recovery"},

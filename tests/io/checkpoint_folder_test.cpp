@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "checkpoint_support.hpp"
+#include "io/checkpoint_retention.hpp"
 
 namespace lorascale::io {
 namespace {
@@ -58,6 +59,18 @@ TEST_F(CheckpointFolderTest, FindsTheNewest) {
   ASSERT_TRUE(newest.checkpoint.has_value());
   expect_sample(*newest.checkpoint, 123'456'789);
   EXPECT_TRUE(newest.skipped.empty());
+}
+
+TEST_F(CheckpointFolderTest, FindsTheNewestBeforeAStep) {
+  for (const std::int64_t step : {5, 40, 60}) {
+    save_sample(checkpoints_, step);
+  }
+  EXPECT_EQ(find_newest_valid(checkpoints_, 61).checkpoint->step(), 60);
+  EXPECT_EQ(find_newest_valid(checkpoints_, 60).checkpoint->step(), 40);
+  EXPECT_FALSE(find_newest_valid(checkpoints_, 5).checkpoint.has_value());
+  remove_checkpoints_after(checkpoints_, 39);
+  EXPECT_THAT(list_checkpoints(checkpoints_), ElementsAre(5));
+  EXPECT_FALSE(has_entry_like(checkpoints_, "."));
 }
 
 TEST_F(CheckpointFolderTest, IgnoresEverythingThatIsNoCheckpoint) {
