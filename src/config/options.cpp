@@ -185,7 +185,8 @@ void add_optimizer(std::vector<Option>& t) {
       "batches (docs/optimizers.md).");
   add(t, "optimizer.lr", at(&OptimizerSection::lr), RealKind{0, true},
       "Peak learning rate at batch.reference; scale.rule gives the one used.");
-  add(t, "optimizer.betas", BetasAccess{}, PairKind{below_one}, "Decay rates of the moments of adamw and lamb.");
+  add(t, "optimizer.betas", BetasAccess{}, PairKind{below_one},
+      "Decay rates of the moments of adamw and lamb.");
   add(t, "optimizer.eps", at(&OptimizerSection::eps), RealKind{0, true},
       "Added to the denominator of adamw and lamb.");
   add(t, "optimizer.weight_decay", at(&OptimizerSection::weight_decay), RealKind{0},
@@ -193,7 +194,8 @@ void add_optimizer(std::vector<Option>& t) {
       "gradient in sgd.");
   add(t, "optimizer.clip_norm", at(&OptimizerSection::clip_norm), RealKind{0},
       "Largest norm of the gradient; 0 does not clip.");
-  add(t, "optimizer.momentum", at(&OptimizerSection::momentum), below_one, "Momentum of sgd and lars.");
+  add(t, "optimizer.momentum", at(&OptimizerSection::momentum), below_one,
+      "Momentum of sgd and lars.");
   add(t, "optimizer.trust_coefficient", at(&OptimizerSection::trust_coefficient), RealKind{0, true},
       "lars: length of an update over that of the tensor, at a rate of 1.");
   add(t, "optimizer.trust_ratio_lora_b", at(&OptimizerSection::trust_ratio_lora_b), BooleanKind{},

@@ -70,8 +70,8 @@ struct OptimizerSection {
   double beta2 = 0.999;
   double eps = 1e-8;
   double weight_decay = 0.0;
-  double clip_norm = 1.0;  // 0 = off
-  double momentum = 0.0;   // of `sgd` and `lars`
+  double clip_norm = 1.0;           // 0 = off
+  double momentum = 0.0;            // of `sgd` and `lars`
   double trust_coefficient = 1e-3;  // of `lars`
   bool trust_ratio_lora_b = false;  // of `lamb` and `lars`: LoRA's B too
   // Adam's moments, in place of a momentum.
@@ -82,9 +82,9 @@ struct LossSection {
   double label_smoothing = 0.0;  // in training only
 };
 struct AverageSection {
-  std::string name = "none";                  // none | ema | swa
-  Amount half_life{0.05, Unit::kFraction};    // of `ema`
-  Amount start{0.75, Unit::kFraction};        // of `swa`
+  std::string name = "none";                // none | ema | swa
+  Amount half_life{0.05, Unit::kFraction};  // of `ema`
+  Amount start{0.75, Unit::kFraction};      // of `swa`
 };
 struct ScaleSection {
   std::optional<coordinator::ScaleRule> rule;  // absent: sqrt for adamw and lamb, else linear

@@ -180,7 +180,8 @@ void Validator::check_scale() {
     warn_unused({"scale.power"}, "scale.rule is not power");
   }
   if (!config_.optimizer.has_moments()) {
-    warn_unused({"scale.betas", "scale.eps"}, config_.optimizer.name + " has neither betas nor eps");
+    warn_unused({"scale.betas", "scale.eps"},
+                config_.optimizer.name + " has neither betas nor eps");
   }
 }
 

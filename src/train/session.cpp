@@ -96,8 +96,8 @@ Trainable make_trainable(const config::RunConfig& config, models::llama::Llama& 
   return trainable;
 }
 
-// Coefficient of the trust ratios of a group; 0 where they do not apply: to vectors (norms, biases),
-// as is usual, and to LoRA's B, which starts at zero and would crawl (docs/optimizers.md).
+// Coefficient of the trust ratios of a group; 0 where they do not apply: to vectors (norms and
+// biases), as is usual, and to LoRA's B, which starts at zero and would crawl (docs/optimizers.md).
 double trust_of(const adapters::ParameterGroup& group, const config::OptimizerSection& optimizer) {
   const bool excluded =
       group.name == "vector" || (group.name == "lora_B" && !optimizer.trust_ratio_lora_b);

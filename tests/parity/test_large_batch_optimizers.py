@@ -56,7 +56,7 @@ def lars_update(p, g, state, lr, decay, trusted):
     p -= lr * state["m"]
 
 
-def reference_run(name, rates, full, trust_b, smoothing=0.0):
+def reference_run(name, rates, full, trust_b):
     documents = make_documents(40, 4, 40)
     model = make_model("llama") if full else add_adapter(make_model("llama"), TARGETS)
     named = [(n, p) for n, p in model.named_parameters() if full or p.requires_grad]
