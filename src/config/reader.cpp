@@ -39,8 +39,8 @@ class Assembler {
       return;
     }
     if (root.kind != YamlNode::Kind::kMap) {
-      refuse(root.line, "a configuration is a map of sections, as in 'optimizer: {lr: 2e-4}'");
-      return;
+      throw_bad_config(source_ + ":" + std::to_string(root.line) +
+                       ": a configuration is a map of sections, as in 'optimizer: {lr: 2e-4}'");
     }
     for (const auto& entry : root.entries) {
       walk(entry, "");

@@ -168,6 +168,9 @@ void Validator::check_batch() {
   if (batch.global < 1 || !batch.micro || *batch.micro < 1) {
     return;  // the ranges have been refused already
   }
+  if (problems_.name("batch.")) {
+    return;  // half of what was meant is not known
+  }
   if (batch.global % *batch.micro != 0) {
     refuse("batch.micro " + std::to_string(*batch.micro) + " does not divide batch.global " +
            std::to_string(batch.global) +

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "base/units.hpp"
 #include "coordinator/advice/recipe_findings.hpp"
 #include "coordinator/batch_guard.hpp"
 #include "coordinator/factorise.hpp"
@@ -58,8 +57,8 @@ std::string length_text(const Recipe& recipe, const Arithmetic& sums, const std:
            " gain-adjusted samples of the budget of " + std::to_string(recipe.budget_samples) +
            ", in which schedule and warmup run too; epochs of ";
   }
-  return counted(sums.steps, "step") + " over " + counted(recipe.budget_samples, "sample") + " = " +
-         to_text(sums.epochs) + (sums.epochs == 1 ? " epoch of " : " epochs of ");
+  return std::to_string(sums.steps) + " steps over " + std::to_string(recipe.budget_samples) +
+         " samples = " + to_text(sums.epochs) + " epochs of ";
 }
 
 std::string leaves_text(const Factorisation& batch) {
@@ -67,15 +66,14 @@ std::string leaves_text(const Factorisation& batch) {
   const std::string share = batch.min_leaves_per_rank == batch.max_leaves_per_rank
                                 ? most
                                 : std::to_string(batch.min_leaves_per_rank) + " or " + most;
-  const bool one = batch.leaves == 1;
   return "batch " + std::to_string(batch.global_batch) + " = " + std::to_string(batch.leaves) +
-         (one ? " leaf of " : " leaves of ") + std::to_string(batch.leaf_size) + ", " + share +
-         " on each of " + counted(batch.world_size, "rank");
+         " leaves of " + std::to_string(batch.leaf_size) + ", " + share + " on each of " +
+         std::to_string(batch.world_size) + " ranks";
 }
 
 std::string schedule_text(const Recipe& recipe, double peak) {
   std::string text = "schedule " + std::string(name_of(recipe.schedule)) + " after " +
-                     counted(recipe.warmup_samples, "sample") + " of warmup";
+                     std::to_string(recipe.warmup_samples) + " samples of warmup";
   if (recipe.schedule == ScheduleKind::kWsd) {
     text += ", decay over the last " + std::to_string(recipe.decay_samples);
   }
@@ -146,7 +144,7 @@ PlanReport make_plan_report(const Recipe& recipe, int world_size) {
   PlanReport report;
   const std::string minutes = to_text(recipe.budget_minutes) + " minutes";
   report.reason = length_text(recipe, sums, minutes) + std::to_string(recipe.samples_per_epoch) +
-                  " (" + counted(sums.per_epoch, "step") + " each, the last of " +
+                  " (" + std::to_string(sums.per_epoch) + " steps each, the last of " +
                   std::to_string(sums.epoch_tail) + "); " + leaves_text(sums.batch) + "; " +
                   explain_rate(recipe, sums.full) + "; " +
                   schedule_text(recipe, recipe.lr * sums.rates.multiplier) + average_text(recipe);

@@ -141,6 +141,16 @@ TEST(ValidateConfig, AddsToWhatReadingFound) {
                                 "\nmodel.path is not set", "\nbatch.micro 5 does not divide"});
 }
 
+// A second line about values that the first one says are not those that were meant.
+TEST(ValidateConfig, DrawsNoConclusionsFromABatchThatWasNotRead) {
+  Problems problems;
+  const auto result = read_config_text(
+      "model: {path: m}\ndata: {train: t.h5}\nbatch: {global: x, micro: 5}\n", "test.yaml", {},
+      problems);
+  validate(result.config, Purpose::kTraining, problems);
+  expect_parts(thrown_by([&] { problems.throw_if_any(); }).message, {"test.yaml:3: batch.global"});
+}
+
 TEST(ValidateConfig, WarnsAboutSettingsWithoutEffect) {
   struct {
     std::vector<std::string> overrides;
