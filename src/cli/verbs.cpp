@@ -8,11 +8,12 @@ const std::vector<Verb>& verbs() {
        "train an adapter (or a whole model, adapter.type: full)", run_train},
       {"plan", "CONFIG.yaml [--ranks N] [--set ...]",
        "print what train would do: batch, rates, steps, memory; trains nothing", run_plan},
-      {"generate", "CONFIG.yaml --prompt TEXT | --ids \"1 2 3\" [--decode] [--adapter FOLDER]\n"
+      {"generate",
+       "CONFIG.yaml --prompt TEXT | --ids \"1 2 3\" [--decode] [--adapter FOLDER]\n"
        "           [--max-tokens N] [--set ...]",
        "continue a prompt with the model and an adapter", run_generate},
-      {"inspect", "PATH", "explain a run folder, its checkpoints, an adapter, a data set or a model",
-       run_inspect},
+      {"inspect", "PATH",
+       "explain a run folder, its checkpoints, an adapter, a data set or a model", run_inspect},
       {"merge", "--model FOLDER --adapter FOLDER --output FOLDER [--dtype bf16|fp16|fp32]",
        "write a full model with the adapter added to its weights", run_merge},
   };

@@ -122,7 +122,8 @@ void add_batch(std::vector<Option>& t) {
   add(t, "batch.reference", at(&BatchSection::reference), OptionalKind<IntegerKind>{count},
       "Global batch that optimizer.lr was tuned at; null is batch.global.");
   add(t, "batch.micro", at(&BatchSection::micro), OptionalKind<IntegerKind>{count, "auto"},
-      "Samples computed at once on a rank; must divide batch.global; auto is its largest divisor up to 8. Halved when memory runs out.",
+      "Samples computed at once on a rank; must divide batch.global; auto is its largest divisor "
+      "up to 8. Halved when memory runs out.",
       kMayChange);
   add(t, "batch.policy", at(&BatchSection::policy), words({"fixed"}),
       "fixed keeps the global batch through the run.");

@@ -115,8 +115,8 @@ void Validator::check_adapter() {
   }
   if (adapter.type == "full") {
     warn_unused(
-        {"adapter.targets", "adapter.rank", "adapter.alpha", "adapter.dropout", "adapter.rslora", "adapter.lr_ratio",
-         "adapter.rank_pattern", "adapter.alpha_pattern", "adapter.init_from"},
+        {"adapter.targets", "adapter.rank", "adapter.alpha", "adapter.dropout", "adapter.rslora",
+         "adapter.lr_ratio", "adapter.rank_pattern", "adapter.alpha_pattern", "adapter.init_from"},
         "adapter.type is full");
   }
 }
