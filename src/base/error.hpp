@@ -2,7 +2,7 @@
 //   user error             throw Error(exit code of the cause, message with the remedy)
 //   library, system error  throw Error(ExitCode::kInternal or kCannotWrite, message with call, path
 //   and errno text) our own bug            LS_ASSERT, which aborts
-// main() prints the message, a line for each thing to mend, and ends with the code. Destructors never throw.
+// main() prints the message, a line per problem, and ends with the code. Destructors never throw.
 #pragma once
 
 #include <stdexcept>

@@ -61,9 +61,8 @@ ExitCode run_generate(const Arguments& arguments) {
                 "generate takes one of --prompt TEXT and --ids \"1 2 3\", and not both");
   }
   constexpr std::int64_t kMostTokens = 1 << 20;
-  if (values.count("max-tokens") != 0 &&
-      (values["max-tokens"].as<std::int64_t>() < 1 ||
-       values["max-tokens"].as<std::int64_t>() > kMostTokens)) {
+  if (values.count("max-tokens") != 0 && (values["max-tokens"].as<std::int64_t>() < 1 ||
+                                          values["max-tokens"].as<std::int64_t>() > kMostTokens)) {
     throw Error(ExitCode::kUsage,
                 "--max-tokens takes a whole number from 1 to " + std::to_string(kMostTokens));
   }
@@ -73,8 +72,8 @@ ExitCode run_generate(const Arguments& arguments) {
   const std::filesystem::path run = config.run.output_dir;
   const bool whole = config.adapter.type == "full" && std::filesystem::exists(run / "model");
   const auto base = whole ? run / "model" : std::filesystem::path(config.model.path);
-  const auto model = models::llama::load_llama(base, train::parse_dtype(config.model.dtype),
-                                               job.world().place);
+  const auto model =
+      models::llama::load_llama(base, train::parse_dtype(config.model.dtype), job.world().place);
   for (const auto& warning : model->config().warnings) {
     spdlog::warn("{}", warning);
   }
@@ -91,17 +90,16 @@ ExitCode run_generate(const Arguments& arguments) {
     spdlog::warn("{} does not exist: this is the base model without an adapter", folder.string());
   }
   const bool takes_text = values.count("ids") == 0;
-  const auto given = takes_text
-                         ? std::vector<std::int32_t>{}
-                         : parse_ids(values["ids"].as<std::string>(), model->vocabulary());
+  const auto given = takes_text ? std::vector<std::int32_t>{}
+                                : parse_ids(values["ids"].as<std::string>(), model->vocabulary());
   std::optional<train::TokenSource> source;
   if (takes_text || values.count("decode") != 0) {
     source.emplace(config.data.train, train::TokenSourceSettings{config.data.sequence_length, false,
                                                                  model->vocabulary()});
   }
-  models::llama::GenerationSettings settings{
-      config.sample.max_tokens, config.sample.temperature, config.sample.top_p, config.run.seed,
-      train::end_ids(*model, source ? &*source : nullptr)};
+  models::llama::GenerationSettings settings{config.sample.max_tokens, config.sample.temperature,
+                                             config.sample.top_p, config.run.seed,
+                                             train::end_ids(*model, source ? &*source : nullptr)};
   if (values.count("max-tokens") != 0) {
     settings.max_tokens = values["max-tokens"].as<std::int64_t>();
   }

@@ -34,13 +34,14 @@ ExitCode dispatch(int argc, char** argv) {
     return ExitCode::kDone;
   }
   if (name == "--help-markdown") {  // docs/configuration.md
-    std::cout << "# Configuration\n\nMade by `lorascale --help-markdown`.\n\n"
-              << lorascale::config::describe_options(lorascale::config::ReferenceFormat::kMarkdown)
-              << "\n"
-              << "### Keys of other trainers\n\n"
-              << "Taken at the top level of the file, and below `model_config:`, `training_config:` "
-                 "and the like. What becomes of each is said at the start.\n\n"
-              << lorascale::config::describe_aliases();
+    std::cout
+        << "# Configuration\n\nMade by `lorascale --help-markdown`.\n\n"
+        << lorascale::config::describe_options(lorascale::config::ReferenceFormat::kMarkdown)
+        << "\n"
+        << "### Keys of other trainers\n\n"
+        << "Taken at the top level of the file, and below `model_config:`, `training_config:` "
+           "and the like. What becomes of each is said at the start.\n\n"
+        << lorascale::config::describe_aliases();
     return ExitCode::kDone;
   }
   if (name == "--version") {

@@ -267,8 +267,8 @@ void Translator::take_only(const AliasUse& use) {
   const bool scalar = value.kind == YamlNode::Kind::kScalar;
   const bool none = value.kind == YamlNode::Kind::kNull || (scalar && is_none(value.text));
   if (!none && !(scalar && value.text == use.alias->only)) {
-    throw ValueError(in_quotes(shown(value)) + " is not supported: " +
-                     std::string(use.alias->target));
+    throw ValueError(in_quotes(shown(value)) +
+                     " is not supported: " + std::string(use.alias->target));
   }
   report(use, "no effect");
 }

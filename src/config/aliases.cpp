@@ -13,7 +13,8 @@ constexpr std::array kSections = {"model_config",    "training_config", "data_co
                                   "optimizer_config"};
 
 constexpr std::string_view kNotQuantised =
-    "base weights are not quantised; remove it, set model.dtype: bf16, and model.recompute: true if "
+    "base weights are not quantised; remove it, set model.dtype: bf16, and model.recompute: true "
+    "if "
     "memory is short";
 
 constexpr auto kAliases = std::to_array<Alias>({
@@ -37,7 +38,8 @@ constexpr auto kAliases = std::to_array<Alias>({
     {"lora_target", kTargets, "adapter.targets"},
     {"lora_target_modules", kTargets, "adapter.targets"},
     {"lora_target_linear", kAllTargets, "adapter.targets"},
-    {"network_module", kOnly, "the adapter is LoRA; remove it or write networks.lora", "networks.lora"},
+    {"network_module", kOnly, "the adapter is LoRA; remove it or write networks.lora",
+     "networks.lora"},
     {"use_dora", kOnly, "the adapter is LoRA; remove it", "false"},
     {"load_in_4bit", kOnly, kNotQuantised, "false"},
     {"load_in_8bit", kOnly, kNotQuantised, "false"},
@@ -165,7 +167,8 @@ std::string meaning_text(const Alias& alias) {
     case kNoCounterpart:
       return "no effect: " + std::string(alias.target);
     case kOnly:
-      return "not supported but for `" + std::string(alias.only) + "`: " + std::string(alias.target);
+      return "not supported but for `" + std::string(alias.only) +
+             "`: " + std::string(alias.target);
   }
   return "";
 }

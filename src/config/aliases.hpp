@@ -26,7 +26,7 @@ enum class AliasMeaning {
   kDataFolder,     // a folder with train.h5 in it, or an .h5 file
   kImagesOnly,     // concerns models of images
   kNoCounterpart,  // needs no setting here; `target` says why
-  kOnly,           // one value is what is done here, every other is refused; `target` says what to do
+  kOnly,  // one value is what is done here, every other is refused; `target` says what to do
 };
 
 struct Alias {

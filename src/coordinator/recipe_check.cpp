@@ -195,8 +195,7 @@ void check_scaling(Lines& lines, const Recipe& recipe) {
       const double limit = static_cast<double>(recipe.reference_batch) / (1 - beta);
       const auto largest = static_cast<std::int64_t>(std::ceil(limit - 1e-6)) - 1;
       const std::string key = fixed ? "batch.global " : "batch.max ";
-      const std::string batch =
-          largest >= 1 ? key + at_most(largest) + ", " : std::string();
+      const std::string batch = largest >= 1 ? key + at_most(largest) + ", " : std::string();
       lines.push_back("scale.betas cannot scale beta " + to_text(beta) + " to k = " +
                       std::to_string(samples) + "/" + std::to_string(recipe.reference_batch) +
                       ": k (1 - beta) = " + to_text(k * (1 - beta)) + " must stay below 1; use " +
@@ -211,10 +210,9 @@ void advise_on_ranks(Lines& lines, const Recipe& recipe, int world_size) {
   const auto best = factorise(recipe.global_batch, world_size, recipe.leaf_size);
   const std::string batch = "batch.global " + std::to_string(recipe.global_batch);
   if (now.idle_ranks > 0) {
-    const std::string remedy =
-        best.idle_ranks < now.idle_ranks
-            ? "use batch.micro " + at_most(best.leaf_size)
-            : "start at most " + counted(recipe.global_batch, "rank");
+    const std::string remedy = best.idle_ranks < now.idle_ranks
+                                   ? "use batch.micro " + at_most(best.leaf_size)
+                                   : "start at most " + counted(recipe.global_batch, "rank");
     lines.push_back(std::to_string(now.idle_ranks) + " of " + std::to_string(world_size) +
                     " ranks have nothing to do: " + batch + " makes " + counted_leaves(now.leaves) +
                     " of " + std::to_string(now.leaf_size) + "; " + remedy);
@@ -244,9 +242,9 @@ void advise_on_length(Lines& lines, const Recipe& recipe) {
   if (steps < kFewUpdates) {
     const std::int64_t smaller =
         std::min(recipe.budget_samples / kFewUpdates, recipe.global_batch - 1);
-    const std::string remedy =
-        smaller >= 1 ? "use batch.global " + at_most(smaller) + ", or a longer budget"
-                     : "use a longer budget";
+    const std::string remedy = smaller >= 1
+                                   ? "use batch.global " + at_most(smaller) + ", or a longer budget"
+                                   : "use a longer budget";
     lines.push_back("only " + counted(steps, "update") + " in the whole run; LoRA wants " +
                     std::to_string(kFewUpdates) + " or more; " + remedy);
   }
@@ -332,11 +330,10 @@ void advise_on_noise(Lines& lines, const Recipe& recipe) {
   const std::string effect = consequence(recipe);
   const std::int64_t full = largest_update(recipe, recipe.global_batch);
   if (full <= recipe.leaf_size) {
-    lines.push_back("the noise scale cannot be measured: " + batch +
-                    " is a single leaf of batch.micro " + std::to_string(recipe.leaf_size) +
-                    effect + "; " +
-                    (full > 1 ? "use batch.micro " + at_most(full / 2)
-                              : std::string("use a larger batch")));
+    lines.push_back(
+        "the noise scale cannot be measured: " + batch + " is a single leaf of batch.micro " +
+        std::to_string(recipe.leaf_size) + effect + "; " +
+        (full > 1 ? "use batch.micro " + at_most(full / 2) : std::string("use a larger batch")));
   }
   // The average of horizon H is as good as about 2 H / B equal updates.
   constexpr auto kLeastUpdates = static_cast<std::int64_t>(NoiseTracker::kFewestUpdates / 2 + 1);

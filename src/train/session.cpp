@@ -73,10 +73,9 @@ void require_lengths_that_fit(const config::RunConfig& config, const coordinator
                      "; shorten the warmup or raise the budget");
   }
   if (recipe.decay_samples > recipe.budget_samples - recipe.warmup_samples) {
-    throw_bad_config(warmup + " and " +
-                     written("schedule.decay", schedule.decay, recipe.decay_samples) +
-                     " do not both fit into the run, " + budget +
-                     "; shorten one of them or raise the budget");
+    throw_bad_config(
+        warmup + " and " + written("schedule.decay", schedule.decay, recipe.decay_samples) +
+        " do not both fit into the run, " + budget + "; shorten one of them or raise the budget");
   }
 }
 

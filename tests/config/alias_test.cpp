@@ -221,8 +221,8 @@ TEST(ConfigAliases, TakeNumbersInQuotesAndSaySo) {
 
 TEST(ConfigAliases, TakeEveryWayOfSayingAllLayers) {
   const std::vector<std::string> all = {"all-linear"};
-  for (const char* text : {"lora_target: all", "lora_target: all-linear", "lora_target_linear: true",
-                           "lora_target_modules: all"}) {
+  for (const char* text : {"lora_target: all", "lora_target: all-linear",
+                           "lora_target_linear: true", "lora_target_modules: all"}) {
     EXPECT_EQ(read(text).adapter.targets, all) << text;
   }
   EXPECT_EQ(read("lora_target_linear: false").adapter.targets, RunConfig{}.adapter.targets);

@@ -214,18 +214,18 @@ TEST(ReadConfig, ListsEveryProblemInTheOrderOfTheFile) {
                                           "test.yaml:2: unknown key 'optimiser'; did you mean "
                                           "'optimizer'?",
                                           "test.yaml:3: optimizer.lr: 'x' is not a number"};
-  EXPECT_EQ(beginnings(refusal("adapter: {rank: 0}\noptimiser: 1\noptimizer: {lr: x}\n", {}, 3)
-                           .message,
-                       three),
-            three);
+  EXPECT_EQ(
+      beginnings(refusal("adapter: {rank: 0}\noptimiser: 1\noptimizer: {lr: x}\n", {}, 3).message,
+                 three),
+      three);
   const std::vector<std::string> two = {"test.yaml:1: adapter.rank", "test.yaml:1: adapter.alpha"};
   EXPECT_EQ(beginnings(refusal("adapter: {rank: 0, alpha: 0}\n", {}, 2).message, two), two);
   // Aliases are translated after the walk, yet what stands first in the file is shown first.
   const std::vector<std::string> alias = {"test.yaml:1: learning_rate (optimizer.lr)",
                                           "test.yaml:2: adapter.rank", "--set 'budget=3': budget"};
-  EXPECT_EQ(beginnings(refusal("learning_rate: x\nadapter: {rank: 0}\n", {"budget=3"}, 3).message,
-                       alias),
-            alias);
+  EXPECT_EQ(
+      beginnings(refusal("learning_rate: x\nadapter: {rank: 0}\n", {"budget=3"}, 3).message, alias),
+      alias);
 }
 
 TEST(ReadConfig, CountsWhatIsTooMuchToShow) {

@@ -129,24 +129,25 @@ TEST(ValidateConfig, ListsEveryProblem) {
 
 TEST(ValidateConfig, AddsToWhatReadingFound) {
   Problems problems;
-  const auto result = read_config_text(
-      "optimizer: {lr: x}\ndata: {trian: t.h5}\nbatch: {global: 16, micro: 5}\n", "test.yaml", {},
-      problems);
+  const auto result =
+      read_config_text("optimizer: {lr: x}\ndata: {trian: t.h5}\nbatch: {global: 16, micro: 5}\n",
+                       "test.yaml", {}, problems);
   validate(result.config, Purpose::kTraining, problems);
   // A key that is misspelled is not missing as well; one that is nowhere, is.
   const Thrown thrown = thrown_by([&] { problems.throw_if_any(); }, 4);
   EXPECT_EQ(thrown.code, 78);
-  expect_parts(thrown.message, {"test.yaml:1: optimizer.lr: 'x'",
-                                "\ntest.yaml:2: unknown key 'data.trian'; did you mean 'data.train'",
-                                "\nmodel.path is not set", "\nbatch.micro 5 does not divide"});
+  expect_parts(thrown.message,
+               {"test.yaml:1: optimizer.lr: 'x'",
+                "\ntest.yaml:2: unknown key 'data.trian'; did you mean 'data.train'",
+                "\nmodel.path is not set", "\nbatch.micro 5 does not divide"});
 }
 
 // A second line about values that the first one says are not those that were meant.
 TEST(ValidateConfig, DrawsNoConclusionsFromABatchThatWasNotRead) {
   Problems problems;
-  const auto result = read_config_text(
-      "model: {path: m}\ndata: {train: t.h5}\nbatch: {global: x, micro: 5}\n", "test.yaml", {},
-      problems);
+  const auto result =
+      read_config_text("model: {path: m}\ndata: {train: t.h5}\nbatch: {global: x, micro: 5}\n",
+                       "test.yaml", {}, problems);
   validate(result.config, Purpose::kTraining, problems);
   expect_parts(thrown_by([&] { problems.throw_if_any(); }).message, {"test.yaml:3: batch.global"});
 }

@@ -103,9 +103,8 @@ TEST(RecipeCheck, TellsAllContradictionsAtOnce) {
     ADD_FAILURE() << "no error was thrown";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::kBadConfig);
-    EXPECT_THAT(error.what(),
-                ::testing::MatchesRegex("batch.global is 0.*\noptimizer.lr is -1.*\n"
-                                        "schedule.floor is 2.*"));
+    EXPECT_THAT(error.what(), ::testing::MatchesRegex("batch.global is 0.*\noptimizer.lr is -1.*\n"
+                                                      "schedule.floor is 2.*"));
   }
   testing::expect_error(ExitCode::kBadConfig, {"the world size is 0", "1 rank"},
                         [] { Coordinator(small_recipe(), 0); });

@@ -111,7 +111,7 @@ TEST(Replay, V25TamperingIsDetected) {
           } else if constexpr (requires { facts.state; }) {
             facts.state += " ";
           } else {
-            facts.ranks += 1;
+            facts.step += 1;
           }
         },
         changed[i].event);
