@@ -134,10 +134,11 @@ void Updater::agree_on_times(const coordinator::LeafRange& mine, const UpdateTim
 
 // What stays for the whole update: the gradient and its sums at zero, the metric, and a table with
 // a row for each leaf, which it returns.
-at::Tensor Updater::begin(std::int64_t leaves, const optim::Hyperparameters& hyper, bool history) {
+at::Tensor Updater::begin(std::int64_t leaves, const optim::Hyperparameters& hyper,
+                          std::int64_t updates) {
   gradient_sum_->begin(leaves);
   if (noise_) {
-    noise_->begin(hyper, history);
+    noise_->begin(hyper, updates);
   }
   const std::int64_t columns = kFacts + (noise_ ? noise_->columns() : 0);
   return at::zeros({leaves, columns}, parameters_.gradient().options().dtype(at::kDouble));
@@ -182,7 +183,7 @@ Rehearsal Updater::rehearse(const data::TokenLeaf& leaf, std::int64_t leaves,
   } const forget{*this};
   const auto options = parameters_.gradient().options();
   Rehearsal result;
-  at::Tensor leaf_facts = begin(leaves, {}, /*history=*/true);
+  at::Tensor leaf_facts = begin(leaves, {}, NoiseMeter::kHistory);
   std::int64_t most = 0;  // kept of the leaves before, while the fullest one is computed
   for (auto end = mine.begin; end < mine.end; ++end) {
     most = std::max(most, gradient_sum_->kept_elements(mine.begin, end));
@@ -221,7 +222,7 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::
   Ballot own;
   const auto error = attempt(
       [&] {
-        leaf_facts = begin(plan.leaves, hyper, /*history=*/plan.step > 1);
+        leaf_facts = begin(plan.leaves, hyper, plan.step - 1);
         accumulate(mine, next_leaf, leaf_facts, result.times);
         reserve_for_the_rest();
       },

@@ -67,7 +67,7 @@ class Updater {
                      const coordinator::LeafRange& mine);
 
  private:
-  at::Tensor begin(std::int64_t leaves, const optim::Hyperparameters& hyper, bool history);
+  at::Tensor begin(std::int64_t leaves, const optim::Hyperparameters& hyper, std::int64_t updates);
   void reserve_for_the_rest();
   [[nodiscard]] std::vector<coordinator::GroupNorms> noise_facts(const at::Tensor& table,
                                                                  const at::Tensor& whole) const;
