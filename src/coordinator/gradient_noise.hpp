@@ -26,7 +26,7 @@ struct GroupNorms {
   double weight = 0;        // sum of n_k, in any unit
   SquareNorms raw;
   // The same of x / (sqrt(v) + eps), the metric in which Adam moves; v from before the update, left
-  // out while v is still empty.
+  // out while v has seen too little.
   std::optional<SquareNorms> preconditioned;
 };
 

@@ -5,6 +5,7 @@
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
+#include <limits>
 #include <optional>
 
 namespace lorascale::train {
@@ -17,8 +18,12 @@ std::int64_t NoiseMeter::columns() const {
   return 2 * static_cast<std::int64_t>(parameters_.groups().size());
 }
 
-void NoiseMeter::begin(const optim::Hyperparameters& hyper, bool history) {
-  metric_ = history ? optimizer_.metric(hyper) : at::Tensor();
+void NoiseMeter::begin(const optim::Hyperparameters& hyper, std::int64_t updates) {
+  metric_ = updates < kHistory ? at::Tensor() : optimizer_.metric(hyper);
+  if (metric_.defined()) {
+    // What never had a gradient has no metric either: it is left out, not divided by eps.
+    metric_.masked_fill_(metric_.le(hyper.eps), std::numeric_limits<double>::infinity());
+  }
 }
 
 at::Tensor NoiseMeter::squares(const at::Tensor& gradient) const {

@@ -127,7 +127,7 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::
   gradient_sum_->begin(plan.leaves);
   const std::int64_t columns = kFacts + (noise_ ? noise_->columns() : 0);
   if (noise_) {
-    noise_->begin(hyper, /*history=*/plan.step > 1);
+    noise_->begin(hyper, plan.step - 1);
   }
   at::Tensor leaf_facts = at::zeros({plan.leaves, columns}, gradient.options().dtype(at::kDouble));
   Ballot own;

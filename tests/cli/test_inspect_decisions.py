@@ -24,7 +24,7 @@ def finished(tmp_path_factory, program):
                  "sequence_length": 64},
         "batch": {"global": 8, "micro": 4},
         "optimizer": {"lr": 1e-2},
-        "schedule": {"name": "constant"},
+        "schedule": {"name": "constant", "warmup": "0 samples"},
         "evaluate": {"every": "5 steps"},
         "checkpoint": {"every": "10 steps"},
         "noise": {"horizon": "400 samples"},

@@ -6,7 +6,8 @@ import torch
 from reference import add_adapter, loss_sum, make_model, metrics, run, write_config, write_dataset
 
 TARGETS = ["q_proj", "down_proj"]
-BATCH, STEPS, BETA2, EPS = 8, 24, 0.95, 1e-8
+BATCH, STEPS, BETA2, EPS = 8, 36, 0.95, 1e-8
+HISTORY = 10  # updates before Adam's second moments are a metric
 
 
 def documents():
@@ -64,7 +65,7 @@ def expected_preconditioned(gradients):
     pairs, second = [], {"lora_A": 0.0, "lora_B": 0.0}
     for t, update in enumerate(gradients):
         n = sum(targets for targets, _ in update)
-        if t > 0:
+        if t >= HISTORY:
             metric = {g: (v / (1 - BETA2 ** t)).sqrt() + EPS for g, v in second.items()}
             pairs.append(estimate(update, ["lora_A", "lora_B"], metric))
         for g in second:
