@@ -93,7 +93,9 @@ void Advisor::on_movement(const MovementFacts& facts, std::int64_t samples, Deci
     return;
   }
   const auto finding = movement_.on_movement(facts, history_);
-  if (finding && !was_given(finding->name)) {
+  // A rate that makes the loss rise was named already.
+  if (finding && !was_given(finding->name) &&
+      !(finding->name == "adapter_overwhelms" && was_given("loss_rises"))) {
     give(facts.step, samples, *finding, log);
   }
 }

@@ -305,6 +305,19 @@ TEST(Advisor, SeesAnAdapterThatDoesNotMove) {
   EXPECT_THAT(run_course(recipe, course).names(), IsEmpty());
 }
 
+TEST(Advisor, SeesAnAdapterThatOverwhelmsTheModel) {
+  Course course{falling};
+  course.movement = [](std::int64_t step) { return 0.0025 * static_cast<double>(step); };
+  EXPECT_THAT(run_course(healthy_recipe(), course).names(), IsEmpty());  // 2 at the end
+  course.movement = [](std::int64_t step) { return 0.05 * static_cast<double>(step); };
+  const Outcome outcome = run_course(healthy_recipe(), course);
+  ASSERT_THAT(outcome.names(), ElementsAre("adapter_overwhelms"));
+  EXPECT_EQ(outcome.given[0].step, 80);
+  // Where the loss rises, that is the word, and one is enough.
+  course.level = [](std::int64_t step) { return step <= 3 ? 2.5 : 7.0; };
+  EXPECT_THAT(run_course(healthy_recipe(), course).names(), ElementsAre("loss_rises"));
+}
+
 TEST(Advisor, SeesABatchAboveTheMeasuredNoiseScale) {
   Recipe recipe = healthy_recipe();
   recipe.noise_horizon_samples = 1600;

@@ -11,6 +11,7 @@ constexpr double kGap = 0.02;  // of the loss at the best validation, each way
 constexpr double kFallErrors = 3;
 
 constexpr double kStill = 1e-5;
+constexpr double kOverwhelming = 2;
 constexpr std::int64_t kUpdatesToMove = 30;
 constexpr double kSmallSumOfRates = 1e-3;  // what ten updates at 1e-4 add up to
 
@@ -111,6 +112,18 @@ std::optional<Finding> Movement::on_movement(const MovementFacts& facts,
                                              const LossHistory& history) {
   if (facts.step == 0) {
     start_ = facts.ratio;
+  }
+  if (facts.ratio > start_.value_or(0) + kOverwhelming) {
+    return Finding{"adapter_overwhelms",
+                   "the adapter overwhelms the model: |dW| / |W| is " + to_text(facts.ratio) +
+                       " after " + std::to_string(facts.step) + " updates, at rate " +
+                       to_text(lr_) +
+                       "; useful adapters stay below 0.1; start again with "
+                       "optimizer.lr three to ten times lower, or a lower adapter.alpha",
+                   {{"start", level_or_null(start_)},
+                    {"ratio", facts.ratio},
+                    {"sum_of_rates", rates_},
+                    {"lr", lr_}}};
   }
   if (!start_ || updates_ < kUpdatesToMove || history.count() < 2 * LossHistory::kBlock) {
     return std::nullopt;

@@ -40,6 +40,10 @@ class ValidationGap {
 // updates at 1e-4, and |dW| / |W| about as much. 1e-5 is less than a hundredth of the rounding of
 // bf16 (2^-9 = 2e-3): no output can show it. That the loss must not have fallen either, by three
 // standard errors, keeps out what learns with little.
+//
+// Too much of it: |dW| has become twice |W|, so what the model computes is mostly the adapter's and
+// the model it was to adapt is lost. Useful adapters stay below a tenth, and those of tiny models
+// below one.
 class Movement {
  public:
   void on_step(const StepPlan& plan, const StepFacts& facts, const Recipe& recipe);

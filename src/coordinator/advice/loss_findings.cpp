@@ -12,7 +12,7 @@ constexpr std::int64_t kSkipsWithin = 100;
 constexpr double kRise = 0.1;       // of the level before
 constexpr double kRiseErrors = 6;   // standard errors
 constexpr double kExcess = 4;       // scatter over what the samples explain, squares
-constexpr double kVisible = 0.05;   // scatter beyond that, of the loss
+constexpr double kVisible = 0.02;   // scatter beyond that, of the loss
 constexpr double kFallErrors = 2;   // a slope below minus this falls
 constexpr double kLowerRateBy = 3;  // about half a decade, the usual step of a rate search
 

@@ -35,7 +35,7 @@ std::optional<Finding> loss_rises(const LossHistory& history, const StepPlan& pl
 // The choice of samples makes a batch's loss scatter by the standard error that the update's own
 // leaves show. Over kWindow updates the ratio of the scatter around a line to that error follows an
 // F distribution with 62 degrees of freedom above and at least 64 below, whose 1e-7 quantile is
-// 3.9; the finding asks for 4, and for a scatter beyond the samples' of 5 % of the loss.
+// 3.9; the finding asks for 4, and for a scatter beyond the samples' of 2 % of the loss.
 //
 // Which of the two it is the noise scale tells: of the squared gradient of a batch B the share
 // B_simple / (B + B_simple) is noise. Above one half it is noise that drives the parameters: the
