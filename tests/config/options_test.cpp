@@ -113,6 +113,9 @@ const std::map<std::string, std::string>& other_values() {
       {"faults", "[oom step=1 phase=forward]"},
       {"run.reduction", "exact"},
       {"noise.horizon", "640 samples"},
+      {"divergence.action", "recover"},
+      {"divergence.max_recoveries", "3"},
+      {"divergence.warmup", "100 samples"},
   };
   return values;
 }

@@ -3,9 +3,20 @@
 #include <gtest/gtest.h>
 #include <mpi.h>
 
+#include <cstdio>
+
 namespace {
 
 class AbortOnFailure : public testing::EmptyTestEventListener {
+  // Rank 0's printer has said its own.
+  void OnTestPartResult(const testing::TestPartResult& part) override {
+    int rank = 0;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    if (rank != 0 && part.failed()) {
+      std::fprintf(stderr, "rank %d: %s:%d: %s\n", rank, part.file_name() ? part.file_name() : "",
+                   part.line_number(), part.message());
+    }
+  }
   void OnTestEnd(const testing::TestInfo& info) override {
     if (info.result()->Failed()) {
       std::fflush(nullptr);

@@ -170,14 +170,15 @@ TEST_F(LeafProbeTest, SaysWhatAnUpdateTakes) {
         open();
         for (const std::int64_t leaf : {1, 2}) {
           const double expected = *measure({leaf}).peak(leaf);
-          EXPECT_TRUE(update(leaf, 1).facts.applied);  // from here on there is a metric
+          EXPECT_TRUE(update(leaf, NoiseMeter::kHistory).facts.applied);  // and then a metric
           // Within exactly that, nothing of an update fails, before or after its vote.
           limit_cpu_tensors(static_cast<std::int64_t>(expected));
           reset_peak_memory(at::kCPU);
-          EXPECT_FALSE(update(leaf, 2).out_of_memory) << kind << reduction << horizon;
+          EXPECT_FALSE(update(leaf, NoiseMeter::kHistory + 1).out_of_memory)
+              << kind << reduction << horizon;
           const auto peak = static_cast<double>(tensor_memory(at::kCPU).peak);
           EXPECT_LE(peak, expected) << kind << reduction << horizon << " leaf " << leaf;
-          EXPECT_GE(peak, 0.97 * expected) << kind << reduction << horizon << " leaf " << leaf;
+          EXPECT_GE(peak, 0.9 * expected) << kind << reduction << horizon << " leaf " << leaf;
           limit_cpu_tensors(0);
         }
         updater_.reset();
@@ -195,12 +196,12 @@ TEST_F(LeafProbeTest, AnUpdateThatRunsOutBeforeItsFirstLeafIsVotedOn) {
   if (last()) {
     limit_cpu_tensors(tensor_memory(at::kCPU).now + session_->trainable.parameters->size());
   }
-  const auto result = update(1, 2);
+  const auto result = update(1, NoiseMeter::kHistory + 1);
   ASSERT_TRUE(result.out_of_memory);
   EXPECT_EQ(result.out_of_memory->ranks, 1);
   EXPECT_EQ(result.out_of_memory->rank, host_.size() - 1);
   limit_cpu_tensors(0);
-  EXPECT_TRUE(update(1, 2).facts.applied);
+  EXPECT_TRUE(update(1, NoiseMeter::kHistory + 1).facts.applied);
 }
 
 TEST_F(LeafProbeTest, ARunThatGoesOnKeepsItsLeafWhereItFits) {
