@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 
 #include "train/tensor_memory.hpp"
 #include "train/vote.hpp"
@@ -193,9 +194,14 @@ std::optional<coordinator::LeafFacts> settle_leaf(World& world, Session& session
       }
     }
   }
+  const auto start = std::chrono::steady_clock::now();
   const auto table = choose_leaf(world, session, updater, recipe, ranks);
   if (!table) {
     return std::nullopt;
+  }
+  if (world.is_root()) {
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+    spdlog::info("{} leaves measured in {:.1f} s", table->ranks[0].measured.size(), taken.count());
   }
   recipe.leaf_size = table->chosen;
   return table->facts();

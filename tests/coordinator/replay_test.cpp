@@ -109,7 +109,7 @@ TEST(Replay, V25TamperingIsDetected) {
           } else if constexpr (requires { facts.world_size; }) {
             facts.world_size += 1;
           } else {
-            facts.ranks += 1;
+            facts.rank += 1;
           }
         },
         changed[i].event);
