@@ -151,24 +151,36 @@ def test_killed_after_the_recovery_is_saved(space, template, tmp_path_factory, r
     assert kept[:2] == kept[2:] and len(kept) == 4
 
 
-def test_a_rate_that_rises_until_it_diverges(space):
-    """Not by a fault: SGD on all weights, under a warmup that leads far beyond what it bears. It recovers as often as it
-    takes, and stays finite then."""
-    write(space, adapter={"type": "full"}, optimizer={"name": "sgd", "lr": 20.0, "momentum": 0.9, "clip_norm": 0},
+def test_goes_one_checkpoint_further_where_the_newest_was_in_vain(space):
+    """What diverges may be in the newest checkpoint already: the trouble of steps 13 to 22 comes back after it."""
+    twice = [f"nan step={step} times=2" for step in range(13, 23)]
+    write(space, faults=twice, batch={"global": 6, "micro": 6})  # one leaf: a fault comes once in an update
+    outcome = space.must_train()
+    assert "step 12 was gone back to in vain" in outcome.stderr
+    assert [(line["step"], line["inputs"]["lr_factor"]) for line in decisions(space, "recover")] == [(12, 0.5), (8, 0.25)]
+    assert metrics_steps(space) == list(range(1, 31))
+    assert rates(space)[30] == pytest.approx(3e-3 / 4)
+    assert all(verified(space.program, folder) for folder in space.checkpoints())
+
+
+def test_a_rate_that_diverges(space):
+    """Not by a fault: SGD on all weights with a rate far beyond what they bear."""
+    write(space, adapter={"type": "full"}, optimizer={"name": "sgd", "lr": 1000.0, "momentum": 0.9, "clip_norm": 0},
           schedule={"name": "constant", "warmup": "100 steps"}, budget="120 steps", checkpoint={"every": "5 steps"},
           divergence={**RECOVER, "max_recoveries": 12})
     outcome = space.train()
-    assert outcome.code == 0, outcome.stderr[-2000:]
     found = decisions(space, "diverged", "recover")
-    assert len(found) >= 4 and [line["kind"] for line in found] == ["diverged", "recover"] * (len(found) // 2)
+    recoveries = len(decisions(space, "recover"))
+    assert recoveries >= 1, outcome.stderr[-2000:]
+    assert [line["kind"] for line in found] == (["diverged", "recover"] * 13)[:len(found)]
+    assert outcome.code == (0 if len(found) == 2 * recoveries else 71), outcome.stderr[-2000:]
     for diverged, recover in zip(found[::2], found[1::2]):
         # No checkpoint was taken in trouble: it goes back to before the first of the updates that count against it.
         in_a_row = diverged["inputs"].get("outliers_in_row", SKIPPED)
         assert recover["step"] <= diverged["step"] - in_a_row
     lines = metrics(space.output)
-    assert [line["step"] for line in lines] == list(range(1, 121))
-    assert all(line["loss"] is not None and line["loss"] < 50 for line in lines[-10:])
-    assert lines[-1]["lr"] < 20 / 2 ** (len(found) // 2)
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+    assert lines[-1]["lr"] <= 1000 / 2 ** recoveries
 
 
 def test_checkpoints_that_somebody_removed(space):
