@@ -18,6 +18,17 @@ bool Advisor::was_given(const std::string& name) const {
                      [&](const Advice& advice) { return advice.finding == name; });
 }
 
+NoiseReading Advisor::recent_noise(std::int64_t step, const NoiseReading& now) {
+  if (now.known) {
+    noise_step_ = step;
+    noise_scale_ = now.b_simple;
+  }
+  NoiseReading reading;
+  reading.known = noise_step_ > 0 && step - noise_step_ < LossHistory::kWindow;
+  reading.b_simple = noise_scale_;
+  return reading;
+}
+
 void Advisor::give(std::int64_t step, std::int64_t samples, const Finding& finding,
                    DecisionLog& log) {
   Json inputs = {{"finding", finding.name}};
@@ -60,6 +71,7 @@ void Advisor::on_step(const StepPlan& plan, const StepFacts& facts, std::int64_t
   }
   const bool error_known = facts.loss_error < kLargestLoss;
   history_.add(plan.step, facts.loss, error_known ? facts.loss_error : 0);
+  const NoiseReading recent = recent_noise(plan.step, noise);
   say(critical_.on_step(plan, recipe_, noise));
   // In file order the level of the loss follows the documents.
   if (!recipe_.shuffled) {
@@ -68,7 +80,7 @@ void Advisor::on_step(const StepPlan& plan, const StepFacts& facts, std::int64_t
   say(loss_rises(history_, plan));
   // Of two signs of one cause, the graver one.
   if (!was_given("loss_rises")) {
-    say(loss_oscillates(history_, plan, noise));
+    say(loss_oscillates(history_, plan, recent));
   }
 }
 
@@ -113,7 +125,8 @@ Json Advisor::save() const {
           {"skipped", skips_.save()},
           {"validations", gap_.save()},
           {"movement", movement_.save()},
-          {"above_critical", critical_.save()}};
+          {"above_critical", critical_.save()},
+          {"noise", {noise_step_, noise_scale_}}};
 }
 
 void Advisor::load(const Json& state) {
@@ -131,6 +144,8 @@ void Advisor::load(const Json& state) {
   gap_.load(state.at("validations"));
   movement_.load(state.at("movement"));
   critical_.load(state.at("above_critical"));
+  noise_step_ = state.at("noise").at(0).get<std::int64_t>();
+  noise_scale_ = state.at("noise").at(1).get<double>();
 }
 
 void Advisor::go_back(const Json& state, const Advisor& diverged) {

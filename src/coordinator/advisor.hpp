@@ -39,6 +39,9 @@ class Advisor {
   void go_back(const Json& state, const Advisor& diverged);
 
  private:
+  // The newest known reading, for as long as the window of losses lasts: where the loss oscillates
+  // the gradient does too, and its noise scale is not known all the time.
+  [[nodiscard]] NoiseReading recent_noise(std::int64_t step, const NoiseReading& now);
   [[nodiscard]] bool was_given(const std::string& name) const;
   void give(std::int64_t step, std::int64_t samples, const Finding& finding, DecisionLog& log);
 
@@ -49,6 +52,8 @@ class Advisor {
   ValidationGap gap_;
   Movement movement_;
   CriticalBatchWatch critical_;
+  std::int64_t noise_step_ = 0;  // of the newest known reading; 0: none yet
+  double noise_scale_ = 0;
 };
 
 }  // namespace lorascale::coordinator

@@ -7,16 +7,11 @@ import pytest
 from reference import VOCABULARY, make_documents, make_model, run, write_config, write_dataset
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("advice") / "base"
-    make_model("llama").save_pretrained(folder)
-    return folder
-
-
-def speech(count, seed, alphabet=24, length=48):
-    """Documents of a small language: of each token two followers are likely. There is something to learn."""
+def speech(count, seed, dialect=0, alphabet=24, length=48):
+    """Documents of a small language: of each token two followers are likely. In a dialect half of the rules differ."""
     rule = np.random.default_rng(0).integers(0, alphabet, (alphabet, 2))
+    if dialect:
+        rule[::2] = np.random.default_rng(dialect).integers(0, alphabet, (alphabet // 2, 2))
     generator = np.random.default_rng(seed)
     documents = []
     for _ in range(count):
@@ -28,14 +23,37 @@ def speech(count, seed, alphabet=24, length=48):
     return documents
 
 
-def alike(count, seed, length=48):
-    """Documents that differ in a token or two: their gradients are nearly the same."""
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, program):
+    """A model that speaks the language: an adapter finds something to preserve and something to learn."""
+    folder = tmp_path_factory.mktemp("advice")
+    make_model("llama").save_pretrained(folder / "untrained")
+    return pretrain(folder, program)
+
+
+def pretrain(folder, program):
+    write_dataset(folder / "train.h5", speech(3200, 99))
+    write_config(folder / "config.yaml", {
+        "run": {"output_dir": str(folder / "run"), "device": "cpu", "threads": 1},
+        "model": {"path": str(folder / "untrained"), "dtype": "fp32"},
+        "adapter": {"type": "full"},
+        "data": {"train": str(folder / "train.h5"), "packing": False, "sequence_length": 64},
+        "batch": {"global": 16, "micro": 8},
+        "optimizer": {"lr": 3e-3},
+        "budget": "200 steps",
+    })
+    run(program, "train", folder / "config.yaml")
+    return folder / "run" / "model"
+
+
+def alike(count, seed, changed=2, length=48):
+    """Documents that differ in a few tokens: the fewer, the more alike are their gradients."""
     generator = np.random.default_rng(seed)
     one = make_documents(1, length, length, seed=9)[0]
     documents = []
     for _ in range(count):
         copy = one.copy()
-        copy[generator.integers(length, size=2)] = generator.integers(VOCABULARY, size=2)
+        copy[generator.integers(length, size=changed)] = generator.integers(VOCABULARY, size=changed)
         documents.append(copy)
     return documents
 
@@ -52,7 +70,7 @@ class Run:
             "model": {"path": str(self.base), "dtype": "fp32"},
             "adapter": {"rank": 4, "alpha": 8, "targets": "all-linear"},
             "data": {"train": str(self.folder / "train.h5"), "packing": False, "sequence_length": 64},
-            "batch": {"global": 8, "micro": 1},
+            "batch": {"global": 8, "micro": 4},
             "optimizer": {"lr": 3e-3},
             "budget": "160 steps",
             "evaluate": {"every": "20 steps"},
@@ -94,14 +112,15 @@ def case(tmp_path, base, program):
 
 
 HEALTHY = {
-    "a first epoch": dict(documents=speech(1600, 1), validation=speech(64, 2)),
-    "several epochs, noise measured": dict(documents=speech(400, 3), validation=speech(64, 4), budget="4 epochs",
-                                           noise__horizon="800 samples"),
-    "a batch in two leaves, dropout": dict(documents=speech(800, 5), validation=speech(64, 6), batch__micro=4,
-                                           adapter__dropout=0.1, budget="200 steps", optimizer__lr=1e-3),
+    "a first epoch": dict(documents=speech(1600, 1, dialect=5), validation=speech(64, 2, dialect=5)),
+    "several epochs, noise measured": dict(
+        documents=speech(400, 3, dialect=5), validation=speech(64, 4, dialect=5), batch__micro=2, budget="4 epochs",
+        noise__horizon="800 samples"),
+    "nothing new to learn, dropout": dict(documents=speech(1600, 5), validation=speech(64, 6), adapter__dropout=0.1,
+                                          optimizer__lr=3e-4),
     "early stopping armed, rate scaled": dict(
-        documents=speech(1600, 7), validation=speech(64, 8), batch__global=16, batch__reference=4,
-        evaluate__early_stop={"patience": 4}, optimizer__lr=2e-3, budget="120 steps"),
+        documents=speech(1600, 7, dialect=5), validation=speech(64, 8, dialect=5), batch__global=16,
+        batch__reference=4, evaluate__early_stop={"patience": 4}, optimizer__lr=2e-3, budget="120 steps"),
 }
 
 
@@ -113,10 +132,18 @@ def test_a_healthy_run_gets_no_advice(case, name):
 
 
 def test_a_rate_a_hundred_times_too_high(case):
-    case.prepare(speech(1600, 1), optimizer__lr=0.3, optimizer__clip_norm=0)
+    case.prepare(speech(1600, 1, dialect=5), optimizer__lr=0.3, budget="100 steps")
     advice = case.train()
-    assert set(advice) == {"loss_rises"}
-    assert advice["loss_rises"]["step"] <= 64
+    assert set(advice) == {"adapter_overwhelms"}
+    assert advice["adapter_overwhelms"]["step"] == 50
+    assert "optimizer.lr three to ten times lower" in advice["adapter_overwhelms"]["reason"]
+
+
+def test_a_loss_that_rises(case):
+    """The model knows its language: a rate that is too high makes it forget."""
+    case.prepare(speech(1600, 1), optimizer__lr=0.1, budget="100 steps")
+    advice = case.train()
+    assert "loss_rises" in advice and advice["loss_rises"]["step"] <= 64
     assert "lower optimizer.lr" in advice["loss_rises"]["reason"]
 
 
@@ -128,11 +155,10 @@ def test_updates_that_are_not_finite(case):
 
 
 def test_over_fitting(case):
-    case.prepare(make_documents(8, 40, 48), validation=make_documents(16, 40, 48, seed=1), batch__global=4,
-                 budget="120 steps", optimizer__lr=1e-2, evaluate__every="5 steps")
+    case.prepare(speech(8, 7, dialect=5), validation=speech(32, 8, dialect=5), batch__global=4, batch__micro=2,
+                 budget="100 steps", optimizer__lr=1e-2, evaluate__every="5 steps")
     advice = case.train()
-    assert "over_fitting" in advice
-    assert {"over_fitting", "updates"} >= set(advice)
+    assert set(advice) == {"over_fitting", "updates"}
     inputs = advice["over_fitting"]["inputs"]
     assert inputs["validation"] > inputs["best_validation"] and inputs["train"]["mean"] < inputs["train_at_best"]["mean"]
 
@@ -146,10 +172,11 @@ def test_an_adapter_that_does_not_move(case):
 
 
 def test_a_rank_too_high_for_the_data(case):
-    case.prepare(make_documents(4, 30, 34), adapter__rank=64, batch__global=2, budget="4 steps")
+    case.prepare(make_documents(4, 30, 34), adapter__rank=64, adapter__targets=["q_proj", "o_proj", "down_proj"],
+                 batch__global=2, batch__micro=2, budget="4 steps")
     advice = case.train()
     inputs = advice["rank_too_high"]["inputs"]
-    assert inputs["rank"] == 64 and inputs["suggested_rank"] < 10
+    assert inputs["rank"] == 64 and inputs["suggested_rank"] < 20
     assert inputs["parameters_per_target"] == inputs["trainable_parameters"] / inputs["targets_per_epoch"]
 
 
@@ -171,12 +198,13 @@ def test_a_batch_above_the_critical_one(case):
 
 
 def test_more_ranks_than_leaves(case):
-    case.prepare(speech(400, 1), batch__global=2, budget="100 steps", evaluate__every=0)
+    case.prepare(speech(400, 1), batch__global=2, batch__micro=1, budget="100 steps", evaluate__every=0)
     advice = case.train(ranks=4)
     assert set(advice) == {"ranks"}
     assert "2 of 4 ranks have nothing to do" in advice["ranks"]["reason"]
     # On as many ranks as there are leaves the run goes on without a word.
-    case.prepare(speech(400, 1), batch__global=2, budget="100 steps", run__output_dir=str(case.output) + "-2")
+    case.prepare(speech(400, 1), batch__global=2, batch__micro=1, budget="100 steps",
+                 run__output_dir=str(case.output) + "-2")
     case.output = case.output.with_name("run-2")
     assert not case.train(ranks=2)
 
@@ -195,15 +223,14 @@ def test_early_stopping_with_few_updates_an_epoch(case):
 
 
 OSCILLATIONS = {
-    "rate": dict(documents=alike(1600, 1), batch__global=16, batch__micro=2),
-    "batch": dict(documents=speech(1600, 1), batch__global=2),
+    "rate": dict(documents=alike(1600, 1), batch__global=16, optimizer__lr=0.05),
+    "batch": dict(documents=alike(1600, 1, changed=6), batch__global=2, batch__micro=1, optimizer__lr=0.035),
 }
 
 
 @pytest.mark.parametrize("cause", OSCILLATIONS)
 def test_a_loss_that_oscillates(case, cause):
-    case.prepare(**{**dict(optimizer__lr=0.03, noise__horizon="100 steps", budget="300 steps",
-                           schedule__name="constant"), **OSCILLATIONS[cause]})
+    case.prepare(**OSCILLATIONS[cause], noise__horizon="100 steps", budget="100 steps", schedule__name="constant")
     advice = case.train()
     assert "loss_oscillates" in advice
     assert advice["loss_oscillates"]["inputs"]["cause"] == cause
@@ -216,7 +243,8 @@ def test_advice_can_be_switched_off(case):
 
 
 def test_the_plan_shows_what_the_recipe_tells(case):
-    case.prepare(make_documents(4, 30, 34), adapter__rank=64, batch__reference=2, scale__rule="none")
+    case.prepare(make_documents(4, 30, 34), adapter__rank=64, adapter__targets=["q_proj", "o_proj", "down_proj"],
+                 batch__reference=2, scale__rule="none")
     result = run(case.program, "plan", case.config, "--ranks", "16")
     lines = [line for line in result.stdout.splitlines() if line.startswith("advice")]
     for words in ("adapter.rank 64 trains", "scale.rule none leaves the rate", "ranks have nothing to do"):
@@ -224,15 +252,14 @@ def test_the_plan_shows_what_the_recipe_tells(case):
 
 
 def test_a_resumed_run_says_nothing_twice(case):
-    case.prepare(speech(1600, 1), optimizer__lr=0.3, optimizer__clip_norm=0, budget="60 steps", schedule__name="constant",
-                 checkpoint__every="10 steps")
+    setup = dict(optimizer__lr=0.3, schedule__name="constant", checkpoint__every="10 steps")
+    case.prepare(speech(1600, 1, dialect=5), budget="60 steps", **setup)
     first = case.train()
-    assert set(first) == {"updates", "loss_rises"}
-    case.prepare(speech(1600, 1), optimizer__lr=0.3, optimizer__clip_norm=0, budget="120 steps",
-                 schedule__name="constant", checkpoint__every="10 steps")
+    assert set(first) == {"updates", "adapter_overwhelms"}
+    case.prepare(speech(1600, 1, dialect=5), budget="120 steps", **setup)
     result = run(case.program, "train", case.config)
     assert "advice:" not in result.stderr
     for decision in first.values():
         assert f"advice of step {decision['step']}: {decision['reason']}" in result.stderr
     names = [d["inputs"]["finding"] for d in case.decisions() if d["kind"] == "advice"]
-    assert sorted(names) == ["loss_rises", "updates"]
+    assert sorted(names) == ["adapter_overwhelms", "updates"]

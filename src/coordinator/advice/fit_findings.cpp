@@ -17,6 +17,7 @@ constexpr double kSmallSumOfRates = 1e-3;  // what ten updates at 1e-4 add up to
 
 constexpr double kAboveCritical = 2;
 constexpr double kDeviations = 2;
+constexpr std::int64_t kWorthLowering = 16;  // samples; below, machines gain nothing from fewer
 constexpr std::int64_t kUpdatesAbove = 20;
 constexpr std::int64_t kEarly = 50;
 constexpr std::int64_t kEarlyWithoutBudget = 200;
@@ -185,7 +186,9 @@ std::optional<Finding> CriticalBatchWatch::on_step(const StepPlan& plan, const R
                                                    const NoiseReading& noise) {
   const auto batch = static_cast<double>(plan.samples);
   const double upper = noise.b_simple * (1 + kDeviations * noise.relative_sd);
-  above_ = noise.known && batch > kAboveCritical * upper ? above_ + 1 : 0;
+  const bool above =
+      noise.known && plan.samples >= kWorthLowering && batch > kAboveCritical * upper;
+  above_ = above ? above_ + 1 : 0;
   const bool unlimited = recipe.budget_samples == kNoSampleLimit;
   const bool early = unlimited ? plan.step < kEarlyWithoutBudget
                                : plan.step < kEarly || plan.tau < recipe.budget_samples / 4.0;

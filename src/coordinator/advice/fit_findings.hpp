@@ -60,10 +60,10 @@ class Movement {
 };
 
 // The batch is above the critical one: by a factor of two and two standard deviations of the
-// measured noise scale, 20 updates in a row. The noise scale is small at the start and grows, so
-// nothing is said in the first quarter of the budget and the first 50 updates (200 where the budget
-// is no number of samples). At B = 2 B_simple the samples do a third of the work that they do in
-// small batches.
+// measured noise scale, 20 updates in a row, and 16 samples or more. The noise scale is small at
+// the start and grows, so nothing is said in the first quarter of the budget and the first 50
+// updates (200 where the budget is no number of samples). At B = 2 B_simple the samples do a third
+// of the work that they do in small batches.
 class CriticalBatchWatch {
  public:
   std::optional<Finding> on_step(const StepPlan& plan, const Recipe& recipe,
