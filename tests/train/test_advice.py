@@ -172,7 +172,7 @@ def test_an_adapter_that_does_not_move(case):
 
 
 def test_a_rank_too_high_for_the_data(case):
-    case.prepare(make_documents(4, 30, 34), adapter__rank=64, adapter__targets=["q_proj", "o_proj", "down_proj"],
+    case.prepare(make_documents(4, 20, 24), adapter__rank=64, adapter__targets=["q_proj", "o_proj", "down_proj"],
                  batch__global=2, batch__micro=2, budget="4 steps")
     advice = case.train()
     inputs = advice["rank_too_high"]["inputs"]
@@ -190,11 +190,11 @@ def test_targets_are_those_of_the_loss_mask(case):
 
 
 def test_a_batch_above_the_critical_one(case):
-    case.prepare(alike(1600, 1), batch__global=64, batch__micro=8, optimizer__lr=1e-4, noise__horizon="3200 samples",
-                 budget="100 steps", schedule__name="constant")
+    case.prepare(alike(1600, 1, length=24), batch__global=32, batch__micro=8, optimizer__lr=1e-4,
+                 noise__horizon="1600 samples", budget="100 steps", schedule__name="constant")
     advice = case.train()
     assert set(advice) == {"batch_above_critical"}
-    assert advice["batch_above_critical"]["inputs"]["noise_scale"] < 32
+    assert advice["batch_above_critical"]["inputs"]["noise_scale"] < 16
 
 
 def test_more_ranks_than_leaves(case):
@@ -230,7 +230,7 @@ OSCILLATIONS = {
 
 @pytest.mark.parametrize("cause", OSCILLATIONS)
 def test_a_loss_that_oscillates(case, cause):
-    case.prepare(**OSCILLATIONS[cause], noise__horizon="100 steps", budget="100 steps", schedule__name="constant")
+    case.prepare(**OSCILLATIONS[cause], noise__horizon="100 steps", budget="200 steps", schedule__name="constant")
     advice = case.train()
     assert "loss_oscillates" in advice
     assert advice["loss_oscillates"]["inputs"]["cause"] == cause
@@ -243,7 +243,7 @@ def test_advice_can_be_switched_off(case):
 
 
 def test_the_plan_shows_what_the_recipe_tells(case):
-    case.prepare(make_documents(4, 30, 34), adapter__rank=64, adapter__targets=["q_proj", "o_proj", "down_proj"],
+    case.prepare(make_documents(4, 20, 24), adapter__rank=64, adapter__targets=["q_proj", "o_proj", "down_proj"],
                  batch__reference=2, scale__rule="none")
     result = run(case.program, "plan", case.config, "--ranks", "16")
     lines = [line for line in result.stdout.splitlines() if line.startswith("advice")]
@@ -252,7 +252,7 @@ def test_the_plan_shows_what_the_recipe_tells(case):
 
 
 def test_a_resumed_run_says_nothing_twice(case):
-    setup = dict(optimizer__lr=0.3, schedule__name="constant", checkpoint__every="10 steps")
+    setup = dict(optimizer__lr=0.3, schedule={"name": "constant", "warmup": "0 samples"}, checkpoint__every="10 steps")
     case.prepare(speech(1600, 1, dialect=5), budget="60 steps", **setup)
     first = case.train()
     assert set(first) == {"updates", "adapter_overwhelms"}
