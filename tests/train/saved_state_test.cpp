@@ -22,9 +22,15 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
+std::vector<adapters::TrainableParameters::GroupSpec> one_group() {
+  adapters::TrainableParameters::GroupSpec spec;
+  spec.group = {"lora_A", 0, 0, 1.0, true};
+  spec.entries = {{"a", {kSize}, 0}};
+  return {spec};
+}
+
 struct Trained {
-  adapters::TrainableParameters parameters{{{{"lora_A", 0, 0, 1.0, true}, {{"a", {kSize}, 0}}}},
-                                           at::kCPU};
+  adapters::TrainableParameters parameters{one_group(), at::kCPU};
   std::unique_ptr<optim::Optimizer> optimizer;
   int refreshed = 0;
 
