@@ -20,15 +20,29 @@ cd "$here"
 
 say "building (release)"
 scripts/build.sh release
-say "unit tests"
-ctest --test-dir build/release --output-on-failure -j "$(nproc)"
-say "comparisons, faults and scripts"
-LORASCALE_PROGRAM="$here/build/release/lorascale" "$python" -m pytest -q -p no:cacheprovider tests
+# A stage that fails does not hide what the later ones would show: all run, and the last line names those that failed.
+failed=()
+stage() {
+  local name=$1
+  shift
+  say "$name"
+  local begin=$SECONDS
+  if "$@"; then say "$name: passed in $((SECONDS - begin)) s"; else
+    failed+=("$name")
+    say "$name: FAILED after $((SECONDS - begin)) s"
+  fi
+}
+sanitized() {
+  scripts/build.sh asan unit-tests && ctest --test-dir build/asan --output-on-failure -j "$(nproc)" -L unit
+}
 
-if ! $quick; then
-  say "building the unit tests with sanitizers"
-  scripts/build.sh asan unit-tests
-  say "unit tests with sanitizers"
-  ctest --test-dir build/asan --output-on-failure -j "$(nproc)" -L unit
+stage "unit and MPI tests" ctest --test-dir build/release --output-on-failure -j "$(nproc)"
+export LORASCALE_PROGRAM="$here/build/release/lorascale"
+stage "comparisons, faults and scripts" "$python" -m pytest -q -p no:cacheprovider --durations=25 tests
+$quick || stage "unit tests with sanitizers" sanitized
+
+if ((${#failed[@]})); then
+  printf 'test: FAILED: %s\n' "${failed[@]}" >&2
+  exit 1
 fi
 say "all tests passed"
