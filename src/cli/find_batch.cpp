@@ -5,6 +5,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "base/units.hpp"
 #include "cli/common.hpp"
 #include "coordinator/factorise.hpp"
 #include "io/durable_file.hpp"
@@ -74,8 +75,9 @@ void print_choice(const coordinator::LeafTable& table, const coordinator::Recipe
   const auto& tight = table.ranks[table.tightest()];
   std::cout << fmt::format(
       "choice    batch.micro {}: batch.global {} = {} leaves, accumulation {} "
-      "on each of {} ranks",
-      table.chosen, recipe.global_batch, split.leaves, split.max_leaves_per_rank, split.world_size);
+      "on each of {}",
+      table.chosen, recipe.global_batch, split.leaves, split.max_leaves_per_rank,
+      counted(split.world_size, "rank"));
   if (tight.budget > 0) {
     std::cout << fmt::format("; {} remain on rank {}",
                              coordinator::mebibytes(tight.budget - *table.peak(table.chosen)),

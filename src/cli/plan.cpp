@@ -3,6 +3,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "base/units.hpp"
 #include "cli/common.hpp"
 #include "coordinator/factorise.hpp"
 #include "coordinator/plan_report.hpp"
@@ -99,7 +100,7 @@ ExitCode run_plan(const Arguments& arguments) {
               << memory.model_parameters
               << " parameters; trained: " << session.trainable.parameters->size() << "\n"
               << "batch     global " << recipe.global_batch << " = " << leaves.leaves
-              << " leaves of " << recipe.leaf_size << " on " << ranks << " rank(s), "
+              << " leaves of " << recipe.leaf_size << " on " << counted(ranks, "rank") << ", "
               << leaves.min_leaves_per_rank << " to " << leaves.max_leaves_per_rank << " each\n"
               << "rate      " << coordinator::explain_rate(recipe, recipe.global_batch) << "\n"
               << "run       " << report.reason << "\n"

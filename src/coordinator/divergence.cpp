@@ -91,9 +91,7 @@ void DivergenceDetector::on_skip(const StepPlan& plan, const StepFacts& facts, D
     diverged_ = true;
     log.add(plan.step, seen, "diverged",
             std::to_string(skipped_) +
-                " updates in a row were not finite; lower optimizer.lr, lengthen schedule.warmup "
-                "or use "
-                "model.dtype fp32 or bf16, and start again in another run.output_dir, with adapter.init_from if an adapter is worth keeping",
+                " updates in a row were not finite",
             inputs);
   }
 }
@@ -116,8 +114,7 @@ void DivergenceDetector::on_loss(const StepPlan& plan, const StepFacts& facts, D
         plan.step, plan.first_position + plan.samples, "diverged",
         "the loss was more than " + to_text(z_limit_) + " standard deviations above its mean of " +
             to_text(window_.mean()) + " for " + std::to_string(outliers_) +
-            " updates in a row, at last " + to_text(facts.loss) +
-            "; lower optimizer.lr or lengthen schedule.warmup, in another run.output_dir",
+            " updates in a row, at last " + to_text(facts.loss),
         {{"loss", json_number(facts.loss)},
          {"z", json_number(z)},
          {"mean", window_.mean()},

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/units.hpp"
 #include "coordinator/advice/recipe_findings.hpp"
 #include "coordinator/batch_guard.hpp"
 #include "coordinator/factorise.hpp"
@@ -68,7 +69,7 @@ std::string leaves_text(const Factorisation& batch) {
                                 : std::to_string(batch.min_leaves_per_rank) + " or " + most;
   return "batch " + std::to_string(batch.global_batch) + " = " + std::to_string(batch.leaves) +
          " leaves of " + std::to_string(batch.leaf_size) + ", " + share + " on each of " +
-         std::to_string(batch.world_size) + " ranks";
+         counted(batch.world_size, "rank");
 }
 
 std::string schedule_text(const Recipe& recipe, double peak) {

@@ -37,10 +37,13 @@ void Trainer::recover() {
 std::string Trainer::divergence_message() const {
   const auto recoveries = coordinator_->recoveries();
   return fmt::format(
-      "training diverged at step {}{}; lower optimizer.lr or raise schedule.warmup in another "
-      "run.output_dir{}",
+      "training diverged at step {}{}; lower optimizer.lr, lengthen schedule.warmup or use another "
+      "model.dtype than fp16, in another run.output_dir, with adapter.init_from if an adapter is "
+      "worth keeping{}",
       coordinator_->steps_done(),
-      recoveries == 0 ? "" : fmt::format(", after {} recoveries", recoveries),
+      recoveries == 0
+          ? ""
+          : fmt::format(", after {} recover{}", recoveries, recoveries == 1 ? "y" : "ies"),
       session_.recipe.max_recoveries > 0
           ? ""
           : ", or go on from the newest checkpoint with divergence.action: recover");

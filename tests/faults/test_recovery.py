@@ -91,7 +91,7 @@ def test_the_limit(space, ranks):
     write(space, faults=[f"{fault} times=99" for fault in NAN])
     outcome = space.train(ranks=ranks)
     assert outcome.code == 71, outcome.stderr[-2000:]
-    assert "after 2 recoveries" in outcome.stderr
+    assert "after 2 recoveries; lower optimizer.lr" in outcome.stderr
     assert [line["inputs"]["lr_factor"] for line in decisions(space, "recover")] == [0.5, 0.25]
     assert len(decisions(space, "diverged")) == 3
     status = json.loads((space.output / "status.json").read_text())

@@ -123,11 +123,13 @@ def test_noise_scale_follows_the_reading(program, inputs, tmp_path):
 
 def test_goodput_measures_and_decides(program, inputs, tmp_path):
     config = settings(inputs, tmp_path / "run", policy="goodput", critical=200, dwell=0, max=32, micro=4)
+    # The same for an update of any batch, and more than all else in it: whatever this machine is, larger is faster.
+    config["faults"] = [f"slow step={step} phase=optimizer seconds=0.03" for step in range(1, 91)]
     train(program, tmp_path, config, ranks=2)
     changes = decisions(tmp_path / "run", "batch")
     assert changes, "an update of 8 samples costs more a sample than one of 32 at a critical batch of 200"
     first = changes[0]["inputs"]["policy_inputs"]
-    assert first["gain"] > 1.05 and first["seconds_per_leaf"] + first["seconds_per_sample"] > 0
+    assert first["gain"] > 1.5 and first["seconds_per_leaf"] + first["seconds_per_sample"] > 0
 
 
 def test_rescale_on_another_number_of_ranks(program, inputs, tmp_path):

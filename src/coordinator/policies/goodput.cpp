@@ -10,6 +10,7 @@
 #include <cmath>
 #include <set>
 
+#include "base/units.hpp"
 #include "coordinator/batch_guard.hpp"
 #include "coordinator/policies/policies.hpp"
 #include "coordinator/portable_math.hpp"
@@ -87,8 +88,8 @@ class Goodput : public BatchPolicy {
     return BatchWish{best,
                      "the model of step times predicts " + to_text(gain) +
                          " times the progress per second at a critical batch of " +
-                         to_text(context.critical.samples) + " on " + std::to_string(world_size) +
-                         " ranks",
+                         to_text(context.critical.samples) + " on " +
+                         counted(world_size, "rank"),
                      {{"gain", gain},
                       {"critical_batch", context.critical.samples},
                       {"relative_sd", context.critical.relative_sd},
