@@ -15,7 +15,8 @@ const std::vector<Verb>& verbs() {
        "find a bracket of good rates (of 1e-6 to 1, in 100 updates, unless told otherwise) at the\n"
        "      batch of the config; leaves no checkpoint and no adapter",
        run_find_lr},
-      {"generate", "CONFIG.yaml --prompt TEXT | --ids \"1 2 3\" [--decode] [--adapter FOLDER]\n"
+      {"generate",
+       "CONFIG.yaml --prompt TEXT | --ids \"1 2 3\" [--decode] [--adapter FOLDER]\n"
        "           [--max-tokens N] [--set ...]",
        "continue a prompt with the model and an adapter", run_generate},
       {"inspect", "PATH [--replay]",

@@ -31,7 +31,8 @@ class NcclApi {
 };
 
 // The libnccl that libtorch has loaded, or else the one this program was built with; a second copy
-// in one process breaks both. Error(kBadConfig) where there is none or it is older than the headers.
+// in one process breaks both. Error(kBadConfig) where there is none or it is older than the
+// headers.
 std::unique_ptr<NcclApi> load_nccl();
 
 }  // namespace lorascale::comm

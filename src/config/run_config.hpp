@@ -57,7 +57,8 @@ struct BatchSection {
   std::optional<std::int64_t> min;        // absent: global
   std::optional<std::int64_t> max;        // absent: an epoch
   std::int64_t min_steps = 100;           // B <= budget / this; 0 = off
-  std::optional<Amount> dwell;  // between two changes; absent: noise.horizon where a policy needs it
+  std::optional<Amount>
+      dwell;  // between two changes; absent: noise.horizon where a policy needs it
   Amount ramp{0, Unit::kSamples};  // policy ramp: until max is reached
   double critical = 0;             // critical batch in samples; 0 = as measured
   double critical_fraction = 1;    // policy noise-scale: B <= this * critical batch

@@ -233,8 +233,8 @@ void Coordinator::on_step(const StepFacts& facts) {
   for (Monitor* monitor : self.monitors.all()) {
     monitor->on_step(*plan, facts, self.log);
   }
-  self.advisor.on_step(*plan, facts, self.batch(),
-                       self.monitors.noise.optimizer_metric().reading(), self.log);
+  self.advisor.on_step(*plan, facts, self.batch(), self.monitors.noise.optimizer_metric().reading(),
+                       self.log);
   self.leaf_sizer.on_clean_update(self.steps, self.batch(), self.samples, self.log);
   self.batching.on_step(*plan, facts, self.world_size);
   if (!self.stop_reason()) {

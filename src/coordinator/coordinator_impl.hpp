@@ -38,7 +38,8 @@ struct RunState {
   BatchController batching;
   RecoveryTrack recovery;
 
-  // Not part of the state hash: memory, time and log depend on the machines, advice on their number.
+  // Not part of the state hash: memory, time and log depend on the machines, advice on their
+  // number.
   Advisor advisor;
   LeafSizer leaf_sizer;
   double elapsed_minutes = 0;

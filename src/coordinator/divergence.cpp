@@ -90,9 +90,7 @@ void DivergenceDetector::on_skip(const StepPlan& plan, const StepFacts& facts, D
   if (max_skipped_ > 0 && skipped_ >= max_skipped_ && !diverged_) {
     diverged_ = true;
     log.add(plan.step, seen, "diverged",
-            std::to_string(skipped_) +
-                " updates in a row were not finite",
-            inputs);
+            std::to_string(skipped_) + " updates in a row were not finite", inputs);
   }
 }
 
@@ -110,17 +108,16 @@ void DivergenceDetector::on_loss(const StepPlan& plan, const StepFacts& facts, D
   }
   if (watched && outliers_ >= patience_ && !diverged_) {
     diverged_ = true;
-    log.add(
-        plan.step, plan.first_position + plan.samples, "diverged",
-        "the loss was more than " + to_text(z_limit_) + " standard deviations above its mean of " +
-            to_text(window_.mean()) + " for " + std::to_string(outliers_) +
-            " updates in a row, at last " + to_text(facts.loss),
-        {{"loss", json_number(facts.loss)},
-         {"z", json_number(z)},
-         {"mean", window_.mean()},
-         {"standard_deviation", std::sqrt(window_.variance())},
-         {"outliers_in_row", outliers_},
-         {"patience", patience_}});
+    log.add(plan.step, plan.first_position + plan.samples, "diverged",
+            "the loss was more than " + to_text(z_limit_) +
+                " standard deviations above its mean of " + to_text(window_.mean()) + " for " +
+                std::to_string(outliers_) + " updates in a row, at last " + to_text(facts.loss),
+            {{"loss", json_number(facts.loss)},
+             {"z", json_number(z)},
+             {"mean", window_.mean()},
+             {"standard_deviation", std::sqrt(window_.variance())},
+             {"outliers_in_row", outliers_},
+             {"patience", patience_}});
   }
 }
 

@@ -2,9 +2,9 @@
 // position, samples). Not under adascale, whose rates follow a measured gain (step_planner.hpp).
 //
 // After a change of the batch at n0 the multiplier of the rate goes from its old value to its new
-// one over R samples (scale.ramp), linear in samples: old at n0, new from n0 + R on. A change during a
-// ramp starts from where the ramp is. The factor of the ramp also holds for short updates, times
-// the rate of their own size.
+// one over R samples (scale.ramp), linear in samples: old at n0, new from n0 + R on. A change
+// during a ramp starts from where the ramp is. The factor of the ramp also holds for short updates,
+// times the rate of their own size.
 //
 // Momentum needs no correction here. Goyal et al. 2017 (remark 2) multiply the velocity by
 // lr_new / lr_old where it holds rates: v <- m v + lr g, p <- p - v. SGD in src/optim/optimizer.cpp

@@ -24,8 +24,8 @@ enum class Role {
   kSpeed,   // changes how fast it is computed
 };
 
-// The one list of fields; a new one is a line here, as one of the kLater or with a new version of the
-// state. `RecipeType` is Recipe or const Recipe.
+// The one list of fields; a new one is a line here, as one of the kLater or with a new version of
+// the state. `RecipeType` is Recipe or const Recipe.
 template <typename RecipeType, typename Visitor>
 void visit_fields(RecipeType& recipe, Visitor&& visit) {
   visit("run.seed", recipe.seed, Role::kResult);

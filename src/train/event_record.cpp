@@ -80,10 +80,9 @@ std::unique_ptr<EventRecord> open_event_record(const std::filesystem::path& path
   }
   io::write_file_atomically(path, std::string_view(kept->text));
   auto record = std::make_unique<EventRecord>(path, coordinator::Recorder(kept->chain));
-  record->write(coordinator::ResumeFacts{coordinator.steps_done(), coordinator.world_size(),
-                                         recipe.leaf_size, recipe.budget_samples,
-                                         recipe.budget_minutes, recipe.advise,
-                                         recipe.batch_follows_ranks});
+  record->write(coordinator::ResumeFacts{
+      coordinator.steps_done(), coordinator.world_size(), recipe.leaf_size, recipe.budget_samples,
+      recipe.budget_minutes, recipe.advise, recipe.batch_follows_ranks});
   return record;
 }
 

@@ -18,7 +18,7 @@ namespace lorascale::train {
 namespace {
 
 constexpr std::size_t kPrefetchedLeaves = 4;
-constexpr double kNearlyAsLong = 0.02;  // share of a leaf's tokens
+constexpr double kNearlyAsLong = 0.02;                            // share of a leaf's tokens
 constexpr std::int64_t kMostMaskToCount = std::int64_t{1} << 24;  // tokens; 16 MiB are read
 
 }  // namespace

@@ -15,7 +15,7 @@ struct MemoryForecast {
   double trained_state = 0;  // master, gradient and optimizer moments
   double activations = 0;    // of one leaf of full rows
   double logits = 0;
-  double temporary = 0;      // of the optimizer's step, when activations are gone
+  double temporary = 0;  // of the optimizer's step, when activations are gone
   [[nodiscard]] double total() const {
     return weights + trained_state + std::max(activations + logits, temporary);
   }

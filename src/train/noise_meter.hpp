@@ -22,9 +22,10 @@ class NoiseMeter {
   // Numbers per leaf: squares of all groups, raw and then preconditioned.
   [[nodiscard]] std::int64_t columns() const;
   // `hyper` of the update, before which Adam's moments have seen `updates` others. Of fewer than
-  // kHistory it has no metric yet: a gradient over the root of k squares of its kind has heavy tails
-  // (its square no mean for k = 1 and 2, no variance up to 4), and LoRA's A has no gradient at all
-  // in the first update. One such value would outweigh every other in the averages of a whole run.
+  // kHistory it has no metric yet: a gradient over the root of k squares of its kind has heavy
+  // tails (its square no mean for k = 1 and 2, no variance up to 4), and LoRA's A has no gradient
+  // at all in the first update. One such value would outweigh every other in the averages of a
+  // whole run.
   static constexpr std::int64_t kHistory = 10;
   void begin(const optim::Hyperparameters& hyper, std::int64_t updates);
   void forget_metric() { metric_ = at::Tensor(); }

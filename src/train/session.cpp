@@ -113,8 +113,12 @@ void make_optimizer(Session& session) {
     if (group.end == group.begin) {
       continue;
     }
-    segments.push_back({group.begin, group.end, group.lr_ratio, group.decays,
-                        trust_of(group, session.config.optimizer), {}});
+    segments.push_back({group.begin,
+                        group.end,
+                        group.lr_ratio,
+                        group.decays,
+                        trust_of(group, session.config.optimizer),
+                        {}});
     for (const auto& entry : parameters.entries()) {
       if (entry.offset >= group.begin && entry.offset < group.end) {
         segments.back().tensors.push_back(entry.size());

@@ -7,9 +7,9 @@
 #include <string>
 
 #include "io/run_lock.hpp"
-#include "train/peak_memory.hpp"
 #include "train/event_record.hpp"
 #include "train/movement.hpp"
+#include "train/peak_memory.hpp"
 #include "train/run_log.hpp"
 #include "train/session.hpp"
 #include "train/snapshot.hpp"

@@ -253,10 +253,10 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::
   parameters_.refresh();
   // Only here does the host wait for the device, and with a deadline: the copy itself has none.
   world_.device.wait();
-  const at::Tensor host = at::stack({sums[kLoss] / count, sums[kTargets], sums[kTokens],
-                                     facts.norm.to(at::kDouble), facts.skip.to(at::kDouble),
-                                     scatter, leaf_facts.select(1, kTargets).gt(0).sum()})
-                              .cpu();
+  const at::Tensor host =
+      at::stack({sums[kLoss] / count, sums[kTargets], sums[kTokens], facts.norm.to(at::kDouble),
+                 facts.skip.to(at::kDouble), scatter, leaf_facts.select(1, kTargets).gt(0).sum()})
+          .cpu();
   const double* values = host.const_data_ptr<double>();
   result.facts.step = plan.step;
   result.facts.loss = values[0];

@@ -183,8 +183,7 @@ TEST(BatchGuard, NamesContradictions) {
   refused(
       "use batch.max 256", [](Recipe& r) { r.batch_max = 260; }, BatchPolicyKind::kRamp);
   refused(
-      "batch.ramp is 0", [](Recipe& r) { r.batch_ramp_samples = 0; },
-      BatchPolicyKind::kRamp);
+      "batch.ramp is 0", [](Recipe& r) { r.batch_ramp_samples = 0; }, BatchPolicyKind::kRamp);
   refused(
       "batch.min_steps 100 allows 144", [](Recipe& r) { r.batch_min_steps = 100; },
       BatchPolicyKind::kRamp);

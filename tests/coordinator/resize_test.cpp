@@ -130,8 +130,8 @@ TEST(Resize, ReplaysFromTheRecord) {
   train(20);
   run.take_decisions();
   run = Coordinator::restore(recipe, 6, run.state());
-  events.push_back(recorder.record(
-      ResumeFacts{20, 6, recipe.leaf_size, recipe.budget_samples, recipe.budget_minutes, recipe.advise, true}));
+  events.push_back(recorder.record(ResumeFacts{20, 6, recipe.leaf_size, recipe.budget_samples,
+                                               recipe.budget_minutes, recipe.advise, true}));
   train(9);
   const ReplayResult again = replay(recipe, 4, events);
   EXPECT_EQ(again.state, run.state());

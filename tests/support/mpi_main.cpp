@@ -1,5 +1,6 @@
-// main() of the tests that run under mpirun. All ranks run the same tests in the same order; when one rank
-// fails, the job ends at once instead of leaving the others in a collective that nobody joins.
+// main() of the tests that run under mpirun. All ranks run the same tests in the same order; when
+// one rank fails, the job ends at once instead of leaving the others in a collective that nobody
+// joins.
 #include <gtest/gtest.h>
 #include <mpi.h>
 

@@ -88,8 +88,7 @@ class Goodput : public BatchPolicy {
     return BatchWish{best,
                      "the model of step times predicts " + to_text(gain) +
                          " times the progress per second at a critical batch of " +
-                         to_text(context.critical.samples) + " on " +
-                         counted(world_size, "rank"),
+                         to_text(context.critical.samples) + " on " + counted(world_size, "rank"),
                      {{"gain", gain},
                       {"critical_batch", context.critical.samples},
                       {"relative_sd", context.critical.relative_sd},
