@@ -117,7 +117,8 @@ class TargetMatcher {
 
 // Uniform in ±1/sqrt(in): what kaiming_uniform(a = sqrt 5) gives. A function of seed, name and
 // place only.
-void fill_a(at::Tensor target, std::int64_t in, std::uint64_t seed, const std::string& name) {
+void fill_a(const at::Tensor& target, std::int64_t in, std::uint64_t seed,
+            const std::string& name) {
   at::Tensor host = at::empty(target.sizes(), at::kFloat);
   float* data = host.data_ptr<float>();
   const auto key = philox_key(mix64(seed) ^ fnv1a64(name));

@@ -16,15 +16,15 @@ std::int64_t ParameterEntry::size() const {
 
 TrainableParameters::TrainableParameters(std::vector<GroupSpec> groups, at::Device device) {
   std::int64_t offset = 0;
-  for (auto& [group, entries] : groups) {
-    group.begin = offset;
-    for (auto& entry : entries) {
+  for (GroupSpec& spec : groups) {
+    spec.group.begin = offset;
+    for (auto& entry : spec.entries) {
       entry.offset = offset;
       offset += entry.size();
       entries_.push_back(std::move(entry));
     }
-    group.end = offset;
-    groups_.push_back(std::move(group));
+    spec.group.end = offset;
+    groups_.push_back(std::move(spec.group));
   }
   master_ = at::zeros({offset}, at::TensorOptions().dtype(at::kFloat).device(device));
   gradient_ = at::zeros({offset}, at::TensorOptions().dtype(at::kFloat).device(device));

@@ -63,6 +63,10 @@ double scatter_of(std::span<const double> values) {
   return kMedianToDeviation * median(std::move(distances)) / std::sqrt(1.5);
 }
 
+// Falls by chance alone: the lowest of ten or so medians lies 1.5 deviations below their mean, and
+// the first one has a deviation of its own.
+constexpr double kSignificance = 5;
+
 // The losses after each rate, read off the smoothed curve.
 struct Curve {
   std::vector<double> smooth;
@@ -78,9 +82,7 @@ struct Curve {
     scatter = scatter_of(losses);
     constexpr double kMedianOverMean = 1.2533;  // of normal values: sqrt(pi / 2)
     smooth_scatter = kMedianOverMean * scatter / std::sqrt(static_cast<double>(2 * half + 1));
-    // Full windows only: a shorter one scatters more, and would be the lowest for that.
-    const auto full = std::span(smooth).subspan(half, smooth.size() - 2 * half);
-    lowest = half + static_cast<std::size_t>(std::ranges::min_element(full) - full.begin());
+    find_lowest();
     slope.assign(smooth.size(), 0);
     steepest = half;
     for (std::size_t i = half; i <= lowest; ++i) {
@@ -92,6 +94,7 @@ struct Curve {
   }
 
   [[nodiscard]] double fall() const { return smooth[half] - smooth[lowest]; }
+  [[nodiscard]] bool stands_out() const { return fall() > kSignificance * smooth_scatter; }
 
   // The first rate of the region around the steepest one in which the loss falls at least half as
   // fast.
@@ -113,15 +116,28 @@ struct Curve {
     }
     return last;
   }
+
+ private:
+  // The lowest before the loss gave back half of a fall that stands out. What comes after that is
+  // chaos, in which a loss may happen to end up lower still.
+  void find_lowest() {
+    lowest = half;
+    // Full windows only: a shorter one scatters more, and would be the lowest for that.
+    for (std::size_t i = half; i + half < smooth.size(); ++i) {
+      if (smooth[i] < smooth[lowest]) {
+        lowest = i;
+      }
+      const double rise = smooth[i] - smooth[lowest];
+      if (stands_out() && rise > 0.5 * fall() && rise > kSignificance * smooth_scatter) {
+        return;
+      }
+    }
+  }
 };
 
 // How far below the turn the suggestion lies: on noisy quadratic models of spread curvatures the
 // best constant rate is between two thirds and a seventh of the upper end (lr_finder_test.cpp).
 constexpr double kBelowTheTurn = 4;
-
-// Falls by chance alone: the lowest of ten or so medians lies 1.5 deviations below their mean, and
-// the first one has a deviation of its own.
-constexpr double kSignificance = 5;
 
 }  // namespace
 
@@ -198,8 +214,7 @@ LrRange LrFinder::result() const {
   const auto rate_at = [&](std::size_t i) { return rate(static_cast<std::int64_t>(i)); };
   range.fall = curve.fall();
   range.scatter = curve.scatter;
-  if (!(range.fall > kSignificance * curve.smooth_scatter) ||
-      range.fall <= 1e-6 * std::abs(curve.smooth[half])) {
+  if (!curve.stands_out() || range.fall <= 1e-6 * std::abs(curve.smooth[half])) {
     range.reason = "no usable descent between the rates " + to_text(rate_at(0)) + " and " +
                    to_text(rate_at(losses_.size() - 1)) + ": the smoothed loss falls by " +
                    to_text(range.fall) + " from " + to_text(curve.smooth[half]) +

@@ -5,6 +5,9 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
+#include <string>
+#include <vector>
 
 #include "coordinator/scaling.hpp"
 #include "coordinator/step_planner.hpp"
@@ -57,15 +60,19 @@ coordinator::LrFinderSettings settings_in_force(const RangeTestSettings& asked,
   return settings;
 }
 
+// The updates of the run from its start, at rates of the caller's.
 class Prober {
  public:
-  Prober(World& world, Session& session, coordinator::Coordinator& coordinator)
+  Prober(World& world, Session& session, const coordinator::Recipe& recipe)
       : world_(world),
         session_(session),
-        coordinator_(coordinator),
+        coordinator_(recipe, world.host.size()),
         faults_(session.config.faults, world.host.rank()),
         updater_(world, *session.model, *session.trainable.parameters, *session.optimizer,
-                 session.config, faults_) {}
+                 session.config, faults_) {
+    session.train->start(session.config.data.shuffle ? std::optional(session.config.run.seed)
+                                                     : std::nullopt);
+  }
 
   // Makes the next update, in leaves that fit. `lr_at_k1`: the rate before the rule's factor for
   // the update's own size, which is smaller at the end of an epoch.
@@ -86,6 +93,7 @@ class Prober {
   }
 
   [[nodiscard]] std::int64_t leaf_size() const { return leaf_size_; }  // of the latest update
+  [[nodiscard]] std::int64_t samples_seen() const { return coordinator_.samples_seen(); }
 
  private:
   void shrink(const coordinator::MemoryFacts& facts) {
@@ -105,35 +113,38 @@ class Prober {
 
   World& world_;
   Session& session_;
-  coordinator::Coordinator& coordinator_;
+  coordinator::Coordinator coordinator_;
   FaultInjector faults_;
   Updater updater_;
   std::int64_t leaf_size_ = 0;
 };
 
-// All updates of the test. Leaves the session changed.
-void probe(World& world, Session& session, coordinator::Coordinator& coordinator,
-           coordinator::LrFinder& finder, RangeTest& test) {
-  session.train->start(session.config.data.shuffle ? std::optional(session.config.run.seed)
-                                                   : std::nullopt);
-  Prober prober(world, session, coordinator);
-  std::int64_t targets = 0;
-  while (const auto lr = finder.next_lr()) {
-    const auto result = prober.update(*lr / test.factor);
-    targets += result.targets;
-    finder.report(result.facts.applied ? result.facts.loss
-                                       : std::numeric_limits<double>::quiet_NaN());
-    ++test.updates;
-    if (world.is_root() && (test.updates % 10 == 0 || !finder.next_lr())) {
-      spdlog::info("update {}/{}  lr {:.3g}  loss {:.4f}", test.updates, test.settings.updates, *lr,
-                   result.facts.loss);
-    }
-    if (result.stop_requested) {
-      test.stopped = finder.next_lr().has_value();
-      break;
-    }
+double loss_of(const UpdateResult& result) {
+  return result.facts.applied ? result.facts.loss : std::numeric_limits<double>::quiet_NaN();
+}
+
+void report_progress(const World& world, std::int64_t done, std::int64_t updates,
+                     const std::string& text) {
+  if (world.is_root() && (done % 10 == 0 || done == updates)) {
+    spdlog::info("update {}/{}  {}", done, updates, text);
   }
-  test.leaf_size = prober.leaf_size();
+}
+
+// What the samples of each update lose before anything is learned: the same updates, dropout
+// included, at a rate of 0. Moves the moments of the optimizer. Fewer where a stop was requested.
+std::vector<double> untrained_losses(World& world, Session& session,
+                                     const coordinator::Recipe& recipe, std::int64_t updates) {
+  Prober prober(world, session, recipe);
+  std::vector<double> losses;
+  std::int64_t targets = 0;
+  for (bool stop = false; !stop && std::ssize(losses) < updates;) {
+    const auto result = prober.update(0);
+    losses.push_back(loss_of(result));
+    targets += result.targets;
+    stop = result.stop_requested && std::ssize(losses) < updates;
+    report_progress(world, std::ssize(losses), updates,
+                    fmt::format("untrained loss {:.4f}", losses.back()));
+  }
   together(world.host, [&] {
     if (targets == 0) {
       throw_bad_input("no token of " + session.config.data.train +
@@ -141,21 +152,44 @@ void probe(World& world, Session& session, coordinator::Coordinator& coordinator
                       "check its loss_mask");
     }
   });
+  return losses;
+}
+
+// The updates of the test itself. Leaves the session changed.
+void probe(World& world, Session& session, const coordinator::Recipe& recipe,
+           const std::vector<double>& untrained, coordinator::LrFinder& finder, RangeTest& test) {
+  const double level = std::accumulate(untrained.begin(), untrained.end(), 0.0) /
+                       static_cast<double>(untrained.size());
+  Prober prober(world, session, recipe);
+  while (const auto lr = finder.next_lr()) {
+    const auto result = prober.update(*lr / test.factor);
+    const double loss = loss_of(result) - untrained[static_cast<std::size_t>(test.updates)] + level;
+    finder.report(loss);
+    ++test.updates;
+    report_progress(world, test.updates, finder.next_lr() ? test.settings.updates : test.updates,
+                    fmt::format("lr {:.3g}  loss {:.4f}", *lr, loss));
+    if (result.stop_requested) {
+      test.stopped = finder.next_lr().has_value();
+      break;
+    }
+  }
+  test.leaf_size = prober.leaf_size();
+  test.samples = prober.samples_seen();
 }
 
 }  // namespace
 
 RangeTest run_range_test(World& world, Session& session, const RangeTestSettings& settings) {
   RangeTest test;
-  std::optional<coordinator::Coordinator> coordinator;
+  std::optional<coordinator::Recipe> recipe;
   std::optional<coordinator::LrFinder> finder;
   together(world.host, [&] {
-    const auto recipe = recipe_of_test(session);
-    coordinator.emplace(recipe, world.host.size());
-    test.settings = settings_in_force(settings, *coordinator);
+    recipe.emplace(recipe_of_test(session));
+    test.settings =
+        settings_in_force(settings, coordinator::Coordinator(*recipe, world.host.size()));
     finder.emplace(test.settings);
-    test.batch = coordinator::largest_update(recipe, recipe.global_batch);
-    test.factor = coordinator::scaled_rates(recipe, test.batch).multiplier;
+    test.batch = coordinator::largest_update(*recipe, recipe->global_batch);
+    test.factor = coordinator::scaled_rates(*recipe, test.batch).multiplier;
   });
   const auto& parameters = *session.trainable.parameters;
   std::optional<SavedState> saved;
@@ -163,13 +197,18 @@ RangeTest run_range_test(World& world, Session& session, const RangeTestSettings
     test.state_before = state_digest(parameters, *session.optimizer);
     saved.emplace(parameters, *session.optimizer);
   });
-  probe(world, session, *coordinator, *finder, test);
+  const auto untrained = untrained_losses(world, session, *recipe, test.settings.updates);
   saved->restore();
+  if (std::ssize(untrained) == test.settings.updates) {
+    probe(world, session, *recipe, untrained, *finder, test);
+    saved->restore();
+  } else {
+    test.stopped = true;
+  }
   test.state_after = state_digest(parameters, *session.optimizer);
   LS_ASSERT(test.state_after == test.state_before);
   test.range = finder->result();
   test.curve = finder->curve();
-  test.samples = coordinator->samples_seen();
   return test;
 }
 

@@ -246,6 +246,21 @@ TEST(LrFinder, ASaturatedLossHasTheSameBracket) {
 }
 
 // The average that ends the test has no part in reading the curve, and units of the loss have none.
+// Beyond the turn a loss may end up anywhere, also below what the good rates reached.
+TEST(LrFinder, WhatComesAfterTheTurnDoesNotCount) {
+  const auto curve = [](double end) {
+    return run_test({.from = 1e-6, .to = 1}, [end](std::int64_t update, double before) {
+      const double scatter = 1e-3 * normal(7, 0, static_cast<std::uint32_t>(update));
+      const double fall = before < 1e-2 ? std::min(1.0, before / 3e-3) : before < 0.1 ? 0.2 : end;
+      return 5 - fall + scatter;
+    });
+  };
+  const LrRange range = curve(1.5);
+  EXPECT_EQ(range.verdict, LrVerdict::kBracket);
+  EXPECT_NEAR(range.high, 1e-2, 2e-3);
+  EXPECT_EQ(range.high, curve(0).high);
+}
+
 TEST(LrFinder, BracketDependsOnTheCurveAlone) {
   const auto loss = [](std::int64_t, double lr) { return valley(lr, 6); };
   const LrRange one = run_test({.from = 1e-6, .to = 1, .smoothing = 0.5}, loss);
