@@ -36,8 +36,9 @@ def arms(study: str, rate: float, samples: int):
                             for k in (4, 8) for name, rule in RULES.items()}
     horizon = {"noise.horizon": f"{samples // 8} samples"}
     growing = {"batch.policy": "noise-scale", "batch.increment": REFERENCE, "batch.min_steps": 30, **horizon}
-    return reference | {"noise-scale": growing,
-                        "noise-scale, half of it": growing | {"batch.critical_fraction": 0.5},
+    parts = {"the critical batch": 1, "an eighth of it": 1 / 8, "a twelfth of it": 1 / 12,
+             "a sixteenth of it": 1 / 16}
+    return reference | {name: growing | {"batch.critical_fraction": part} for name, part in parts.items()} | {
                         f"batch {REFERENCE * 4}, sqrt": {"batch.global": REFERENCE * 4, "scale.rule": "sqrt"}}
 
 
@@ -88,7 +89,9 @@ def draw(results, names, path: pathlib.Path):
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot
-    figure, (loss, final, batch) = pyplot.subplots(1, 3, figsize=(16, 4.5), layout="constrained")
+    varied = 1 if any(len({batch for _, batch, _ in runs[0]["trace"]} | {results[names[0]][0]["trace"][0][1]}) > 1
+                      for runs in results.values()) else 2  # what the third picture shows: the batch, or the rate
+    figure, (loss, final, trace) = pyplot.subplots(1, 3, figsize=(16, 4.5), layout="constrained")
     for index, name in enumerate(names):
         runs, color = results[name], f"C{index}"
         samples = [s for s, _ in runs[0]["curve"]]
@@ -98,11 +101,12 @@ def draw(results, names, path: pathlib.Path):
             final.plot(index, run["val_loss"], ".", color=color, alpha=0.5)
         mean, sd = spread([r["val_loss"] for r in runs])
         final.errorbar(index, mean, 0 if math.isnan(sd) else sd, color=color, marker="_", capsize=4)
-        batch.step([s for s, _, _ in runs[0]["trace"]], [b for _, b, _ in runs[0]["trace"]], color=color, where="pre")
-    loss.set(xlabel="samples", ylabel="validation loss (nats per byte)", yscale="log", title="mean over seeds")
+        trace.step([point[0] for point in runs[0]["trace"]], [point[varied] for point in runs[0]["trace"]],
+                   color=color, where="pre")
+    loss.set(xlabel="samples", ylabel="validation loss (nats per byte)", title="mean over seeds")
     final.set(title="at the end: seeds, mean ± sd", xticks=range(len(names)))
     final.set_xticklabels(names, rotation=40, ha="right", fontsize=7)
-    batch.set(xlabel="samples", ylabel="global batch", yscale="log", title="batch, first seed")
+    trace.set(xlabel="samples", ylabel=("global batch", "learning rate")[varied - 1], yscale="log", title="first seed")
     loss.legend(fontsize=7)
     figure.savefig(path, dpi=110)
 

@@ -46,6 +46,29 @@ bool is_one_of(const std::string& kind, const Names& names) {
   return std::find(names.begin(), names.end(), kind) != names.end();
 }
 
+// A run that has ended may be started again and find nothing to do; only more of a budget, or going
+// back, gives it more.
+bool is_over(const std::vector<Decision>& decisions) {
+  bool over = false;
+  for (const Decision& decision : decisions) {
+    if (is_one_of(decision.kind, kEnds)) {
+      over = true;
+    } else if (decision.kind == "recover") {
+      over = false;
+    } else if (decision.kind == "resume" && over) {
+      const auto inputs =
+          coordinator::Json::parse(decision.inputs, nullptr, /*allow_exceptions=*/false);
+      for (const std::string budget : {"/budget_samples", "/budget_minutes"}) {
+        using Pointer = coordinator::Json::json_pointer;
+        over = over && inputs.is_object() &&
+               inputs.value(Pointer(budget + "/0"), -1.0) ==
+                   inputs.value(Pointer(budget + "/1"), -2.0);
+      }
+    }
+  }
+  return over;
+}
+
 std::string in_words(const std::string& kind) {
   for (const auto& [name, word] : kWords) {
     if (name == kind) {
@@ -120,12 +143,9 @@ void inspect_decisions(const fs::path& file) {
   }
   tell_all(decisions);
   // A run that goes on after its end does so with a resume.
-  const auto resumed = std::find_if(decisions.rbegin(), decisions.rend(),
-                                    [](const auto& decision) { return decision.kind == "resume"; });
-  const bool over = std::any_of(decisions.rbegin(), resumed, [](const Decision& decision) {
-    return is_one_of(decision.kind, kEnds);
-  });
-  std::cout << (over ? "" : "no end is recorded: the run goes on, or was stopped and can go on\n")
+  std::cout << (is_over(decisions)
+                    ? ""
+                    : "no end is recorded: the run goes on, or was stopped and can go on\n")
             << fmt::format(
                    "{} decisions, each as it was written{}; digest of the last {}\n",
                    decisions.size(),

@@ -67,6 +67,9 @@ double scatter_of(std::span<const double> values) {
 // the first one has a deviation of its own.
 constexpr double kSignificance = 5;
 
+// Of the loss. A fall may stand out and still be nothing that training would notice.
+constexpr double kLeastFall = 1e-3;
+
 // The losses after each rate, read off the smoothed curve.
 struct Curve {
   std::vector<double> smooth;
@@ -214,12 +217,12 @@ LrRange LrFinder::result() const {
   const auto rate_at = [&](std::size_t i) { return rate(static_cast<std::int64_t>(i)); };
   range.fall = curve.fall();
   range.scatter = curve.scatter;
-  if (!curve.stands_out() || range.fall <= 1e-6 * std::abs(curve.smooth[half])) {
+  if (!curve.stands_out() || range.fall <= kLeastFall * std::abs(curve.smooth[half])) {
     range.reason = "no usable descent between the rates " + to_text(rate_at(0)) + " and " +
                    to_text(rate_at(losses_.size() - 1)) + ": the smoothed loss falls by " +
                    to_text(range.fall) + " from " + to_text(curve.smooth[half]) +
-                   ", which the scatter of single losses, " + to_text(range.scatter) +
-                   ", can explain; use more updates, a larger batch or " +
+                   ", less than a thousandth or than the scatter of single losses, " +
+                   to_text(range.scatter) + ", can explain; use more updates, a larger batch or " +
                    (diverged_ ? "a lower first rate" : "a higher last rate");
     return range;
   }

@@ -222,7 +222,9 @@ void advise_on_ranks(Lines& lines, const Recipe& recipe, int world_size) {
   constexpr double kWorthwhile = 0.1;
   for (std::int64_t limit = now.leaf_size - 1; now.balance() < kUneven && limit >= 1; --limit) {
     const auto finer = factorise(recipe.global_batch, world_size, limit);
-    if (finer.balance() >= now.balance() + kWorthwhile) {
+    const bool allowed = recipe.batch_policy == BatchPolicyKind::kFixed ||
+                         batch_increment(recipe) % finer.leaf_size == 0;
+    if (allowed && finer.balance() >= now.balance() + kWorthwhile) {
       lines.push_back(counted_leaves(now.leaves) + " on " + std::to_string(world_size) +
                       " ranks keep them " + to_text(std::round(100 * now.balance())) +
                       " % busy; batch.micro " + std::to_string(finer.leaf_size) + " would " +
@@ -242,9 +244,10 @@ void advise_on_length(Lines& lines, const Recipe& recipe) {
   if (steps < kFewUpdates) {
     const std::int64_t smaller =
         std::min(recipe.budget_samples / kFewUpdates, recipe.global_batch - 1);
-    const std::string remedy = smaller >= 1
-                                   ? "use batch.global " + at_most(smaller) + ", or a longer budget"
-                                   : "use a longer budget";
+    const std::string remedy =
+        smaller >= 1
+            ? "use a longer budget, or, unless it is in steps, batch.global " + at_most(smaller)
+            : "use a longer budget";
     lines.push_back("only " + counted(steps, "update") + " in the whole run; LoRA wants " +
                     std::to_string(kFewUpdates) + " or more; " + remedy);
   }

@@ -82,7 +82,8 @@ std::unique_ptr<EventRecord> open_event_record(const std::filesystem::path& path
   auto record = std::make_unique<EventRecord>(path, coordinator::Recorder(kept->chain));
   record->write(coordinator::ResumeFacts{
       coordinator.steps_done(), coordinator.world_size(), recipe.leaf_size, recipe.budget_samples,
-      recipe.budget_minutes, recipe.advise, recipe.batch_follows_ranks});
+      recipe.budget_minutes, recipe.advise, recipe.batch_follows_ranks, recipe.max_recoveries,
+      recipe.recovery_warmup_samples});
   return record;
 }
 

@@ -82,6 +82,9 @@ Fault parse_fault(const std::string& text) {
   if (!phase) {
     refuse(text, "phase= is missing");
   }
+  if (fault.kind == Fault::Kind::kNan && fault.phase != Phase::kBackward) {
+    refuse(text, "nan spoils a gradient, which phase=backward alone makes");
+  }
   return fault;
 }
 

@@ -4,8 +4,8 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
-#include <numeric>
 #include <string>
 #include <vector>
 
@@ -158,12 +158,25 @@ std::vector<double> untrained_losses(World& world, Session& session,
 // The updates of the test itself. Leaves the session changed.
 void probe(World& world, Session& session, const coordinator::Recipe& recipe,
            const std::vector<double>& untrained, coordinator::LrFinder& finder, RangeTest& test) {
-  const double level = std::accumulate(untrained.begin(), untrained.end(), 0.0) /
-                       static_cast<double>(untrained.size());
+  // Samples whose loss is not finite untrained say nothing of a rate.
+  double level = 0;
+  std::int64_t finite = 0;
+  for (const double loss : untrained) {
+    level += std::isfinite(loss) ? loss : 0;
+    finite += std::isfinite(loss) ? 1 : 0;
+  }
+  level /= static_cast<double>(std::max<std::int64_t>(1, finite));
   Prober prober(world, session, recipe);
+  double loss = level;
   while (const auto lr = finder.next_lr()) {
     const auto result = prober.update(*lr / test.factor);
-    const double loss = loss_of(result) - untrained[static_cast<std::size_t>(test.updates)] + level;
+    if (const double before = untrained[static_cast<std::size_t>(test.updates)];
+        std::isfinite(before)) {
+      loss = loss_of(result) - before + level;
+    } else if (world.is_root()) {
+      spdlog::warn("update {} is not finite at a rate of 0 either; it does not count",
+                   test.updates + 1);
+    }
     finder.report(loss);
     ++test.updates;
     report_progress(world, test.updates, finder.next_lr() ? test.settings.updates : test.updates,

@@ -185,6 +185,11 @@ def test_a_killed_run_goes_on_with_its_record(program, finished, tmp_path):
     kinds = [json.loads(line)["event"] for line in lines_of(events)]
     assert kinds.count("step") == 45 and kinds.count("resume") == 1
     assert "byte for byte" in inspect(program, tmp_path / "run", "--replay")
+    # Started again with nothing left to do, it has ended all the same.
+    run(program, "train", tmp_path / "config.yaml", "--set", "faults=[]")
+    story = inspect(program, tmp_path / "run" / "decisions.jsonl")
+    assert story.count("  resumed ") == 2 and "no end is recorded" not in story
+    assert "byte for byte" in inspect(program, tmp_path / "run", "--replay")
 
 
 def test_a_run_that_was_not_recorded_from_its_start_is_not_recorded(program, finished, copy):

@@ -365,6 +365,14 @@ TEST(Advisor, OfTheRecipeAlone) {
   EXPECT_THAT(names(recipe), IsEmpty());
   recipe.critical_batch = 15;
   EXPECT_THAT(names(recipe), ElementsAre("batch_above_critical"));
+  // A policy that follows the critical batch stays below it by itself, whatever it may reach.
+  recipe.critical_batch = 16;
+  recipe.batch_policy = BatchPolicyKind::kNoiseScale;
+  EXPECT_THAT(names(recipe), IsEmpty());
+  recipe.batch_policy = BatchPolicyKind::kRamp;
+  recipe.batch_max = 64;
+  recipe.batch_ramp_samples = 6400;
+  EXPECT_THAT(names(recipe), ElementsAre("batch_above_critical"));
 
   recipe = healthy_recipe();
   recipe.leaf_size = 8;

@@ -125,7 +125,8 @@ def test_a_real_budget(space, template, tmp_path):
 
 @pytest.mark.parametrize("fault, word", [("oom", "phase="), ("oops step=1 phase=forward", "oops"),
                                          ("oom step=x phase=forward", "x"), ("oom step=1 phase=nowhere", "nowhere"),
-                                         ("oom step=1 phase=forward rank=-1", "-1"), ("slow phase=sample blue", "blue")])
+                                         ("oom step=1 phase=forward rank=-1", "-1"), ("slow phase=sample blue", "blue"),
+                                         ("nan step=1 phase=optimizer", "nan spoils a gradient")])
 def test_faults_that_make_no_sense(space, fault, word):
     space.write_config(**CONFIG, faults=[fault])
     expect_refusal(space.train(), BAD_CONFIG, ["faults", word, "phase=forward"])

@@ -2,6 +2,7 @@
 more often than it may, and remembers it over kills."""
 import json
 import shutil
+import subprocess
 
 import pytest
 from harness import Workspace, metrics_steps, verified, wait_until
@@ -34,6 +35,12 @@ def decisions(space, *kinds):
     lines = [json.loads(line) for line in (space.output / "decisions.jsonl").read_text().splitlines()]
     assert [line["sequence"] for line in lines] == list(range(1, len(lines) + 1))
     return [line for line in lines if not kinds or line["kind"] in kinds]
+
+
+def expect_replay(space):
+    """The facts on record lead to the same decisions and to the newest checkpoint's state."""
+    done = subprocess.run([space.program, "inspect", str(space.output), "--replay"], capture_output=True, text=True)
+    assert done.returncode == 0 and "lead to the state" in done.stdout, done.stderr
 
 
 def rates(space):
@@ -102,6 +109,7 @@ def test_the_limit(space, ranks):
     outcome = space.train("--set", "divergence.max_recoveries=3", "--set", "faults=[]", ranks=ranks)
     assert outcome.code == 0 and metrics_steps(space) == list(range(1, 31))
     assert rates(space)[30] == pytest.approx(3e-3 / 4)
+    expect_replay(space)
 
 
 def test_stop_is_the_default_and_can_be_changed_afterwards(space):
@@ -111,6 +119,7 @@ def test_stop_is_the_default_and_can_be_changed_afterwards(space):
     space.must_train("--set", "divergence.action=recover")
     assert len(decisions(space, "recover")) == 1
     assert metrics_steps(space) == list(range(1, 31))
+    expect_replay(space)
 
 
 def test_without_a_checkpoint_it_begins_anew(space):
@@ -131,6 +140,7 @@ def test_killed_before_the_recovery_is_saved(space, ranks):
     assert outcome.code == 0, outcome.stderr[-2000:]
     assert len(decisions(space, "recover")) == 1 and len(decisions(space, "diverged")) == 1
     assert metrics_steps(space) == list(range(1, 31))
+    expect_replay(space)
 
 
 @pytest.mark.parametrize("ranks, then", [(1, 1), (2, 1), (1, 2)])
@@ -149,6 +159,7 @@ def test_killed_after_the_recovery_is_saved(space, template, tmp_path_factory, r
     kept = [{key: line[key] for key in ("kind", "step", "reason", "inputs")}
             for run in (space, whole) for line in decisions(run, "diverged", "recover")]
     assert kept[:2] == kept[2:] and len(kept) == 4
+    expect_replay(space)
 
 
 def test_goes_one_checkpoint_further_where_the_newest_was_in_vain(space):

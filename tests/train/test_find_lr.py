@@ -202,9 +202,16 @@ def test_small_batches_of_unlike_rows(program, inputs, found, tmp_path, batch, m
     assert bracket["low"] / 1.01 < rates["low"] < rates["suggested"] < rates["high"] < bracket["high"] * 1.01
 
 
+def test_an_update_that_is_not_finite_does_not_count(program, inputs, found, tmp_path):
+    said = run(program, "find-lr", config(inputs, tmp_path, faults=["nan step=7 phase=backward"]))
+    assert "update 7 is not finite at a rate of 0 either" in said.stderr
+    got, whole = result(tmp_path)["rate_at_batch"], result(found[0])["rate_at_batch"]
+    assert all(rate == pytest.approx(whole[name], rel=0.3) for name, rate in got.items())
+
+
 def test_nothing_lowers_the_loss(program, inputs, tmp_path):
     outcome = refuse(program, 78, "no rate in the range lowers the loss; ", config(inputs, tmp_path),
-                     "--from", "1e-13", "--to", "1e-9", ranks=2)
+                     "--to", "1e-5", ranks=2)
     assert "larger batch" in outcome.stderr
     got = result(tmp_path)
     assert got["verdict"] == "no_descent" and (tmp_path / "run/find-lr/curve.svg").exists()

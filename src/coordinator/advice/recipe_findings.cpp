@@ -69,7 +69,11 @@ std::optional<Finding> rank_too_high(const Recipe& recipe) {
 }
 
 std::optional<Finding> batch_above_critical(const Recipe& recipe) {
-  const std::int64_t batch = largest_update(recipe, largest_batch(recipe).batch);
+  // These policies weigh the critical batch themselves; only what they begin with may be above it.
+  const bool weighed = recipe.batch_policy == BatchPolicyKind::kNoiseScale ||
+                       recipe.batch_policy == BatchPolicyKind::kGoodput;
+  const std::int64_t most = weighed ? recipe.global_batch : largest_batch(recipe).batch;
+  const std::int64_t batch = largest_update(recipe, most);
   const double critical = recipe.critical_batch;
   if (critical <= 0 || static_cast<double>(batch) <= critical) {
     return std::nullopt;
@@ -80,7 +84,9 @@ std::optional<Finding> batch_above_critical(const Recipe& recipe) {
       "a batch of " + std::to_string(batch) + " samples is above the critical one of " +
           to_text(critical) + " (batch.critical): a target loss costs about " + to_text(times) +
           " times the samples that small batches would take; use " +
-          (recipe.batch_policy == BatchPolicyKind::kFixed ? "batch.global " : "batch.max ") +
+          (most == recipe.global_batch || critical < static_cast<double>(recipe.global_batch)
+               ? "batch.global "
+               : "batch.max ") +
           to_text(std::max(1.0, std::floor(critical))) + " or less",
       {{"batch", batch}, {"critical_batch", critical}, {"samples_factor", times}}};
 }
