@@ -2,6 +2,10 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+#include <array>
+#include <string_view>
+
 #include "adapters/full_export.hpp"
 #include "adapters/peft_format.hpp"
 #include "base/logging.hpp"
@@ -27,8 +31,10 @@ constexpr int kMaxFailedWrites = 3;
 constexpr std::int64_t kMovementEvery = 50;  // updates, beside validations
 
 void say(const coordinator::Decision& decision) {
-  spdlog::log(decision.kind == "advice" ? spdlog::level::warn : spdlog::level::info, "{}: {}",
-              decision.kind, decision.reason);
+  constexpr std::array<std::string_view, 4> kTrouble = {"advice", "skip", "diverged", "recover"};
+  const bool trouble = std::ranges::find(kTrouble, decision.kind) != kTrouble.end();
+  spdlog::log(trouble ? spdlog::level::warn : spdlog::level::info, "{}: {}", decision.kind,
+              decision.reason);
 }
 
 }  // namespace
@@ -494,7 +500,8 @@ void Trainer::finish_status(const std::string& outcome, ExitCode code, const std
   if (world_.is_root()) {
     progress_->clear();
     write_status(folder_, outcome, code, coordinator_->steps_done(), lock_->generation(), message);
-    spdlog::info("{}", message);
+    spdlog::log(code == ExitCode::kDiverged ? spdlog::level::err : spdlog::level::info, "{}",
+                message);
     for (const auto& advice : coordinator_->advice_given()) {
       spdlog::warn("advice of step {}: {}", advice.step, advice.text);
     }
