@@ -94,16 +94,14 @@ def draw(results, names, path: pathlib.Path):
     figure, (loss, final, trace) = pyplot.subplots(1, 3, figsize=(16, 4.5), layout="constrained")
     for index, name in enumerate(names):
         runs, color = results[name], f"C{index}"
-        samples = [s for s, _ in runs[0]["curve"]]
-        means = [statistics.mean(dict(r["curve"]).get(s, math.nan) for r in runs) for s in samples]
-        loss.plot(samples, means, color=color, label=name, linewidth=1.2)
+        loss.plot(*zip(*runs[0]["curve"]), color=color, label=name, linewidth=1.2)
         for run in runs:
             final.plot(index, run["val_loss"], ".", color=color, alpha=0.5)
         mean, sd = spread([r["val_loss"] for r in runs])
         final.errorbar(index, mean, 0 if math.isnan(sd) else sd, color=color, marker="_", capsize=4)
         trace.step([point[0] for point in runs[0]["trace"]], [point[varied] for point in runs[0]["trace"]],
                    color=color, where="pre")
-    loss.set(xlabel="samples", ylabel="validation loss (nats per byte)", title="mean over seeds")
+    loss.set(xlabel="samples", ylabel="validation loss (nats per byte)", title="first seed")
     final.set(title="at the end: seeds, mean ± sd", xticks=range(len(names)))
     final.set_xticklabels(names, rotation=40, ha="right", fontsize=7)
     trace.set(xlabel="samples", ylabel=("global batch", "learning rate")[varied - 1], yscale="log", title="first seed")
