@@ -58,7 +58,7 @@ def train(program, inputs, folder, ranks, reduction="exact", **changes):
 def result(folder: pathlib.Path):
     """Everything that the arithmetic of a run leaves behind: adapters byte for byte, records to the last digit."""
     records = [{key: line.get(key) for key in ("step", "samples", "loss", "val_loss", "lr", "grad_norm", "targets")}
-               for line in metrics(folder / "run") if line["step"] > 0]
+               for line in metrics(folder / "run")]
     adapters = {name: hashlib.sha256((folder / "run" / name / "adapter_model.safetensors").read_bytes()).hexdigest()
                 for name in ("adapter", "best")}
     state = max((folder / "run" / "checkpoints").glob("step-*"))
