@@ -89,8 +89,8 @@ def draw(results, names, path: pathlib.Path):
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot
-    varied = 1 if any(len({batch for _, batch, _ in runs[0]["trace"]} | {results[names[0]][0]["trace"][0][1]}) > 1
-                      for runs in results.values()) else 2  # what the third picture shows: the batch, or the rate
+    batches = {batch for runs in results.values() for _, batch, _ in runs[0]["trace"]}
+    varied = 1 if len(batches) > 1 else 2  # what the third picture shows: the batch, or else the rate
     figure, (loss, final, trace) = pyplot.subplots(1, 3, figsize=(16, 4.5), layout="constrained")
     for index, name in enumerate(names):
         runs, color = results[name], f"C{index}"

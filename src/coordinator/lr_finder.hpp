@@ -38,7 +38,7 @@ struct LrFinderSettings {
 enum class LrVerdict {
   kBracket,    // the loss fell and turned: the best rate lies between low and high
   kOpenAbove,  // it was still falling at the last rate: high is that rate, not a limit
-  kNoDescent,  // it never fell by more than its scatter; low, high and suggestion are 0
+  kNoDescent,  // it never fell by more than a thousandth and its scatter; the rates below are 0
 };
 
 struct LrRange {

@@ -123,9 +123,9 @@ double loss_of(const UpdateResult& result) {
   return result.facts.applied ? result.facts.loss : std::numeric_limits<double>::quiet_NaN();
 }
 
-void report_progress(const World& world, std::int64_t done, std::int64_t updates,
+void report_progress(const World& world, std::int64_t done, std::int64_t updates, bool last,
                      const std::string& text) {
-  if (world.is_root() && (done % 10 == 0 || done == updates)) {
+  if (world.is_root() && (done % 10 == 0 || last)) {
     spdlog::info("update {}/{}  {}", done, updates, text);
   }
 }
@@ -142,7 +142,7 @@ std::vector<double> untrained_losses(World& world, Session& session,
     losses.push_back(loss_of(result));
     targets += result.targets;
     stop = result.stop_requested && std::ssize(losses) < updates;
-    report_progress(world, std::ssize(losses), updates,
+    report_progress(world, std::ssize(losses), updates, stop || std::ssize(losses) == updates,
                     fmt::format("untrained loss {:.4f}", losses.back()));
   }
   together(world.host, [&] {
@@ -179,7 +179,7 @@ void probe(World& world, Session& session, const coordinator::Recipe& recipe,
     }
     finder.report(loss);
     ++test.updates;
-    report_progress(world, test.updates, finder.next_lr() ? test.settings.updates : test.updates,
+    report_progress(world, test.updates, test.settings.updates, !finder.next_lr(),
                     fmt::format("lr {:.3g}  loss {:.4f}", *lr, loss));
     if (result.stop_requested) {
       test.stopped = finder.next_lr().has_value();

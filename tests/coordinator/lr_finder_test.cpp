@@ -245,7 +245,6 @@ TEST(LrFinder, ASaturatedLossHasTheSameBracket) {
   EXPECT_EQ(capped.verdict, LrVerdict::kBracket);
 }
 
-// The average that ends the test has no part in reading the curve, and units of the loss have none.
 // Beyond the turn a loss may end up anywhere, also below what the good rates reached.
 TEST(LrFinder, WhatComesAfterTheTurnDoesNotCount) {
   const auto curve = [](double end) {
@@ -261,6 +260,7 @@ TEST(LrFinder, WhatComesAfterTheTurnDoesNotCount) {
   EXPECT_EQ(range.high, curve(0).high);
 }
 
+// The average that ends the test has no part in reading the curve, and units of the loss have none.
 TEST(LrFinder, BracketDependsOnTheCurveAlone) {
   const auto loss = [](std::int64_t, double lr) { return valley(lr, 6); };
   const LrRange one = run_test({.from = 1e-6, .to = 1, .smoothing = 0.5}, loss);
