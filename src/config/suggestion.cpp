@@ -52,7 +52,7 @@ std::optional<std::string> option_with_last_word(const std::string& word) {
 // left.
 std::optional<std::string> meant(const std::string& path) {
   constexpr std::size_t kSlip = 2;
-  const auto near = nearest(path, all_names());
+  auto near = nearest(path, all_names());
   if (near && edit_distance(path, *near) <= kSlip) {
     return near;
   }

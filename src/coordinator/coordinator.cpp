@@ -252,6 +252,25 @@ bool Coordinator::on_out_of_memory(const MemoryFacts& facts) {
   return shrunk;
 }
 
+void Coordinator::on_aside_out_of_memory(const AsideMemoryFacts& facts) {
+  RunState& self = *impl_;
+  LS_ASSERT(facts.step == self.steps);
+  ++self.events;
+  const bool validation = facts.task == AsideMemoryFacts::Task::kValidation;
+  const std::string name = validation ? "validation" : "sampling";
+  self.log.add(
+      self.steps, self.samples, "memory",
+      name + " after step " + std::to_string(facts.step) + " ran out of memory on " +
+          who_ran_out(facts.ranks, facts.rank) +
+          (facts.leaf_size > 0 ? ": it is done again in leaves of " +
+                                     std::to_string(facts.leaf_size) + ", as all from here on"
+                               : std::string(": it is left out; training goes on")),
+      {{"task", name},
+       {"ranks", facts.ranks},
+       {"rank", facts.rank},
+       {"leaf_size", facts.leaf_size}});
+}
+
 void Coordinator::on_leaf_measured(const LeafFacts& facts) {
   RunState& self = *impl_;
   ++self.events;

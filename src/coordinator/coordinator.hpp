@@ -67,6 +67,17 @@ struct MemoryFacts {
   std::int64_t rank = 0;   // the lowest of them
 };
 
+// A validation, or a show of samples, ran out of memory. It changes no weight, so nothing of the
+// run follows from it.
+struct AsideMemoryFacts {
+  enum class Task { kValidation, kSampling };
+  std::int64_t step = 0;  // updates done
+  Task task = Task::kValidation;
+  std::int64_t ranks = 0;      // how many ranks had too little
+  std::int64_t rank = 0;       // the lowest of them
+  std::int64_t leaf_size = 0;  // of those it is done again in; 0: it is left out
+};
+
 // Why the recipe has the leaf that it has: memory was measured on all ranks (leaf_fit.hpp). The
 // numbers, in bytes, are those of the rank that is left with the least.
 struct LeafFacts {
@@ -145,7 +156,8 @@ class Coordinator {
   // The update that next_step() named is to be done again, in smaller leaves: next_step() names it
   // with the same samples, batch and rates. False where the leaf is one sample already.
   bool on_out_of_memory(const MemoryFacts& facts);
-  // Logs why the leaf is what it is; changes nothing else.
+  // These log what they are told and change nothing else.
+  void on_aside_out_of_memory(const AsideMemoryFacts& facts);  // its step is steps_done()
   void on_leaf_measured(const LeafFacts& facts);
   // True when this validation is the best so far. Its step is steps_done().
   bool on_evaluation(const EvaluationFacts& facts);

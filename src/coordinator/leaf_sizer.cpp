@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <string>
 
+#include "base/units.hpp"
+
 namespace lorascale::coordinator {
 namespace {
 
@@ -28,6 +30,10 @@ constexpr std::int64_t kMostPatience = std::int64_t{1} << 40;
 
 }  // namespace
 
+std::string who_ran_out(std::int64_t ranks, std::int64_t first) {
+  return counted(ranks, "rank") + " (the first is rank " + std::to_string(first) + ")";
+}
+
 std::int64_t LeafSizer::leaf_size(std::int64_t batch) const {
   // The recipe's own leaf need not be looked for: it divides the recipe's batch.
   return limit_ == wanted_ && batch % wanted_ == 0 ? wanted_ : largest_divisor(batch, limit_);
@@ -47,9 +53,8 @@ bool LeafSizer::on_out_of_memory(const MemoryFacts& facts, std::int64_t batch, s
   limit_ = largest_divisor(batch, before / 2);
   log.add(facts.step, samples, "memory",
           "update " + std::to_string(facts.step) + " ran out of memory on " +
-              std::to_string(facts.ranks) + (facts.ranks == 1 ? " rank" : " ranks") +
-              " (the first is rank " + std::to_string(facts.rank) + "): leaf " +
-              std::to_string(before) + " -> " + std::to_string(limit_) +
+              who_ran_out(facts.ranks, facts.rank) + ": leaf " + std::to_string(before) + " -> " +
+              std::to_string(limit_) +
               ", and the update is done again with the same samples, batch and rates; leaf " +
               std::to_string(before) + " is tried again after " + std::to_string(patience_) +
               " updates",

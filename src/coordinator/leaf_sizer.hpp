@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 
 #include "coordinator/coordinator.hpp"
 #include "coordinator/decision_log.hpp"
@@ -43,5 +44,8 @@ class LeafSizer {
   std::int64_t patience_ = kPatience;
   bool grown_ = false;  // the present leaf is an attempt to grow
 };
+
+// "2 ranks (the first is rank 1)".
+std::string who_ran_out(std::int64_t ranks, std::int64_t first);
 
 }  // namespace lorascale::coordinator

@@ -96,6 +96,24 @@ Json to_json(const MemoryFacts& facts) {
   return {{"event", "memory"}, {"step", facts.step}, {"ranks", facts.ranks}, {"rank", facts.rank}};
 }
 
+Json to_json(const AsideMemoryFacts& facts) {
+  const bool validation = facts.task == AsideMemoryFacts::Task::kValidation;
+  return {{"event", "aside_memory"},
+          {"step", facts.step},
+          {"task", validation ? "validation" : "sampling"},
+          {"ranks", facts.ranks},
+          {"rank", facts.rank},
+          {"leaf_size", facts.leaf_size}};
+}
+
+AsideMemoryFacts aside_memory_facts_from(const Json& json, std::int64_t step) {
+  const bool validation = json.at("task").get<std::string>() == "validation";
+  return {step,
+          validation ? AsideMemoryFacts::Task::kValidation : AsideMemoryFacts::Task::kSampling,
+          json.at("ranks").get<std::int64_t>(), json.at("rank").get<std::int64_t>(),
+          json.at("leaf_size").get<std::int64_t>()};
+}
+
 Json to_json(const LeafFacts& facts) {
   return {{"event", "leaf"},
           {"step", facts.step},
@@ -170,6 +188,9 @@ Event event_from(const Json& json) {
   if (kind == "memory") {
     return MemoryFacts{step, json.at("ranks").get<std::int64_t>(),
                        json.at("rank").get<std::int64_t>()};
+  }
+  if (kind == "aside_memory") {
+    return aside_memory_facts_from(json, step);
   }
   if (kind == "leaf") {
     return leaf_facts_from(json, step);
@@ -248,6 +269,15 @@ struct Player {
     return coordinator.on_out_of_memory(facts) ? std::string() : "halves a leaf of one sample";
   }
 
+  std::string operator()(const AsideMemoryFacts& facts) {
+    if (facts.step != coordinator.steps_done()) {
+      return "runs out of memory beside step " + std::to_string(facts.step) + " after step " +
+             std::to_string(coordinator.steps_done());
+    }
+    coordinator.on_aside_out_of_memory(facts);
+    return {};
+  }
+
   std::string operator()(const LeafFacts& facts) {
     if (facts.step != coordinator.steps_done() ||
         facts.leaf_size != coordinator.recipe().leaf_size) {
@@ -306,6 +336,13 @@ struct Player {
 }
 
 }  // namespace
+
+ResumeFacts resume_facts(const Coordinator& coordinator) {
+  const Recipe& recipe = coordinator.recipe();
+  return {coordinator.steps_done(),   coordinator.world_size(), recipe.leaf_size,
+          recipe.budget_samples,      recipe.budget_minutes,    recipe.advise,
+          recipe.batch_follows_ranks, recipe.max_recoveries,    recipe.recovery_warmup_samples};
+}
 
 Recorder::Recorder(const Recipe& recipe) : chain_(recipe_fingerprint(recipe)) {}
 

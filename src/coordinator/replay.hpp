@@ -26,14 +26,18 @@ struct ResumeFacts {
   std::int64_t recovery_warmup_samples = 0;
 };
 
+// Of a coordinator that has just been restored. Whatever a resume may change (Coordinator::restore)
+// belongs here, or the run cannot be replayed.
+ResumeFacts resume_facts(const Coordinator& coordinator);
+
 // The run had diverged and went back to the checkpoint after `step`, which held `state`.
 struct RecoveryFacts {
   std::int64_t step = 0;
   std::string state;
 };
 
-using Event = std::variant<StepFacts, EvaluationFacts, ResumeFacts, MemoryFacts, LeafFacts,
-                           MovementFacts, RecoveryFacts>;
+using Event = std::variant<StepFacts, EvaluationFacts, ResumeFacts, MemoryFacts, AsideMemoryFacts,
+                           LeafFacts, MovementFacts, RecoveryFacts>;
 
 struct RecordedEvent {
   Event event;

@@ -1,5 +1,6 @@
 #include "nn/linear_group.hpp"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/mm.h>
 

@@ -3,7 +3,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/zeros.h>
-#include <spdlog/spdlog.h>
 
 #include <cmath>
 #include <limits>
@@ -18,10 +17,10 @@ namespace lorascale::train {
 
 namespace {
 
-// Loss and targets of all leaves, or nothing where a rank ran out of memory.
+// Loss and targets of all leaves, or nothing where ranks ran out of memory, as then agreed on.
 std::optional<at::Tensor> sums_of(World& world, models::Model& model, TokenSource& source,
-                                  std::int64_t rows, std::int64_t leaf_size,
-                                  FaultInjector& faults) {
+                                  std::int64_t rows, std::int64_t leaf_size, FaultInjector& faults,
+                                  Agreement* agreed) {
   const auto leaves = (rows + leaf_size - 1) / leaf_size;
   const auto mine = coordinator::leaves_of_rank(leaves, world.host.rank(), world.host.size());
   // A row per leaf, zero for those of other ranks: their sum is exact, whatever their number.
@@ -40,7 +39,8 @@ std::optional<at::Tensor> sums_of(World& world, models::Model& model, TokenSourc
         }
       },
       leaf_size > 1 ? &ballot.out_of_memory : nullptr);
-  if (vote(world.host, ballot, error).out_of_memory > 0) {
+  *agreed = vote(world.host, ballot, error);
+  if (agreed->out_of_memory > 0) {
     return std::nullopt;
   }
   all_reduce_sum(world, facts);
@@ -51,17 +51,18 @@ std::optional<at::Tensor> sums_of(World& world, models::Model& model, TokenSourc
 }  // namespace
 
 double evaluate(World& world, models::Model& model, TokenSource& source, std::int64_t max_samples,
-                std::int64_t& leaf_size, FaultInjector& faults) {
+                std::int64_t& leaf_size, FaultInjector& faults,
+                const std::function<void(const coordinator::AsideMemoryFacts&)>& report) {
   const at::NoGradGuard no_grad;
   const auto rows = max_samples > 0 ? std::min(max_samples, source.rows()) : source.rows();
-  auto sums = sums_of(world, model, source, rows, leaf_size, faults);
+  Agreement agreed;
+  auto sums = sums_of(world, model, source, rows, leaf_size, faults, &agreed);
   while (!sums) {
     leaf_size = (leaf_size + 1) / 2;
-    if (world.is_root()) {
-      spdlog::warn("validation ran out of memory; it is done again in leaves of {}", leaf_size);
-    }
+    report({0, coordinator::AsideMemoryFacts::Task::kValidation, agreed.out_of_memory,
+            agreed.first_rank, leaf_size});
     release_cached_memory(world.place);
-    sums = sums_of(world, model, source, rows, leaf_size, faults);
+    sums = sums_of(world, model, source, rows, leaf_size, faults, &agreed);
   }
   const double* values = sums->const_data_ptr<double>();
   if (values[1] == 0) {

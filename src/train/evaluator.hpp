@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
+#include "coordinator/coordinator.hpp"
 #include "models/model.hpp"
 #include "train/faults.hpp"
 #include "train/leaf_stream.hpp"
@@ -12,8 +14,10 @@
 namespace lorascale::train {
 
 // The first `max_samples` rows (0: all), in file order, in leaves of `leaf_size`, which is halved
-// where a rank runs out of memory. Throws where no target is in them.
+// where a rank runs out of memory; `report` is told on every rank, but for the step. Throws where
+// no target is in them.
 double evaluate(World& world, models::Model& model, TokenSource& source, std::int64_t max_samples,
-                std::int64_t& leaf_size, FaultInjector& faults);
+                std::int64_t& leaf_size, FaultInjector& faults,
+                const std::function<void(const coordinator::AsideMemoryFacts&)>& report);
 
 }  // namespace lorascale::train

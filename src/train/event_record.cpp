@@ -62,10 +62,9 @@ void EventRecord::require_complete() const {
 std::unique_ptr<EventRecord> open_event_record(const std::filesystem::path& path,
                                                const coordinator::Coordinator& coordinator,
                                                bool resumed) {
-  const auto& recipe = coordinator.recipe();
   if (!resumed) {
     io::write_file_atomically(path, std::string_view());
-    return std::make_unique<EventRecord>(path, coordinator::Recorder(recipe));
+    return std::make_unique<EventRecord>(path, coordinator::Recorder(coordinator.recipe()));
   }
   const std::int64_t before = coordinator.events() - 1;  // the resume is the last of them
   std::optional<Prefix> kept;
@@ -80,10 +79,7 @@ std::unique_ptr<EventRecord> open_event_record(const std::filesystem::path& path
   }
   io::write_file_atomically(path, std::string_view(kept->text));
   auto record = std::make_unique<EventRecord>(path, coordinator::Recorder(kept->chain));
-  record->write(coordinator::ResumeFacts{
-      coordinator.steps_done(), coordinator.world_size(), recipe.leaf_size, recipe.budget_samples,
-      recipe.budget_minutes, recipe.advise, recipe.batch_follows_ranks, recipe.max_recoveries,
-      recipe.recovery_warmup_samples});
+  record->write(coordinator::resume_facts(coordinator));
   return record;
 }
 

@@ -2,11 +2,14 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <chrono>
 #include <csignal>
+#include <iterator>
 #include <new>
+#include <span>
 #include <sstream>
 #include <thread>
 #include <utility>
@@ -57,6 +60,7 @@ Fault parse_fault(const std::string& text) {
   std::string word;
   words >> word;
   Fault fault;
+  fault.text = text;
   fault.kind = named(kKinds, word, text);
   bool phase = fault.kind == Fault::Kind::kNan;
   fault.phase = Phase::kBackward;
@@ -88,22 +92,37 @@ Fault parse_fault(const std::string& text) {
   return fault;
 }
 
-FaultInjector::FaultInjector(const std::vector<std::string>& faults, int rank) {
-  for (const auto& text : faults) {
-    const Fault fault = parse_fault(text);
-    if (fault.rank < 0 || fault.rank == rank) {
-      faults_.push_back(fault);
+FaultInjector::FaultInjector(const std::vector<std::string>& faults, int rank)
+    : reached_(faults.size()), rank_(rank) {
+  std::ranges::transform(faults, std::back_inserter(faults_), parse_fault);
+}
+
+void FaultInjector::begin_step(std::int64_t step) {
+  first_step_ = step_ == 0 && step > 1 ? step : first_step_;
+  step_ = step;
+}
+
+std::vector<std::string> FaultInjector::missed(comm::Communicator& host) const {
+  auto reached = reached_;
+  host.all_reduce(std::span(reached));
+  std::vector<std::string> texts;
+  for (std::size_t i = 0; i < faults_.size(); ++i) {
+    if (reached[i] == 0 && faults_[i].step >= first_step_) {
+      texts.push_back(faults_[i].text);
     }
   }
+  return texts;
 }
 
 bool FaultInjector::reach(Phase phase) {
   bool spoil = false;
-  for (auto& fault : faults_) {
-    if (fault.step != step_ || fault.phase != phase || fault.times == 0) {
+  for (std::size_t i = 0; i < faults_.size(); ++i) {
+    const Fault& fault = faults_[i];
+    const bool here = fault.rank < 0 || fault.rank == rank_;
+    if (!here || fault.step != step_ || fault.phase != phase || reached_[i] == fault.times) {
       continue;
     }
-    --fault.times;
+    ++reached_[i];
     spdlog::warn("a fault of the configuration is due at step {}", step_);
     switch (fault.kind) {
       case Fault::Kind::kOom:

@@ -13,6 +13,8 @@
 #include <string>
 #include <vector>
 
+#include "comm/communicator.hpp"
+
 namespace lorascale::train {
 
 enum class Phase { kForward, kBackward, kOptimizer, kEvaluation, kSample, kRecovery };
@@ -25,6 +27,7 @@ struct Fault {
   std::int64_t rank = -1;  // -1: every rank
   std::int64_t times = 1;
   double seconds = 0;
+  std::string text;  // as it was written
 };
 
 // Throws Error(kBadConfig) that names the word it does not understand.
@@ -34,14 +37,21 @@ class FaultInjector {
  public:
   FaultInjector(const std::vector<std::string>& faults, int rank);
 
-  void begin_step(std::int64_t step) { step_ = step; }
+  void begin_step(std::int64_t step);
   // Does what is due here: throws std::bad_alloc, sleeps or ends the process. True where the
   // gradient is to be spoilt.
   bool reach(Phase phase);
 
+  // Collective. The faults that came on no rank, although the run was at their steps or has ended
+  // before them.
+  [[nodiscard]] std::vector<std::string> missed(comm::Communicator& host) const;
+
  private:
-  std::vector<Fault> faults_;  // of this rank
+  std::vector<Fault> faults_;          // of all ranks
+  std::vector<std::int64_t> reached_;  // how often each came here
+  int rank_;
   std::int64_t step_ = 0;
+  std::int64_t first_step_ = 0;  // of this start
 };
 
 }  // namespace lorascale::train

@@ -5,6 +5,7 @@
 
 #include "base/error.hpp"
 #include "io/checkpoint_retention.hpp"
+#include "train/tensor_memory.hpp"
 #include "train/trainer.hpp"
 
 namespace lorascale::train {
@@ -25,28 +26,15 @@ void Trainer::recover() {
   record(coordinator::RecoveryFacts{snapshot->step, snapshot->coordinator_state});
   root_alone(world_.host, [&] { log_->go_back(coordinator_->steps_done()); });
   write_decisions();
-  together(world_.host, [&] { faults_.reach(Phase::kRecovery); });
+  together_retrying(
+      world_.host, [&] { faults_.reach(Phase::kRecovery); },
+      [&] { release_cached_memory(world_.place); });
   saved_step_ = -1;
   save_checkpoint(/*must_succeed=*/true, io::Existing::kReplaced);
   // Were one of them left by a kill, the run would diverge from it and come by here again.
   root_alone(world_.host, [&] {
     io::remove_checkpoints_after(folder_ / "checkpoints", coordinator_->steps_done());
   });
-}
-
-std::string Trainer::divergence_message() const {
-  const auto recoveries = coordinator_->recoveries();
-  return fmt::format(
-      "training diverged at step {}{}; lower optimizer.lr, lengthen schedule.warmup or use another "
-      "model.dtype than fp16, in another run.output_dir, with adapter.init_from if an adapter is "
-      "worth keeping{}",
-      coordinator_->steps_done(),
-      recoveries == 0
-          ? ""
-          : fmt::format(", after {} recover{}", recoveries, recoveries == 1 ? "y" : "ies"),
-      session_.recipe.max_recoveries > 0
-          ? ""
-          : ", or go on from the newest checkpoint with divergence.action: recover");
 }
 
 }  // namespace lorascale::train

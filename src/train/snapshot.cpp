@@ -12,6 +12,7 @@
 #include "io/safetensors_writer.hpp"
 #include "io/strict_json.hpp"
 #include "nn/tensor_bytes.hpp"
+#include "train/tensor_memory.hpp"
 
 namespace lorascale::train {
 namespace {
@@ -150,12 +151,15 @@ std::optional<SnapshotFields> load_newest_snapshot(
   }
   world.host.broadcast_from_root(tensors);
   SnapshotFields fields;
-  together(world.host, [&] {
-    fields = from_json(as_text(state), where + "/" + kStateFile);
-    check(fields);
-    fill_tensors(tensors, where + "/" + kTensorsFile, all_tensors(parameters, optimizer));
-    parameters.refresh();
-  });
+  together_retrying(
+      world.host,
+      [&] {
+        fields = from_json(as_text(state), where + "/" + kStateFile);
+        check(fields);
+        fill_tensors(tensors, where + "/" + kTensorsFile, all_tensors(parameters, optimizer));
+        parameters.refresh();
+      },
+      [&] { release_cached_memory(world.place); });
   return fields;
 }
 

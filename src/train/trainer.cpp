@@ -6,19 +6,13 @@
 #include <array>
 #include <string_view>
 
-#include "adapters/full_export.hpp"
-#include "adapters/peft_format.hpp"
-#include "base/logging.hpp"
-#include "config/reader.hpp"
 #include "config/resolved.hpp"
-#include "io/checkpoint_folder.hpp"
 #include "io/checkpoint_retention.hpp"
 #include "io/durable_file.hpp"
 #include "models/llama/generate.hpp"
 #include "train/averaged_weights.hpp"
 #include "train/evaluator.hpp"
 #include "train/failure_report.hpp"
-#include "train/leaf_probe.hpp"
 #include "train/signals.hpp"
 #include "train/snapshot.hpp"
 #include "train/tensor_memory.hpp"
@@ -66,113 +60,18 @@ coordinator::Progress Trainer::progress() const {
           coordinator_->elapsed_minutes()};
 }
 
-void Trainer::open_run_folder(Watchdog& watchdog) {
-  root_alone(world_.host, [&] {
-    lock_ = std::make_unique<io::RunLock>(folder_);
-    io::remove_leftovers(folder_ / "checkpoints");
-    remove_failure_reports(folder_);
-    log_to_file(folder_ / "log.txt");
-  });
-  together(world_.host, [&] {
-    if (!world_.is_root()) {
-      log_to_file(folder_ / ("log-rank" + std::to_string(world_.host.rank()) + ".txt"));
-    }
-  });
-  watchdog.on_hang([folder = folder_, place = Place{world_.host.rank(), world_.host_name}](
-                       const std::string& message) {
-    write_failure_report(folder, place, ExitCode::kHang, message);
-  });
-}
-
-void Trainer::require_same_run(const SnapshotFields& saved) const {
-  const auto refuse = [&](const std::string& what) {
-    throw_bad_config(folder_.string() + " belongs to another run: " + what +
-                     "; choose another run.output_dir, or run as " +
-                     (folder_ / "config.yaml").string() + " says");
-  };
-  const auto before = config::read_config_text(saved.config, "the checkpoint").config;
-  const auto changed = config::differences(before, session_.config, config::Scope::kFixedOnResume);
-  if (!changed.empty()) {
-    refuse(config::to_string(changed));
-  }
-  if (saved.data_fingerprint != session_.train->fingerprint()) {
-    refuse("the training set " + session_.config.data.train + " is not the one it began with");
-  }
-  if (saved.model_fingerprint != session_.model_fingerprint) {
-    refuse("the base model " + session_.config.model.path + " is not the one it began with");
-  }
-}
-
-void Trainer::resume_or_start() {
-  std::optional<SnapshotFields> snapshot;
-  if (session_.config.run.resume == "auto") {
-    snapshot = load_newest_snapshot(world_, folder_ / "checkpoints", *session_.trainable.parameters,
-                                    *session_.optimizer,
-                                    [&](const SnapshotFields& saved) { require_same_run(saved); });
-  } else {
-    root_alone(world_.host, [&] {
-      if (!io::list_checkpoints(folder_ / "checkpoints").empty()) {
-        throw_bad_config(
-            folder_.string() + " holds checkpoints of an earlier run and run.resume is " +
-            session_.config.run.resume + "; choose another run.output_dir or remove it");
-      }
-    });
-  }
-  std::optional<coordinator::LeafFacts> leaf;
-  if (!session_.config.batch.micro) {
-    leaf =
-        settle_leaf(world_, session_, updater_, snapshot ? &snapshot->coordinator_state : nullptr);
-    evaluation_leaf_ = session_.recipe.leaf_size;
-  }
-  together(world_.host, [&] {
-    if (!snapshot) {
-      coordinator_.emplace(session_.recipe, world_.host.size());
-      return;
-    }
-    coordinator_ = coordinator::Coordinator::restore(session_.recipe, world_.host.size(),
-                                                     snapshot->coordinator_state);
-    saved_step_ = snapshot->step;
-    minutes_before_ = coordinator_->elapsed_minutes();
-    if (world_.is_root()) {
-      spdlog::info("resumed at step {} ({} samples), saved by {} rank(s)", snapshot->step,
-                   snapshot->samples, snapshot->world_size);
-    }
-  });
-  root_alone(world_.host, [&] {
-    io::write_file_atomically(folder_ / "config.yaml",
-                              std::string_view(config::write_resolved(session_.config)));
-    const auto decisions = coordinator_->take_decisions();
-    const auto first = decisions.empty() ? 0 : decisions.front().sequence;
-    // A start from nothing keeps nothing: not even the line of step 0 of a run that died early.
-    log_ = std::make_unique<RunLog>(folder_, snapshot ? coordinator_->steps_done() : -1, first);
-    events_ = open_event_record(folder_ / "events.jsonl", *coordinator_, snapshot.has_value());
-    log_->write(decisions);
-    for (const auto& decision : decisions) {
-      say(decision);
-    }
-    const auto& recipe = session_.recipe;
-    progress_ = std::make_unique<Progress>(recipe.budget_samples == coordinator::kNoSampleLimit
-                                               ? std::nullopt
-                                               : std::optional(coordinator_->steps_expected()),
-                                           recipe.budget_minutes);
-  });
-  if (leaf) {
-    leaf->step = coordinator_->steps_done();
-    coordinator_->on_leaf_measured(*leaf);
-    record(*leaf);
-    write_decisions();
+void Trainer::write(const std::vector<coordinator::Decision>& decisions) {
+  log_->write(decisions);
+  for (const auto& decision : decisions) {
+    progress_->clear();
+    say(decision);
   }
 }
 
 void Trainer::write_decisions() {
   const auto decisions = coordinator_->take_decisions();
-  if (!world_.is_root()) {
-    return;
-  }
-  log_->write(decisions);
-  for (const auto& decision : decisions) {
-    progress_->clear();
-    say(decision);
+  if (world_.is_root()) {
+    write(decisions);
   }
 }
 
@@ -200,8 +99,9 @@ std::optional<double> Trainer::validate() {
   }
   // Until its end: what is validated is what best/ gets.
   const AveragedWeights averaged(session_.average, *session_.trainable.parameters);
-  const double loss = evaluate(world_, *session_.model, *session_.validation,
-                               session_.config.evaluate.max_samples, evaluation_leaf_, faults_);
+  const double loss =
+      evaluate(world_, *session_.model, *session_.validation, session_.config.evaluate.max_samples,
+               evaluation_leaf_, faults_, [&](const auto& facts) { aside_out_of_memory(facts); });
   validated_step_ = coordinator_->steps_done();
   last_validation_ = loss;
   const bool best = coordinator_->on_evaluation({validated_step_, loss});
@@ -247,28 +147,28 @@ void Trainer::show_samples(const std::string& when) {
     return;
   }
   const AveragedWeights averaged(session_.average, *session_.trainable.parameters);
-  root_alone(world_.host, [&] {
-    bool out_of_memory = false;
-    std::string text;
-    const auto error = attempt(
-        [&] {
-          faults_.reach(Phase::kSample);
-          text = continued_prompts();
-        },
-        &out_of_memory);
-    if (error) {
-      throw Error(*error);
-    }
-    if (out_of_memory) {
-      progress_->clear();
-      spdlog::warn("sampling ran out of memory and is left out; training goes on");
-      release_cached_memory(world_.place);
-      return;
-    }
-    log_->write_samples(coordinator_->steps_done(), "```\n" + text + "```");
-    std::filesystem::create_directories(folder_ / "samples");
-    io::write_file_atomically(folder_ / "samples" / (when + ".txt"), std::string_view(text));
-  });
+  bool out_of_memory = false;
+  root_alone(
+      world_.host,
+      [&] {
+        faults_.reach(Phase::kSample);
+        const auto text = continued_prompts();
+        log_->write_samples(coordinator_->steps_done(), "```\n" + text + "```");
+        std::filesystem::create_directories(folder_ / "samples");
+        io::write_file_atomically(folder_ / "samples" / (when + ".txt"), std::string_view(text));
+      },
+      &out_of_memory);
+  if (out_of_memory) {
+    release_cached_memory(world_.place);
+    aside_out_of_memory({0, coordinator::AsideMemoryFacts::Task::kSampling, 1, 0, 0});
+  }
+}
+
+void Trainer::aside_out_of_memory(coordinator::AsideMemoryFacts facts) {
+  facts.step = coordinator_->steps_done();
+  coordinator_->on_aside_out_of_memory(facts);
+  record(facts);
+  write_decisions();
 }
 
 // A disk that is full now may have room later: what may be written again costs a warning, and only
@@ -289,37 +189,6 @@ void Trainer::write_alone(Tolerance* tolerance, const std::function<void()>& act
       spdlog::warn("{}; training goes on", error->what());
     }
   });
-}
-
-void Trainer::export_result(const std::filesystem::path& folder, Tolerance* tolerance) {
-  write_alone(tolerance, [&] {
-    if (session_.trainable.is_full()) {
-      adapters::write_full_model(folder, session_.model->parameter_slots(),
-                                 session_.config.model.path);
-    } else {
-      adapters::write_peft_adapter(folder, session_.trainable.modules,
-                                   session_.model->linear_groups(), session_.trainable.lora,
-                                   *session_.trainable.parameters, session_.config.model.path);
-    }
-  });
-}
-
-// The average where there is one, and then what was trained last beside it.
-void Trainer::export_final() {
-  const std::string name = session_.trainable.is_full() ? "model" : "adapter";
-  bool differs = false;
-  {
-    const AveragedWeights averaged(session_.average, *session_.trainable.parameters);
-    differs = averaged.in_place();
-    export_result(folder_ / name, nullptr);
-  }
-  if (differs) {
-    export_result(folder_ / (name + "-last"), nullptr);
-  } else if (session_.average != nullptr && world_.is_root()) {
-    progress_->clear();
-    spdlog::warn("the run ended before average.start: {}/ holds the last weights, no average",
-                 name);
-  }
 }
 
 void Trainer::save_checkpoint(bool must_succeed, io::Existing existing) {
@@ -380,6 +249,13 @@ coordinator::StepPlan Trainer::shrink(const coordinator::MemoryFacts& facts) {
   }
   record(facts);
   write_decisions();
+  if (session_.config.run.reduction == "exact" && world_.is_root()) {
+    spdlog::warn(
+        "run.reduction exact: smaller leaves round otherwise, so the bits from here on are those "
+        "of every run that takes this leaf at update {}, on any number of ranks, and not those of "
+        "one that never ran out of memory",
+        facts.step);
+  }
   return *coordinator_->next_step();
 }
 
@@ -435,8 +311,8 @@ void Trainer::train_one(coordinator::StepPlan plan) {
   const bool diverged = coordinator_->stop_reason() == coordinator::StopReason::kDiverged;
   // Nor is one to go back to that may be about to diverge.
   checkpoint_owed_ = checkpoint_owed_ || checkpoint_cadence_.due(before, after);
-  const bool doubtful = session_.recipe.max_recoveries > 0 && coordinator_->in_trouble();
-  if (!diverged && ((checkpoint_owed_ && !doubtful) || over || stop_requested_)) {
+  const bool good = !coordinator_->in_trouble();
+  if (!diverged && ((checkpoint_owed_ && good) || over || stop_requested_)) {
     save_checkpoint(/*must_succeed=*/over || stop_requested_);
   }
 }
@@ -451,17 +327,6 @@ ExitCode Trainer::run(Watchdog& watchdog) {
   } catch (const std::exception& error) {
     record_failure(ExitCode::kInternal, error.what());
     throw;
-  }
-}
-
-void Trainer::record_failure(ExitCode code, const std::string& message) {
-  write_failure_report(folder_, {world_.host.rank(), world_.host_name}, code, message);
-  if (world_.is_root()) {
-    // Failing to say it again must not hide what happened.
-    const auto ignored = attempt([&] {
-      write_status(folder_, "failed", code, coordinator_ ? coordinator_->steps_done() : 0,
-                   lock_->generation(), message);
-    });
   }
 }
 
@@ -494,48 +359,6 @@ ExitCode Trainer::train_to_the_end() {
     }
   }
   return finish();
-}
-
-void Trainer::finish_status(const std::string& outcome, ExitCode code, const std::string& message) {
-  if (world_.is_root()) {
-    progress_->clear();
-    write_status(folder_, outcome, code, coordinator_->steps_done(), lock_->generation(), message);
-    spdlog::log(code == ExitCode::kDiverged ? spdlog::level::err : spdlog::level::info, "{}",
-                message);
-    for (const auto& advice : coordinator_->advice_given()) {
-      spdlog::warn("advice of step {}: {}", advice.step, advice.text);
-    }
-  }
-  world_.host.barrier();  // nobody leaves before everything durable is written
-}
-
-ExitCode Trainer::finish() {
-  peak_memory_.report(world_);
-  const auto steps = coordinator_->steps_done();
-  if (!coordinator_->stop_reason()) {
-    finish_status(
-        "stopped", ExitCode::kStopped,
-        fmt::format("stopped on request after step {}; the checkpoint is saved, run again to go on",
-                    steps));
-    return ExitCode::kStopped;
-  }
-  if (coordinator_->stop_reason() == coordinator::StopReason::kDiverged) {
-    finish_status("failed", ExitCode::kDiverged, divergence_message());
-    return ExitCode::kDiverged;
-  }
-  export_final();
-  show_samples("after");
-  root_alone(world_.host, [&] {
-    log_->require_complete();
-    if (events_) {
-      events_->require_complete();
-    }
-    if (best_writes_.lost) {
-      throw Error(*best_writes_.lost);
-    }
-  });
-  finish_status("done", ExitCode::kDone, fmt::format("done after {} steps", steps));
-  return ExitCode::kDone;
 }
 
 }  // namespace lorascale::train

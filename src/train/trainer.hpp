@@ -1,5 +1,5 @@
 // The loop: updates until the coordinator says stop, validations, samples, checkpoints and records
-// between them.
+// between them. Begun in run_start.cpp, gone back in recovery.cpp, ended in run_end.cpp.
 #pragma once
 
 #include <memory>
@@ -31,6 +31,7 @@ class Trainer {
   void open_run_folder(Watchdog& watchdog);
   void require_same_run(const SnapshotFields& saved) const;
   void resume_or_start();
+  void write(const std::vector<coordinator::Decision>& decisions);
   void write_decisions();
   UpdateResult attempt_update(const coordinator::StepPlan& plan);
   void record(const coordinator::Event& event);
@@ -41,6 +42,7 @@ class Trainer {
   std::optional<double> validate();
   [[nodiscard]] std::string continued_prompts() const;
   void show_samples(const std::string& when);
+  void aside_out_of_memory(coordinator::AsideMemoryFacts facts);
   // How often a write on rank 0 failed that the run can go on without for a while.
   struct Tolerance {
     int failures_in_a_row = 0;
@@ -53,6 +55,7 @@ class Trainer {
   [[nodiscard]] std::string divergence_message() const;
   void export_result(const std::filesystem::path& folder, Tolerance* tolerance);
   void export_final();
+  void report_missed_faults();
   ExitCode finish();
   void record_failure(ExitCode code, const std::string& message);
   [[nodiscard]] double elapsed_minutes() const;

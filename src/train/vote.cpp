@@ -1,6 +1,7 @@
 #include "train/vote.hpp"
 
 #include <c10/util/Exception.h>
+#include <spdlog/spdlog.h>
 
 #include <array>
 #include <new>
@@ -15,6 +16,8 @@ namespace {
 
 // Enough for any write that still makes progress.
 constexpr double kPatience = 100;
+
+constexpr int kRetries = 3;
 
 struct Failure {
   std::int64_t code = 0;  // 0: none
@@ -113,16 +116,37 @@ void together(comm::Communicator& host, const std::function<void()>& action) {
   vote(host, {}, attempt(action));
 }
 
-void root_alone(comm::Communicator& host, const std::function<void()>& action) {
+void together_retrying(comm::Communicator& host, const std::function<void()>& action,
+                       const std::function<void()>& relieve) {
+  for (int left = kRetries;; --left) {
+    Ballot ballot;
+    const auto error = attempt(action, left > 0 ? &ballot.out_of_memory : nullptr);
+    const Agreement agreed = vote(host, ballot, error);
+    if (agreed.out_of_memory == 0) {
+      return;
+    }
+    if (host.rank() == 0) {
+      spdlog::warn("out of memory on rank {}; it is tried again", agreed.first_rank);
+    }
+    relieve();
+  }
+}
+
+void root_alone(comm::Communicator& host, const std::function<void()>& action,
+                bool* out_of_memory) {
   std::optional<Error> error;
+  Ballot ballot;
   if (host.rank() == 0) {
     beat("work of rank 0 alone");
-    error = attempt(action);
+    error = attempt(action, out_of_memory != nullptr ? &ballot.out_of_memory : nullptr);
   }
   const double deadline = host.deadline_seconds();
   host.set_deadline(deadline * kPatience);
-  vote(host, {}, error);
+  const Agreement agreed = vote(host, ballot, error);
   host.set_deadline(deadline);
+  if (out_of_memory != nullptr) {
+    *out_of_memory = agreed.out_of_memory > 0;
+  }
 }
 
 }  // namespace lorascale::train

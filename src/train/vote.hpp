@@ -26,9 +26,8 @@ struct Agreement {
 };
 
 // Every rank gets: whether anybody was asked to stop, rank 0's clock, and who ran out of memory.
-// Where ranks bring errors,
-// rank 0 reports them on one line and all ranks throw that as ReportedError, with the code of the
-// lowest failing rank.
+// Where ranks bring errors, rank 0 reports them on one line and all ranks throw that as
+// ReportedError, with the code of the lowest failing rank.
 Agreement vote(comm::Communicator& host, const Ballot& mine, const std::optional<Error>& error);
 
 // What `action` throws, as an Error. Where `out_of_memory` is given, running out of memory sets it
@@ -38,8 +37,15 @@ std::optional<Error> attempt(const std::function<void()>& action, bool* out_of_m
 // A phase that can fail on some ranks: all go on, or all throw.
 void together(comm::Communicator& host, const std::function<void()>& action);
 
+// The same; but where ranks run out of memory, all do `relieve` and then `action` once more, a few
+// times at most.
+void together_retrying(comm::Communicator& host, const std::function<void()>& action,
+                       const std::function<void()>& relieve);
+
 // A phase of rank 0 alone, such as writing a file, that may take longer than a collective is
-// waited for: the watchdog of rank 0 is its only limit.
-void root_alone(comm::Communicator& host, const std::function<void()>& action);
+// waited for: the watchdog of rank 0 is its only limit. Where `out_of_memory` is given, running out
+// of memory is no failure but sets it, on all ranks.
+void root_alone(comm::Communicator& host, const std::function<void()>& action,
+                bool* out_of_memory = nullptr);
 
 }  // namespace lorascale::train

@@ -3,9 +3,8 @@ import json
 import re
 import shutil
 
-import numpy as np
 import pytest
-from harness import Workspace, digest, edit_dataset, execute
+from harness import Workspace, digest, edit_dataset, execute, give_text
 from reference import VOCABULARY, add_adapter, make_model
 
 PROMPT = "10 20 30"
@@ -18,13 +17,7 @@ def template(program, tmp_path_factory):
     space = Workspace.create(tmp_path_factory.mktemp("generate"), program)
     add_adapter(make_model("llama"), "all-linear").save_pretrained(space.folder / "adapter")
     (space.base / "generation_config.json").unlink(missing_ok=True)
-
-    def with_text(file):
-        file.attrs["tokenizer_sha256"] = "bytes"
-        file["vocabulary/bytes"] = np.frombuffer(bytes(range(VOCABULARY)).hex().encode(), dtype=np.uint8)
-        file["vocabulary/offsets"] = np.arange(0, 2 * VOCABULARY + 1, 2, dtype=np.int64)
-
-    edit_dataset(space.data, with_text)
+    edit_dataset(space.data, give_text)
     return space
 
 

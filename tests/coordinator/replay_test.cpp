@@ -56,6 +56,14 @@ RecordedRun recorded_run() {
     run.events.push_back(recorder.record(facts));
     if (plan->step % 5 == 0) {
       const EvaluationFacts evaluation{plan->step, facts_of(plan->step).loss};
+      if (plan->step == 15) {
+        using Task = AsideMemoryFacts::Task;
+        for (const AsideMemoryFacts memory :
+             {AsideMemoryFacts{15, Task::kValidation, 2, 1, 4}, {15, Task::kSampling, 1, 0, 0}}) {
+          coordinator.on_aside_out_of_memory(memory);
+          run.events.push_back(recorder.record(memory));
+        }
+      }
       coordinator.on_evaluation(evaluation);
       run.events.push_back(recorder.record(evaluation));
     }
@@ -66,7 +74,7 @@ RecordedRun recorded_run() {
       recipe.budget_minutes = 100;
       coordinator = Coordinator::restore(recipe, 2, coordinator.state());
       recorder = Recorder(recorder.chain());
-      run.events.push_back(recorder.record(ResumeFacts{23, 2, 8, recipe.budget_samples, 100}));
+      run.events.push_back(recorder.record(resume_facts(coordinator)));
     }
   }
   keep(run.decisions, coordinator.take_decisions());
@@ -78,7 +86,7 @@ RecordedRun recorded_run() {
 // V25, I11: the recorded facts give the same state and the same log, byte for byte.
 TEST(Replay, V25SameStateAndSameLog) {
   const RecordedRun run = recorded_run();
-  ASSERT_EQ(run.events.size(), 48U + 9 + 1 + 2 + 1);
+  ASSERT_EQ(run.events.size(), 48U + 9 + 1 + 2 + 2 + 1);
   const ReplayResult again = replay(small_recipe(), 4, run.events);
   EXPECT_EQ(again.state_hash, run.state_hash);
   EXPECT_EQ(again.state, run.state);
@@ -156,6 +164,8 @@ TEST(Replay, RefusesImpossibleEvents) {
   refuse("reports step 2 where step 1 was due", {facts_of(2)});
   refuse("reports step 2 of a run that is over", {facts_of(1), facts_of(2)});
   refuse("evaluates step 1 after step 0", {EvaluationFacts{1, 2.0}});
+  refuse("runs out of memory beside step 3 after step 0",
+         {AsideMemoryFacts{3, AsideMemoryFacts::Task::kSampling, 1, 0, 0}});
   refuse("resumes after step 3 instead of 0", {ResumeFacts{3, 1, 1, 64, 0}});
 }
 

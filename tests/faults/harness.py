@@ -13,7 +13,7 @@ import time
 import h5py
 import numpy as np
 import yaml
-from reference import make_documents, make_model, metrics, write_dataset
+from reference import VOCABULARY, make_documents, make_model, metrics, write_dataset
 
 # A refusal may take this much longer than a run on good input: mpirun alone needs 1.3 s to end a job.
 PATIENCE_SECONDS = 3.0
@@ -167,6 +167,19 @@ def wait_until(condition, process=None, seconds=HANG_SECONDS):
 def verified(program, checkpoint):
     """Whether `inspect` finds every byte of a checkpoint as its manifest says."""
     return execute([program, "inspect", checkpoint]).code == 0
+
+
+def give_text(file):
+    """The data set speaks bytes and shows each token as two hexadecimal digits."""
+    file.attrs["tokenizer_sha256"] = "bytes"
+    file["vocabulary/bytes"] = np.frombuffer(bytes(range(VOCABULARY)).hex().encode(), dtype=np.uint8)
+    file["vocabulary/offsets"] = np.arange(0, 2 * VOCABULARY + 1, 2, dtype=np.int64)
+
+
+def expect_replay(space):
+    """The facts on record lead to the same decisions and to the newest checkpoint's state."""
+    done = subprocess.run([space.program, "inspect", str(space.output), "--replay"], capture_output=True, text=True)
+    assert done.returncode == 0 and "lead to the state" in done.stdout, done.stderr
 
 
 def edit_dataset(path, change):

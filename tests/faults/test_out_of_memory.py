@@ -3,7 +3,7 @@ smaller leaves; batch, samples and rates stay, the optimizer moves once, nothing
 import json
 
 import pytest
-from harness import Workspace, expect_refusal, verified
+from harness import Workspace, edit_dataset, expect_refusal, expect_replay, give_text, verified
 from reference import make_documents, metrics, write_dataset
 
 BAD_CONFIG = 78
@@ -90,8 +90,29 @@ def test_validation(space, template, tmp_path):
     other = template.copy(tmp_path / "other")
     other.write_config(**CONFIG, **validation, faults=["oom step=2 phase=evaluation rank=1"])
     outcome = other.must_train(ranks=2)
-    assert "validation ran out of memory" in outcome.stderr
+    assert "validation after step 2 ran out of memory on 1 rank (the first is rank 1)" in outcome.stderr
+    assert [line["inputs"] for line in decisions(other, "memory")] == [
+        {"task": "validation", "ranks": 1, "rank": 1, "leaf_size": 2}]
+    expect_replay(other)
     assert [line["val_loss"] for line in course(other) if line.get("val_loss")] == pytest.approx(expected, rel=1e-6)
+
+
+def test_sampling(space):
+    edit_dataset(space.data, give_text)
+    space.write_config(**CONFIG, sample={"prompts": ["ab"], "every": "2 steps", "max_tokens": 4},
+                       faults=["oom step=4 phase=sample"])
+    space.must_train(ranks=2)
+    assert [line["inputs"] for line in decisions(space, "memory")] == [
+        {"task": "sampling", "ranks": 1, "rank": 0, "leaf_size": 0}]
+    assert sorted(file.stem for file in (space.output / "samples").iterdir()) == ["after", "before", "step-00000002"]
+    expect_replay(space)
+
+
+def test_a_fault_that_never_comes_is_named(space):
+    missed = ["oom step=2 phase=forward rank=2", "slow step=9 phase=forward seconds=1", "oom step=3 phase=recovery"]
+    space.write_config(**CONFIG, faults=[*missed, "oom step=3 phase=forward"])
+    outcome = space.must_train(ranks=2)
+    assert [line.split("faults: '")[1].split("'")[0] for line in outcome.stderr.splitlines() if "never came" in line] == missed
 
 
 def test_not_a_number_is_skipped(space, undisturbed):

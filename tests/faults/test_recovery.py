@@ -2,10 +2,9 @@
 more often than it may, and remembers it over kills."""
 import json
 import shutil
-import subprocess
 
 import pytest
-from harness import Workspace, metrics_steps, verified, wait_until
+from harness import Workspace, expect_replay, metrics_steps, verified, wait_until
 from reference import metrics
 
 NAN = [f"nan step={step}" for step in range(9, 19)]  # ten in a row: a divergence
@@ -35,12 +34,6 @@ def decisions(space, *kinds):
     lines = [json.loads(line) for line in (space.output / "decisions.jsonl").read_text().splitlines()]
     assert [line["sequence"] for line in lines] == list(range(1, len(lines) + 1))
     return [line for line in lines if not kinds or line["kind"] in kinds]
-
-
-def expect_replay(space):
-    """The facts on record lead to the same decisions and to the newest checkpoint's state."""
-    done = subprocess.run([space.program, "inspect", str(space.output), "--replay"], capture_output=True, text=True)
-    assert done.returncode == 0 and "lead to the state" in done.stdout, done.stderr
 
 
 def rates(space):
@@ -113,9 +106,12 @@ def test_the_limit(space, ranks):
 
 
 def test_stop_is_the_default_and_can_be_changed_afterwards(space):
-    write(space, faults=NAN, divergence=None)
-    assert space.train().code == 71
-    assert not decisions(space, "recover")
+    """The newest checkpoint is one before the trouble, so that from there another course is possible."""
+    write(space, faults=NAN, divergence=None, checkpoint={"every": "3 steps", "keep": 3})
+    outcome = space.train()
+    assert outcome.code == 71 and "training diverged at step 18; lower optimizer.lr" in outcome.stderr
+    assert not decisions(space, "recover") and len(decisions(space, "diverged")) == 1
+    assert [folder.name for folder in space.checkpoints()] == ["step-00000003", "step-00000006"]
     space.must_train("--set", "divergence.action=recover")
     assert len(decisions(space, "recover")) == 1
     assert metrics_steps(space) == list(range(1, 31))
@@ -128,6 +124,14 @@ def test_without_a_checkpoint_it_begins_anew(space):
     assert decisions(space, "recover")[0]["step"] == 0
     assert metrics_steps(space) == list(range(1, 31))
     assert rates(space)[30] == pytest.approx(1.5e-3)
+
+
+def test_out_of_memory_in_the_middle_of_it(space):
+    write(space, faults=[*NAN, "oom step=18 phase=recovery rank=1 times=2"])
+    outcome = space.must_train(ranks=2)
+    assert outcome.stderr.count("out of memory on rank 1; it is tried again") == 2
+    assert len(decisions(space, "recover")) == 1 and metrics_steps(space) == list(range(1, 31))
+    expect_replay(space)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

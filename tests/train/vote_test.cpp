@@ -66,6 +66,49 @@ TEST_F(VoteTest, TheSameErrorOfAllRanksNeedsNoRank) {
   EXPECT_STREQ(error.what(), "no such key");
 }
 
+TEST_F(VoteTest, WhereOneRankRunsOutOfMemoryAllTryAgain) {
+  const int guilty = host_.size() - 1;
+  int tried = 0, relieved = 0;
+  together_retrying(
+      host_,
+      [&] {
+        if (++tried < 3 && host_.rank() == guilty) {
+          throw std::bad_alloc();
+        }
+      },
+      [&] { ++relieved; });
+  EXPECT_EQ(tried, 3);
+  EXPECT_EQ(relieved, 2);
+}
+
+TEST_F(VoteTest, TryingAgainEnds) {
+  int tried = 0;
+  const auto error = caught([&] {
+    together_retrying(
+        host_,
+        [&] {
+          ++tried;
+          if (host_.rank() == 0) {
+            throw std::bad_alloc();
+          }
+        },
+        [] {});
+  });
+  EXPECT_EQ(error.code(), ExitCode::kBadConfig);
+  EXPECT_THAT(error.what(), HasSubstr("out of memory"));
+  EXPECT_EQ(tried, 4);
+}
+
+TEST_F(VoteTest, RankZeroAloneRunsOutOfMemoryAndAllKnow) {
+  bool out_of_memory = false;
+  root_alone(
+      host_, [] { throw std::bad_alloc(); }, &out_of_memory);
+  EXPECT_TRUE(out_of_memory);
+  root_alone(
+      host_, [] {}, &out_of_memory);
+  EXPECT_FALSE(out_of_memory);
+}
+
 TEST_F(VoteTest, DifferentErrorsAreCounted) {
   if (host_.size() < 3) {
     GTEST_SKIP() << "needs three ranks";

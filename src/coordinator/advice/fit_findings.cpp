@@ -190,8 +190,9 @@ std::optional<Finding> CriticalBatchWatch::on_step(const StepPlan& plan, const R
       noise.known && plan.samples >= kWorthLowering && batch > kAboveCritical * upper;
   above_ = above ? above_ + 1 : 0;
   const bool unlimited = recipe.budget_samples == kNoSampleLimit;
-  const bool early = unlimited ? plan.step < kEarlyWithoutBudget
-                               : plan.step < kEarly || plan.tau < recipe.budget_samples / 4.0;
+  const bool early =
+      unlimited ? plan.step < kEarlyWithoutBudget
+                : plan.step < kEarly || 4 * plan.tau < static_cast<double>(recipe.budget_samples);
   if (early || above_ < kUpdatesAbove) {
     return std::nullopt;
   }

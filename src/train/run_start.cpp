@@ -1,0 +1,113 @@
+// The trainer's way into a run: the folder it owns from here on, the checkpoint it goes on from or
+// the start from nothing, and the records it goes on writing.
+#include <spdlog/spdlog.h>
+
+#include "base/logging.hpp"
+#include "config/reader.hpp"
+#include "config/resolved.hpp"
+#include "io/checkpoint_folder.hpp"
+#include "io/checkpoint_retention.hpp"
+#include "io/durable_file.hpp"
+#include "train/failure_report.hpp"
+#include "train/leaf_probe.hpp"
+#include "train/snapshot.hpp"
+#include "train/trainer.hpp"
+
+namespace lorascale::train {
+
+void Trainer::open_run_folder(Watchdog& watchdog) {
+  root_alone(world_.host, [&] {
+    lock_ = std::make_unique<io::RunLock>(folder_);
+    io::remove_leftovers(folder_ / "checkpoints");
+    remove_failure_reports(folder_);
+    log_to_file(folder_ / "log.txt");
+  });
+  together(world_.host, [&] {
+    if (!world_.is_root()) {
+      log_to_file(folder_ / ("log-rank" + std::to_string(world_.host.rank()) + ".txt"));
+    }
+  });
+  watchdog.on_hang([folder = folder_, place = Place{world_.host.rank(), world_.host_name}](
+                       const std::string& message) {
+    write_failure_report(folder, place, ExitCode::kHang, message);
+  });
+}
+
+void Trainer::require_same_run(const SnapshotFields& saved) const {
+  const auto refuse = [&](const std::string& what) {
+    throw_bad_config(folder_.string() + " belongs to another run: " + what +
+                     "; choose another run.output_dir, or run as " +
+                     (folder_ / "config.yaml").string() + " says");
+  };
+  const auto before = config::read_config_text(saved.config, "the checkpoint").config;
+  const auto changed = config::differences(before, session_.config, config::Scope::kFixedOnResume);
+  if (!changed.empty()) {
+    refuse(config::to_string(changed));
+  }
+  if (saved.data_fingerprint != session_.train->fingerprint()) {
+    refuse("the training set " + session_.config.data.train + " is not the one it began with");
+  }
+  if (saved.model_fingerprint != session_.model_fingerprint) {
+    refuse("the base model " + session_.config.model.path + " is not the one it began with");
+  }
+}
+
+void Trainer::resume_or_start() {
+  std::optional<SnapshotFields> snapshot;
+  if (session_.config.run.resume == "auto") {
+    snapshot = load_newest_snapshot(world_, folder_ / "checkpoints", *session_.trainable.parameters,
+                                    *session_.optimizer,
+                                    [&](const SnapshotFields& saved) { require_same_run(saved); });
+  } else {
+    root_alone(world_.host, [&] {
+      if (!io::list_checkpoints(folder_ / "checkpoints").empty()) {
+        throw_bad_config(
+            folder_.string() + " holds checkpoints of an earlier run and run.resume is " +
+            session_.config.run.resume + "; choose another run.output_dir or remove it");
+      }
+    });
+  }
+  std::optional<coordinator::LeafFacts> leaf;
+  if (!session_.config.batch.micro) {
+    leaf =
+        settle_leaf(world_, session_, updater_, snapshot ? &snapshot->coordinator_state : nullptr);
+    evaluation_leaf_ = session_.recipe.leaf_size;
+  }
+  together(world_.host, [&] {
+    if (!snapshot) {
+      coordinator_.emplace(session_.recipe, world_.host.size());
+      return;
+    }
+    coordinator_ = coordinator::Coordinator::restore(session_.recipe, world_.host.size(),
+                                                     snapshot->coordinator_state);
+    saved_step_ = snapshot->step;
+    minutes_before_ = coordinator_->elapsed_minutes();
+    if (world_.is_root()) {
+      spdlog::info("resumed at step {} ({} samples), saved by {} rank(s)", snapshot->step,
+                   snapshot->samples, snapshot->world_size);
+    }
+  });
+  root_alone(world_.host, [&] {
+    io::write_file_atomically(folder_ / "config.yaml",
+                              std::string_view(config::write_resolved(session_.config)));
+    const auto decisions = coordinator_->take_decisions();
+    const auto first = decisions.empty() ? 0 : decisions.front().sequence;
+    // A start from nothing keeps nothing: not even the line of step 0 of a run that died early.
+    log_ = std::make_unique<RunLog>(folder_, snapshot ? coordinator_->steps_done() : -1, first);
+    events_ = open_event_record(folder_ / "events.jsonl", *coordinator_, snapshot.has_value());
+    const auto& recipe = session_.recipe;
+    progress_ = std::make_unique<Progress>(recipe.budget_samples == coordinator::kNoSampleLimit
+                                               ? std::nullopt
+                                               : std::optional(coordinator_->steps_expected()),
+                                           recipe.budget_minutes);
+    write(decisions);
+  });
+  if (leaf) {
+    leaf->step = coordinator_->steps_done();
+    coordinator_->on_leaf_measured(*leaf);
+    record(*leaf);
+    write_decisions();
+  }
+}
+
+}  // namespace lorascale::train
