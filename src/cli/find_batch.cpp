@@ -31,6 +31,10 @@ void print_rows(std::size_t rank, const coordinator::RankMemory& memory) {
     const double samples = static_cast<double>(leaf.leaf_size);
     const auto formula = in_mib(memory.model + line.per_sample * samples);
     std::cout << fmt::format("{:>4} {:>6}  ", rank, leaf.leaf_size);
+    if (!memory.anything_fits()) {
+      std::cout << fmt::format("{:>12} {:>12} {:>12}\n", "does not fit", "-", "-");
+      continue;
+    }
     if (!leaf.fits) {
       std::cout << fmt::format("{:>12} {:>12.1f} {:>12.1f}\n", "does not fit",
                                in_mib(line.peak(leaf.leaf_size)), formula);
@@ -54,6 +58,10 @@ void print_table(const coordinator::LeafTable& table) {
   }
   for (std::size_t rank = 0; rank < table.ranks.size(); ++rank) {
     const auto& memory = table.ranks[rank];
+    if (!memory.anything_fits()) {
+      std::cout << fmt::format("fit       rank {}: none, for no leaf fits\n", rank);
+      continue;
+    }
     const auto line = memory.line();
     std::cout << fmt::format("fit       rank {}: {} + {} per sample, at least {}", rank,
                              coordinator::mebibytes(line.fixed),
@@ -107,21 +115,24 @@ nlohmann::ordered_json to_json(const coordinator::LeafTable& table,
                                   {"budget_bytes", memory.budget},
                                   {"model_bytes", memory.model},
                                   {"held_bytes", memory.held},
-                                  {"fixed_bytes", line.fixed},
-                                  {"per_sample_bytes", line.per_sample},
-                                  {"rest_bytes", line.rest},
                                   {"leaves", nlohmann::ordered_json::array()}};
-    if (memory.budget > 0) {
+    const bool fitted = memory.anything_fits();
+    if (fitted) {
+      one["fixed_bytes"] = line.fixed;
+      one["per_sample_bytes"] = line.per_sample;
+      one["rest_bytes"] = line.rest;
+    }
+    if (fitted && memory.budget > 0) {
       one["largest_by_fit"] = line.largest_leaf(memory.budget);
       one["largest_by_formula"] =
           coordinator::formula_leaf(memory.budget, memory.model, line.per_sample);
     }
     for (const auto& leaf : memory.measured) {
-      nlohmann::ordered_json row = {
-          {"leaf", leaf.leaf_size},
-          {"fits", leaf.fits},
-          {"fitted_bytes", line.peak(leaf.leaf_size)},
-          {"formula_bytes", memory.model + line.per_sample * static_cast<double>(leaf.leaf_size)}};
+      nlohmann::ordered_json row = {{"leaf", leaf.leaf_size}, {"fits", leaf.fits}};
+      if (fitted) {
+        row["fitted_bytes"] = line.peak(leaf.leaf_size);
+        row["formula_bytes"] = memory.model + line.per_sample * static_cast<double>(leaf.leaf_size);
+      }
       if (leaf.fits) {
         row["measured_bytes"] = leaf.peak();
         row["seconds"] = leaf.seconds;

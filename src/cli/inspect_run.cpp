@@ -64,9 +64,12 @@ void show_config(const fs::path& folder) {
                                    value("adapter.alpha"), value("adapter.targets")));
   say("data", fmt::format("{}, validation {}, {} tokens a row", value("data.train"),
                           value("data.validation"), value("data.sequence_length")));
-  say("recipe", fmt::format("batch {}, {} lr {}, schedule {} after {} of warmup, budget {}",
-                            value("batch.global"), value("optimizer.name"), value("optimizer.lr"),
-                            value("schedule.name"), value("schedule.warmup"), value("budget")));
+  const std::string policy = value("batch.policy");
+  say("recipe",
+      fmt::format("batch {}{}, {} lr {}, schedule {} after {} of warmup, budget {}",
+                  value("batch.global"), policy == "fixed" ? "" : " under policy " + policy,
+                  value("optimizer.name"), value("optimizer.lr"), value("schedule.name"),
+                  value("schedule.warmup"), value("budget")));
 }
 
 // What metrics.jsonl tells; a torn line is left out.

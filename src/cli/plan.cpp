@@ -7,6 +7,7 @@
 #include "cli/common.hpp"
 #include "coordinator/factorise.hpp"
 #include "coordinator/plan_report.hpp"
+#include "coordinator/step_planner.hpp"
 #include "io/durable_file.hpp"
 #include "train/leaf_probe.hpp"
 #include "train/memory_forecast.hpp"
@@ -25,6 +26,7 @@ constexpr double kMeasurableOnCpu = 5e11;
 struct Measured {
   std::optional<double> peak;  // bytes, on the rank where it is most
   bool fits = true;
+  double budget = 0;  // bytes, on the rank that has the least; 0: no limit is known
 };
 
 Measured measure(Job& job, train::Session& session, coordinator::Recipe& recipe, int ranks) {
@@ -53,7 +55,7 @@ Measured measure(Job& job, train::Session& session, coordinator::Recipe& recipe,
   }
   const auto table = train::measure_leaves(world, session, *updater, recipe,
                                            {{recipe.leaf_size}, false, 1, ranks});
-  return {table.peak(recipe.leaf_size), table.chosen > 0};
+  return {table.peak(recipe.leaf_size), table.chosen > 0, table.least_budget()};
 }
 
 std::string memory_text(const train::MemoryForecast& memory, const Measured& measured) {
@@ -66,7 +68,7 @@ std::string memory_text(const train::MemoryForecast& memory, const Measured& mea
            " at the peak, measured on a leaf of the longest rows: " + parts;
   }
   return "per rank about " + mebibytes(memory.total()) + " at the peak, from shapes alone" +
-         (measured.fits ? "" : " (a leaf of this size does not fit here)") + ": " + parts;
+         (measured.fits ? "" : ", for it does not fit here") + ": " + parts;
 }
 
 }  // namespace
@@ -92,6 +94,7 @@ ExitCode run_plan(const Arguments& arguments) {
   const coordinator::Coordinator coordinator(recipe, ranks);
   const auto report = coordinator::make_plan_report(recipe, ranks);
   const auto leaves = coordinator::factorise_by_leaf(recipe.global_batch, ranks, recipe.leaf_size);
+  const auto usual = coordinator::largest_update(recipe, recipe.global_batch);
   const auto memory =
       train::forecast_memory(session, recipe.leaf_size, loaded.config.data.sequence_length);
   if (job.rank() == 0) {
@@ -102,7 +105,7 @@ ExitCode run_plan(const Arguments& arguments) {
               << "batch     global " << recipe.global_batch << " = " << leaves.leaves
               << " leaves of " << recipe.leaf_size << " on " << counted(ranks, "rank") << ", "
               << leaves.min_leaves_per_rank << " to " << leaves.max_leaves_per_rank << " each\n"
-              << "rate      " << coordinator::explain_rate(recipe, recipe.global_batch) << "\n"
+              << "rate      " << coordinator::explain_rate(recipe, usual) << "\n"
               << "run       " << report.reason << "\n"
               << "memory    " << memory_text(memory, measured) << "\n";
     for (const auto& note : loaded.notes) {
@@ -110,6 +113,12 @@ ExitCode run_plan(const Arguments& arguments) {
     }
     for (const auto& advice : report.inputs.value("advice", std::vector<std::string>{})) {
       std::cout << "advice    " << advice << "\n";
+    }
+    if (!measured.fits) {
+      std::cout << "advice    a leaf of " << recipe.leaf_size << " does not fit"
+                << (measured.budget > 0 ? " into " + mebibytes(measured.budget) : std::string())
+                << ": a run would halve it until it fits; batch.micro auto takes the largest that "
+                   "fits, and lorascale find-batch shows all\n";
     }
     nlohmann::json saved = report.inputs;
     saved["memory_bytes"] = {{"weights", memory.weights},

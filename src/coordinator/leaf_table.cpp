@@ -10,6 +10,10 @@ MemoryLine RankMemory::line() const {
   return fit_memory(measured, held);
 }
 
+bool RankMemory::anything_fits() const {
+  return std::ranges::any_of(measured, &LeafMeasurement::fits);
+}
+
 std::optional<LeafMeasurement> RankMemory::of(std::int64_t leaf_size) const {
   for (const auto& leaf : measured) {
     if (leaf.leaf_size == leaf_size && leaf.fits) {
@@ -59,6 +63,16 @@ std::size_t LeafTable::tightest() const {
     }
   }
   return found;
+}
+
+double LeafTable::least_budget() const {
+  double least = 0;
+  for (const auto& rank : ranks) {
+    if (rank.budget > 0 && (least == 0 || rank.budget < least)) {
+      least = rank.budget;
+    }
+  }
+  return least;
 }
 
 std::int64_t LeafTable::fastest() const {

@@ -18,6 +18,8 @@ struct RankMemory {
   double model = 0;                       // weights
   double held = 0;                        // between updates
   std::vector<LeafMeasurement> measured;  // the same leaves on all ranks, as they came
+  [[nodiscard]] bool anything_fits() const;
+  // Means nothing where nothing fits.
   [[nodiscard]] MemoryLine line() const;
   // Of a leaf that was measured here; nothing where it was not, or did not fit.
   [[nodiscard]] std::optional<LeafMeasurement> of(std::int64_t leaf_size) const;
@@ -33,6 +35,8 @@ struct LeafTable {
   [[nodiscard]] std::optional<double> samples_per_second(std::int64_t leaf_size) const;
   // The rank that the chosen leaf leaves the least to.
   [[nodiscard]] std::size_t tightest() const;
+  // 0 where no rank knows a limit.
+  [[nodiscard]] double least_budget() const;
   // The leaf with the most samples per second; 0 where none fits.
   [[nodiscard]] std::int64_t fastest() const;
   // What the log says of the choice. Some leaf must fit.

@@ -276,6 +276,24 @@ void advise_on_batch_policy(Lines& lines, const Recipe& recipe) {
   }
 }
 
+void advise_on_resize(Lines& lines, const Recipe& recipe) {
+  if (recipe.batch_follows_ranks && recipe.rule == ScaleRule::kNone) {
+    lines.emplace_back(
+        "batch.on_resize rescale lets the batch follow the number of ranks, and scale.rule none "
+        "leaves the rate as it is; use scale.rule sqrt (Adam) or linear (SGD)");
+  }
+}
+
+void advise_on_recovery(Lines& lines, const Recipe& recipe) {
+  if (recipe.max_recoveries > 0 && recipe.recovery_warmup_samples > recipe.budget_samples) {
+    lines.push_back("divergence.warmup of " + std::to_string(recipe.recovery_warmup_samples) +
+                    " samples is longer than the budget of " +
+                    std::to_string(recipe.budget_samples) +
+                    ": after a recovery the rate would not get to its half before the end; "
+                    "shorten it");
+  }
+}
+
 void advise_on_average(Lines& lines, const Recipe& recipe) {
   if (recipe.ema_half_life_samples > recipe.budget_samples) {
     lines.push_back("average.half_life of " + std::to_string(recipe.ema_half_life_samples) +
@@ -406,6 +424,8 @@ std::vector<Remark> remarks(const Recipe& recipe, int world_size) {
   collect("batch_policy", [&](Lines& lines) { advise_on_batch_policy(lines, recipe); });
   collect("schedule", [&](Lines& lines) { advise_on_schedule(lines, recipe); });
   collect("noise", [&](Lines& lines) { advise_on_noise(lines, recipe); });
+  collect("resize", [&](Lines& lines) { advise_on_resize(lines, recipe); });
+  collect("recovery", [&](Lines& lines) { advise_on_recovery(lines, recipe); });
   collect("average", [&](Lines& lines) { advise_on_average(lines, recipe); });
   collect("ranks", [&](Lines& lines) { advise_on_ranks(lines, recipe, world_size); });
   return found;

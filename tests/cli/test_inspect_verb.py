@@ -50,7 +50,7 @@ def test_run_folder(space):
     assert line_of(text, "validation") == f"{measured[6]:.4f} after step 6, best {measured[best]:.4f} after step {best}"
     assert line_of(text, "status").startswith("done at step 6, exit code 0: done after 6 steps")
     assert line_of(text, "trained") == "LoRA rank 4, alpha 8, targets [all-linear]"
-    assert "adamw lr 0.003, schedule constant" in line_of(text, "recipe")
+    assert line_of(text, "recipe").startswith("batch 6, adamw lr 0.003, schedule constant")
     for name in ("adapter", "best"):
         assert line_of(text, name) == f"{space.output / name}: LoRA rank 4 on 14 layers"
     assert "2 checkpoints in" in text and text.count("  intact") == 2

@@ -93,6 +93,14 @@ def test_lengths_are_told_in_the_units_of_the_user(space, settings, words):
     assert re.match(words, outcome.messages[0]), outcome.stderr
 
 
+def test_plan_has_one_rate_for_a_batch_above_the_epoch(space):
+    outcome = execute(space.command("plan", "--set", "batch.global=400", "--set", "scale.rule=linear",
+                                    "--set", "batch.reference=10"))
+    assert outcome.code == 0, outcome.stderr
+    rates = re.findall(r"lr (\S+) = 0\.003 x 4 \(rule linear, k = 40/10", outcome.stdout)
+    assert rates == ["0.012"] * 2 and "k = 400/10" not in outcome.stdout
+
+
 def test_a_budget_in_minutes_names_no_samples_it_does_not_have(space):
     outcome = space.must_train("--set", "budget=0.02 minutes")
     decisions = [json.loads(line) for line in (space.output / "decisions.jsonl").read_text().splitlines()]

@@ -313,6 +313,13 @@ TEST(Advisor, SeesAnAdapterThatOverwhelmsTheModel) {
   const Outcome outcome = run_course(healthy_recipe(), course);
   ASSERT_THAT(outcome.names(), ElementsAre("adapter_overwhelms"));
   EXPECT_EQ(outcome.given[0].step, 80);
+  EXPECT_EQ(outcome.inputs().at("times_lower"), 7);  // 4 / 0.1 = 40, of which the root
+  EXPECT_THAT(outcome.given[0].text, Not(HasSubstr("nothing of this run")));
+  // A loss that only stays where it was does not rise, but it is no result either.
+  course.level = [](std::int64_t) { return 2.5; };
+  const Outcome still = run_course(healthy_recipe(), course);
+  ASSERT_THAT(still.names(), ElementsAre("adapter_overwhelms"));
+  EXPECT_THAT(still.given[0].text, HasSubstr("nothing of this run is worth keeping"));
   // Where the loss rises, that is the word, and one is enough.
   course.level = [](std::int64_t step) { return step <= 3 ? 2.5 : 7.0; };
   EXPECT_THAT(run_course(healthy_recipe(), course).names(), ElementsAre("loss_rises"));

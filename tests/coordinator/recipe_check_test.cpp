@@ -166,6 +166,24 @@ TEST(Advice, OnTheSchedule) {
   EXPECT_THAT(advice(recipe, 1), ElementsAre(HasSubstr("set schedule.decay")));
 }
 
+TEST(Advice, OnABatchThatFollowsTheRanksWithoutTheRate) {
+  Recipe recipe = long_recipe();
+  recipe.batch_follows_ranks = true;
+  recipe.rule = ScaleRule::kNone;
+  EXPECT_THAT(advice(recipe, 1), ElementsAre(HasSubstr("scale.rule none leaves the rate")));
+  recipe.rule = ScaleRule::kSqrt;
+  EXPECT_THAT(advice(recipe, 1), IsEmpty());
+}
+
+TEST(Advice, OnARecoveryThatNeverGetsToItsRate) {
+  Recipe recipe = long_recipe();
+  recipe.max_recoveries = 1;
+  recipe.recovery_warmup_samples = recipe.budget_samples + 1;
+  EXPECT_THAT(advice(recipe, 1), ElementsAre(HasSubstr("divergence.warmup of 12801 samples")));
+  recipe.recovery_warmup_samples = recipe.budget_samples;
+  EXPECT_THAT(advice(recipe, 1), IsEmpty());
+}
+
 TEST(Advice, OnRanksWithoutWork) {
   Recipe recipe = long_recipe();
   recipe.leaf_size = 32;

@@ -3,6 +3,7 @@ Memory is a budget for tensors on the CPU, in which a run then really has to liv
 import hashlib
 import json
 import math
+import re
 
 import pytest
 from harness import Workspace, execute, expect_refusal, mpirun
@@ -97,7 +98,11 @@ def test_find_batch_says_what_to_do_where_nothing_fits(template, tmp_path):
     outcome = find_batch(space, ranks=2)
     expect_refusal(outcome, BAD_CONFIG, ["not even a leaf of one sample", "model.recompute", "sequence_length (now 256)",
                                          "adapter.rank", "memory.budget_mib"])
-    assert "does not fit" in outcome.stdout and table_of(space)["chosen"] == 0
+    assert re.search(r"^   1      1  does not fit +- +-$", outcome.stdout, re.MULTILINE)
+    assert "fit       rank 1: none, for no leaf fits\n" in outcome.stdout
+    table = table_of(space)
+    assert table["chosen"] == 0
+    assert all(rank.keys() & {"fixed_bytes", "per_sample_bytes", "largest_by_fit"} == set() for rank in table["ranks"])
     expect_refusal(space.train(timeout=SECONDS), BAD_CONFIG, "not even a leaf of one sample")
 
 
@@ -160,6 +165,15 @@ def test_a_run_that_goes_on_keeps_its_leaf(template, tmp_path, unlimited):
     space.must_train("--set", "budget=6 steps", "--set", f"memory.budget_mib={budget_for(unlimited, 2)}")
     assert [line["micro_batch"] for line in metrics(space.output) if line["step"] > 0] == [4] * 4 + [2] * 2
     assert [line["step"] for line in decisions(space)] == [0, 4]
+
+
+def test_plan_says_that_a_given_leaf_does_not_fit(template, tmp_path):
+    space = prepare(template, tmp_path, 8, micro=16)
+    outcome = execute(space.command("plan"))
+    assert outcome.code == 0 and "from shapes alone, for it does not fit here" in outcome.stdout
+    assert "advice    a leaf of 16 does not fit into 8 MiB: a run would halve it until it fits" in outcome.stdout
+    space.must_train()
+    assert metrics(space.output)[-1]["micro_batch"] < 16
 
 
 FORECASTS = {

@@ -1,5 +1,6 @@
 """Every symptom that the advisor knows, provoked by a run of a tiny model, and healthy runs that are left alone."""
 import json
+import math
 import re
 
 import numpy as np
@@ -136,7 +137,9 @@ def test_a_rate_a_hundred_times_too_high(case):
     advice = case.train()
     assert set(advice) == {"adapter_overwhelms"}
     assert advice["adapter_overwhelms"]["step"] == 50
-    assert "optimizer.lr three to ten times lower" in advice["adapter_overwhelms"]["reason"]
+    inputs = advice["adapter_overwhelms"]["inputs"]
+    assert inputs["times_lower"] == math.ceil(math.sqrt(inputs["ratio"] / 0.1)) > 10
+    assert f"optimizer.lr {inputs['times_lower']:.0f} times lower or more" in advice["adapter_overwhelms"]["reason"]
 
 
 def test_a_loss_that_rises(case):

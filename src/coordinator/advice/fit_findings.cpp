@@ -12,6 +12,7 @@ constexpr double kFallErrors = 3;
 
 constexpr double kStill = 1e-5;
 constexpr double kOverwhelming = 2;
+constexpr double kUseful = 0.1;
 constexpr std::int64_t kUpdatesToMove = 30;
 constexpr double kSmallSumOfRates = 1e-3;  // what ten updates at 1e-4 add up to
 
@@ -26,6 +27,16 @@ std::string epochs_text(std::int64_t samples, const Recipe& recipe) {
   const double epochs =
       static_cast<double>(samples) / static_cast<double>(recipe.samples_per_epoch);
   return to_text(std::round(100 * epochs) / 100);
+}
+
+// Where the loss stands against its start; nothing while that is not known.
+std::string loss_text(const LossHistory& history) {
+  if (history.count() < 2 * LossHistory::kBlock) {
+    return {};
+  }
+  const double then = history.first().mean, now = history.latest().mean;
+  return ", and the training loss went from " + to_text(then) + " to " + to_text(now) +
+         (now < then ? "" : ", so nothing of this run is worth keeping");
 }
 
 Json level_or_null(const std::optional<double>& value) {
@@ -115,14 +126,17 @@ std::optional<Finding> Movement::on_movement(const MovementFacts& facts,
     start_ = facts.ratio;
   }
   if (facts.ratio > start_.value_or(0) + kOverwhelming) {
+    const double times = std::ceil(std::sqrt(facts.ratio / kUseful));
     return Finding{"adapter_overwhelms",
                    "the adapter overwhelms the model: |dW| / |W| is " + to_text(facts.ratio) +
                        " after " + std::to_string(facts.step) + " updates, at rate " +
-                       to_text(lr_) +
-                       "; useful adapters stay below 0.1; start again with "
-                       "optimizer.lr three to ten times lower, or a lower adapter.alpha",
+                       to_text(lr_) + loss_text(history) + "; useful adapters stay below " +
+                       to_text(kUseful) + ": start again with optimizer.lr " + to_text(times) +
+                       " times lower or more (dW is a product, both factors of which move with "
+                       "the rate), or a lower adapter.alpha",
                    {{"start", level_or_null(start_)},
                     {"ratio", facts.ratio},
+                    {"times_lower", times},
                     {"sum_of_rates", rates_},
                     {"lr", lr_}}};
   }
