@@ -1,6 +1,7 @@
 #include "train/signals.hpp"
 
 #include <csignal>
+#include <initializer_list>
 
 namespace lorascale::train {
 namespace {

@@ -1,6 +1,7 @@
 #include "train/snapshot.hpp"
 
 #include <ATen/ops/empty.h>
+#include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
 #include <cstring>
@@ -74,9 +75,9 @@ void fill_tensors(const std::vector<std::byte>& file, const std::string& where,
       found = info.name == name ? &info : found;
     }
     if (found == nullptr || found->bytes() != tensor.nbytes()) {
-      throw_bad_config(
-          where + ": '" + name +
-          "' does not fit this adapter and optimizer; the run folder belongs to another run");
+      throw_bad_config(fmt::format(
+          "{}: '{}' does not fit this adapter and optimizer; the run folder belongs to another run",
+          where, name));
     }
     at::Tensor host = at::empty(tensor.sizes(), tensor.options().device(at::kCPU));
     std::memcpy(host.data_ptr(), file.data() + 8 + header_bytes + found->begin, found->bytes());

@@ -1,5 +1,6 @@
 #include "train/trainer.hpp"
 
+#include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -137,7 +138,7 @@ std::string Trainer::continued_prompts() const {
     const auto continuation =
         session_.train->decode(models::llama::generate(*session_.model, ids, settings));
     ++settings.seed;  // or chance would carry every prompt to the same words
-    text += "> " + prompt + "\n" + prompt + continuation + "\n\n";
+    text += fmt::format("> {0}\n{0}{1}\n\n", prompt, continuation);
   }
   return text;
 }
