@@ -114,7 +114,9 @@ def main():
     parser.add_argument("study", choices=["rates", "rules", "growth"])
     parser.add_argument("--samples", type=int, default=3072)
     parser.add_argument("--rate", type=float, default=6e-3, help="optimizer.lr at the reference batch of 8")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", metavar="RUN", help="of the table's runs; the first of them is compared with")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--program", type=pathlib.Path, default=ROOT / "build/release/lorascale")
     parser.add_argument("--data", type=pathlib.Path, default=ROOT / "data/quickstart")
@@ -124,10 +126,14 @@ def main():
     if not (options.data / "train.h5").exists():
         raise SystemExit(f"{options.data}/train.h5 is missing; run scripts/quickstart.sh first, or give --data")
     chosen = arms(options.study, options.rate, options.samples)
+    if unknown := set(options.only or []) - set(chosen):
+        raise SystemExit(f"--only: {sorted(unknown)} not among {list(chosen)}")
+    chosen = {name: chosen[name] for name in options.only or chosen}
     options.runs = options.runs / f"{options.samples}-{options.rate:g}"
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         jobs = [pool.submit(train, options, name, settings, seed)
-                for seed in range(options.seeds) for name, settings in chosen.items()]
+                for seed in range(options.first_seed, options.first_seed + options.seeds)
+                for name, settings in chosen.items()]
         results = {name: [] for name in chosen}
         for job in jobs:
             results[job.result()["arm"]].append(job.result())

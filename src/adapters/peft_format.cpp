@@ -203,6 +203,7 @@ PeftAdapter read_peft_adapter(const std::filesystem::path& folder) {
   const auto json = io::read_json_file(folder / kConfigName);
   const io::JsonObject config(json, (folder / kConfigName).string());
   PeftAdapter adapter;
+  adapter.folder = folder;
   adapter.settings = settings_of(config);
   adapter.base_model = config.text_or("base_model_name_or_path", "");
   const io::SafetensorsFile file(folder / kWeightsName);
@@ -240,11 +241,10 @@ PeftAdapter read_peft_adapter(const std::filesystem::path& folder) {
   return adapter;
 }
 
-void load_peft_adapter(const std::filesystem::path& folder, const std::vector<LoraModule>& modules,
+void load_peft_adapter(const PeftAdapter& adapter, const std::vector<LoraModule>& modules,
                        TrainableParameters& parameters) {
-  const PeftAdapter adapter = read_peft_adapter(folder);
   const auto refuse = [&](const std::string& what) {
-    throw_bad_config("adapter.init_from " + folder.string() + ": " + what +
+    throw_bad_config("adapter.init_from " + adapter.folder.string() + ": " + what +
                      "; set adapter.rank, alpha and targets as in its " + kConfigName);
   };
   if (adapter.modules.size() != modules.size()) {
@@ -264,7 +264,7 @@ void load_peft_adapter(const std::filesystem::path& folder, const std::vector<Lo
       refuse(modules[i].name + " has rank " + std::to_string(a.size(0)) + " there");
     }
     if (a.sizes() != to_a.sizes() || b.sizes() != to_b.sizes()) {
-      throw_bad_input("adapter.init_from " + folder.string() + ": " + modules[i].name +
+      throw_bad_input("adapter.init_from " + adapter.folder.string() + ": " + modules[i].name +
                       " does not fit this model's shape; it was made for '" + adapter.base_model +
                       "'");
     }

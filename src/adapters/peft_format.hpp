@@ -27,6 +27,7 @@ struct PeftModule {
   double scale = 0;
 };
 struct PeftAdapter {
+  std::filesystem::path folder;
   LoraSettings settings;  // rank, alpha, rslora and dropout of the file
   std::string base_model;
   std::map<std::string, PeftModule> modules;  // by module path
@@ -37,7 +38,7 @@ PeftAdapter read_peft_adapter(const std::filesystem::path& folder);
 
 // Fills the parameters from an adapter on the same modules and ranks; refuses with the differences
 // otherwise.
-void load_peft_adapter(const std::filesystem::path& folder, const std::vector<LoraModule>& modules,
+void load_peft_adapter(const PeftAdapter& adapter, const std::vector<LoraModule>& modules,
                        TrainableParameters& parameters);
 
 // Adds s B A to the weights, in fp32, rounded once. Throws where a module is not in the model.

@@ -67,6 +67,9 @@ ExitCode run_generate(const Arguments& arguments) {
                 "--max-tokens takes a whole number from 1 to " + std::to_string(kMostTokens));
   }
   Job job;
+  if (job.size() > 1) {
+    throw Error(ExitCode::kUsage, "generate works on one rank; start it without mpirun or srun");
+  }
   const auto loaded = job.configure(values, config::Purpose::kModelOnly, /*ranks=*/1);
   const auto& config = loaded.config;
   const std::filesystem::path run = config.run.output_dir;

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <utility>
 
+#include "adapters/base_name.hpp"
 #include "adapters/full.hpp"
 #include "adapters/peft_format.hpp"
 #include "base/hash.hpp"
@@ -89,8 +90,9 @@ Trainable make_trainable(const config::RunConfig& config, models::llama::Llama& 
   trainable.modules = adapters::match_lora_targets(model.linear_groups(), trainable.lora);
   trainable.parameters = adapters::attach_lora(trainable.modules, trainable.lora, config.run.seed);
   if (config.adapter.init_from) {
-    adapters::load_peft_adapter(*config.adapter.init_from, trainable.modules,
-                                *trainable.parameters);
+    const auto adapter = adapters::read_peft_adapter(*config.adapter.init_from);
+    adapters::load_peft_adapter(adapter, trainable.modules, *trainable.parameters);
+    trainable.warning = adapters::warning_of_other_base(adapter, config.model.path);
   }
   return trainable;
 }
@@ -328,6 +330,9 @@ Session open_session(World& world, const config::RunConfig& config) {
   if (world.is_root()) {
     for (const auto& warning : start_warnings(config, *session.model)) {
       spdlog::warn("{}", warning);
+    }
+    if (session.trainable.warning) {
+      spdlog::warn("adapter.init_from: {}", *session.trainable.warning);
     }
   }
   return session;

@@ -26,6 +26,7 @@ struct Trainable {
   std::unique_ptr<adapters::TrainableParameters> parameters;
   std::vector<adapters::LoraModule> modules;  // empty for type: full
   adapters::LoraSettings lora;
+  std::optional<std::string> warning;  // of the adapter that it begins from
   [[nodiscard]] bool is_full() const { return modules.empty(); }
 };
 

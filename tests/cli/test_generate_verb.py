@@ -120,6 +120,7 @@ def test_adapter_of_another_base_is_a_warning(space, name, other):
     merged = execute([space.program, "merge", "--model", space.base, "--adapter", adapter, "--output",
                       space.folder / "merged"])
     assert merged.code == 0 and merged.stdout.startswith("merged 14 layers"), merged.stderr
-    for outcome in (generated, merged):
+    begun = space.must_train("--set", f"adapter.init_from={adapter}", "--set", "budget=1 steps")
+    for outcome in (generated, merged, begun):
         assert ("made for the base model \"owner/other-model\"" in outcome.stderr) == other, outcome.stderr
     assert "model.safetensors" in digest(space.folder / "merged")

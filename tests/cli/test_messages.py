@@ -53,7 +53,6 @@ def test_every_problem_of_a_configuration_is_told_once(space, ranks):
     (["train", "CONFIG", "--sett", "a=b"], "--sett"),
     (["plan", "CONFIG", "--ranks", "0"], "--ranks must be at least 1"),
     (["generate", "CONFIG"], "one of --prompt TEXT and --ids"),
-    (["generate", "CONFIG", "--ids", "9999"], "--ids takes token ids from 0 to 255"),
     (["inspect"], "the file or folder to explain is missing"),
     (["merge"], "--"),
 ])
@@ -63,6 +62,14 @@ def test_wrong_command_line_is_told_once(space, arguments, words, ranks):
     assert outcome.code == USAGE
     assert len(outcome.messages) == 1 and words in outcome.messages[0], outcome.stderr
     assert "--config" not in outcome.messages[0] and "--path" not in outcome.messages[0]
+
+
+@pytest.mark.parametrize("ranks, words", [(1, "--ids takes token ids from 0 to 255"),
+                                          (3, "generate works on one rank; start it without mpirun")])
+def test_generate_names_what_is_wrong(space, ranks, words):
+    outcome = execute(mpirun(ranks, space.command("generate", "--ids", "9999")))
+    assert outcome.code == USAGE
+    assert len(outcome.messages) == 1 and words in outcome.messages[0], outcome.stderr
 
 
 @pytest.mark.parametrize("verb", VERBS)
