@@ -3,9 +3,10 @@
     $(scripts/setup.sh --print-python) scripts/bench/coordinator_cost.py [--steps 12] [--rounds 5]
 
 The model and data of cpu_step.py, one rank of all threads, in leaves of 2 so that there is noise to measure; exact
-against fast reduction on two ranks. Two ratios: of the fastest updates over all rounds, which other programs disturb least,
-and the median over rounds of (median update with / median update without in the same round); both orders alternate, so
-that a drift of the machine falls on both sides.
+against fast reduction on two ranks. Three figures: of the run with it, what the trainer itself timed as the noise scale's
+and the coordinator's, against the rest of the same updates; then two ratios to the run without it, of the fastest updates
+over all rounds, which other programs disturb least, and the median over rounds of (median update with / median update
+without in the same round); both orders alternate, so that a drift of the machine falls on both sides.
 """
 import argparse
 import json
@@ -28,7 +29,8 @@ COMPARISONS = {
 }
 
 
-def update_times(folder: pathlib.Path, steps: int, ranks: int, settings: dict):
+def updates_of(folder: pathlib.Path, steps: int, ranks: int, settings: dict):
+    """Lines of metrics.jsonl, beyond the warm-up."""
     with tempfile.TemporaryDirectory(dir=folder) as run:
         chosen = {
             "run.output_dir": f"{run}/out", "run.threads": os.cpu_count() // ranks, "model.path": folder / "base",
@@ -48,7 +50,17 @@ def update_times(folder: pathlib.Path, steps: int, ranks: int, settings: dict):
         if done.returncode != 0:
             raise SystemExit(done.stderr)
         lines = [json.loads(line) for line in (pathlib.Path(run) / "out/metrics.jsonl").read_text().splitlines()]
-        return [line["step_ms"] for line in lines if line["step"] > WARM_UP]
+        return [line for line in lines if line["step"] > WARM_UP]
+
+
+def whole(line):
+    return line["step_ms"] + line["coordinator_ms"]
+
+
+def timed_share(lines):
+    """Of the noise scale and the coordinator, against everything else; all updates together, for some cost more."""
+    ours = sum(line["noise_ms"] + line["coordinator_ms"] for line in lines)
+    return ours / (sum(whole(line) for line in lines) - ours)
 
 
 def main():
@@ -66,13 +78,16 @@ def main():
             ratios, every = [], {id(without): [], id(with_it): []}
             for number in range(options.rounds):
                 order = [without, with_it] if number % 2 == 0 else [with_it, without]
-                ms = {id(side): update_times(folder, options.steps, ranks, side) for side in order}
-                for side, times in ms.items():
-                    every[side] += times
-                ratios.append(statistics.median(ms[id(with_it)]) / statistics.median(ms[id(without)]))
-            fastest = {side: min(times) for side, times in every.items()}
-            print(f"{title:42} {fastest[id(with_it)] / fastest[id(without)]:.3f} of the time without it by the fastest "
-                  f"updates ({fastest[id(without)]:.0f} ms), {statistics.median(ratios):.3f} by medians "
+                lines = {id(side): updates_of(folder, options.steps, ranks, side) for side in order}
+                for side, more in lines.items():
+                    every[side] += more
+                median = {side: statistics.median(map(whole, more)) for side, more in lines.items()}
+                ratios.append(median[id(with_it)] / median[id(without)])
+            fastest = {side: min(map(whole, lines)) for side, lines in every.items()}
+            print(f"{title:42} timed {100 * timed_share(every[id(with_it)]):.2f} % of the rest "
+                  f"({100 * timed_share(every[id(without)]):.2f} % without it); "
+                  f"{fastest[id(with_it)] / fastest[id(without)]:.3f} of the time without it by the fastest updates "
+                  f"({fastest[id(without)]:.0f} ms), {statistics.median(ratios):.3f} by medians "
                   f"({', '.join(f'{ratio:.3f}' for ratio in ratios)})")
 
 

@@ -106,6 +106,8 @@ void RunLog::write(const MetricsLine& line) {
     json["step_ms"] = line.times.total;
     json["data_wait_ms"] = line.times.data_wait;
     json["compute_ms"] = line.times.compute;
+    json["noise_ms"] = line.times.noise;
+    json["coordinator_ms"] = line.times.coordinator;
     json["idle_ms"] = line.times.vote;
     json["reduce_ms"] = line.times.reduce;
     json["optimizer_ms"] = line.times.optimizer;

@@ -16,6 +16,7 @@
 #include "train/failure_report.hpp"
 #include "train/signals.hpp"
 #include "train/snapshot.hpp"
+#include "train/stopwatch.hpp"
 #include "train/tensor_memory.hpp"
 #include "train/update_attempt.hpp"
 
@@ -286,8 +287,10 @@ void Trainer::train_one(coordinator::StepPlan plan) {
     plan = shrink(*result.out_of_memory);
     result = attempt_update(plan);
   }
+  Stopwatch watch;
   coordinator_->on_step(result.facts);
   record(result.facts);
+  double coordinating = watch.lap();
   count_targets(plan, result.targets);
   stop_requested_ = result.stop_requested;
   const auto after = progress();
@@ -296,10 +299,12 @@ void Trainer::train_one(coordinator::StepPlan plan) {
   if (evaluate_cadence_.due(before, after) || (over && !coordinator_->recovery_due())) {
     line.val_loss = validate();
   }
+  watch.lap();
   if (line.val_loss || over || after.steps % kMovementEvery == 0) {
     report_movement();
   }
   write_decisions();
+  line.times.coordinator = coordinating + watch.lap();
   line.peak_memory = peak_memory_.look();
   if (world_.is_root()) {
     log_->write(line);

@@ -14,24 +14,11 @@
 
 #include "base/error.hpp"
 #include "base/heartbeat.hpp"
+#include "train/stopwatch.hpp"
 #include "train/tensor_memory.hpp"
 
 namespace lorascale::train {
 namespace {
-
-class Stopwatch {
- public:
-  // Milliseconds since the last call.
-  double lap() {
-    const auto now = std::chrono::steady_clock::now();
-    const std::chrono::duration<double, std::milli> elapsed = now - last_;
-    last_ = now;
-    return elapsed.count();
-  }
-
- private:
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
-};
 
 // What a leaf is known by: a row of a table over all leaves. Rows of other ranks are zero until the
 // ranks' tables are added up, which is exact, so no fact depends on the number of ranks.
@@ -101,11 +88,13 @@ void Updater::accumulate(const coordinator::LeafRange& mine, const NextLeaf& nex
     if (faults_.reach(Phase::kBackward)) {
       at::Tensor(parameters_.gradient()).fill_(std::numeric_limits<float>::quiet_NaN());
     }
+    times.compute += watch.lap();
     at::Tensor facts = leaf_facts[index];
     if (noise_) {
       facts.narrow(0, kFacts, noise_->columns()).copy_(noise_->squares(parameters_.gradient()));
     }
     gradient_sum_->take(index);
+    (noise_ ? times.noise : times.compute) += watch.lap();
     facts[kLoss].copy_(result.loss_sum);
     facts[kTargets].fill_(static_cast<double>(result.targets));
     facts[kTokens].fill_(static_cast<double>(result.tokens));
@@ -122,8 +111,8 @@ void Updater::accumulate(const coordinator::LeafRange& mine, const NextLeaf& nex
 void Updater::agree_on_times(const coordinator::LeafRange& mine, const UpdateTimes& times,
                              coordinator::StepFacts* facts) {
   const auto leaves = static_cast<double>(mine.end - mine.begin);
-  std::array<double, 2> seconds = {times.total / 1000,
-                                   leaves > 0 ? times.compute / leaves / 1000 : 0};
+  const double of_leaves = (times.compute + times.noise) / 1000;
+  std::array<double, 2> seconds = {times.total / 1000, leaves > 0 ? of_leaves / leaves : 0};
   world_.host.all_reduce(std::span(seconds), comm::ReduceOp::kMax);
   if (!first_) {
     facts->step_seconds = seconds[0];
@@ -196,7 +185,7 @@ Rehearsal Updater::rehearse(const data::TokenLeaf& leaf, std::int64_t leaves,
         {mine.begin, mine.begin + 1}, [&] { return leaf; }, leaf_facts, times);
     Stopwatch watch;
     const at::Tensor done = leaf_facts[mine.begin].cpu();  // waits for the device
-    result.seconds = (times.compute + watch.lap()) / 1000;
+    result.seconds = (times.compute + times.noise + watch.lap()) / 1000;
     result.compute = static_cast<double>(tensor_memory(world_.place).peak);
   }
   // The first of them has been taken and is there already.
@@ -222,7 +211,9 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::
   Ballot own;
   const auto error = attempt(
       [&] {
+        Stopwatch watch;
         leaf_facts = begin(plan.leaves, hyper, plan.step - 1);
+        (noise_ ? result.times.noise : result.times.compute) += watch.lap();
         accumulate(mine, next_leaf, leaf_facts, result.times);
         reserve_for_the_rest();
       },
@@ -248,7 +239,9 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::
   const at::Tensor scatter = leaf_scatter(leaf_facts, sums[kLoss] / count);
   const auto facts = optim::gradient_facts(gradient, count, clip_norm_);
   at::Tensor master = parameters_.master();
+  result.times.optimizer = watch.lap();
   const at::Tensor whole = noise_ ? noise_->squares(gradient) : at::Tensor();
+  result.times.noise += watch.lap();
   optimizer_.step(master, gradient, hyper, facts);
   parameters_.refresh();
   // Only here does the host wait for the device, and with a deadline: the copy itself has none.
@@ -264,12 +257,13 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::
   result.facts.applied = values[4] == 0.0;
   result.facts.elapsed_minutes = agreed.elapsed_minutes;
   result.facts.loss_error = loss_error(values[5], values[6], values[1]);
-  if (noise_) {
-    result.facts.noise = noise_facts(leaf_facts.cpu(), whole.cpu());
-  }
   result.targets = static_cast<std::int64_t>(values[1]);
   result.tokens = static_cast<std::int64_t>(values[2]);
-  result.times.optimizer = watch.lap();
+  result.times.optimizer += watch.lap();
+  if (noise_) {
+    result.facts.noise = noise_facts(leaf_facts.cpu(), whole.cpu());
+    result.times.noise += watch.lap();
+  }
   result.times.total = total.lap();
   if (measures_times_) {
     agree_on_times(mine, result.times, &result.facts);

@@ -21,14 +21,17 @@
 
 namespace lorascale::train {
 
-// Milliseconds of one update on this rank, by what they went to.
+// Milliseconds of one update on this rank, by what they went to. On a device, whatever does not
+// wait for it is only the time to ask for it.
 struct UpdateTimes {
-  double total = 0;
+  double total = 0;      // of all below but the coordinator's
   double data_wait = 0;  // for leaves that were not ready
   double compute = 0;    // forward and backward
+  double noise = 0;      // keeping leaves apart and taking norms, for the noise scale
   double vote = 0;       // waiting for the slowest rank
   double reduce = 0;
   double optimizer = 0;
+  double coordinator = 0;  // telling it, recording, writing what it decided
 };
 
 struct UpdateResult {

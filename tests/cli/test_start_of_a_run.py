@@ -1,6 +1,7 @@
 """What is looked at before or while a run goes on: tokenizers, targets, types and lengths that fit badly, and cadences of 0."""
 import hashlib
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -75,6 +76,17 @@ def test_targets_that_come_late_are_enough(space):
     space.must_train("--set", "data.shuffle=false")  # two updates of 6 without a target come first
     targets = [line["targets"] for line in metrics(space.output)]
     assert targets[:2] == [0, 0] and all(targets[2:])
+
+
+def test_every_key_of_a_line_is_documented(space):
+    write_dataset(space.data, [document % 5 for document in make_documents(40, 4, 60)])  # so that there is a signal
+    with_validation(space, noise={"horizon": "200 samples"}, batch={"global": 8, "micro": 1}, budget="60 steps",
+                    optimizer__lr=1e-5)
+    space.must_train()
+    written = {key for line in metrics(space.output) for key in line}
+    text = (pathlib.Path(__file__).parents[2] / "docs/running.md").read_text()
+    table = text.split("## What is recorded of an update")[1].split("## ")[0].split("|---|---|")[1]
+    assert written == set(re.findall(r"`([a-z_]+)`", table))
 
 
 def test_cadences_of_0_switch_off(space):
