@@ -431,12 +431,4 @@ std::vector<Remark> remarks(const Recipe& recipe, int world_size) {
   return found;
 }
 
-std::vector<std::string> advice(const Recipe& recipe, int world_size) {
-  Lines lines;
-  for (Remark& remark : remarks(recipe, world_size)) {
-    lines.push_back(std::move(remark.text));
-  }
-  return lines;
-}
-
 }  // namespace lorascale::coordinator

@@ -16,11 +16,8 @@ std::vector<std::string> contradictions(const Recipe& recipe, int world_size);
 void check_recipe(const Recipe& recipe, int world_size);
 
 // For a sound recipe: one line for each thing that works but wastes ranks, samples or a comparison.
-std::vector<std::string> advice(const Recipe& recipe, int world_size);
-
-// The same with what each line is about: "updates", "batch_policy", "schedule", "noise", "ranks".
 struct Remark {
-  std::string topic;
+  std::string topic;  // "updates", "batch_policy", "schedule", "noise", "ranks", ...
   std::string text;
 };
 std::vector<Remark> remarks(const Recipe& recipe, int world_size);

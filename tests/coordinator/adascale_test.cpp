@@ -12,6 +12,7 @@
 namespace lorascale::coordinator {
 namespace {
 
+using testing::advice;
 using testing::draw_update;
 using ::testing::ElementsAre;
 using testing::exact_group;

@@ -11,6 +11,7 @@
 namespace lorascale::coordinator {
 namespace {
 
+using testing::advice;
 using testing::growing_recipe;
 using testing::uniform;
 

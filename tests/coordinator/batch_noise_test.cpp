@@ -10,6 +10,7 @@
 namespace lorascale::coordinator {
 namespace {
 
+using testing::advice;
 using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::Each;

@@ -7,6 +7,7 @@
 namespace lorascale::coordinator {
 namespace {
 
+using testing::advice;
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;

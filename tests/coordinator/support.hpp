@@ -13,6 +13,7 @@
 
 #include "base/error.hpp"
 #include "coordinator/coordinator.hpp"
+#include "coordinator/recipe_check.hpp"
 
 namespace lorascale::coordinator::testing {
 
@@ -50,6 +51,15 @@ inline void advance(Coordinator& coordinator, std::int64_t steps) {
     }
     coordinator.on_step(facts_of(plan->step));
   }
+}
+
+// What is said of a recipe, without the topics.
+inline std::vector<std::string> advice(const Recipe& recipe, int world_size) {
+  std::vector<std::string> lines;
+  for (const Remark& remark : remarks(recipe, world_size)) {
+    lines.push_back(remark.text);
+  }
+  return lines;
 }
 
 inline std::vector<Decision> of_kind(const std::vector<Decision>& decisions,
