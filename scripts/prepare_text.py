@@ -10,6 +10,7 @@ Inputs: plain text, JSON Lines or JSON arrays, gzipped or not; a record of
   {"prompt", "completion"}                  targets: the completion and the end of text
   {"instruction", "input", "output"}        (Alpaca) the same
   {"messages": [{"role", "content"}]}       targets: each answer of the assistant and its end token
+                                            (but for those of "weight": 0)
   {"conversations": [{"from", "value"}]}    (ShareGPT) the same
 --chat-template also applies to prompt + completion and Alpaca, as one question and its answer.
 
@@ -222,7 +223,7 @@ def write_all(options, pipeline, tokenizer, encoded_prompts, outputs):
 
 def check_counts(writers):
     if not sum(writer.documents for writer in writers):
-        raise PrepareError(BAD_INPUT, "the inputs hold no document to learn from, check --format")
+        raise PrepareError(BAD_INPUT, "the inputs hold no document to learn from, check --format, --max-length and what was skipped")
     for writer, name in zip(writers, ("training", "validation"), strict=False):
         if not writer.documents:
             raise PrepareError(

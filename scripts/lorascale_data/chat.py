@@ -21,6 +21,7 @@ class Segment:
 class Message:
     role: str  # system, user or assistant; ChatML also renders others, such as tool
     content: str
+    learn: bool = False  # an answer that is a target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +45,12 @@ class TurnTemplate:
         segments = [Segment(self.start, False)]
         answers = [i for i, message in enumerate(messages) if message.role == "assistant"]
         for i, message in enumerate(messages):
-            target = message.role == "assistant"
             prefix = self._prefix(message.role)
             if self.last_answer_prefix and i == answers[-1]:
                 prefix += self.last_answer_prefix
             content = message.content.strip() if self.trim else message.content
             suffix = self.suffixes.get(message.role, self.suffixes["user"])
-            segments += [Segment(prefix, False), Segment(content + suffix, target)]
+            segments += [Segment(prefix, False), Segment(content + suffix, message.learn)]
             segments.append(Segment(self.after, False))
         return merged(segments)
 
@@ -93,7 +93,7 @@ class InstTemplate:
                 )
             content = self._content(message)
             if message.role == "assistant":
-                segments.append(Segment(self.answer.replace("{a}", content), True))
+                segments.append(Segment(self.answer.replace("{a}", content), message.learn))
                 continue
             if i == 0 and system is not None:
                 if self.system:

@@ -18,7 +18,7 @@ def encode(tokenizer, template, text):
         [encoded] = tokenizer.encode([Document("plain", [Segment(text, True)])])
         end = len(encoded.ids) - (tokenizer.eos_id is not None)
     else:
-        segments = template.render([Message("user", text), Message("assistant", "answer")])
+        segments = template.render([Message("user", text), Message("assistant", "answer", learn=True)])
         [encoded] = tokenizer.encode([Document("chat", segments, (text,))])
         end = int(encoded.mask.argmax())
     return encoded.ids[:end]

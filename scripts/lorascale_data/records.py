@@ -11,6 +11,11 @@ import json
 from .chat import Message, Segment
 from .errors import RecordError
 
+# Of "messages"; whether a template renders them is its own affair.
+ROLES = {
+    role: role
+    for role in ("system", "developer", "user", "assistant", "tool", "function", "ipython", "observation")
+}
 SHAREGPT_ROLES = {
     "human": "user",
     "user": "user",
@@ -53,7 +58,7 @@ def parse_json(raw, required_kind, template):
     """A JSON record; None where its text is empty. `template` renders chats and, if given, all
     questions and answers; `required_kind` (a name of sources.RECORD_FORMATS) or None for any."""
     try:
-        record = json.loads(raw)
+        record = json.loads(raw.rstrip())  # or the end of a line would count as a column
     except UnicodeDecodeError as error:
         raise RecordError(f"not UTF-8 ({error.reason}), convert it (iconv -t UTF-8)") from error
     except json.JSONDecodeError as error:
@@ -126,7 +131,7 @@ def _answer(prompt, completion, template, system=None):
     if template is None:
         segments = [Segment(prompt, False), Segment(completion, True)]
         return Document("answer", [segment for segment in segments if segment.text])
-    messages = [Message("user", prompt), Message("assistant", completion)]
+    messages = [Message("user", prompt), Message("assistant", completion, learn=True)]
     if system:
         messages.insert(0, Message("system", system))
     return _rendered(messages, template)
@@ -170,15 +175,19 @@ def _chat(entries, role_key, content_key, roles, template):
             role, content = _string(entry, role_key), _content(entry, content_key)
         except RecordError as error:
             raise RecordError(f"message {number}: {error}") from None
-        if roles is not None and role not in roles:
-            raise RecordError(f"message {number}: unknown role {role[:40]!r}, use human and gpt")
-        role = roles[role] if roles else role
+        if role not in roles:
+            usual = "human and gpt" if roles is SHAREGPT_ROLES else "system, user and assistant"
+            raise RecordError(f"message {number}: unknown role {role[:40]!r}, use {usual}")
+        role = roles[role]
         if role == "system" and messages:
             raise RecordError(f"message {number}: a system message must come first")
         if role == "assistant" and not content.strip():
             raise RecordError(f"message {number}: the answer is empty, there is nothing to learn")
-        messages.append(Message(role, content))
-    if not any(message.role == "assistant" for message in messages):
+        weight = entry.get("weight", 1)  # as fine-tuning services write it
+        if weight not in (0, 1):
+            raise RecordError(f'message {number}: "weight" is {weight!r}, it must be 0 or 1')
+        messages.append(Message(role, content, learn=role == "assistant" and weight == 1))
+    if not any(message.learn for message in messages):
         raise RecordError("no message of the assistant, so nothing to learn; remove the record")
     return _rendered(messages, template)
 
@@ -194,7 +203,7 @@ def _content(entry, key):
 
 
 def _messages(record, template):
-    return _chat(record.get("messages"), "role", "content", None, template)
+    return _chat(record.get("messages"), "role", "content", ROLES, template)
 
 
 def _sharegpt(record, template):

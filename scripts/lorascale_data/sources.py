@@ -118,7 +118,9 @@ class Source:
             return "text"
         if head.startswith(b"["):
             looks_json = suffix == ".json" or requested != "auto" or _starts_array(head)
-            return "json" if looks_json else "text"
+            if looks_json:
+                return "json"
+            return "jsonl" if suffix in LINE_SUFFIXES else "text"
         if requested == "json":
             return "json"
         if requested in RECORD_FORMATS or suffix in LINE_SUFFIXES:

@@ -32,17 +32,26 @@ bool ends_with_name(const std::string& module, const std::string& suffix) {
   return module == suffix || module.ends_with("." + suffix);
 }
 
-// The exception that a pattern makes for a module; patterns match as PEFT's do: (.*\.)?(key)$.
+// The exception that a pattern makes for a module; patterns match as PEFT's do: (.*\.)?(key)$. PEFT
+// takes the first that matches, and a mapping here has no first.
 template <typename T>
 T patterned(const std::map<std::string, T>& patterns, const std::string& module, T fallback,
             std::set<std::string>& used) {
-  for (const auto& [key, value] : patterns) {
-    if (std::regex_match(module, compile("(.*\\.)?(" + key + ")", "adapter pattern"))) {
-      used.insert(key);
-      return value;
+  const std::pair<const std::string, T>* found = nullptr;
+  for (const auto& pattern : patterns) {
+    if (!std::regex_match(module, compile("(.*\\.)?(" + pattern.first + ")", "adapter pattern"))) {
+      continue;
     }
+    if (found != nullptr && found->second != pattern.second) {
+      throw_bad_config("adapter patterns '" + found->first + "' and '" + pattern.first +
+                       "' both match " + module +
+                       ", with different values; let one of them match "
+                       "it");
+    }
+    found = found != nullptr ? found : &pattern;
+    used.insert(pattern.first);
   }
-  return fallback;
+  return found != nullptr ? found->second : fallback;
 }
 
 template <typename T>

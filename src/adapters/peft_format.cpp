@@ -5,8 +5,11 @@
 #include <ATen/ops/mm.h>
 
 #include <algorithm>
+#include <cctype>
 #include <nlohmann/json.hpp>
+#include <regex>
 #include <set>
+#include <utility>
 
 #include "base/error.hpp"
 #include "io/durable_file.hpp"
@@ -164,19 +167,75 @@ LoraSettings settings_of(const io::JsonObject& config) {
   if (config.has("modules_to_save") && !config.raw("modules_to_save").empty()) {
     config.fail("modules_to_save", "is set; adapters that replace whole modules cannot be read");
   }
+  // Each makes the layer compute something else than W x + s B A x.
+  for (const char* key :
+       {"alora_invocation_tokens", "use_qalora", "use_bdlora", "lora_bias", "layer_replication",
+        "target_parameters", "trainable_token_indices", "velora_config", "monteclora_config"}) {
+    const auto set = config.has(key) ? config.raw(key) : nlohmann::json(nullptr);
+    if (!set.is_null() && set != false && !(set.is_structured() && set.empty())) {
+      config.fail(key, "is set, which is not supported");
+    }
+  }
+  // These change the base model when the adapter is loaded.
+  if (config.has("init_lora_weights") && config.raw("init_lora_weights").is_string()) {
+    std::string init = config.text("init_lora_weights");
+    std::ranges::transform(init, init.begin(), [](unsigned char c) { return std::tolower(c); });
+    for (const char* known : {"pissa", "olora", "corda", "loftq", "lora_ga"}) {
+      if (init.starts_with(known)) {
+        config.fail("init_lora_weights",
+                    "is " + init +
+                        ", which goes with a base model changed by it; convert the "
+                        "adapter with peft (path_initial_model_for_weight_conversion) first");
+      }
+    }
+  }
   LoraSettings settings;
   settings.rank = config.integer("r", 1, 1 << 20);
   settings.alpha = config.number_or("lora_alpha", 8.0);
   settings.dropout = config.number_or("lora_dropout", 0.0);
   settings.rslora = config.boolean_or("use_rslora", false);
-  if (config.has("alpha_pattern")) {
-    const auto patterns = config.object("alpha_pattern");
-    for (const auto& [key, value] : patterns.value().items()) {
-      settings.alpha_pattern[key] = patterns.number(key);
-    }
-  }
   return settings;
 }
+
+// rank_pattern or alpha_pattern of a file: the first pattern in its order that matches a module
+// counts, as peft matches them: (.*\.)?(pattern)$.
+class FilePatterns {
+ public:
+  FilePatterns(const nlohmann::ordered_json& config, const char* key, const std::string& where) {
+    const auto patterns = config.find(key);
+    if (patterns == config.end() || patterns->is_null()) {
+      return;
+    }
+    const auto refuse = [&](const std::string& what) {
+      throw_bad_input(where + ": " + key + ": " + what);
+    };
+    if (!patterns->is_object()) {
+      refuse("must be a mapping of module names to numbers");
+    }
+    for (const auto& [pattern, value] : patterns->items()) {
+      if (!value.is_number() || !(value.get<double>() > 0)) {
+        refuse("the value of '" + pattern + "' is no number above 0");
+      }
+      try {
+        found_.emplace_back(std::regex("(.*\\.)?(" + pattern + ")"), value.get<double>());
+      } catch (const std::regex_error&) {
+        refuse("'" + pattern + "' is no regular expression");
+      }
+    }
+  }
+
+  [[nodiscard]] double of(const std::string& module, double fallback) const {
+    for (const auto& [pattern, value] : found_) {
+      if (std::regex_match(module, pattern)) {
+        return value;
+      }
+    }
+    return fallback;
+  }
+
+ private:
+  std::vector<std::pair<std::regex, double>> found_;
+};
 
 }  // namespace
 
@@ -200,12 +259,16 @@ void write_peft_adapter(const std::filesystem::path& folder, const std::vector<L
 }
 
 PeftAdapter read_peft_adapter(const std::filesystem::path& folder) {
+  const std::string where = (folder / kConfigName).string();
   const auto json = io::read_json_file(folder / kConfigName);
-  const io::JsonObject config(json, (folder / kConfigName).string());
+  const io::JsonObject config(json, where);
   PeftAdapter adapter;
   adapter.folder = folder;
   adapter.settings = settings_of(config);
   adapter.base_model = config.text_or("base_model_name_or_path", "");
+  const auto ordered = io::read_ordered_json_file(folder / kConfigName);
+  const FilePatterns ranks(ordered, "rank_pattern", where);
+  const FilePatterns alphas(ordered, "alpha_pattern", where);
   const io::SafetensorsFile file(folder / kWeightsName);
   const std::string suffix_a = lora_a_name("");
   const std::string suffix_b = lora_b_name("");
@@ -227,12 +290,13 @@ PeftAdapter read_peft_adapter(const std::filesystem::path& folder) {
       throw_bad_input(file.path().string() + ": lora_A and lora_B of " + name +
                       " do not belong together");
     }
-    module.alpha = adapter.settings.alpha;
-    for (const auto& [key, alpha] : adapter.settings.alpha_pattern) {
-      if (name == key || name.ends_with("." + key)) {
-        module.alpha = alpha;
-      }
+    const double rank = ranks.of(name, static_cast<double>(adapter.settings.rank));
+    if (static_cast<double>(module.a.size(0)) != rank) {
+      throw_bad_input(file.path().string() + ": " + name + " has rank " +
+                      std::to_string(module.a.size(0)) + " where " + where + " says " +
+                      std::to_string(static_cast<std::int64_t>(rank)));
     }
+    module.alpha = alphas.of(name, adapter.settings.alpha);
     module.scale = adapter.settings.scale(module.a.size(0), module.alpha);
   }
   if (adapter.modules.empty()) {

@@ -84,7 +84,10 @@ void print_choice(const coordinator::LeafTable& table, const coordinator::Recipe
   std::cout << fmt::format(
       "choice    batch.micro {}: batch.global {} = {} leaves, accumulation {} "
       "on each of {}",
-      table.chosen, recipe.global_batch, split.leaves, split.max_leaves_per_rank,
+      table.chosen, recipe.global_batch, split.leaves,
+      split.min_leaves_per_rank == split.max_leaves_per_rank
+          ? std::to_string(split.max_leaves_per_rank)
+          : fmt::format("{} or {}", split.min_leaves_per_rank, split.max_leaves_per_rank),
       counted(split.world_size, "rank"));
   if (tight.budget > 0) {
     std::cout << fmt::format("; {} remain on rank {}",

@@ -72,6 +72,20 @@ void inspect_model(const fs::path& path) {
   }
 }
 
+// Of the files that are not explained, most are one of a folder that is.
+void refuse_other_files(const fs::path& path) {
+  const std::string name = path.filename().string();
+  const bool known =
+      path.extension() == ".safetensors" || name.ends_with(".safetensors.index.json") ||
+      path.extension() == ".h5" || path.extension() == ".hdf5" ||
+      (path.extension() == ".jsonl" && name != "metrics.jsonl" && name != "events.jsonl");
+  if (fs::is_regular_file(path) && !known) {
+    throw_bad_input(path.string() +
+                    " is no file that inspect explains (decisions.jsonl, .h5, .safetensors); of "
+                    "what is in a run, a model or an adapter, give the folder");
+  }
+}
+
 }  // namespace
 
 ExitCode run_inspect(const Arguments& arguments) {
@@ -86,6 +100,7 @@ ExitCode run_inspect(const Arguments& arguments) {
   if (std::error_code ignored; !fs::exists(path, ignored)) {
     throw_bad_input(path.string() + " does not exist");
   }
+  refuse_other_files(path);
   if (values.count("replay") != 0) {
     replay_run(path);
   } else if (path.extension() == ".jsonl") {

@@ -149,7 +149,7 @@ void add_batch(std::vector<Option>& t) {
   add(t, "batch.min", at(&BatchSection::min), OptionalKind<IntegerKind>{count},
       "Smallest batch; null is batch.global.");
   add(t, "batch.max", at(&BatchSection::max), OptionalKind<IntegerKind>{count},
-      "Largest batch; null is an epoch.");
+      "Largest batch; null is an epoch, and policy ramp, which grows to it, needs it.");
   add(t, "batch.min_steps", at(&BatchSection::min_steps), IntegerKind{0},
       "No policy lets the batch pass budget / min_steps; 0 sets no such limit.");
   const AmountKind length = some_length();
@@ -236,7 +236,7 @@ void add_scale(std::vector<Option>& t) {
       "How the rate follows k = batch / reference: 1, k, sqrt(k), k^power, or the gain that "
       "adascale "
       "measures (needs noise.horizon); auto: sqrt for adamw and lamb, linear for sgd and lars.");
-  add(t, "scale.power", at(&ScaleSection::power), RealKind{0, false, 2, false},
+  add(t, "scale.power", at(&ScaleSection::power), RealKind{0, false, 1, false},
       "Exponent of the rule power.");
   add(t, "scale.betas", at(&ScaleSection::betas), BooleanKind{},
       "Let the betas follow k too: 1 - beta becomes k (1 - beta).");
@@ -364,8 +364,11 @@ void add_machine(std::vector<Option>& t) {
       kMayChange);
   add(t, "faults", field(&RunConfig::faults), TextListKind{true, "[fault, ...]"},
       "Faults on purpose, for drills: 'KIND step=N phase=PHASE rank=R times=T seconds=S', with "
-      "oom, "
-      "nan, slow or kill in forward, backward, optimizer, evaluation, sample or recovery.",
+      "oom, slow or kill in forward, backward, optimizer, evaluation, sample (rank 0 makes them) "
+      "or "
+      "recovery (step: the one that diverged), and nan in backward. times: as often as a rank "
+      "comes "
+      "to that phase of that step, once for each of its leaves.",
       kMayChange);
 }
 

@@ -37,12 +37,15 @@ void Advisor::give(std::int64_t step, std::int64_t samples, const Finding& findi
   given_.push_back({finding.name, step, finding.text});
 }
 
-void Advisor::at_start(int world_size, std::int64_t step, std::int64_t samples, DecisionLog& log) {
+void Advisor::at_start(int world_size, std::int64_t batch, std::int64_t step, std::int64_t samples,
+                       DecisionLog& log) {
   if (!recipe_.advise) {
     return;
   }
+  Recipe now = recipe_;
+  now.global_batch = batch;
   // A topic may have several lines, which belong together.
-  Findings fresh = findings_at_start(recipe_, world_size);
+  Findings fresh = findings_at_start(now, world_size);
   std::erase_if(fresh, [&](const Finding& finding) { return was_given(finding.name); });
   for (const Finding& finding : fresh) {
     give(step, samples, finding, log);

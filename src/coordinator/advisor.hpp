@@ -21,8 +21,9 @@ class Advisor {
   // Silent where the recipe does not ask for advice.
   explicit Advisor(const Recipe& recipe) : recipe_(recipe) {}
 
-  // Of a start or a resume, after `step`.
-  void at_start(int world_size, std::int64_t step, std::int64_t samples, DecisionLog& log);
+  // Of a start or a resume, after `step`, with `batch` in force.
+  void at_start(int world_size, std::int64_t batch, std::int64_t step, std::int64_t samples,
+                DecisionLog& log);
   // `batch`: in force; `noise`: in the metric that the optimizer moves in.
   void on_step(const StepPlan& plan, const StepFacts& facts, std::int64_t batch,
                const NoiseReading& noise, DecisionLog& log);

@@ -13,6 +13,23 @@
 
 namespace lorascale::coordinator {
 
+namespace {
+
+std::string what_follows(const AsideMemoryFacts& facts) {
+  using Task = AsideMemoryFacts::Task;
+  if (facts.task == Task::kSampling) {
+    return ": it is left out; training goes on";
+  }
+  if (facts.task == Task::kRecovery) {
+    return ": it is tried again";
+  }
+  return facts.leaf_size == 0 ? " even in leaves of one sample"
+                              : ": it is done again in leaves of " +
+                                    std::to_string(facts.leaf_size) + ", as all from here on";
+}
+
+}  // namespace
+
 double RunState::tau() const {
   return follows_gain(recipe) ? gain_clock().tau : static_cast<double>(samples);
 }
@@ -133,12 +150,24 @@ void RunState::announce_end(StopReason reason) {
   }
 }
 
+std::string_view name_of(AsideMemoryFacts::Task task) {
+  switch (task) {
+    case AsideMemoryFacts::Task::kValidation:
+      return "validation";
+    case AsideMemoryFacts::Task::kSampling:
+      return "sampling";
+    case AsideMemoryFacts::Task::kRecovery:
+      return "recovery";
+  }
+  return "";
+}
+
 Coordinator::Coordinator(Recipe recipe, int world_size) {
   check_recipe(recipe, world_size);
   impl_ = std::make_unique<Impl>(recipe, world_size);
   const PlanReport report = make_plan_report(recipe, world_size);
   impl_->log.add(0, 0, "plan", report.reason, report.inputs);
-  impl_->advisor.at_start(world_size, 0, 0, impl_->log);
+  impl_->advisor.at_start(world_size, recipe.global_batch, 0, 0, impl_->log);
   impl_->announce();
 }
 
@@ -256,19 +285,14 @@ void Coordinator::on_aside_out_of_memory(const AsideMemoryFacts& facts) {
   RunState& self = *impl_;
   LS_ASSERT(facts.step == self.steps);
   ++self.events;
-  const bool validation = facts.task == AsideMemoryFacts::Task::kValidation;
-  const std::string name = validation ? "validation" : "sampling";
-  self.log.add(
-      self.steps, self.samples, "memory",
-      name + " after step " + std::to_string(facts.step) + " ran out of memory on " +
-          who_ran_out(facts.ranks, facts.rank) +
-          (facts.leaf_size > 0 ? ": it is done again in leaves of " +
-                                     std::to_string(facts.leaf_size) + ", as all from here on"
-                               : std::string(": it is left out; training goes on")),
-      {{"task", name},
-       {"ranks", facts.ranks},
-       {"rank", facts.rank},
-       {"leaf_size", facts.leaf_size}});
+  const std::string name(name_of(facts.task));
+  self.log.add(self.steps, self.samples, "memory",
+               name + " after step " + std::to_string(facts.step) + " ran out of memory on " +
+                   who_ran_out(facts.ranks, facts.rank) + what_follows(facts),
+               {{"task", name},
+                {"ranks", facts.ranks},
+                {"rank", facts.rank},
+                {"leaf_size", facts.leaf_size}});
 }
 
 void Coordinator::on_leaf_measured(const LeafFacts& facts) {
@@ -309,7 +333,7 @@ bool Coordinator::on_evaluation(const EvaluationFacts& facts) {
   }
   self.advisor.on_evaluation(context, self.batch(),
                              !over && self.stop_reason() == StopReason::kEarlyStop, self.log);
-  return self.monitors.validation.best_step() == facts.step;
+  return self.monitors.validation.is_best(facts.step);
 }
 
 void Coordinator::on_movement(const MovementFacts& facts) {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "coordinator/gradient_noise.hpp"
@@ -67,16 +68,16 @@ struct MemoryFacts {
   std::int64_t rank = 0;   // the lowest of them
 };
 
-// A validation, or a show of samples, ran out of memory. It changes no weight, so nothing of the
-// run follows from it.
+// Something beside the updates ran out of memory. Nothing of the run follows from it.
 struct AsideMemoryFacts {
-  enum class Task { kValidation, kSampling };
+  enum class Task { kValidation, kSampling, kRecovery };
   std::int64_t step = 0;  // updates done
   Task task = Task::kValidation;
   std::int64_t ranks = 0;      // how many ranks had too little
   std::int64_t rank = 0;       // the lowest of them
-  std::int64_t leaf_size = 0;  // of those it is done again in; 0: it is left out
+  std::int64_t leaf_size = 0;  // that a validation is done again in; 0: there is none smaller
 };
+std::string_view name_of(AsideMemoryFacts::Task task);
 
 // Why the recipe has the leaf that it has: memory was measured on all ranks (leaf_fit.hpp). The
 // numbers, in bytes, are those of the rank that is left with the least.

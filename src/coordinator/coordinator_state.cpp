@@ -208,7 +208,7 @@ void follow_ranks(RunState& self, int before) {
   check_recipe(resized, self.world_size);
 }
 
-void log_recovery(RunState& self, const RunState& diverged) {
+void log_recovery(RunState& self, const RunState& diverged, bool keeps_best) {
   const Recipe& recipe = self.recipe;
   const Recovery& recovery = self.recovery.now();
   const Recovery& before = diverged.recovery.now();
@@ -225,7 +225,11 @@ void log_recovery(RunState& self, const RunState& diverged) {
                    "; recovery " + std::to_string(recovery.count) + " of at most " +
                    std::to_string(recipe.max_recoveries) + ", and from here on rates are " +
                    to_text(factor) + " of the recipe's, after a rise over " +
-                   std::to_string(recovery.warmup) + " samples",
+                   std::to_string(recovery.warmup) + " samples" +
+                   (keeps_best ? "; the best validation stays that of step " +
+                                     std::to_string(self.monitors.validation.best_step()) +
+                                     ", undone as it is, until it is beaten"
+                               : std::string()),
                {{"diverged_step", diverged.steps},
                 {"diverged_samples", diverged.samples},
                 {"recovery", recovery.count},
@@ -296,7 +300,7 @@ Coordinator Coordinator::restore(Recipe recipe, int world_size, const std::strin
     }
     log_resume(self, then, layout);
     follow_ranks(self, layout.at("world_size").get<int>());
-    self.advisor.at_start(world_size, self.steps, self.samples, self.log);
+    self.advisor.at_start(world_size, self.batch(), self.steps, self.samples, self.log);
   } catch (const Json::exception& error) {
     refuse_damaged(error.what());
   }
@@ -329,7 +333,8 @@ void Coordinator::recover(const std::string& text) {
   self.recovery.go_back(
       {before.count + 1, self.steps, self.samples, self.recipe.recovery_warmup_samples});
   self.monitors.divergence.forgive();
-  log_recovery(self, diverged);
+  const bool keeps_best = self.monitors.validation.keep_best_of(diverged.monitors.validation);
+  log_recovery(self, diverged, keeps_best);
   follow_ranks(self, saved_by);
   impl_ = std::move(impl);
   impl_->announce();

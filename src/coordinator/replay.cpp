@@ -1,5 +1,7 @@
 #include "coordinator/replay.hpp"
 
+#include <algorithm>
+#include <array>
 #include <iterator>
 #include <map>
 #include <utility>
@@ -97,20 +99,23 @@ Json to_json(const MemoryFacts& facts) {
 }
 
 Json to_json(const AsideMemoryFacts& facts) {
-  const bool validation = facts.task == AsideMemoryFacts::Task::kValidation;
-  return {{"event", "aside_memory"},
-          {"step", facts.step},
-          {"task", validation ? "validation" : "sampling"},
-          {"ranks", facts.ranks},
-          {"rank", facts.rank},
-          {"leaf_size", facts.leaf_size}};
+  return {{"event", "aside_memory"}, {"step", facts.step}, {"task", name_of(facts.task)},
+          {"ranks", facts.ranks},    {"rank", facts.rank}, {"leaf_size", facts.leaf_size}};
 }
 
+constexpr std::array kTasks = {AsideMemoryFacts::Task::kValidation,
+                               AsideMemoryFacts::Task::kSampling,
+                               AsideMemoryFacts::Task::kRecovery};
+
 AsideMemoryFacts aside_memory_facts_from(const Json& json, std::int64_t step) {
-  const bool validation = json.at("task").get<std::string>() == "validation";
-  return {step,
-          validation ? AsideMemoryFacts::Task::kValidation : AsideMemoryFacts::Task::kSampling,
-          json.at("ranks").get<std::int64_t>(), json.at("rank").get<std::int64_t>(),
+  using Task = AsideMemoryFacts::Task;
+  const auto name = json.at("task").get<std::string>();
+  const auto* const task =
+      std::ranges::find(kTasks, name, [](const Task known) { return name_of(known); });
+  if (task == kTasks.end()) {
+    throw_bad_input("an event of running out of memory in '" + name + "' is not known");
+  }
+  return {step, *task, json.at("ranks").get<std::int64_t>(), json.at("rank").get<std::int64_t>(),
           json.at("leaf_size").get<std::int64_t>()};
 }
 
@@ -212,16 +217,29 @@ std::uint64_t link(const Event& event, std::uint64_t before) {
 struct Player {
   Coordinator coordinator;
   std::vector<Decision> decisions{};
-  // What a recovery may go back to: the state after each step.
+  // What a recovery may go back to: the states after each step, of which there are several where a
+  // resume changed the batch.
   struct Known {
     std::int64_t budget_samples = 0;
     std::uint64_t state_hash = 0;
+    friend bool operator==(const Known&, const Known&) = default;
   };
-  std::map<std::int64_t, Known> known{};
+  std::map<std::int64_t, std::vector<Known>> known{};
 
   void remember() {
-    known[coordinator.steps_done()] = {coordinator.recipe().budget_samples,
-                                       coordinator.state_hash()};
+    auto& states = known[coordinator.steps_done()];
+    const Known now{coordinator.recipe().budget_samples, coordinator.state_hash()};
+    if (std::ranges::find(states, now) == states.end()) {
+      states.push_back(now);
+    }
+  }
+
+  [[nodiscard]] bool was_in(const Known& then, const std::string& state) const {
+    Recipe recipe = coordinator.recipe();
+    recipe.budget_samples = then.budget_samples;
+    recipe.batch_follows_ranks = false;  // as it was saved, whoever reads it
+    return Coordinator::restore(recipe, coordinator.world_size(), state).state_hash() ==
+           then.state_hash;
   }
 
   void collect() {
@@ -299,11 +317,8 @@ struct Player {
     if (there == known.end()) {
       return target + ", where the run was not";
     }
-    Recipe recipe = coordinator.recipe();
-    recipe.budget_samples = there->second.budget_samples;
-    recipe.batch_follows_ranks = false;  // as it was saved, whoever reads it
-    const auto then = Coordinator::restore(recipe, coordinator.world_size(), facts.state);
-    if (then.state_hash() != there->second.state_hash) {
+    if (std::ranges::none_of(there->second,
+                             [&](const Known& then) { return was_in(then, facts.state); })) {
       return target + " with a state that the run did not have there";
     }
     coordinator.recover(facts.state);

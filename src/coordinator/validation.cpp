@@ -15,6 +15,20 @@ std::optional<double> optional_from(const Json& value) {
 
 }  // namespace
 
+void ValidationTracker::on_step(const StepPlan&, const StepFacts& facts, DecisionLog&) {
+  moved_ = moved_ || facts.applied;
+}
+
+bool ValidationTracker::keep_best_of(const ValidationTracker& diverged) {
+  const bool better = diverged.best_loss_ && (!best_loss_ || *diverged.best_loss_ < *best_loss_);
+  if (better) {
+    best_loss_ = diverged.best_loss_;
+    best_step_ = diverged.best_step_;
+    undone_ = true;
+  }
+  return better;
+}
+
 void ValidationTracker::on_evaluation(const EvaluationContext& context, DecisionLog& log) {
   const auto [step, loss] = context.facts;
   if (step == last_step_) {
@@ -30,12 +44,18 @@ void ValidationTracker::on_evaluation(const EvaluationContext& context, Decision
             {{"loss", loss}, {"previous", optional_number(best_loss_)}});
     best_loss_ = loss;
     best_step_ = step;
+    undone_ = false;
   }
   if (std::isfinite(loss) && (!reference_ || loss < *reference_ - min_delta_)) {
     reference_ = loss;
     without_improvement_ = 0;
+    moved_ = false;
     return;
   }
+  if (!moved_) {
+    return;
+  }
+  moved_ = false;
   ++without_improvement_;
   if (patience_ > 0 && without_improvement_ >= patience_ && !stopped_ && context.updates_left) {
     stopped_ = true;
@@ -58,12 +78,20 @@ std::optional<StopReason> ValidationTracker::stop_reason() const {
 }
 
 Json ValidationTracker::save() const {
-  return {{"best_loss", optional_number(best_loss_)},
-          {"best_step", best_step_},
-          {"reference", optional_number(reference_)},
-          {"without_improvement", without_improvement_},
-          {"last_step", last_step_},
-          {"stopped", stopped_}};
+  Json json = {{"best_loss", optional_number(best_loss_)},
+               {"best_step", best_step_},
+               {"reference", optional_number(reference_)},
+               {"without_improvement", without_improvement_},
+               {"last_step", last_step_},
+               {"stopped", stopped_}};
+  // Each only where it is not as usual: the state of other runs is that of earlier versions.
+  if (undone_) {
+    json["undone"] = true;
+  }
+  if (!moved_) {
+    json["moved"] = false;
+  }
+  return json;
 }
 
 void ValidationTracker::load(const Json& state) {
@@ -73,6 +101,8 @@ void ValidationTracker::load(const Json& state) {
   without_improvement_ = state.at("without_improvement").get<std::int64_t>();
   last_step_ = state.at("last_step").get<std::int64_t>();
   stopped_ = state.at("stopped").get<bool>();
+  moved_ = state.value("moved", true);
+  undone_ = state.value("undone", false);
 }
 
 }  // namespace lorascale::coordinator

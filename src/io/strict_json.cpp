@@ -231,4 +231,11 @@ json read_json_file(const std::filesystem::path& path, const JsonLimits& limits)
   return parse_json(read_file(path, limits.max_bytes), path.string(), limits);
 }
 
+nlohmann::ordered_json read_ordered_json_file(const std::filesystem::path& path,
+                                              const JsonLimits& limits) {
+  const auto text = read_file(path, limits.max_bytes);
+  static_cast<void>(parse_json(text, path.string(), limits));
+  return nlohmann::ordered_json::parse(text);
+}
+
 }  // namespace lorascale::io

@@ -37,6 +37,9 @@ void parse_json_events(std::string_view text, const std::string& where, const Js
 nlohmann::json parse_json(std::string_view text, const std::string& where,
                           const JsonLimits& limits = {});
 nlohmann::json read_json_file(const std::filesystem::path& path, const JsonLimits& limits = {});
+// The same with the keys of objects in the file's order.
+nlohmann::ordered_json read_ordered_json_file(const std::filesystem::path& path,
+                                              const JsonLimits& limits = {});
 
 // Typed access to one JSON object. Refers to the value it was made from, which must outlive it.
 // Where a key is `null` it counts as absent, as model configurations use it.

@@ -38,7 +38,7 @@ std::optional<at::Tensor> sums_of(World& world, models::Model& model, TokenSourc
           facts[leaf][1].fill_(static_cast<double>(result.targets));
         }
       },
-      leaf_size > 1 ? &ballot.out_of_memory : nullptr);
+      &ballot.out_of_memory);
   *agreed = vote(world.host, ballot, error);
   if (agreed->out_of_memory > 0) {
     return std::nullopt;
@@ -50,18 +50,23 @@ std::optional<at::Tensor> sums_of(World& world, models::Model& model, TokenSourc
 
 }  // namespace
 
-double evaluate(World& world, models::Model& model, TokenSource& source, std::int64_t max_samples,
-                std::int64_t& leaf_size, FaultInjector& faults,
-                const std::function<void(const coordinator::AsideMemoryFacts&)>& report) {
+std::optional<double> evaluate(
+    World& world, models::Model& model, TokenSource& source, std::int64_t max_samples,
+    std::int64_t& leaf_size, FaultInjector& faults,
+    const std::function<void(const coordinator::AsideMemoryFacts&)>& report) {
   const at::NoGradGuard no_grad;
   const auto rows = max_samples > 0 ? std::min(max_samples, source.rows()) : source.rows();
   Agreement agreed;
   auto sums = sums_of(world, model, source, rows, leaf_size, faults, &agreed);
   while (!sums) {
-    leaf_size = (leaf_size + 1) / 2;
+    const bool smallest = leaf_size == 1;
+    leaf_size = smallest ? 0 : (leaf_size + 1) / 2;
     report({0, coordinator::AsideMemoryFacts::Task::kValidation, agreed.out_of_memory,
             agreed.first_rank, leaf_size});
     release_cached_memory(world.place);
+    if (smallest) {
+      return std::nullopt;
+    }
     sums = sums_of(world, model, source, rows, leaf_size, faults, &agreed);
   }
   const double* values = sums->const_data_ptr<double>();

@@ -26,15 +26,16 @@ std::optional<Prefix> first_lines(const std::string& text, std::int64_t count) {
   std::size_t begin = 0, end = 0;
   for (std::int64_t line = 0; line < count; ++line) {
     begin = end;
-    const auto newline = text.find('\n', begin);
-    if (newline == std::string::npos) {
+    if (begin == text.size()) {
       return std::nullopt;
     }
-    end = newline + 1;
+    const auto newline = text.find('\n', begin);
+    end = newline == std::string::npos ? text.size() : newline + 1;
   }
   try {
-    const auto last = coordinator::event_from_json_line(text.substr(begin, end - 1 - begin));
-    return Prefix{text.substr(0, end), last.chain};
+    const auto line = text.substr(begin, end - begin);
+    const auto last = coordinator::event_from_json_line(line);
+    return Prefix{text.substr(0, end) + (line.ends_with('\n') ? "" : "\n"), last.chain};
   } catch (const Error&) {
     return std::nullopt;
   }
@@ -72,9 +73,15 @@ std::unique_ptr<EventRecord> open_event_record(const std::filesystem::path& path
     kept = first_lines(io::read_file(path, kMaxBytes), before);
   }
   if (!kept) {
-    std::filesystem::remove(path);
-    spdlog::info("the facts of this run are not recorded: {} does not hold its earlier part",
-                 path.string());
+    std::string aside;
+    if (std::filesystem::exists(path)) {
+      aside = "; what it holds is in " + path.string() + ".damaged";
+      std::filesystem::rename(path, path.string() + ".damaged");
+    }
+    spdlog::warn(
+        "from here on the facts of this run are not recorded, and it cannot be replayed: {} does "
+        "not hold its earlier part{}",
+        path.string(), aside);
     return nullptr;
   }
   io::write_file_atomically(path, std::string_view(kept->text));

@@ -28,7 +28,8 @@ class EventRecord {
 
 // Of a run that begins: an empty file. Of one that goes on: what happened after its checkpoint is
 // dropped, and the resume is recorded. Null where the earlier part is not all there, as of a run
-// begun by a version without this record: what is left of it could not be replayed and is removed.
+// begun by a version without this record: what is left of it is set aside, for it could not be
+// replayed.
 std::unique_ptr<EventRecord> open_event_record(const std::filesystem::path& path,
                                                const coordinator::Coordinator& coordinator,
                                                bool resumed);

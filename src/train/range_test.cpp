@@ -101,7 +101,7 @@ class Prober {
     const bool fits = coordinator_.on_out_of_memory(facts);
     together(world_.host, [&] {
       if (!fits) {
-        throw_bad_config(does_not_fit(facts));
+        throw_bad_config(does_not_fit(facts) + "; " + memory_remedy(world_.place));
       }
     });
     for (const auto& decision : coordinator_.take_decisions()) {

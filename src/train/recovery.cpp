@@ -28,7 +28,11 @@ void Trainer::recover() {
   write_decisions();
   together_retrying(
       world_.host, [&] { faults_.reach(Phase::kRecovery); },
-      [&] { release_cached_memory(world_.place); });
+      [&](const Agreement& agreed) {
+        release_cached_memory(world_.place);
+        aside_out_of_memory({0, coordinator::AsideMemoryFacts::Task::kRecovery,
+                             agreed.out_of_memory, agreed.first_rank, 0});
+      });
   saved_step_ = -1;
   save_checkpoint(/*must_succeed=*/true, io::Existing::kReplaced);
   // Were one of them left by a kill, the run would diverge from it and come by here again.

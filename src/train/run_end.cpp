@@ -43,7 +43,9 @@ void Trainer::export_final() {
 
 void Trainer::record_failure(ExitCode code, const std::string& message) {
   write_failure_report(folder_, {world_.host.rank(), world_.host_name}, code, message);
-  if (world_.is_root()) {
+  // Of a start that was refused, the folder still tells how the run before it ended.
+  const bool earlier = !coordinator_ && std::filesystem::exists(folder_ / "status.json");
+  if (world_.is_root() && !earlier) {
     // Failing to say it again must not hide what happened.
     const auto ignored = attempt([&] {
       write_status(folder_, "failed", code, coordinator_ ? coordinator_->steps_done() : 0,

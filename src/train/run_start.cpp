@@ -2,6 +2,9 @@
 // the start from nothing, and the records it goes on writing.
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+#include <array>
+
 #include "base/logging.hpp"
 #include "config/reader.hpp"
 #include "config/resolved.hpp"
@@ -52,20 +55,46 @@ void Trainer::require_same_run(const SnapshotFields& saved) const {
   }
 }
 
+// Of a run that starts from nothing: an earlier one in the folder may have died early, and is
+// overwritten. What is a result is not, unless the same run makes it again.
+void Trainer::require_nothing_to_lose() const {
+  const auto refuse = [&](const std::string& why) {
+    throw_bad_config(folder_.string() + " holds " + why +
+                     "; choose another run.output_dir or remove it");
+  };
+  const bool results = std::ranges::any_of(
+      std::array{"adapter", "model", "best"},
+      [&](const char* name) { return std::filesystem::exists(folder_ / name); });
+  const bool anew = session_.config.run.resume != "auto";
+  if (anew && (results || !io::list_checkpoints(folder_ / "checkpoints").empty())) {
+    refuse("checkpoints or results of an earlier run, and run.resume is " +
+           session_.config.run.resume);
+  }
+  if (!results) {
+    return;
+  }
+  const auto file = folder_ / "config.yaml";
+  if (!std::filesystem::exists(file)) {
+    refuse("results (adapter/, best/ or model/) of an unknown origin");
+  }
+  const auto before = config::read_config_file(file).config;
+  const auto changed = config::differences(before, session_.config, config::Scope::kFixedOnResume);
+  if (!changed.empty()) {
+    refuse("results of another run, without its checkpoints: " + config::to_string(changed));
+  }
+  spdlog::warn("{} holds results of this run, but no checkpoint: it starts again from nothing",
+               folder_.string());
+}
+
 void Trainer::resume_or_start() {
   std::optional<SnapshotFields> snapshot;
   if (session_.config.run.resume == "auto") {
     snapshot = load_newest_snapshot(world_, folder_ / "checkpoints", *session_.trainable.parameters,
                                     *session_.optimizer,
                                     [&](const SnapshotFields& saved) { require_same_run(saved); });
-  } else {
-    root_alone(world_.host, [&] {
-      if (!io::list_checkpoints(folder_ / "checkpoints").empty()) {
-        throw_bad_config(
-            folder_.string() + " holds checkpoints of an earlier run and run.resume is " +
-            session_.config.run.resume + "; choose another run.output_dir or remove it");
-      }
-    });
+  }
+  if (!snapshot) {
+    root_alone(world_.host, [&] { require_nothing_to_lose(); });
   }
   std::optional<coordinator::LeafFacts> leaf;
   if (!session_.config.batch.micro) {

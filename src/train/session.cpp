@@ -14,6 +14,7 @@
 #include "coordinator/factorise.hpp"
 #include "io/model_reader.hpp"
 #include "train/start_warnings.hpp"
+#include "train/tensor_memory.hpp"
 #include "train/vote.hpp"
 
 namespace lorascale::train {
@@ -301,8 +302,20 @@ Session open_session(World& world, const config::RunConfig& config) {
   together(world.host, [&] {
     const io::ModelReader reader(config.model.path);
     session.model_fingerprint = reader.fingerprint();
-    session.model =
-        models::llama::load_llama(config.model.path, parse_dtype(config.model.dtype), world.place);
+    bool out_of_memory = false;
+    const auto error = attempt(
+        [&] {
+          session.model = models::llama::load_llama(config.model.path,
+                                                    parse_dtype(config.model.dtype), world.place);
+        },
+        &out_of_memory);
+    if (out_of_memory) {
+      throw_bad_config("the weights of " + config.model.path + " do not fit into memory; use a " +
+                       "smaller model.dtype or model" + budget_remedy(world.place));
+    }
+    if (error) {
+      throw Error(*error);
+    }
     session.model->set_recompute(config.model.recompute);
     session.model->set_label_smoothing(config.loss.label_smoothing);
     const TokenSourceSettings settings{config.data.sequence_length, config.data.packing,
@@ -321,6 +334,10 @@ Session open_session(World& world, const config::RunConfig& config) {
                                  world.host.size(), &session.units);
     session.recipe.trainable_parameters = session.trainable.parameters->size();
     session.recipe.targets_per_epoch = session.train->targets_per_epoch();
+    if (session.recipe.targets_per_epoch == 0) {
+      throw_bad_input("nothing to train: no token of " + config.data.train +
+                      " counts as a target; check its loss_mask, or raise data.sequence_length");
+    }
   });
   require_same_files(world, config.model.path, session.model_fingerprint);
   require_same_files(world, config.data.train, session.train->fingerprint());

@@ -160,7 +160,7 @@ std::optional<SnapshotFields> load_newest_snapshot(
         fill_tensors(tensors, where + "/" + kTensorsFile, all_tensors(parameters, optimizer));
         parameters.refresh();
       },
-      [&] { release_cached_memory(world.place); });
+      [&](const Agreement&) { release_cached_memory(world.place); });
   return fields;
 }
 

@@ -7,6 +7,8 @@
 #include <atomic>
 #include <new>
 
+#include "coordinator/leaf_fit.hpp"
+
 namespace lorascale::train {
 namespace {
 
@@ -100,6 +102,19 @@ double memory_budget(at::Device device) {
   const auto ours = allocator->getDeviceStats(device.index()).reserved_bytes[0].current;
   return std::max(1.0, static_cast<double>(free) + static_cast<double>(ours) -
                            kDeviceReserve * static_cast<double>(total));
+}
+
+std::string budget_remedy(at::Device device) {
+  const double limit = device.is_cpu() ? memory_budget(device) : 0;
+  return limit > 0 ? ", or raise memory.budget_mib (now " + coordinator::mebibytes(limit) + ")"
+                   : std::string();
+}
+
+std::string memory_remedy(at::Device device) {
+  const std::string text =
+      "set model.recompute: true, a shorter data.sequence_length, a lower adapter.rank or a "
+      "smaller model.dtype";
+  return text + budget_remedy(device);
 }
 
 void release_cached_memory(at::Device device) {

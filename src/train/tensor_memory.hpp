@@ -6,6 +6,7 @@
 #include <c10/core/Device.h>
 
 #include <cstdint>
+#include <string>
 
 namespace lorascale::train {
 
@@ -25,6 +26,10 @@ void reset_peak_memory(at::Device device);
 // what a device has left, less kDeviceReserve of all it has. 0: no limit is known.
 inline constexpr double kDeviceReserve = 0.05;  // for libraries and for gaps between tensors
 double memory_budget(at::Device device);
+// What to change where memory does not suffice: everything, and the budget alone, where there is
+// one.
+std::string budget_remedy(at::Device device);
+std::string memory_remedy(at::Device device);
 // Gives back what is only kept for reuse.
 void release_cached_memory(at::Device device);
 

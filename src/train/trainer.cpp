@@ -101,9 +101,14 @@ std::optional<double> Trainer::validate() {
   }
   // Until its end: what is validated is what best/ gets.
   const AveragedWeights averaged(session_.average, *session_.trainable.parameters);
-  const double loss =
+  const auto measured =
       evaluate(world_, *session_.model, *session_.validation, session_.config.evaluate.max_samples,
                evaluation_leaf_, faults_, [&](const auto& facts) { aside_out_of_memory(facts); });
+  if (!measured) {
+    give_up(fmt::format("validation after step {} runs out of memory even in leaves of one sample",
+                        coordinator_->steps_done()));
+  }
+  const double loss = *measured;
   validated_step_ = coordinator_->steps_done();
   last_validation_ = loss;
   const bool best = coordinator_->on_evaluation({validated_step_, loss});
@@ -240,14 +245,19 @@ UpdateResult Trainer::attempt_update(const coordinator::StepPlan& plan) {
   });
 }
 
+// The end of a run that does not fit into memory.
+void Trainer::give_up(const std::string& what) {
+  save_checkpoint(/*must_succeed=*/true);
+  const auto message = what + "; " + memory_remedy(world_.place) +
+                       "; what was trained so far is in " + (folder_ / "checkpoints").string();
+  together(world_.host, [&] { throw_bad_config(message); });
+}
+
 // The same update in smaller leaves, until it fits on every rank.
 coordinator::StepPlan Trainer::shrink(const coordinator::MemoryFacts& facts) {
   release_cached_memory(world_.place);
   if (!coordinator_->on_out_of_memory(facts)) {
-    save_checkpoint(/*must_succeed=*/true);
-    const auto message = does_not_fit(facts) + "; what was trained so far is in " +
-                         (folder_ / "checkpoints").string();
-    together(world_.host, [&] { throw_bad_config(message); });
+    give_up(does_not_fit(facts));
   }
   record(facts);
   write_decisions();
@@ -300,7 +310,8 @@ void Trainer::train_one(coordinator::StepPlan plan) {
     line.val_loss = validate();
   }
   watch.lap();
-  if (line.val_loss || over || after.steps % kMovementEvery == 0) {
+  const bool ended = !coordinator_->next_step().has_value();  // early stopping follows a validation
+  if (line.val_loss || ended || after.steps % kMovementEvery == 0) {
     report_movement();
   }
   write_decisions();
@@ -310,7 +321,7 @@ void Trainer::train_one(coordinator::StepPlan plan) {
     log_->write(line);
     progress_->update(line, coordinator_->steps_expected(), coordinator_->elapsed_minutes());
   }
-  if (sample_cadence_.due(before, after) && !over) {
+  if (sample_cadence_.due(before, after) && !ended) {
     show_samples(fmt::format("step-{:08d}", after.steps));
   }
   // A diverged state is not worth going on from: the checkpoint before it stays the newest.
@@ -318,8 +329,8 @@ void Trainer::train_one(coordinator::StepPlan plan) {
   // Nor is one to go back to that may be about to diverge.
   checkpoint_owed_ = checkpoint_owed_ || checkpoint_cadence_.due(before, after);
   const bool good = !coordinator_->in_trouble();
-  if (!diverged && ((checkpoint_owed_ && good) || over || stop_requested_)) {
-    save_checkpoint(/*must_succeed=*/over || stop_requested_);
+  if (!diverged && ((checkpoint_owed_ && good) || ended || stop_requested_)) {
+    save_checkpoint(/*must_succeed=*/ended || stop_requested_);
   }
 }
 

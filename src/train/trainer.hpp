@@ -30,12 +30,14 @@ class Trainer {
   ExitCode train_to_the_end();
   void open_run_folder(Watchdog& watchdog);
   void require_same_run(const SnapshotFields& saved) const;
+  void require_nothing_to_lose() const;
   void resume_or_start();
   void write(const std::vector<coordinator::Decision>& decisions);
   void write_decisions();
   UpdateResult attempt_update(const coordinator::StepPlan& plan);
   void record(const coordinator::Event& event);
   void report_movement();
+  void give_up(const std::string& what);
   coordinator::StepPlan shrink(const coordinator::MemoryFacts& facts);
   void count_targets(const coordinator::StepPlan& plan, std::int64_t targets);
   void train_one(coordinator::StepPlan plan);

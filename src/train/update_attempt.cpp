@@ -14,10 +14,8 @@ UpdateResult run_update(World& world, TokenSource& source, Updater& updater, Fau
 }
 
 std::string does_not_fit(const coordinator::MemoryFacts& facts) {
-  return fmt::format(
-      "update {} runs out of memory on rank {} even in leaves of one sample; set model.recompute: "
-      "true, a shorter data.sequence_length or a lower adapter.rank, or use a smaller model.dtype",
-      facts.step, facts.rank);
+  return fmt::format("update {} runs out of memory on rank {} even in leaves of one sample",
+                     facts.step, facts.rank);
 }
 
 }  // namespace lorascale::train

@@ -1,7 +1,6 @@
 #include "train/vote.hpp"
 
 #include <c10/util/Exception.h>
-#include <spdlog/spdlog.h>
 
 #include <array>
 #include <new>
@@ -10,6 +9,7 @@
 
 #include "base/heartbeat.hpp"
 #include "base/logging.hpp"
+#include "train/tensor_memory.hpp"
 
 namespace lorascale::train {
 namespace {
@@ -94,8 +94,7 @@ std::optional<Error> attempt(const std::function<void()>& action, bool* out_of_m
       return std::nullopt;
     }
     return Error(ExitCode::kBadConfig,
-                 "out of memory; take a smaller batch.micro, a shorter data.sequence_length, a "
-                 "lower adapter.rank or model.recompute: true");
+                 "out of memory; take a smaller batch.micro, or " + memory_remedy(at::kCPU));
   };
   try {
     action();
@@ -117,7 +116,7 @@ void together(comm::Communicator& host, const std::function<void()>& action) {
 }
 
 void together_retrying(comm::Communicator& host, const std::function<void()>& action,
-                       const std::function<void()>& relieve) {
+                       const std::function<void(const Agreement&)>& relieve) {
   for (int left = kRetries;; --left) {
     Ballot ballot;
     const auto error = attempt(action, left > 0 ? &ballot.out_of_memory : nullptr);
@@ -125,10 +124,7 @@ void together_retrying(comm::Communicator& host, const std::function<void()>& ac
     if (agreed.out_of_memory == 0) {
       return;
     }
-    if (host.rank() == 0) {
-      spdlog::warn("out of memory on rank {}; it is tried again", agreed.first_rank);
-    }
-    relieve();
+    relieve(agreed);
   }
 }
 

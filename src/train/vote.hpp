@@ -40,7 +40,7 @@ void together(comm::Communicator& host, const std::function<void()>& action);
 // The same; but where ranks run out of memory, all do `relieve` and then `action` once more, a few
 // times at most.
 void together_retrying(comm::Communicator& host, const std::function<void()>& action,
-                       const std::function<void()>& relieve);
+                       const std::function<void(const Agreement&)>& relieve);
 
 // A phase of rank 0 alone, such as writing a file, that may take longer than a collective is
 // waited for: the watchdog of rank 0 is its only limit. Where `out_of_memory` is given, running out

@@ -103,6 +103,25 @@ def test_without_an_adapter_it_says_so_and_runs_the_base(space):
     assert ids_of(chosen) != ids_of(outcome)
 
 
+@pytest.mark.parametrize("pattern", [
+    {"layers.0.self_attn.v_proj": 1, "self_attn.v_proj": 64}, {"self_attn.v_proj": 64, "layers.0.self_attn.v_proj": 1},
+    {"^model.layers.0.self_attn.v_proj": 64}, {r"layers\\.[01]\\.mlp\\.(up|down)_proj$": 64}])
+def test_alpha_patterns_as_peft_reads_them(space, pattern):
+    """The first that matches counts, in the order of the file. Merged weights, beside peft's."""
+    import peft
+    import transformers
+    path = space.folder / "adapter/adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "alpha_pattern": pattern}))
+    done = execute([space.program, "merge", "--model", space.base, "--adapter", space.folder / "adapter", "--output",
+                    space.folder / "merged"])
+    assert done.code == 0, done.stderr
+    base = transformers.AutoModelForCausalLM.from_pretrained(space.base)
+    theirs = peft.PeftModel.from_pretrained(base, space.folder / "adapter").merge_and_unload().state_dict()
+    ours = transformers.AutoModelForCausalLM.from_pretrained(space.folder / "merged").state_dict()
+    for name, tensor in theirs.items():
+        assert (ours[name] - tensor).abs().max() < 1e-5, name
+
+
 def name_base(space, name):
     path = space.folder / "adapter/adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": name}))

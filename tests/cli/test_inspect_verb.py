@@ -4,7 +4,7 @@ import re
 import shutil
 
 import pytest
-from harness import Workspace, digest, execute, flip
+from harness import Workspace, digest, execute, expect_refusal, flip
 from reference import make_documents, metrics, write_dataset
 
 
@@ -93,3 +93,8 @@ def test_folder_named_checkpoints_may_be_empty(space):
     folder = space.folder / "checkpoints"
     folder.mkdir()
     assert inspect(space, folder) == f"0 checkpoints in {folder}\n"
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "events.jsonl", "config.yaml", "status.json", "log.txt"])
+def test_files_of_a_run_that_are_not_explained_alone(space, name):
+    expect_refusal(execute([space.program, "inspect", space.output / name]), 65, [name, "give the folder"])

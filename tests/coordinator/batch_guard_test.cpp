@@ -179,7 +179,7 @@ TEST(BatchGuard, NamesContradictions) {
   refused("batch.critical_fraction is 0", [](Recipe& r) { r.critical_fraction = 0; });
   refused("scale.ramp in samples is -5", [](Recipe& r) { r.ramp_samples = -5; });
   refused(
-      "batch.policy ramp grows to batch.max, which is 0", [](Recipe& r) { r.batch_max = 0; },
+      "batch.policy ramp grows to batch.max, which is not set", [](Recipe& r) { r.batch_max = 0; },
       BatchPolicyKind::kRamp);
   refused(
       "use batch.max 256", [](Recipe& r) { r.batch_max = 260; }, BatchPolicyKind::kRamp);

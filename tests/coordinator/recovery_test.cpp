@@ -110,6 +110,27 @@ TEST(Recovery, IsADecisionWithItsNumbers) {
               "recovery": 1, "max_recoveries": 2, "lr_factor": 0.5, "warmup_samples": 200})"));
 }
 
+// What best/ holds is not given away for the first validation after going back.
+TEST(Recovery, TheBestValidationStaysUntilItIsBeaten) {
+  Coordinator coordinator(recovering_recipe(), 1);
+  coordinator.on_evaluation({0, 3.0});
+  advance(coordinator, 2);
+  const std::string saved = coordinator.state();
+  advance(coordinator, 2);
+  EXPECT_TRUE(coordinator.on_evaluation({4, 1.5}));
+  diverge(coordinator);
+  coordinator.recover(saved);
+  EXPECT_THAT(of_kind(coordinator.take_decisions(), "recover").at(0).reason,
+              HasSubstr("the best validation stays that of step 4"));
+  EXPECT_EQ(coordinator.best_validation_loss(), 1.5);
+  coordinator = Coordinator::restore(recovering_recipe(), 1, coordinator.state());
+  advance(coordinator, 2);
+  EXPECT_FALSE(coordinator.on_evaluation({4, 2.0}));  // of the step of the best, but not it
+  advance(coordinator, 1);
+  EXPECT_TRUE(coordinator.on_evaluation({5, 1.4}));
+  EXPECT_EQ(coordinator.best_validation_step(), 5);
+}
+
 TEST(Recovery, EndsAtTheLimit) {
   for (const std::int64_t limit : {0, 1, 3}) {
     Coordinator coordinator(recovering_recipe(limit), 1);

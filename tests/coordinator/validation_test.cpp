@@ -46,6 +46,24 @@ TEST(Validation, TracksTheBest) {
   EXPECT_FALSE(coordinator.stop_reason());  // patience 0 is off
 }
 
+// Weights that no update has changed are no reason to stop; what skips them all is.
+TEST(Validation, PatienceIsNotUsedUpWhileUpdatesAreSkipped) {
+  Coordinator coordinator(with_patience(2), 1);
+  validate(coordinator, 1.0);
+  validate(coordinator, 1.5);
+  const std::string saved = coordinator.state();
+  for (int i = 0; i < 3; ++i) {
+    StepFacts facts = testing::facts_of(coordinator.steps_done() + 1);
+    facts.applied = false;
+    coordinator.on_step(facts);
+    coordinator.on_evaluation({facts.step, 1.5});
+    ASSERT_FALSE(coordinator.stop_reason());
+  }
+  coordinator = Coordinator::restore(with_patience(2), 1, coordinator.state());
+  validate(coordinator, 1.5);
+  EXPECT_EQ(coordinator.stop_reason(), StopReason::kEarlyStop);
+}
+
 TEST(Validation, StopsWhenPatienceIsUsedUp) {
   Coordinator coordinator(with_patience(3), 1);
   for (const double loss : {2.0, 1.0, 1.1, 1.2, 0.9, 1.0, 0.9}) {

@@ -1,5 +1,6 @@
 """Ways to spoil a token data set. Each takes the file's path; DATASETS pairs each with words of its message."""
 import os
+import struct
 
 import h5py
 import numpy as np
@@ -44,6 +45,13 @@ def rewrite(make):
         data = path.read_bytes()
         path.write_bytes(make(data))
     return spoil
+
+
+def heap_reference(data):
+    """The string of the attribute `format` lies at a place of the heap that does not exist."""
+    data = bytearray(data)
+    data[data.index(struct.pack("<IQ", len("lorascale-tokens"), data.index(b"GCOL"))) + 12] = 255
+    return bytes(data)
 
 
 def external_storage(path):
@@ -169,6 +177,9 @@ DATASETS = {
     "unstored": (unstored, "damaged"),
     "bomb": (bomb, "damaged"),
     "foreign-filter": (edit(lzf), "filter"),
+    "vocabulary-negative": (attribute("vocab_size", -1), "vocab_size -1"),
+    "eos-beyond-vocabulary": (attribute("eos_id", 99999), "eos_id 99999"),
+    "heap-reference": (rewrite(heap_reference), "attribute format"),
     "checks-block": (attribute("checks_block", -1), "checks_block"),
 }
 

@@ -258,6 +258,10 @@ ADAPTERS = {
     "other-kind": (adapter_config(peft_type="IA3"), BAD_INPUT, "peft_type"),
     "dora": (adapter_config(use_dora=True), BAD_INPUT, "use_dora"),
     "bias": (adapter_config(bias="all"), BAD_INPUT, "bias"),
+    "pissa": (adapter_config(init_lora_weights="pissa_niter_4"), BAD_INPUT, "init_lora_weights"),
+    "alora": (adapter_config(alora_invocation_tokens=[1, 2]), BAD_INPUT, "alora_invocation_tokens"),
+    "rank-of-config": (adapter_config(r=3), BAD_INPUT, "has rank 4 where"),
+    "pattern": (adapter_config(alpha_pattern={"(": 2}), BAD_INPUT, "alpha_pattern"),
     "rank-as-text": (adapter_config(r="4"), BAD_INPUT, "r"),
     "other-shape": (weights(wider), BAD_INPUT, "shape"),
 }

@@ -1,6 +1,7 @@
 """A rank that runs out of memory, by a fault of the configuration or by a real budget: all ranks do the update again in
 smaller leaves; batch, samples and rates stay, the optimizer moves once, nothing hangs."""
 import json
+import pathlib
 
 import pytest
 from harness import Workspace, edit_dataset, expect_refusal, expect_replay, give_text, verified
@@ -95,6 +96,24 @@ def test_validation(space, template, tmp_path):
         {"task": "validation", "ranks": 1, "rank": 1, "leaf_size": 2}]
     expect_replay(other)
     assert [line["val_loss"] for line in course(other) if line.get("val_loss")] == pytest.approx(expected, rel=1e-6)
+
+
+def test_validation_that_does_not_fit_at_all_saves_first(space):
+    space.write_config(**CONFIG, data={"train": str(space.data), "validation": str(space.data), "packing": False,
+                                       "sequence_length": 64},
+                       faults=["oom step=4 phase=evaluation rank=1 times=50"])
+    outcome = space.train(ranks=2)
+    expect_refusal(outcome, BAD_CONFIG, ["validation after step 4", "leaves of one sample", "model.recompute", "checkpoints"])
+    assert verified(space.program, space.output / "checkpoints" / "step-00000004")
+    space.must_train("--set", "faults=[]")
+    assert metrics(space.output)[-1]["step"] == STEPS
+    expect_replay(space)
+
+
+def test_weights_that_do_not_fit(space):
+    demo = pathlib.Path(__file__).parents[2] / "scripts/demo/base-model"  # 7.6 MiB in fp32
+    space.write_config(**CONFIG, model__path=str(demo), memory={"budget_mib": 5})
+    expect_refusal(space.train(), BAD_CONFIG, ["the weights of", "do not fit", "model.dtype", "memory.budget_mib (now 5 MiB)"])
 
 
 def test_sampling(space):

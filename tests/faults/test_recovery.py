@@ -126,10 +126,24 @@ def test_without_a_checkpoint_it_begins_anew(space):
     assert rates(space)[30] == pytest.approx(1.5e-3)
 
 
+def test_replayed_over_a_batch_that_followed_the_ranks(space):
+    """Saved by 2 ranks, resumed on 3 with a batch half as large again, and back to before that."""
+    more = {"checkpoint": {"every": "8 steps"}, "budget": "8 steps", "schedule": {"name": "constant", "warmup": "0 samples"},
+            "batch": {"global": 6, "micro": 1}}
+    write(space, **more)
+    space.must_train(ranks=2)
+    write(space, **{**more, "budget": "30 steps"}, faults=NAN, batch__on_resize="rescale")
+    space.must_train(ranks=3)
+    assert [line["step"] for line in decisions(space, "recover")] == [8]
+    assert {line["global_batch"] for line in metrics(space.output) if line["step"] in (20, 21)} == {9}
+    expect_replay(space)
+
+
 def test_out_of_memory_in_the_middle_of_it(space):
     write(space, faults=[*NAN, "oom step=18 phase=recovery rank=1 times=2"])
-    outcome = space.must_train(ranks=2)
-    assert outcome.stderr.count("out of memory on rank 1; it is tried again") == 2
+    space.must_train(ranks=2)
+    assert [line["inputs"] for line in decisions(space, "memory")] == [
+        {"task": "recovery", "ranks": 1, "rank": 1, "leaf_size": 0}] * 2
     assert len(decisions(space, "recover")) == 1 and metrics_steps(space) == list(range(1, 31))
     expect_replay(space)
 

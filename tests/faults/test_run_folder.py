@@ -8,7 +8,7 @@ import socket
 import time
 
 import pytest
-from harness import Workspace, digest, execute, expect_refusal, flip, mpirun, verified, wait_until
+from harness import Workspace, digest, execute, expect_refusal, expect_replay, flip, mpirun, verified, wait_until
 from reference import make_documents, make_model, metrics, write_dataset
 
 BAD_INPUT, BAD_CONFIG, CANNOT_WRITE, STOPPED = 65, 78, 73, 75
@@ -260,3 +260,51 @@ def assert_finite(path):
     from safetensors.numpy import load_file
     for name, tensor in load_file(path).items():
         assert np.isfinite(tensor).all(), f"{path}: {name}"
+
+
+def test_results_without_checkpoints_are_not_given_to_another_run(space):
+    shutil.rmtree(space.output / "checkpoints")
+    before = digest(space.output / "adapter")
+    status = (space.output / "status.json").read_text()
+    expect_refusal(space.train("--set", "optimizer.lr=0.1"), BAD_CONFIG, ["results of another run", "optimizer.lr"])
+    expect_refusal(space.train("--set", "run.resume=never"), BAD_CONFIG, ["results of an earlier run", "run.resume"])
+    (space.output / "config.yaml").rename(space.folder / "config.kept")
+    expect_refusal(space.train(), BAD_CONFIG, ["unknown origin", "run.output_dir"])
+    (space.folder / "config.kept").rename(space.output / "config.yaml")
+    assert digest(space.output / "adapter") == before
+    assert (space.output / "status.json").read_text() == status  # of the run that is in it
+    outcome = space.must_train()  # the same run again makes the same
+    assert "no checkpoint: it starts again from nothing" in outcome.stderr
+    weights = "adapter_model.safetensors"  # the other file names the base model's folder
+    assert digest(space.output / "adapter")[weights] == before[weights]
+
+
+def test_a_run_that_died_early_leaves_its_folder_to_the_next(space):
+    for name in ("checkpoints", "adapter", "best"):
+        shutil.rmtree(space.output / name, ignore_errors=True)
+    space.must_train("--set", "optimizer.lr=0.1")
+
+
+def test_events_that_lost_their_end(space):
+    """The last line feed is no loss; a line is, and what is left is set aside."""
+    events = space.output / "events.jsonl"
+    cut(events)
+    space.must_train("--set", "budget=8 steps")
+    expect_replay(space)
+    events.write_bytes(events.read_bytes()[:-40])
+    outcome = space.must_train("--set", "budget=10 steps")
+    assert "cannot be replayed" in outcome.stderr and "events.jsonl.damaged" in outcome.stderr
+    assert not events.exists() and (space.output / "events.jsonl.damaged").exists()
+
+
+def test_early_stopping_saves_its_end(space):
+    shutil.rmtree(space.output)
+    space.write_config(data={"train": str(space.data), "validation": str(space.data), "packing": False, "sequence_length": 64},
+                       evaluate={"every": "2 steps", "early_stop": {"patience": 2, "min_delta": 5.0}}, budget="30 steps",
+                       checkpoint={"every": "100 steps"})
+    space.must_train()
+    last = metrics(space.output)[-1]["step"]
+    assert last < 30 and [path.name for path in space.checkpoints()] == [f"step-{last:08d}"]
+    before = digest(space.output / "adapter")
+    space.must_train()  # nothing is left to do
+    assert metrics(space.output)[-1]["step"] == last and digest(space.output / "adapter") == before

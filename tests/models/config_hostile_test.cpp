@@ -47,6 +47,17 @@ TEST(HostileConfigTest, SizesThatNoModelHas) {
   expect_refused_with({{"num_hidden_layers", 1'000'000}}, {"num_hidden_layers", "from 1 to"});
 }
 
+TEST(HostileConfigTest, WhatOtherProgramsWouldReadOtherwise) {
+  expect_refused_with({{"is_causal", false}}, {"is_causal"});
+  expect_refused_with({{"rope_parameters", {{"rope_type", "default"}, {"rope_theta", 10000.0}}},
+                       {"rope_scaling", {{"rope_type", "linear"}, {"factor", 2.0}}}},
+                      {"rope_scaling", "rope_parameters", "keep one"});
+  for (const char* family : {"mistral", "qwen2", "qwen3"}) {
+    expect_refused_with({{"layer_types", {"full_attention", "x"}}}, {"layer_types", "'x'"}, family);
+    expect_refused_with({{"layer_types", {"full_attention"}}}, {"layer_types"}, family);
+  }
+}
+
 TEST(HostileConfigTest, MissingSizes) {
   for (const char* key : {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
                           "num_attention_heads"}) {

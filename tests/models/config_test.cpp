@@ -62,6 +62,9 @@ TEST(LlamaConfigTest, MistralWithAndWithoutWindow) {
   EXPECT_THAT(parse(json).windows, Each(kNoWindow));
   json["sliding_window"] = 4096;
   EXPECT_THAT(parse(json).windows, ElementsAre(4096, 4096));
+  json["layer_types"] = {"full_attention", "sliding_attention"};
+  EXPECT_THAT(parse(json).windows, ElementsAre(kNoWindow, 4096));
+  json.erase("layer_types");
   json["attention_bias"] = true;  // this family has none
   EXPECT_FALSE(parse(json).qkv_bias);
 }

@@ -35,6 +35,13 @@ TEST_F(HostileWeightsTest, EachMissingTensorIsNamed) {
   }
 }
 
+TEST_F(HostileWeightsTest, AHeadThatATiedModelWouldDrop) {
+  json_ = tiny_json("qwen2");
+  weights_ = golden_weights(*golden_model(json_));
+  weights_["lm_head.weight"] = weights_.at("model.embed_tokens.weight") + 1;
+  expect_refused({"lm_head.weight", "tie_word_embeddings"});
+}
+
 TEST_F(HostileWeightsTest, WrongShapes) {
   const auto sound = weights_.at(kUp);
   for (const auto& wrong :

@@ -98,6 +98,14 @@ def test_lists_of_text_parts(prepare):
     assert data.texts() == ["<s>[INST]AB[/INST]C</s>"]
 
 
+def test_answers_of_weight_0_are_no_targets(prepare):
+    answers = [{"role": "assistant", "content": "A", "weight": 0}, {"role": "assistant", "content": "B", "weight": 1}]
+    question = {"role": "user", "content": "Q"}
+    data = prepare([{"messages": [question, answers[0], question, answers[1]]}], "--chat-template", "mistral-v3-tekken")
+    assert data.texts() == ["<s>[INST]Q[/INST]A</s>[INST]Q[/INST]B</s>"]
+    assert data.target_text(0) == "B</s>"
+
+
 def test_no_eos(prepare):
     data = prepare([{"prompt": "P", "completion": "C"}, {"text": "plain"}], "--no-eos")
     assert data.texts() == ["PC", "plain"]
@@ -231,6 +239,15 @@ def test_skip_bad_counts_and_names_examples(prepare):
             "only text can be learnt",
         ),
         ({"conversations": [{"from": "alien", "value": "a"}]}, "unknown role 'alien'"),
+        ({"messages": [{"role": "assitant", "content": "a"}]}, "message 1: unknown role 'assitant'"),
+        (
+            {"messages": [{"role": "assistant", "content": "a", "weight": 0.5}]},
+            'message 1: "weight" is 0.5, it must be 0 or 1',
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": "a", "weight": 0}]},
+            "no message of the assistant",
+        ),
     ],
 )
 def test_bad_records(tmp_path, record, message):

@@ -125,6 +125,8 @@ def test_arrays_do_not_depend_on_the_size_of_reads(make, monkeypatch, block):
         ("a.jsonl", b'{"text": ' + b"9" * 10_000 + b"}\n", "in.jsonl:1: not valid JSON"),
         ("a.jsonl", b'{"text": "\\ud800"}', "half a surrogate pair"),
         ("a.jsonl", b"3\n", "is no JSON object"),
+        ("a.jsonl", b'[1, 2]\n{"text": "a"}\n', "in.jsonl:1: is no JSON object"),
+        ("a.jsonl", b'{"text": "beta"\n', "column 16"),
         ("a.txt", b"fine\nfine\nb\xe4d\n", "in.txt:1: not UTF-8 2 lines further on (byte 0xe4)"),
         ("a.txt.gz", b"\x1f\x8b\x08\0\0\0", "damaged gzip"),
         ("a.txt.gz", gzip.compress(b"text" * 9999)[:-12], "damaged gzip"),

@@ -76,7 +76,10 @@ TEST_F(VoteTest, WhereOneRankRunsOutOfMemoryAllTryAgain) {
           throw std::bad_alloc();
         }
       },
-      [&] { ++relieved; });
+      [&](const Agreement& agreed) {
+        ++relieved;
+        EXPECT_EQ(agreed.first_rank, guilty);
+      });
   EXPECT_EQ(tried, 3);
   EXPECT_EQ(relieved, 2);
 }
@@ -92,7 +95,7 @@ TEST_F(VoteTest, TryingAgainEnds) {
             throw std::bad_alloc();
           }
         },
-        [] {});
+        [](const Agreement&) {});
   });
   EXPECT_EQ(error.code(), ExitCode::kBadConfig);
   EXPECT_THAT(error.what(), HasSubstr("out of memory"));

@@ -44,7 +44,8 @@ class Ramp : public BatchPolicy {
   [[nodiscard]] std::vector<std::string> contradictions(const Recipe& recipe) const override {
     const std::string max = "batch.max " + std::to_string(recipe.batch_max);
     if (recipe.batch_max <= recipe.global_batch) {
-      return {"batch.policy ramp grows to batch.max, which is " + std::to_string(recipe.batch_max) +
+      return {"batch.policy ramp grows to batch.max, which is " +
+              (recipe.batch_max == 0 ? "not set" : std::to_string(recipe.batch_max)) +
               "; use more than batch.global " + std::to_string(recipe.global_batch) +
               ", or batch.policy fixed"};
     }

@@ -55,6 +55,9 @@ void refuse_unsupported(const Fields& fields) {
                 "is set: quantised checkpoints are not supported; use the bf16 or fp16 original");
   }
   refuse_partial_rotation(fields);
+  if (!fields.boolean_or("is_causal", true)) {
+    fields.fail("is_causal", "is false; only causal language models are supported");
+  }
   for (const char* key : kForeignFields) {
     if (fields.has(key)) {
       fields.fail(key,
@@ -122,6 +125,12 @@ nn::RopeParameters read_rope(const Fields& fields, const Fields& rope, LlamaConf
 
 void read_rope(const Fields& fields, LlamaConfig& config) {
   static const Json kEmpty = Json::object();
+  if (fields.has("rope_parameters") && fields.has("rope_scaling") &&
+      fields.raw("rope_parameters") != fields.raw("rope_scaling")) {
+    fields.fail("rope_scaling",
+                "is set beside another rope_parameters, which has taken its place; keep one of the "
+                "two, with rope_theta in it");
+  }
   const char* key = fields.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
   config.rope = read_rope(
       fields, fields.has(key) ? fields.object(key) : Fields(kEmpty, fields.where()), config);
@@ -138,15 +147,7 @@ void read_rope(const Fields& fields, LlamaConfig& config) {
 
 void read_windows(const Fields& fields, LlamaConfig& config) {
   config.windows.assign(static_cast<std::size_t>(config.layers), std::nullopt);
-  if (config.model_type == "llama" || !fields.has("sliding_window")) {
-    return;
-  }
-  const auto window = fields.integer("sliding_window", 1, kMaxTokens);
-  if (config.model_type == "mistral") {
-    config.windows.assign(config.windows.size(), window);
-    return;
-  }
-  if (!fields.boolean_or("use_sliding_window", false)) {
+  if (config.model_type == "llama") {
     return;
   }
   const auto types =
@@ -160,8 +161,15 @@ void read_windows(const Fields& fields, LlamaConfig& config) {
                   "has '" + type + "'; supported are full_attention and sliding_attention");
     }
   }
+  const bool mistral = config.model_type == "mistral";
+  if (!fields.has("sliding_window") ||
+      (!mistral && !fields.boolean_or("use_sliding_window", false))) {
+    return;
+  }
+  const auto window = fields.integer("sliding_window", 1, kMaxTokens);
   const auto first =
-      static_cast<std::size_t>(fields.integer_or("max_window_layers", 28, 0, kMaxTokens));
+      mistral ? 0
+              : static_cast<std::size_t>(fields.integer_or("max_window_layers", 28, 0, kMaxTokens));
   for (std::size_t layer = 0; layer < config.windows.size(); ++layer) {
     const bool slides = types.empty() ? layer >= first : types[layer] == "sliding_attention";
     if (slides) {
@@ -239,6 +247,9 @@ LlamaConfig parse_llama_config(const std::string& text, const std::string& where
   read_rope(fields, config);
   config.context = fields.number_or("max_position_embeddings", 0);
   config.stored_dtype = fields.text_or("dtype", fields.text_or("torch_dtype", ""));
+  if (fields.number_or("attention_dropout", 0.0) != 0.0) {
+    config.warnings.push_back(where + ": attention_dropout is not applied in training");
+  }
   read_windows(fields, config);
   read_token_ids(fields, config);
   return config;

@@ -4,6 +4,7 @@
 #include <c10/core/ScalarType.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "base/error.hpp"
@@ -115,6 +116,32 @@ struct PendingPart {
   at::Tensor target;   // view of the weight
 };
 
+// A head that a tied model's file holds all the same must be the embedding; if not, one of the file
+// and its config.json is wrong, and transformers takes the head.
+void check_tied_head(const io::ModelReader& reader, const KeyMap& keys, const std::string& where) {
+  constexpr const char* kHead = "lm_head.weight";
+  const auto names = reader.keys();
+  if (std::find(names.begin(), names.end(), kHead) == names.end()) {
+    return;
+  }
+  const auto read = [&](const std::string& name, const io::TensorInfo& info) {
+    at::Tensor tensor = at::empty(info.shape, at::TensorOptions().dtype(float_type(info, where)));
+    const std::array requests = {io::ModelReader::ReadRequest{name, nn::writable_bytes(tensor)}};
+    reader.read_all(requests);
+    return tensor;
+  };
+  const auto& embedding = keys.at("model.embed_tokens.weight");
+  const auto& head = reader.at(kHead);
+  if (head.shape != embedding.shape ||
+      !read(kHead, head)
+           .equal(read(keys.stored("model.embed_tokens.weight"), embedding)
+                      .to(float_type(head, where)))) {
+    throw_bad_input(where +
+                    ": lm_head.weight is not model.embed_tokens.weight, although config.json has "
+                    "tie_word_embeddings: true; set that to false, or remove the tensor");
+  }
+}
+
 }  // namespace
 
 std::unique_ptr<Llama> load_llama(const std::filesystem::path& folder,
@@ -132,6 +159,9 @@ std::unique_ptr<Llama> load_llama(const std::filesystem::path& folder,
     const auto slots = shapes.parameter_slots();
     check_tensors(keys, slots, where);
     check_no_surprises(reader, keys, slots, config.tied_embeddings);
+  }
+  if (config.tied_embeddings) {
+    check_tied_head(reader, keys, where);
   }
   auto model = std::make_unique<Llama>(config, type, device);
   const auto slots = model->parameter_slots();
