@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cctype>
@@ -292,9 +293,8 @@ PeftAdapter read_peft_adapter(const std::filesystem::path& folder) {
     }
     const double rank = ranks.of(name, static_cast<double>(adapter.settings.rank));
     if (static_cast<double>(module.a.size(0)) != rank) {
-      throw_bad_input(file.path().string() + ": " + name + " has rank " +
-                      std::to_string(module.a.size(0)) + " where " + where + " says " +
-                      std::to_string(static_cast<std::int64_t>(rank)));
+      throw_bad_input(fmt::format("{}: {} has rank {} where {} says {}", file.path().string(), name,
+                                  module.a.size(0), where, rank));
     }
     module.alpha = alphas.of(name, adapter.settings.alpha);
     module.scale = adapter.settings.scale(module.a.size(0), module.alpha);

@@ -35,7 +35,8 @@ ExitCode dispatch(int argc, char** argv) {
   }
   if (name == "--help-markdown") {  // docs/configuration.md
     std::cout
-        << "# Configuration\n\nMade by `lorascale --help-markdown`.\n\n"
+        << "# Configuration\n\nMade by `lorascale --help-markdown`. A run that goes on refuses a "
+           "change of any setting but those that may change on resume.\n\n"
         << lorascale::config::describe_options(lorascale::config::ReferenceFormat::kMarkdown)
         << "\n"
         << "### Keys of other trainers\n\n"

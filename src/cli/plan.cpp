@@ -7,6 +7,7 @@
 #include "cli/common.hpp"
 #include "coordinator/factorise.hpp"
 #include "coordinator/plan_report.hpp"
+#include "coordinator/scaling.hpp"
 #include "coordinator/step_planner.hpp"
 #include "io/durable_file.hpp"
 #include "train/leaf_probe.hpp"
@@ -71,6 +72,16 @@ std::string memory_text(const train::MemoryForecast& memory, const Measured& mea
          (measured.fits ? "" : ", for it does not fit here") + ": " + parts;
 }
 
+// What the rule's companions make of the other settings; nothing where none follows the batch.
+std::string companions_text(const coordinator::Recipe& recipe, std::int64_t samples) {
+  if (!recipe.scale_betas && !recipe.scale_eps && !recipe.scale_weight_decay) {
+    return {};
+  }
+  const auto rates = coordinator::scaled_rates(recipe, samples);
+  return fmt::format("companions betas {:.6g} and {:.6g}, eps {:.6g}, weight decay {:.6g}\n",
+                     rates.beta1, rates.beta2, rates.eps, rates.weight_decay);
+}
+
 }  // namespace
 
 ExitCode run_plan(const Arguments& arguments) {
@@ -106,7 +117,7 @@ ExitCode run_plan(const Arguments& arguments) {
               << " leaves of " << recipe.leaf_size << " on " << counted(ranks, "rank") << ", "
               << leaves.min_leaves_per_rank << " to " << leaves.max_leaves_per_rank << " each\n"
               << "rate      " << coordinator::explain_rate(recipe, usual) << "\n"
-              << "run       " << report.reason << "\n"
+              << companions_text(recipe, usual) << "run       " << report.reason << "\n"
               << "memory    " << memory_text(memory, measured) << "\n";
     for (const auto& note : loaded.notes) {
       std::cout << "note      " << note << "\n";

@@ -54,10 +54,11 @@ std::string describe_markdown() {
     if (section_of(option) != section) {
       section = section_of(option);
       out += (out.empty() ? "### `" : "\n### `") + section + "`\n\n";
-      out += "| key | takes | default | meaning |\n|---|---|---|---|\n";
+      out += "| key | takes | default | on resume | meaning |\n|---|---|---|---|---|\n";
     }
     out += "| `" + option.path + "` | " + cell(option.form) + " | `" + cell(default_text(option)) +
-           "` | " + cell(option.help) + " |\n";
+           "` | " + (option.on_resume == OnResume::kMayChange ? "may change" : "") + " | " +
+           cell(option.help) + " |\n";
   }
   return out;
 }

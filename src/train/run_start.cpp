@@ -64,7 +64,7 @@ void Trainer::require_nothing_to_lose() const {
   };
   const bool results = std::ranges::any_of(
       std::array{"adapter", "model", "best"},
-      [&](const char* name) { return std::filesystem::exists(folder_ / name); });
+      [&](const char* name) { return std::filesystem::is_directory(folder_ / name); });
   const bool anew = session_.config.run.resume != "auto";
   if (anew && (results || !io::list_checkpoints(folder_ / "checkpoints").empty())) {
     refuse("checkpoints or results of an earlier run, and run.resume is " +

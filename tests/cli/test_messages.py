@@ -108,6 +108,15 @@ def test_plan_has_one_rate_for_a_batch_above_the_epoch(space):
     assert rates == ["0.012"] * 2 and "k = 400/10" not in outcome.stdout
 
 
+def test_plan_shows_what_the_companions_become(space):
+    changes = {"batch.global": 8, "batch.reference": 2, "scale.rule": "sqrt", "scale.betas": "true", "scale.eps": "true"}
+    outcome = execute(space.command("plan", *[w for k, v in changes.items() for w in ("--set", f"{k}={v}")]))
+    assert outcome.code == 0, outcome.stderr
+    plan = json.loads((space.output / "plan.json").read_text())["plan"]
+    assert plan["beta1"] == pytest.approx(0.6) and plan["eps"] == pytest.approx(5e-9)
+    assert f"companions betas 0.6 and {plan['beta2']:.6g}, eps 5e-09, weight decay" in outcome.stdout
+
+
 def test_a_budget_in_minutes_names_no_samples_it_does_not_have(space):
     outcome = space.must_train("--set", "budget=0.02 minutes")
     decisions = [json.loads(line) for line in (space.output / "decisions.jsonl").read_text().splitlines()]
