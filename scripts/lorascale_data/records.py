@@ -183,8 +183,9 @@ def _chat(entries, role_key, content_key, roles, template):
             raise RecordError(f"message {number}: a system message must come first")
         if role == "assistant" and not content.strip():
             raise RecordError(f"message {number}: the answer is empty, there is nothing to learn")
-        weight = entry.get("weight", 1)  # as fine-tuning services write it
-        if weight not in (0, 1):
+        weight = entry.get("weight")  # of an answer, as fine-tuning services write it
+        weight = 1 if weight is None else weight
+        if role == "assistant" and weight not in (0, 1):
             raise RecordError(f'message {number}: "weight" is {weight!r}, it must be 0 or 1')
         messages.append(Message(role, content, learn=role == "assistant" and weight == 1))
     if not any(message.learn for message in messages):

@@ -201,6 +201,9 @@ LoraSettings settings_of(const io::JsonObject& config) {
 // rank_pattern or alpha_pattern of a file: the first pattern in its order that matches a module
 // counts, as peft matches them: (.*\.)?(pattern)$.
 class FilePatterns {
+  static constexpr std::size_t kLongestName = 512;
+  static constexpr std::ptrdiff_t kMostGroups = 32;
+
  public:
   FilePatterns(const nlohmann::ordered_json& config, const char* key, const std::string& where) {
     const auto patterns = config.find(key);
@@ -217,18 +220,30 @@ class FilePatterns {
       if (!value.is_number() || !(value.get<double>() > 0)) {
         refuse("the value of '" + pattern + "' is no number above 0");
       }
+      // std::regex goes as deep as a pattern is nested, and a text long.
+      if (pattern.size() > kLongestName || std::ranges::count(pattern, '(') > kMostGroups) {
+        refuse("a pattern is too long or has too many groups");
+      }
       try {
         found_.emplace_back(std::regex("(.*\\.)?(" + pattern + ")"), value.get<double>());
       } catch (const std::regex_error&) {
-        refuse("'" + pattern + "' is no regular expression");
+        refuse("'" + pattern + "' is no regular expression that is supported here");
       }
     }
   }
 
   [[nodiscard]] double of(const std::string& module, double fallback) const {
+    if (!found_.empty() && module.size() > kLongestName) {
+      throw_bad_input("an adapter has a module name of " + std::to_string(module.size()) +
+                      " characters, which no model has; get a fresh copy");
+    }
     for (const auto& [pattern, value] : found_) {
-      if (std::regex_match(module, pattern)) {
-        return value;
+      try {
+        if (std::regex_match(module, pattern)) {
+          return value;
+        }
+      } catch (const std::regex_error&) {
+        throw_bad_input("a rank or alpha pattern of the adapter is too complex");
       }
     }
     return fallback;

@@ -42,11 +42,13 @@ void Advisor::at_start(int world_size, std::int64_t batch, std::int64_t step, st
   if (!recipe_.advise) {
     return;
   }
-  Recipe now = recipe_;
-  now.global_batch = batch;
   // A topic may have several lines, which belong together.
-  Findings fresh = findings_at_start(now, world_size);
-  std::erase_if(fresh, [&](const Finding& finding) { return was_given(finding.name); });
+  Findings fresh = findings_at_start(recipe_, world_size);
+  // How busy the ranks are is told of the recipe's batch, which may not be the one in force.
+  const bool other = batch != recipe_.global_batch;
+  std::erase_if(fresh, [&](const Finding& finding) {
+    return was_given(finding.name) || (other && finding.name == "ranks");
+  });
   for (const Finding& finding : fresh) {
     give(step, samples, finding, log);
   }

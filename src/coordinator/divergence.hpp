@@ -47,8 +47,11 @@ class DivergenceDetector : public Monitor {
   [[nodiscard]] Json save() const override;
   void load(const Json& state) override;
 
-  // Whether the latest update was an outlier or skipped: nothing to go back to later.
-  [[nodiscard]] bool in_trouble() const { return outliers_ > 0 || skipped_ > 0; }
+  // Whether the latest update was one of a row that may end in divergence: nothing to go back to
+  // later.
+  [[nodiscard]] bool in_trouble() const {
+    return (outliers_ > 0 && z_limit_ > 0 && patience_ > 0) || (skipped_ > 0 && max_skipped_ > 0);
+  }
   // The run is back at a place before: what was counted against it is forgotten, not the window.
   void forgive();
 

@@ -15,8 +15,8 @@ std::optional<double> optional_from(const Json& value) {
 
 }  // namespace
 
-void ValidationTracker::on_step(const StepPlan&, const StepFacts& facts, DecisionLog&) {
-  moved_ = moved_ || facts.applied;
+void ValidationTracker::on_step(const StepPlan& plan, const StepFacts& facts, DecisionLog&) {
+  still_ = !facts.applied && (still_ || plan.step == last_step_ + 1);
 }
 
 bool ValidationTracker::keep_best_of(const ValidationTracker& diverged) {
@@ -49,13 +49,11 @@ void ValidationTracker::on_evaluation(const EvaluationContext& context, Decision
   if (std::isfinite(loss) && (!reference_ || loss < *reference_ - min_delta_)) {
     reference_ = loss;
     without_improvement_ = 0;
-    moved_ = false;
     return;
   }
-  if (!moved_) {
+  if (still_) {
     return;
   }
-  moved_ = false;
   ++without_improvement_;
   if (patience_ > 0 && without_improvement_ >= patience_ && !stopped_ && context.updates_left) {
     stopped_ = true;
@@ -88,8 +86,8 @@ Json ValidationTracker::save() const {
   if (undone_) {
     json["undone"] = true;
   }
-  if (!moved_) {
-    json["moved"] = false;
+  if (still_) {
+    json["still"] = true;
   }
   return json;
 }
@@ -101,7 +99,7 @@ void ValidationTracker::load(const Json& state) {
   without_improvement_ = state.at("without_improvement").get<std::int64_t>();
   last_step_ = state.at("last_step").get<std::int64_t>();
   stopped_ = state.at("stopped").get<bool>();
-  moved_ = state.value("moved", true);
+  still_ = state.value("still", false);
   undone_ = state.value("undone", false);
 }
 

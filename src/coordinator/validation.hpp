@@ -40,7 +40,7 @@ class ValidationTracker : public Monitor {
   std::optional<double> best_loss_;
   std::int64_t best_step_ = -1;
   bool undone_ = false;              // the best is of a step that was undone since
-  bool moved_ = true;                // an update was applied since the last validation
+  bool still_ = false;               // all updates since the last validation were skipped
   std::optional<double> reference_;  // loss of the last validation that improved by min_delta
   std::int64_t without_improvement_ = 0;
   std::int64_t last_step_ = -1;

@@ -126,9 +126,13 @@ void check_storage(hid_t dataset, const std::string& where) {
 // first.
 bool survives(const std::function<bool()>& action) {
   constexpr unsigned kSeconds = 10;
+  constexpr int kRead = 40, kRefused = 41;  // no other end of a process has these codes
+  if (H5_VERSION_GE(1, 14, 0)) {
+    return true;
+  }
   const pid_t child = fork();
   if (child < 0) {
-    throw Error(ExitCode::kInternal, "no process could be started to read a file safely");
+    return true;  // a sound file must not suffer from it
   }
   if (child == 0) {
     for (const int signal : {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGALRM}) {
@@ -137,12 +141,14 @@ bool survives(const std::function<bool()>& action) {
     constexpr rlimit kNoCore = {0, 0};
     setrlimit(RLIMIT_CORE, &kNoCore);
     alarm(kSeconds);
-    _exit(action() ? 0 : 1);
+    _exit(action() ? kRead : kRefused);
   }
   int status = 0;
-  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  pid_t ended = -1;
+  while ((ended = waitpid(child, &status, 0)) < 0 && errno == EINTR) {
   }
-  return WIFEXITED(status);
+  return ended != child ||
+         (WIFEXITED(status) && (WEXITSTATUS(status) == kRead || WEXITSTATUS(status) == kRefused));
 }
 
 }  // namespace

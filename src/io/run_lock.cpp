@@ -138,9 +138,9 @@ void RunLock::claim_generation() {
 void RunLock::check_still_owner() const {
   const std::int64_t newest = newest_claim(folder_);
   if (newest == 0) {
-    throw Error(ExitCode::kCannotWrite, "run folder " + folder_.string() +
-                                            " is gone, or was emptied, while the run was in it; it "
-                                            "stops and writes nothing more");
+    throw Error(ExitCode::kInternal, "run folder " + folder_.string() +
+                                         " is gone, or was emptied, while the run was in it; it "
+                                         "stops and writes nothing more");
   }
   if (newest != generation_) {
     throw Error(ExitCode::kInternal,

@@ -97,11 +97,6 @@ FaultInjector::FaultInjector(const std::vector<std::string>& faults, int rank)
   std::ranges::transform(faults, std::back_inserter(faults_), parse_fault);
 }
 
-void FaultInjector::begin_step(std::int64_t step) {
-  first_step_ = step_ == 0 && step > 1 ? step : first_step_;
-  step_ = step;
-}
-
 std::vector<std::string> FaultInjector::missed(comm::Communicator& host) const {
   auto reached = reached_;
   host.all_reduce(std::span(reached));

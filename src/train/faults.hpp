@@ -37,7 +37,9 @@ class FaultInjector {
  public:
   FaultInjector(const std::vector<std::string>& faults, int rank);
 
-  void begin_step(std::int64_t step);
+  void begin_step(std::int64_t step) { step_ = step; }
+  // The run goes on: what was due before is not missed.
+  void resumed_after(std::int64_t step) { first_step_ = step + 1; }
   // Does what is due here: throws std::bad_alloc, sleeps or ends the process. True where the
   // gradient is to be spoilt.
   bool reach(Phase phase);

@@ -109,6 +109,7 @@ void Trainer::resume_or_start() {
     }
     coordinator_ = coordinator::Coordinator::restore(session_.recipe, world_.host.size(),
                                                      snapshot->coordinator_state);
+    faults_.resumed_after(snapshot->step);
     saved_step_ = snapshot->step;
     minutes_before_ = coordinator_->elapsed_minutes();
     if (world_.is_root()) {

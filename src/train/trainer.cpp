@@ -100,11 +100,13 @@ std::optional<double> Trainer::validate() {
     return std::nullopt;
   }
   // Until its end: what is validated is what best/ gets.
-  const AveragedWeights averaged(session_.average, *session_.trainable.parameters);
+  std::optional<AveragedWeights> averaged;
+  averaged.emplace(session_.average, *session_.trainable.parameters);
   const auto measured =
       evaluate(world_, *session_.model, *session_.validation, session_.config.evaluate.max_samples,
                evaluation_leaf_, faults_, [&](const auto& facts) { aside_out_of_memory(facts); });
   if (!measured) {
+    averaged.reset();  // a checkpoint holds the weights that are trained
     give_up(fmt::format("validation after step {} runs out of memory even in leaves of one sample",
                         coordinator_->steps_done()));
   }
@@ -247,7 +249,9 @@ UpdateResult Trainer::attempt_update(const coordinator::StepPlan& plan) {
 
 // The end of a run that does not fit into memory.
 void Trainer::give_up(const std::string& what) {
-  save_checkpoint(/*must_succeed=*/true);
+  if (coordinator_->stop_reason() != coordinator::StopReason::kDiverged) {
+    save_checkpoint(/*must_succeed=*/true);
+  }
   const auto message = what + "; " + memory_remedy(world_.place) +
                        "; what was trained so far is in " + (folder_ / "checkpoints").string();
   together(world_.host, [&] { throw_bad_config(message); });

@@ -101,7 +101,7 @@ def test_validation(space, template, tmp_path):
 def test_validation_that_does_not_fit_at_all_saves_first(space):
     space.write_config(**CONFIG, data={"train": str(space.data), "validation": str(space.data), "packing": False,
                                        "sequence_length": 64},
-                       faults=["oom step=4 phase=evaluation rank=1 times=50"])
+                       faults=["oom step=4 phase=evaluation rank=1 times=50"], average={"name": "ema", "half_life": "20 samples"})
     outcome = space.train(ranks=2)
     expect_refusal(outcome, BAD_CONFIG, ["validation after step 4", "leaves of one sample", "model.recompute", "checkpoints"])
     assert verified(space.program, space.output / "checkpoints" / "step-00000004")

@@ -129,7 +129,7 @@ def test_without_a_checkpoint_it_begins_anew(space):
 def test_replayed_over_a_batch_that_followed_the_ranks(space):
     """Saved by 2 ranks, resumed on 3 with a batch half as large again, and back to before that."""
     more = {"checkpoint": {"every": "8 steps"}, "budget": "8 steps", "schedule": {"name": "constant", "warmup": "0 samples"},
-            "batch": {"global": 6, "micro": 1}}
+            "batch": {"global": 6, "micro": 2}}  # 9 is no multiple of the leaf
     write(space, **more)
     space.must_train(ranks=2)
     write(space, **{**more, "budget": "30 steps"}, faults=NAN, batch__on_resize="rescale")
