@@ -45,8 +45,7 @@ T patterned(const std::map<std::string, T>& patterns, const std::string& module,
     if (found != nullptr && found->second != pattern.second) {
       throw_bad_config("adapter patterns '" + found->first + "' and '" + pattern.first +
                        "' both match " + module +
-                       ", with different values; let one of them match "
-                       "it");
+                       ", with different values; let one of them match it");
     }
     found = found != nullptr ? found : &pattern;
     used.insert(pattern.first);

@@ -185,8 +185,8 @@ LoraSettings settings_of(const io::JsonObject& config) {
       if (init.starts_with(known)) {
         config.fail("init_lora_weights",
                     "is " + init +
-                        ", which goes with a base model changed by it; convert the "
-                        "adapter with peft (path_initial_model_for_weight_conversion) first");
+                        ", which goes with a base model changed by it; convert the adapter with "
+                        "peft (path_initial_model_for_weight_conversion) first");
       }
     }
   }

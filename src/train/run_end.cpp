@@ -44,9 +44,9 @@ void Trainer::export_final() {
 void Trainer::record_failure(ExitCode code, const std::string& message) {
   write_failure_report(folder_, {world_.host.rank(), world_.host_name}, code, message);
   // Of a start that was refused, the folder still tells how the run before it ended.
-  std::error_code ignored_too;
+  std::error_code unknown;
   const bool earlier = !coordinator_ && code == ExitCode::kBadConfig &&
-                       std::filesystem::exists(folder_ / "status.json", ignored_too);
+                       std::filesystem::exists(folder_ / "status.json", unknown);
   if (world_.is_root() && !earlier) {
     // Failing to say it again must not hide what happened.
     const auto ignored = attempt([&] {
