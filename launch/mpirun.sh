@@ -125,7 +125,7 @@ on_stop() {  # SIGNAL
     hard_stop=$1
     say "second SIG$1: ending now; what follows the newest checkpoint is lost"
     [[ -z $child ]] || kill -TERM "$child" 2>/dev/null || true
-    return
+    return 0  # without the 0, a handler returns the status of the `wait` it interrupted, and set -e ends the script
   fi
   [[ $1 == USR1 ]] || stopped_by=$1
   stops=$((stops + 1))
@@ -135,12 +135,34 @@ on_stop() {  # SIGNAL
   [[ -z $child ]] || keep_asking "$child"
 }
 
+# Prints the processes of a session that still run.
+session_members() {  # SESSION
+  local file text fields
+  for file in /proc/[0-9]*/stat; do
+    { IFS= read -r -d '' text <"$file" || true; } 2>/dev/null
+    read -ra fields <<<"${text##*) }"  # after the name: state, parent, process group, session
+    [[ ${fields[3]:-} != "$1" || ${fields[0]} == Z ]] || { file=${file%/stat}; echo "${file#/proc/}"; }
+  done
+}
+
+# mpirun may end before its ranks: killed itself, or asked to end while it already was ending. A rank it left behind
+# would write into the run folder beside the next start's. Ranks notice the loss themselves; one that does not in 3
+# seconds is killed.
+end_left_ranks() {  # SESSION
+  local left end=$((SECONDS + 3))
+  while left=$(session_members "$1") && [[ -n $left ]]; do
+    # shellcheck disable=SC2086 # one word per process
+    ((SECONDS < end)) || kill -KILL $left 2>/dev/null || true
+    sleep 0.1
+  done
+}
+
 # Runs the job once; sets code. mpirun gets a session of its own (Ctrl-C must reach it as a request to save, not as an
 # interrupt) and ends with this script, however that ends.
 run_once() {
-  local interrupted_before
+  local interrupted_before session
   setsid ${parent_death[@]+"${parent_death[@]}"} "${command[@]}" </dev/null &
-  child=$!
+  child=$! session=$!
   # A request that came before there was a child to hand it to.
   ((stops == 0)) || [[ -n ${asker:-} ]] || keep_asking "$child"
   while :; do
@@ -152,6 +174,7 @@ run_once() {
   done
   child=''
   stop_asking
+  end_left_ranks "$session"
   if [[ -n $hard_stop && $code != 0 && $code != 75 ]]; then
     if [[ $hard_stop == INT ]]; then code=130; else code=143; fi
   elif ((stops > 0)) && [[ $code == 138 || $code == 244 ]]; then

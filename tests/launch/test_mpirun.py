@@ -96,6 +96,16 @@ def test_second_request_ends_at_once(deaf, tmp_path, name, code):
     wait_until(lambda: not alive(str(deaf)), 10, "the end of all ranks")
 
 
+def test_ranks_end_with_a_killed_mpirun(deaf, tmp_path):
+    process = start(deaf, "-n", 2, "train", "x.yaml")
+    wait_until((tmp_path / "up").exists)
+    for pid in alive(f"^mpirun .*{deaf}"):
+        os.kill(pid, signal.SIGKILL)
+    _, errors = process.communicate(timeout=15)
+    assert "exit 137" in errors
+    assert not alive(str(deaf))  # before the launcher ends: another start may follow at once
+
+
 def test_ranks_end_with_a_killed_launcher(deaf, tmp_path):
     process = start(deaf, "-n", 2, "train", "x.yaml")
     wait_until((tmp_path / "up").exists)

@@ -1,6 +1,7 @@
 """launch/slurm.sbatch on two real slurmd (cluster/slurm_testbed.sh): requeues at the time limit, on preemption, after
 kills; what is not queued again; the checks before a submission."""
 import os
+import pathlib
 import random
 import re
 import shutil
@@ -86,6 +87,23 @@ def same_curve(bench, name, whole):
 @needs_slurm
 def test_two_nodes_are_two_ranks(cluster, whole):
     assert {line["world_size"] for line in whole} == {2}
+
+
+@needs_slurm
+def test_no_rank_leaves_mpi_init_before_all_are_in(cluster, bench, tmp_path):
+    """A message to a rank that is not ready crashes it, so the fence must hold; SLURM's own choice does not."""
+    library = tmp_path / "late_fence.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-D_GNU_SOURCE", "-o", library,
+                    pathlib.Path(__file__).with_name("late_fence.c"), "-ldl"], check=True)
+    ranks = tmp_path / "ranks.sh"  # the library is for the ranks alone
+    ranks.write_text(f'#!/bin/sh\nLD_PRELOAD={library} exec {cluster.program} "$@"\n')
+    ranks.chmod(0o755)
+    job = cluster.submit("train", bench.config("slurm-fence", 2), program=ranks, FENCE_LOG=str(tmp_path / "fence"))
+    record = cluster.wait(job, {"COMPLETED", "FAILED"})
+    assert record["JobState"] == "COMPLETED", cluster.log(job)
+    times = [dict(line.split() for line in (tmp_path / f"fence.{rank}").read_text().splitlines()) for rank in (0, 1)]
+    came, left = ([float(rank[event]) for rank in times] for event in ("in", "out"))
+    assert max(came) - min(came) > 0.5 and min(left) > max(came)
 
 
 @needs_slurm
