@@ -104,10 +104,30 @@ make_data() {
   echo "$source" >"$data/source"  # last: what has it is whole
 }
 
+# In a job of its own, so that a request to stop this script reaches the training, too: it saves before both end.
+launch() {
+  local child code name stops=0 before
+  set -m  # without it a background job would ignore Ctrl-C
+  LORASCALE_PROGRAM=$program launch/mpirun.sh "$@" &
+  child=$!
+  set +m
+  for name in INT TERM HUP; do
+    # shellcheck disable=SC2064 # this very child and signal
+    trap "stops=\$((stops + 1)); kill -s $name $child 2>/dev/null || true" "$name"
+  done
+  while :; do
+    before=$stops code=0
+    wait "$child" || code=$?
+    ((stops == before)) && break  # else a signal ended the wait
+  done
+  trap - INT TERM HUP
+  return "$code"
+}
+
 train() {
   say "training: $run, $ranks MPI rank(s); Ctrl-C saves, and the same command goes on from there"
   local code=0
-  LORASCALE_PROGRAM=$program launch/mpirun.sh -n "$ranks" train configs/quickstart.yaml \
+  launch -n "$ranks" train configs/quickstart.yaml \
     --set run.output_dir="$run" --set data.train="$data/train.h5" --set data.validation="$data/validation.h5" \
     "${settings[@]}" || code=$?
   case "$code" in

@@ -108,6 +108,14 @@ ExitCode run_generate(const Arguments& arguments) {
   }
   const auto prompt =
       takes_text ? source->encode_prompt(values["prompt"].as<std::string>()) : given;
+  const double context = model->config().context;
+  const auto most = static_cast<std::int64_t>(prompt.size()) + settings.max_tokens;
+  if (context > 0 && static_cast<double>(most) > context) {
+    spdlog::warn(
+        "the prompt of {} and up to {} new tokens are more than the {:.0f} positions that the "
+        "model was made for (max_position_embeddings); what comes beyond them may be poor",
+        prompt.size(), settings.max_tokens, context);
+  }
   const auto ids = models::llama::generate(*model, prompt, settings);
   if (source) {
     std::cout << source->decode(ids) << '\n';

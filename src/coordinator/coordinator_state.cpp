@@ -176,7 +176,11 @@ void log_resume(RunState& self, const Recipe& then, const Json& layout) {
                        " samples: " + change_text("world size", ranks, self.world_size) + ", " +
                        change_text("leaf size", then.leaf_size, now.leaf_size);
   if (then.budget_samples != now.budget_samples) {
-    reason += ", " + change_text("budget", then.budget_samples, now.budget_samples) + " samples";
+    const auto text = [](std::int64_t budget) {
+      return budget == kNoSampleLimit ? std::string("of time alone")
+                                      : std::to_string(budget) + " samples";
+    };
+    reason += ", budget " + text(then.budget_samples) + " -> " + text(now.budget_samples);
   }
   if (then.budget_minutes != now.budget_minutes) {
     reason += ", " + change_text("limit", then.budget_minutes, now.budget_minutes) + " minutes";

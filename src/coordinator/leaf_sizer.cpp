@@ -42,8 +42,17 @@ std::int64_t LeafSizer::leaf_size(std::int64_t batch) const {
 bool LeafSizer::on_out_of_memory(const MemoryFacts& facts, std::int64_t batch, std::int64_t samples,
                                  DecisionLog& log) {
   const std::int64_t before = leaf_size(batch);
+  const std::string what = "update " + std::to_string(facts.step) + " ran out of memory on " +
+                           who_ran_out(facts.ranks, facts.rank);
   if (before == 1) {
-    return false;
+    if (last_try_ == facts.step) {
+      return false;
+    }
+    last_try_ = facts.step;
+    log.add(facts.step, samples, "memory",
+            what + " in leaves of one sample: cached memory is freed, and the update is done again",
+            {{"leaf_size", {1, 1}}, {"ranks", facts.ranks}, {"rank", facts.rank}});
+    return true;
   }
   if (grown_) {
     patience_ = std::min(2 * patience_, kMostPatience);
@@ -52,9 +61,7 @@ bool LeafSizer::on_out_of_memory(const MemoryFacts& facts, std::int64_t batch, s
   clean_ = 0;
   limit_ = largest_divisor(batch, before / 2);
   log.add(facts.step, samples, "memory",
-          "update " + std::to_string(facts.step) + " ran out of memory on " +
-              who_ran_out(facts.ranks, facts.rank) + ": leaf " + std::to_string(before) + " -> " +
-              std::to_string(limit_) +
+          what + ": leaf " + std::to_string(before) + " -> " + std::to_string(limit_) +
               ", and the update is done again with the same samples, batch and rates; leaf " +
               std::to_string(before) + " is tried again after " + std::to_string(patience_) +
               " updates",

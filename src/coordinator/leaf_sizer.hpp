@@ -1,7 +1,8 @@
 // The leaf (micro-batch) that fits into memory. When memory runs out, on whichever rank, all ranks
 // go on with the next smaller divisor of the global batch that is at most half as large; B, rates
-// and samples stay. After kPatience clean updates the next larger one is tried again; each attempt
-// that fails doubles the patience, so that a size that does not fit costs less and less.
+// and samples stay. In leaves of one sample an update has one more try, with cached memory freed.
+// After kPatience clean updates the next larger one is tried again; each attempt that fails doubles
+// the patience, so that a size that does not fit costs less and less.
 //
 // Depends on the machines, like world size and time: part of the layout, not of the state hash.
 #pragma once
@@ -27,7 +28,7 @@ class LeafSizer {
   // The leaf of updates of a global batch B: the largest divisor of B within the limit.
   [[nodiscard]] std::int64_t leaf_size(std::int64_t batch) const;
 
-  // False where the leaf is one sample already: nothing smaller exists.
+  // False where an update has run out of memory in leaves of one sample before.
   bool on_out_of_memory(const MemoryFacts& facts, std::int64_t batch, std::int64_t samples,
                         DecisionLog& log);
   void on_clean_update(std::int64_t step, std::int64_t batch, std::int64_t samples,
@@ -43,6 +44,9 @@ class LeafSizer {
   std::int64_t clean_ = 0;  // updates since the leaf changed or memory ran out
   std::int64_t patience_ = kPatience;
   bool grown_ = false;  // the present leaf is an attempt to grow
+  // The update that was tried again in leaves of one sample. Not saved: no checkpoint is made
+  // between two tries.
+  std::int64_t last_try_ = 0;
 };
 
 // "2 ranks (the first is rank 1)".

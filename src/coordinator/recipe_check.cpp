@@ -235,8 +235,9 @@ void advise_on_ranks(Lines& lines, const Recipe& recipe, int world_size) {
   }
 }
 
+constexpr std::int64_t kFewUpdates = 100;  // of a LoRA run; 1000 are better
+
 void advise_on_length(Lines& lines, const Recipe& recipe) {
-  constexpr std::int64_t kFewUpdates = 100;  // of a LoRA run; 1000 are better
   constexpr std::int64_t kFewUpdatesPerEpoch = 20;
   const std::int64_t steps = steps_from(recipe, recipe.global_batch, 0);
   const std::int64_t per_epoch = steps_per_epoch(recipe, recipe.global_batch);
@@ -262,6 +263,14 @@ void advise_on_length(Lines& lines, const Recipe& recipe) {
                     counted(recipe.samples_per_epoch, "sample") + " at " + batch +
                     (smaller >= 1 ? "; use " + at_most(smaller)
                                   : std::string("; the training set is very small")));
+  }
+}
+
+void advise_on_rate(Lines& lines, const Recipe& recipe) {
+  constexpr double kBeyondAll = 100;  // LARS, whose rates are the largest, takes 1 to 30
+  if (recipe.lr > kBeyondAll) {
+    lines.push_back("optimizer.lr " + to_text(recipe.lr) +
+                    " is beyond what any optimizer takes; adamw takes 1e-5 to 1e-3");
   }
 }
 
@@ -315,6 +324,13 @@ void advise_on_schedule(Lines& lines, const Recipe& recipe) {
     lines.push_back("the warmup takes " + std::to_string(recipe.warmup_samples) + " of " +
                     std::to_string(recipe.budget_samples) +
                     " samples, more than half the run; shorten schedule.warmup");
+  }
+  // Beside few updates nothing is said: there a warmup in percent is short, too.
+  if (recipe.warmup_samples > 0 && recipe.warmup_samples <= recipe.global_batch &&
+      steps_from(recipe, recipe.global_batch, 0) >= kFewUpdates) {
+    lines.push_back("schedule.warmup of " + counted(recipe.warmup_samples, "sample") +
+                    " is over with the first update of " + std::to_string(recipe.global_batch) +
+                    ", which has the full rate already; use several updates, or 0");
   }
   if (recipe.schedule == ScheduleKind::kConstant && recipe.floor > 0) {
     lines.push_back(
@@ -421,6 +437,7 @@ std::vector<Remark> remarks(const Recipe& recipe, int world_size) {
     }
   };
   collect("updates", [&](Lines& lines) { advise_on_length(lines, recipe); });
+  collect("rate", [&](Lines& lines) { advise_on_rate(lines, recipe); });
   collect("batch_policy", [&](Lines& lines) { advise_on_batch_policy(lines, recipe); });
   collect("schedule", [&](Lines& lines) { advise_on_schedule(lines, recipe); });
   collect("noise", [&](Lines& lines) { advise_on_noise(lines, recipe); });

@@ -284,7 +284,9 @@ struct Player {
     if (!plan || plan->step != facts.step) {
       return "has update " + std::to_string(facts.step) + " run out of memory, which was not due";
     }
-    return coordinator.on_out_of_memory(facts) ? std::string() : "halves a leaf of one sample";
+    return coordinator.on_out_of_memory(facts)
+               ? std::string()
+               : "tries an update in leaves of one sample a third time";
   }
 
   std::string operator()(const AsideMemoryFacts& facts) {

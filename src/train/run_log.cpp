@@ -39,7 +39,12 @@ void truncate_lines(const std::filesystem::path& path, const char* key, std::int
 }
 
 // The log at `path`, with its lines beyond `last` dropped first.
-io::LineLog open_log(const std::filesystem::path& path, const char* key, std::int64_t last) {
+io::LineLog open_log(const std::filesystem::path& path, const char* key, std::int64_t last,
+                     bool expected) {
+  if (expected && !std::filesystem::exists(path)) {
+    spdlog::warn("{} is not there: what it held of the run before this start is lost",
+                 path.string());
+  }
   truncate_lines(path, key, last);
   return io::LineLog(path);
 }
@@ -56,13 +61,14 @@ Json optional_number(const std::optional<double>& value) {
 }  // namespace
 
 RunLog::RunLog(const std::filesystem::path& folder, std::int64_t step, std::int64_t decisions)
-    : metrics_(open_log(folder / "metrics.jsonl", "step", step)),
-      decisions_(open_log(folder / "decisions.jsonl", "sequence", decisions - 1)),
+    : metrics_(open_log(folder / "metrics.jsonl", "step", step, /*expected=*/step > 0)),
+      decisions_(open_log(folder / "decisions.jsonl", "sequence", decisions - 1,
+                          /*expected=*/step > 0)),
       tensorboard_(folder / "tensorboard") {}
 
 void RunLog::go_back(std::int64_t step) {
   metrics_lost_before_ += metrics_.lost_lines();
-  metrics_ = open_log(metrics_.path(), "step", step);
+  metrics_ = open_log(metrics_.path(), "step", step, /*expected=*/true);
 }
 
 void RunLog::append(io::LineLog& log, const std::string& line) {

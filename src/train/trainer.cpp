@@ -258,21 +258,23 @@ void Trainer::give_up(const std::string& what) {
 }
 
 // The same update in smaller leaves, until it fits on every rank.
-coordinator::StepPlan Trainer::shrink(const coordinator::MemoryFacts& facts) {
+coordinator::StepPlan Trainer::shrink(const coordinator::MemoryFacts& facts,
+                                      std::int64_t leaf_size) {
   release_cached_memory(world_.place);
   if (!coordinator_->on_out_of_memory(facts)) {
     give_up(does_not_fit(facts));
   }
   record(facts);
   write_decisions();
-  if (session_.config.run.reduction == "exact" && world_.is_root()) {
+  const auto plan = *coordinator_->next_step();
+  if (session_.config.run.reduction == "exact" && plan.leaf_size != leaf_size && world_.is_root()) {
     spdlog::warn(
         "run.reduction exact: smaller leaves round otherwise, so the bits from here on are those "
         "of every run that takes this leaf at update {}, on any number of ranks, and not those of "
         "one that never ran out of memory",
         facts.step);
   }
-  return *coordinator_->next_step();
+  return plan;
 }
 
 // An update without targets changes nothing; a run of such updates is no training.
@@ -298,7 +300,7 @@ void Trainer::train_one(coordinator::StepPlan plan) {
   const auto before = progress();
   auto result = attempt_update(plan);
   while (result.out_of_memory) {
-    plan = shrink(*result.out_of_memory);
+    plan = shrink(*result.out_of_memory, plan.leaf_size);
     result = attempt_update(plan);
   }
   Stopwatch watch;

@@ -38,7 +38,7 @@ class Trainer {
   void record(const coordinator::Event& event);
   void report_movement();
   void give_up(const std::string& what);
-  coordinator::StepPlan shrink(const coordinator::MemoryFacts& facts);
+  coordinator::StepPlan shrink(const coordinator::MemoryFacts& facts, std::int64_t leaf_size);
   void count_targets(const coordinator::StepPlan& plan, std::int64_t targets);
   void train_one(coordinator::StepPlan plan);
   std::optional<double> validate();

@@ -57,6 +57,16 @@ def test_ends_at_the_end_tokens_of_generation_config(space, free):
         assert "generation_config" not in outcome.stderr
 
 
+def test_text_beyond_the_context_is_warned_of(space):
+    config = space.base / "config.json"
+    fields = json.loads(config.read_text())
+    asked = len(PROMPT.split()) + TOKENS
+    for context, warned in [(asked, False), (asked - 1, True)]:
+        config.write_text(json.dumps({**fields, "max_position_embeddings": context}))
+        warning = f"more than the {context} positions"
+        assert (warning in generate(space).stderr) == warned
+
+
 def test_damaged_generation_config_is_a_warning(space, free):
     (space.base / "generation_config.json").write_text("{")
     outcome = generate(space)

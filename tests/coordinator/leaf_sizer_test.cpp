@@ -26,8 +26,22 @@ TEST(LeafSizer, HalvesToTheNextDivisorDownToOne) {
   while (coordinator.on_out_of_memory({1, 2, 0})) {
     sizes.push_back(leaf_of(coordinator));
   }
-  EXPECT_EQ(sizes, (std::vector<std::int64_t>{15, 6, 3, 1}));
+  EXPECT_EQ(sizes, (std::vector<std::int64_t>{15, 6, 3, 1, 1}));  // at 1 once more, cache freed
   EXPECT_EQ(leaf_of(coordinator), 1);
+  EXPECT_THAT(coordinator.take_decisions().back().reason,
+              ::testing::HasSubstr("leaves of one sample: cached memory is freed"));
+}
+
+TEST(LeafSizer, EveryUpdateInLeavesOfOneHasASecondTry) {
+  Recipe recipe = small_recipe();
+  recipe.leaf_size = 1;
+  Coordinator coordinator(recipe, 4);
+  for (std::int64_t step = 1; step <= 3; ++step) {
+    run_out(coordinator);
+    coordinator.on_step(facts_of(step));
+  }
+  run_out(coordinator);
+  EXPECT_FALSE(coordinator.on_out_of_memory({4, 1, 2}));
 }
 
 // I12: neither batch nor rates nor samples change, and neither does what the hash covers.

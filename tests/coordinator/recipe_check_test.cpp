@@ -167,6 +167,25 @@ TEST(Advice, OnTheSchedule) {
   EXPECT_THAT(advice(recipe, 1), ElementsAre(HasSubstr("set schedule.decay")));
 }
 
+TEST(Advice, OnAWarmupOfOneUpdate) {
+  Recipe recipe = long_recipe();
+  recipe.warmup_samples = 64;
+  EXPECT_THAT(advice(recipe, 1),
+              ElementsAre(HasSubstr("64 samples is over with the first update of 64")));
+  recipe.warmup_samples = 65;
+  EXPECT_THAT(advice(recipe, 1), IsEmpty());
+  recipe.warmup_samples = 0;
+  EXPECT_THAT(advice(recipe, 1), IsEmpty());
+}
+
+TEST(Advice, OnARateBeyondAllOptimizers) {
+  Recipe recipe = long_recipe();
+  recipe.lr = 1e300;
+  EXPECT_THAT(advice(recipe, 1), ElementsAre(HasSubstr("optimizer.lr 1e+300 is beyond")));
+  recipe.lr = 30;
+  EXPECT_THAT(advice(recipe, 1), IsEmpty());
+}
+
 TEST(Advice, OnABatchThatFollowsTheRanksWithoutTheRate) {
   Recipe recipe = long_recipe();
   recipe.batch_follows_ranks = true;

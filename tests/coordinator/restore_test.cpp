@@ -154,6 +154,24 @@ TEST(Restore, MoreMinutesLetATimedOutRunGoOn) {
   EXPECT_EQ(second.state_hash(), unlimited.state_hash());
 }
 
+TEST(Restore, ABudgetInSamplesMayFollowOneInTime) {
+  Recipe recipe = small_recipe();
+  recipe.schedule = ScheduleKind::kConstant;
+  recipe.budget_samples = kNoSampleLimit;
+  recipe.budget_minutes = 0.1;
+  Coordinator first(recipe, 2);
+  advance(first, 1000);
+  recipe.budget_samples = 3000;
+  recipe.budget_minutes = 0;
+  Coordinator second = Coordinator::restore(recipe, 2, first.state());
+  EXPECT_THAT(second.take_decisions()[0].reason, HasSubstr("budget of time alone -> 3000 samples"));
+  advance(second, 1000);
+  EXPECT_EQ(second.stop_reason(), StopReason::kBudget);
+  EXPECT_EQ(second.samples_seen(), 3000);
+  recipe.budget_samples = 400;  // passed already
+  EXPECT_EQ(Coordinator::restore(recipe, 2, first.state()).stop_reason(), StopReason::kBudget);
+}
+
 TEST(Restore, TheBudgetMayGrowWhereTheScheduleDoesNotLookAtIt) {
   Recipe recipe = small_recipe();
   recipe.schedule = ScheduleKind::kConstant;
@@ -164,7 +182,7 @@ TEST(Restore, TheBudgetMayGrowWhereTheScheduleDoesNotLookAtIt) {
   Coordinator second = Coordinator::restore(recipe, 2, first.state());
   EXPECT_EQ(second.next_step()->first_position, 1010);
   const auto decisions = second.take_decisions();
-  EXPECT_THAT(decisions[0].reason, HasSubstr("budget 1010 -> 3000 samples"));
+  EXPECT_THAT(decisions[0].reason, HasSubstr("budget 1010 samples -> 3000 samples"));
   advance(second, 1000);
   EXPECT_EQ(second.samples_seen(), 3000);
   EXPECT_EQ(of_kind(second.take_decisions(), "budget").size(), 1U);  // the new end is announced

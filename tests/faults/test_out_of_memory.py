@@ -72,6 +72,14 @@ def test_update_is_done_again_in_smaller_leaves(space, undisturbed, phase, ranks
     assert [line["micro_batch"] for line in course(space)] == [4, 4, 2, 2, *([1, 1] if len(faults) == 2 else [2, 2])]
 
 
+def test_leaves_of_one_sample_have_a_second_try(space, undisturbed):
+    space.write_config(**{**CONFIG, "batch": {"global": 12, "micro": 1}}, faults=["oom step=3 phase=optimizer rank=1"])
+    space.must_train(ranks=2)
+    expect_same_course(course(space), undisturbed)
+    assert [line["inputs"]["leaf_size"] for line in decisions(space, "memory")] == [[1, 1]]
+    expect_replay(space)
+
+
 def test_gives_up_at_one_sample_with_advice_and_a_checkpoint(space):
     space.write_config(**CONFIG, faults=["oom step=3 phase=forward rank=1 times=100"])
     outcome = space.train(ranks=2, timeout=30 + SECONDS)

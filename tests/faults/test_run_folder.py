@@ -297,6 +297,12 @@ def test_events_that_lost_their_end(space):
     assert not events.exists() and (space.output / "events.jsonl.damaged").exists()
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "decisions.jsonl"])
+def test_lost_records_are_named(space, name):
+    (space.output / name).unlink()
+    assert f"{name} is not there" in space.must_train("--set", "budget=8 steps").stderr
+
+
 def test_early_stopping_saves_its_end(space):
     shutil.rmtree(space.output)
     space.write_config(data={"train": str(space.data), "validation": str(space.data), "packing": False, "sequence_length": 64},

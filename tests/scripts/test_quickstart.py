@@ -135,7 +135,8 @@ def test_again_trains_nothing(done):
     assert place.metrics()[-1]["step"] == UPDATES
 
 
-def test_interrupted_run_goes_on_and_fresh_deletes_its_own_folder_alone(program, tmp_path):
+@pytest.mark.parametrize("stop", ["Ctrl-C", "kill"])
+def test_interrupted_run_goes_on_and_fresh_deletes_its_own_folder_alone(program, tmp_path, stop):
     place = Place(tmp_path, str(Path(program).resolve()))
     settings = {**SETTINGS, "budget": f"{STEPS} steps", "evaluate.every": 0, "sample.prompts": "[]"}
     with subprocess.Popen(
@@ -146,7 +147,10 @@ def test_interrupted_run_goes_on_and_fresh_deletes_its_own_folder_alone(program,
         while not list((place.run / "checkpoints").glob("step-*")) and time.monotonic() < deadline:
             assert process.poll() is None, process.stdout.read()
             time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does
+        if stop == "Ctrl-C":
+            os.killpg(process.pid, signal.SIGINT)  # what a terminal does
+        else:
+            process.terminate()
         output, _ = process.communicate(timeout=60)
         assert process.returncode == 75, output
         assert b"run the same command again to go on" in output
