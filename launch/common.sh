@@ -3,7 +3,8 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # end_code, end_has_status are for the sourcing script
 
-say() { echo "${launcher_name:-launch}: $*" >&2; }
+# A terminal that is gone takes no messages; that must not end what still has to save.
+say() { echo "${launcher_name:-launch}: $*" >&2 || true; }
 
 fail() {  # CODE MESSAGE
   local code=$1

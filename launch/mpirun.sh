@@ -118,16 +118,18 @@ build_command() {
   command+=("$program" "${job[@]}")
 }
 
-stops=0 stopped_by='' hard_stop='' child='' nap=''
+stops=0 asked_to_end=false hard_stop='' child='' nap=''
 
 on_stop() {  # SIGNAL
-  if [[ $1 != USR1 && -n $stopped_by ]]; then
+  local asks_to_end=false
+  [[ $1 != TERM && $1 != INT ]] || asks_to_end=true
+  if $asks_to_end && $asked_to_end; then
     hard_stop=$1
     say "second SIG$1: ending now; what follows the newest checkpoint is lost"
     [[ -z $child ]] || kill -TERM "$child" 2>/dev/null || true
     return 0  # without the 0, a handler returns the status of the `wait` it interrupted, and set -e ends the script
   fi
-  [[ $1 == USR1 ]] || stopped_by=$1
+  ! $asks_to_end || asked_to_end=true
   stops=$((stops + 1))
   ((stops == 1)) || return 0
   [[ -z $nap ]] || kill "$nap" 2>/dev/null || true
@@ -139,6 +141,7 @@ on_stop() {  # SIGNAL
 session_members() {  # SESSION
   local file text fields
   for file in /proc/[0-9]*/stat; do
+    text=''  # of a process that has just ended
     { IFS= read -r -d '' text <"$file" || true; } 2>/dev/null
     read -ra fields <<<"${text##*) }"  # after the name: state, parent, process group, session
     [[ ${fields[3]:-} != "$1" || ${fields[0]} == Z ]] || { file=${file%/stat}; echo "${file#/proc/}"; }
@@ -147,13 +150,18 @@ session_members() {  # SESSION
 
 # mpirun may end before its ranks: killed itself, or asked to end while it already was ending. A rank it left behind
 # would write into the run folder beside the next start's. Ranks notice the loss themselves; one that does not in 3
-# seconds is killed.
+# seconds is killed. What hangs in a driver or a network file system cannot even be killed: there is no restart then.
 end_left_ranks() {  # SESSION
-  local left end=$((SECONDS + 3))
+  local left begin=$SECONDS
   while left=$(session_members "$1") && [[ -n $left ]]; do
+    if ((SECONDS >= begin + 30)); then
+      say "process ${left//$'\n'/, } of the run does not end, a driver or a file system may hang; no restart beside it"
+      retries=0
+      return 0
+    fi
     # shellcheck disable=SC2086 # one word per process
-    ((SECONDS < end)) || kill -KILL $left 2>/dev/null || true
-    sleep 0.1
+    ((SECONDS < begin + 3)) || kill -KILL $left 2>/dev/null || true
+    sleep 0.1 || true  # Ctrl-C ends it, too
   done
 }
 

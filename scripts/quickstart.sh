@@ -106,21 +106,23 @@ make_data() {
 
 # In a job of its own, so that a request to stop this script reaches the training, too: it saves before both end.
 launch() {
-  local child code name stops=0 before
-  set -m  # without it a background job would ignore Ctrl-C
+  local child='' code name stops=0 before
+  for name in INT TERM HUP; do
+    # shellcheck disable=SC2064 # this very signal
+    trap "stops=\$((stops + 1)); [[ -z \$child ]] || kill -s $name \$child 2>/dev/null || true" "$name"
+  done
+  trap '' TTOU  # a terminal may stop background jobs that write
+  set -m        # without it a background job would ignore Ctrl-C
   LORASCALE_PROGRAM=$program launch/mpirun.sh "$@" &
   child=$!
   set +m
-  for name in INT TERM HUP; do
-    # shellcheck disable=SC2064 # this very child and signal
-    trap "stops=\$((stops + 1)); kill -s $name $child 2>/dev/null || true" "$name"
-  done
+  ((stops == 0)) || kill "$child" 2>/dev/null || true  # a request that came before there was a child
   while :; do
     before=$stops code=0
     wait "$child" || code=$?
     ((stops == before)) && break  # else a signal ended the wait
   done
-  trap - INT TERM HUP
+  trap - INT TERM HUP TTOU
   return "$code"
 }
 

@@ -155,7 +155,7 @@ class Coordinator {
   // Facts of the update that next_step() named; any other step is a bug of the caller.
   void on_step(const StepFacts& facts);
   // The update that next_step() named is to be done again, in smaller leaves: next_step() names it
-  // with the same samples, batch and rates. False where the leaf is one sample already.
+  // with the same samples, batch and rates. False where it has failed twice in leaves of one.
   bool on_out_of_memory(const MemoryFacts& facts);
   // These log what they are told and change nothing else.
   void on_aside_out_of_memory(const AsideMemoryFacts& facts);  // its step is steps_done()

@@ -183,7 +183,10 @@ void log_resume(RunState& self, const Recipe& then, const Json& layout) {
     reason += ", budget " + text(then.budget_samples) + " -> " + text(now.budget_samples);
   }
   if (then.budget_minutes != now.budget_minutes) {
-    reason += ", " + change_text("limit", then.budget_minutes, now.budget_minutes) + " minutes";
+    const auto text = [](double minutes) {
+      return minutes > 0 ? to_text(minutes) + " minutes" : std::string("none");
+    };
+    reason += ", limit in time " + text(then.budget_minutes) + " -> " + text(now.budget_minutes);
   }
   const bool follows = now.batch_follows_ranks && ranks != self.world_size;
   self.log.add(self.steps, self.samples, "resume",

@@ -49,8 +49,9 @@ bool LeafSizer::on_out_of_memory(const MemoryFacts& facts, std::int64_t batch, s
       return false;
     }
     last_try_ = facts.step;
+    clean_ = 0;
     log.add(facts.step, samples, "memory",
-            what + " in leaves of one sample: cached memory is freed, and the update is done again",
+            what + " in leaves of one sample: the update is done once more",
             {{"leaf_size", {1, 1}}, {"ranks", facts.ranks}, {"rank", facts.rank}});
     return true;
   }
@@ -74,6 +75,7 @@ bool LeafSizer::on_out_of_memory(const MemoryFacts& facts, std::int64_t batch, s
 
 void LeafSizer::on_clean_update(std::int64_t step, std::int64_t batch, std::int64_t samples,
                                 DecisionLog& log) {
+  last_try_ = 0;
   const std::int64_t before = leaf_size(batch);
   if (limit_ == wanted_ || ++clean_ < patience_) {
     return;

@@ -44,8 +44,8 @@ class LeafSizer {
   std::int64_t clean_ = 0;  // updates since the leaf changed or memory ran out
   std::int64_t patience_ = kPatience;
   bool grown_ = false;  // the present leaf is an attempt to grow
-  // The update that was tried again in leaves of one sample. Not saved: no checkpoint is made
-  // between two tries.
+  // The update that is tried again in leaves of one sample. Not saved: a run that ends in it may
+  // try it twice again when it goes on.
   std::int64_t last_try_ = 0;
 };
 

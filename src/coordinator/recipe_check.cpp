@@ -325,11 +325,14 @@ void advise_on_schedule(Lines& lines, const Recipe& recipe) {
                     std::to_string(recipe.budget_samples) +
                     " samples, more than half the run; shorten schedule.warmup");
   }
-  // Beside few updates nothing is said: there a warmup in percent is short, too.
-  if (recipe.warmup_samples > 0 && recipe.warmup_samples <= recipe.global_batch &&
+  // Adascale's first gain is 1. Beside few updates nothing is said: there a warmup in percent is
+  // short, too.
+  const std::int64_t first =
+      follows_gain(recipe) ? recipe.reference_batch : largest_update(recipe, recipe.global_batch);
+  if (recipe.warmup_samples > 0 && recipe.warmup_samples <= first &&
       steps_from(recipe, recipe.global_batch, 0) >= kFewUpdates) {
     lines.push_back("schedule.warmup of " + counted(recipe.warmup_samples, "sample") +
-                    " is over with the first update of " + std::to_string(recipe.global_batch) +
+                    " is over with the first update of " + std::to_string(first) +
                     ", which has the full rate already; use several updates, or 0");
   }
   if (recipe.schedule == ScheduleKind::kConstant && recipe.floor > 0) {

@@ -271,7 +271,7 @@ coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t ro
   recipe.noise_horizon_samples = to_samples(config.noise.horizon, context);
   add_batch_policy(config, context, &recipe);
   recipe.scale_betas = config.scale.betas && config.optimizer.has_moments();
-  recipe.scale_eps = config.scale.eps && config.optimizer.has_moments();
+  recipe.scale_eps = config.scale.eps;
   recipe.scale_weight_decay = config.scale.weight_decay;
   recipe.schedule = config.schedule.name;
   recipe.warmup_samples = to_samples(config.schedule.warmup, context);

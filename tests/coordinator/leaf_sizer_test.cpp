@@ -17,6 +17,18 @@ void run_out(Coordinator& coordinator) {
   EXPECT_TRUE(coordinator.on_out_of_memory({coordinator.steps_done() + 1, 1, 2}));
 }
 
+Recipe long_recipe() {
+  Recipe recipe = small_recipe();
+  recipe.budget_samples = 1000 * 100;
+  return recipe;
+}
+
+void clean(Coordinator& coordinator, std::int64_t updates) {
+  for (std::int64_t i = 0; i < updates; ++i) {
+    coordinator.on_step(facts_of(coordinator.steps_done() + 1));
+  }
+}
+
 TEST(LeafSizer, HalvesToTheNextDivisorDownToOne) {
   Recipe recipe = small_recipe();
   recipe.global_batch = 60;
@@ -29,7 +41,42 @@ TEST(LeafSizer, HalvesToTheNextDivisorDownToOne) {
   EXPECT_EQ(sizes, (std::vector<std::int64_t>{15, 6, 3, 1, 1}));  // at 1 once more, cache freed
   EXPECT_EQ(leaf_of(coordinator), 1);
   EXPECT_THAT(coordinator.take_decisions().back().reason,
-              ::testing::HasSubstr("leaves of one sample: cached memory is freed"));
+              ::testing::HasSubstr("leaves of one sample: the update is done once more"));
+}
+
+// A recovery comes by the same updates again.
+TEST(LeafSizer, TheSecondTryIsThereAgainAfterARecovery) {
+  Recipe recipe = small_recipe();
+  recipe.leaf_size = 1;
+  recipe.max_recoveries = 1;
+  recipe.max_skipped_in_row = 2;
+  Coordinator coordinator(recipe, 4);
+  coordinator.on_step(facts_of(1));
+  const std::string saved = coordinator.state();
+  run_out(coordinator);
+  coordinator.on_step(facts_of(2));
+  for (std::int64_t step = 3; step <= 4; ++step) {
+    StepFacts facts = facts_of(step);
+    facts.applied = false;
+    coordinator.on_step(facts);
+  }
+  coordinator.recover(saved);
+  ASSERT_EQ(coordinator.steps_done(), 1);
+  run_out(coordinator);
+}
+
+TEST(LeafSizer, GrowsOnlyAfterUpdatesThatNeededNoSecondTry) {
+  Coordinator coordinator(long_recipe(), 4);
+  run_out(coordinator);
+  run_out(coordinator);
+  ASSERT_EQ(leaf_of(coordinator), 1);
+  for (int i = 0; i < 2 * LeafSizer::kPatience; ++i) {
+    run_out(coordinator);
+    clean(coordinator, 1);
+  }
+  EXPECT_EQ(leaf_of(coordinator), 1);
+  clean(coordinator, LeafSizer::kPatience);
+  EXPECT_EQ(leaf_of(coordinator), 2);
 }
 
 TEST(LeafSizer, EveryUpdateInLeavesOfOneHasASecondTry) {
@@ -64,18 +111,6 @@ TEST(LeafSizer, ChangesNothingButTheLeaf) {
   }
   EXPECT_EQ(leaf_of(coordinator), 1);
   EXPECT_EQ(leaf_of(undisturbed), 4);
-}
-
-Recipe long_recipe() {
-  Recipe recipe = small_recipe();
-  recipe.budget_samples = 1000 * 100;
-  return recipe;
-}
-
-void clean(Coordinator& coordinator, std::int64_t updates) {
-  for (std::int64_t i = 0; i < updates; ++i) {
-    coordinator.on_step(facts_of(coordinator.steps_done() + 1));
-  }
 }
 
 TEST(LeafSizer, GrowsBackAfterCleanUpdatesAndWaitsLongerAfterEachFailure) {

@@ -147,7 +147,7 @@ TEST(Restore, MoreMinutesLetATimedOutRunGoOn) {
   recipe.budget_minutes = 0;
   Coordinator second = Coordinator::restore(recipe, 2, first.state());
   EXPECT_FALSE(second.stop_reason());
-  EXPECT_THAT(second.take_decisions()[0].reason, HasSubstr("limit 0.1 -> 0"));
+  EXPECT_THAT(second.take_decisions()[0].reason, HasSubstr("limit in time 0.1 minutes -> none"));
   advance(second, 1000);
   Coordinator unlimited(small_recipe(), 1);
   advance(unlimited, 1000);

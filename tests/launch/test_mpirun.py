@@ -54,13 +54,28 @@ def test_stop_request_saves_and_the_next_start_goes_on(bench, whole, name):
     assert [line["loss"] for line in bench.metrics(run)] == [line["loss"] for line in whole]
 
 
-def test_repeated_user_signal_is_still_one_request(bench):
-    process = start(bench.program, "-n", 2, "train", bench.config("twice", STEPS))
-    started(process, bench, "twice", 3)
-    for _ in range(3):
-        process.send_signal(signal.SIGUSR1)
+@pytest.mark.parametrize("names", [["USR1"] * 3, ["HUP", "HUP"], ["HUP", "TERM"]])  # a log-out sends the latter two
+def test_repeated_user_signal_is_still_one_request(bench, names):
+    run = "-".join(names)
+    process = start(bench.program, "-n", 2, "train", bench.config(run, STEPS))
+    started(process, bench, run, 3)
+    for name in names:
+        process.send_signal(getattr(signal, f"SIG{name}"))
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 75, errors
+
+
+def test_terminal_that_is_gone_costs_no_update(bench):
+    terminal, end = os.openpty()
+    process = subprocess.Popen([ROOT / "launch/mpirun.sh", "-n", "2", "train", bench.config("hung-up", STEPS)],
+                               env=environment(bench.program), stdout=end, stderr=end)
+    os.close(end)
+    wait_until(lambda: bench.updates("hung-up") >= 3, what="3 updates")
+    os.close(terminal)  # from here on every message fails
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=30) == 75
+    saved = bench.metrics("hung-up")[-1]["step"]
+    assert saved < STEPS and (bench.folder / "hung-up/checkpoints" / f"step-{saved:08d}").is_dir()
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8])
@@ -101,6 +116,9 @@ def test_ranks_end_with_a_killed_mpirun(deaf, tmp_path):
     wait_until((tmp_path / "up").exists)
     for pid in alive(f"^mpirun .*{deaf}"):
         os.kill(pid, signal.SIGKILL)
+    end = time.monotonic() + 1
+    while time.monotonic() < end:  # an impatient user's Ctrl-C reaches all that the launcher runs
+        subprocess.run(["pkill", "-INT", "-x", "-P", str(process.pid), "sleep"])
     _, errors = process.communicate(timeout=15)
     assert "exit 137" in errors
     assert not alive(str(deaf))  # before the launcher ends: another start may follow at once

@@ -245,7 +245,8 @@ LlamaConfig parse_llama_config(const std::string& text, const std::string& where
   config.mlp_bias = llama && fields.boolean_or("mlp_bias", false);
   config.qk_norm = qwen3;
   read_rope(fields, config);
-  config.context = fields.number_or("max_position_embeddings", 0);
+  config.context = fields.number_or("max_position_embeddings", 0) *
+                   (config.rope.type == nn::RopeType::kLinear ? config.rope.factor : 1);
   config.stored_dtype = fields.text_or("dtype", fields.text_or("torch_dtype", ""));
   if (fields.number_or("attention_dropout", 0.0) != 0.0) {
     config.warnings.push_back(where + ": attention_dropout is not applied in training");

@@ -30,7 +30,9 @@ struct LlamaConfig {
   std::vector<std::optional<std::int64_t>> windows;  // [layers] sliding window, if any
   nn::RopeParameters rope;
   std::string stored_dtype;           // as the file says, may be empty
-  double context = 0;                 // max_position_embeddings; 0 where the file does not say
+  // Positions that it was made for: max_position_embeddings, times the factor of linear RoPE
+  // scaling, which stretches them; 0 where the file does not say.
+  double context = 0;
   std::vector<std::int64_t> eos_ids;  // of config.json and generation_config.json
   std::optional<std::int64_t> bos_id;
   std::vector<std::string> warnings;  // for the log
