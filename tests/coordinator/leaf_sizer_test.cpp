@@ -38,7 +38,7 @@ TEST(LeafSizer, HalvesToTheNextDivisorDownToOne) {
   while (coordinator.on_out_of_memory({1, 2, 0})) {
     sizes.push_back(leaf_of(coordinator));
   }
-  EXPECT_EQ(sizes, (std::vector<std::int64_t>{15, 6, 3, 1, 1}));  // at 1 once more, cache freed
+  EXPECT_EQ(sizes, (std::vector<std::int64_t>{15, 6, 3, 1, 1}));  // at 1 once more
   EXPECT_EQ(leaf_of(coordinator), 1);
   EXPECT_THAT(coordinator.take_decisions().back().reason,
               ::testing::HasSubstr("leaves of one sample: the update is done once more"));

@@ -176,6 +176,13 @@ TEST(Advice, OnAWarmupOfOneUpdate) {
   EXPECT_THAT(advice(recipe, 1), IsEmpty());
   recipe.warmup_samples = 0;
   EXPECT_THAT(advice(recipe, 1), IsEmpty());
+  // Under adascale the first update moves the clock by the reference batch, 16.
+  recipe.rule = ScaleRule::kAdascale;
+  recipe.noise_horizon_samples = 6400;
+  recipe.warmup_samples = 16;
+  EXPECT_THAT(advice(recipe, 1), Contains(HasSubstr("is over with the first update of 16")));
+  recipe.warmup_samples = 17;
+  EXPECT_THAT(advice(recipe, 1), Not(Contains(HasSubstr("is over with the first update"))));
 }
 
 TEST(Advice, OnARateBeyondAllOptimizers) {

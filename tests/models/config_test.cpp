@@ -134,6 +134,8 @@ TEST(LlamaConfigTest, NewerFilesKeepThetaWithTheRest) {
   json["rope_parameters"] = {{"rope_type", "linear"}, {"factor", 2.0}};
   EXPECT_EQ(parse(json).rope.theta, 5.0);
   EXPECT_EQ(parse(json).rope.type, nn::RopeType::kLinear);
+  json["max_position_embeddings"] = 100;
+  EXPECT_EQ(parse(json).context, 200);  // stretched
   json["rope_parameters"]["partial_rotary_factor"] = 1.0;
   EXPECT_EQ(parse(json).rope.dim, 16);
   json["dtype"] = "float16";

@@ -29,7 +29,7 @@ struct LlamaConfig {
   bool qk_norm = false;
   std::vector<std::optional<std::int64_t>> windows;  // [layers] sliding window, if any
   nn::RopeParameters rope;
-  std::string stored_dtype;           // as the file says, may be empty
+  std::string stored_dtype;  // as the file says, may be empty
   // Positions that it was made for: max_position_embeddings, times the factor of linear RoPE
   // scaling, which stretches them; 0 where the file does not say.
   double context = 0;
