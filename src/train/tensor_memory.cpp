@@ -4,81 +4,50 @@
 #include <c10/core/CachingDeviceAllocator.h>
 
 #include <algorithm>
-#include <atomic>
-#include <new>
 
 #include "coordinator/leaf_fit.hpp"
+#include "train/block_pool.hpp"
 
 namespace lorascale::train {
 namespace {
 
-// Counters are advisory between threads, exact in sum: the prefetch thread allocates a little, too.
-struct Counters {
-  std::atomic<std::int64_t> now{0}, peak{0}, limit{0};
+// Never destroyed: libtorch's own static tensors may outlive it.
+BlockPool& pool() {
+  static auto* blocks = new BlockPool;
+  return *blocks;
+}
 
-  void add(std::int64_t bytes) {
-    const auto total = now.fetch_add(bytes) + bytes;
-    if (const auto most = limit.load(); most > 0 && total > most) {
-      now.fetch_sub(bytes);
-      throw std::bad_alloc();
-    }
-    auto seen = peak.load();
-    while (total > seen && !peak.compare_exchange_weak(seen, total)) {
-    }
-  }
-};
-Counters counters;
-
-class CountingAllocator : public c10::Allocator {
+// The context of each DataPtr is its data, as Allocator::raw_allocate demands, which oneDNN's bf16
+// products call.
+class PoolAllocator : public c10::Allocator {
  public:
-  explicit CountingAllocator(c10::Allocator* inner) : inner_(inner) {}
-
   c10::DataPtr allocate(std::size_t bytes) override {
-    const auto size = static_cast<std::int64_t>(bytes);
-    counters.add(size);
-    c10::DataPtr data;
-    try {
-      data = inner_->allocate(bytes);
-    } catch (...) {
-      counters.now.fetch_sub(size);
-      throw;
-    }
-    void* start = data.get();
-    auto* block = new Block{std::move(data), size};
-    return {start, block, &release, at::Device(at::kCPU)};
+    void* data = pool().allocate(bytes);
+    return {data, data, &release, at::Device(at::kCPU)};
   }
+  c10::DeleterFnPtr raw_deleter() const override { return &release; }
   void copy_data(void* to, const void* from, std::size_t count) const override {
     default_copy_data(to, from, count);
   }
 
  private:
-  struct Block {
-    c10::DataPtr data;
-    std::int64_t bytes;
-  };
-  static void release(void* context) {
-    auto* block = static_cast<Block*>(context);
-    counters.now.fetch_sub(block->bytes);
-    delete block;
-  }
-
-  c10::Allocator* inner_;
+  static void release(void* data) { pool().free(data); }
 };
 
 }  // namespace
 
 void count_cpu_tensors() {
-  static CountingAllocator allocator(c10::GetCPUAllocator());
+  static PoolAllocator allocator;
   c10::SetCPUAllocator(&allocator);
 }
 
 void limit_cpu_tensors(std::int64_t bytes) {
-  counters.limit.store(bytes);
+  pool().limit(bytes);
 }
 
 TensorMemory tensor_memory(at::Device device) {
   if (device.is_cpu()) {
-    return {counters.now.load(), counters.peak.load()};
+    return {pool().now(), pool().peak()};
   }
   const auto stats = c10::getDeviceAllocator(device.type())->getDeviceStats(device.index());
   const auto& bytes = stats.allocated_bytes[0];
@@ -87,7 +56,7 @@ TensorMemory tensor_memory(at::Device device) {
 
 void reset_peak_memory(at::Device device) {
   if (device.is_cpu()) {
-    counters.peak.store(counters.now.load());
+    pool().reset_peak();
   } else {
     c10::getDeviceAllocator(device.type())->resetPeakStats(device.index());
   }
@@ -95,7 +64,7 @@ void reset_peak_memory(at::Device device) {
 
 double memory_budget(at::Device device) {
   if (device.is_cpu()) {
-    return static_cast<double>(counters.limit.load());
+    return static_cast<double>(pool().limit());
   }
   auto* allocator = c10::getDeviceAllocator(device.type());
   const auto [free, total] = allocator->getMemoryInfo(device.index());
@@ -118,7 +87,9 @@ std::string memory_remedy(at::Device device) {
 }
 
 void release_cached_memory(at::Device device) {
-  if (!device.is_cpu()) {
+  if (device.is_cpu()) {
+    pool().release();
+  } else {
     c10::getDeviceAllocator(device.type())->emptyCache();
   }
 }

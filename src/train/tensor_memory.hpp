@@ -1,5 +1,5 @@
 // How much memory tensors take on this rank, and a limit for it. On the CPU every tensor is counted
-// by an allocator of our own around libtorch's, which also refuses (std::bad_alloc) what would pass
+// by an allocator of our own (block_pool.hpp), which also refuses (std::bad_alloc) what would pass
 // the limit; on a device libtorch's caching allocator counts, and the device itself is the limit.
 #pragma once
 
