@@ -126,6 +126,12 @@ def make_parser():
     add("--force", action="store_true", help="replace existing output files")
     group = parser.add_argument_group("chats")
     group.add_argument("--chat-template", choices=[*chat.PRESETS, "custom"])
+    group.add_argument(
+        "--learn",
+        choices=chat.LEARN,
+        default="all",
+        help="of chats: all answers, the last answer only, or everything (default: all)",
+    )
     for role in ("system", "user", "assistant"):
         for end in ("prefix", "suffix"):
             group.add_argument(
@@ -249,8 +255,10 @@ def prepare(options):
         tokenizer = tokenizing.load(tokenizer_options)
         if template is not None:
             warn_of_split_specials(tokenizer, template, options.chat_template)
+            template = chat.Renderer(template, options.learn)
         encoded_prompts = {
-            text: prompts.encode(tokenizer, template, text) for text in options.prompts
+            text: prompts.encode(tokenizer, template and template.template, text)
+            for text in options.prompts
         }
         kind = options.format if options.format in sources.RECORD_FORMATS else None
         settings = Settings(tokenizer_options, template, kind, options.max_length, options.skip_bad)

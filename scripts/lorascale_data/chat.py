@@ -18,10 +18,77 @@ class Segment:
 
 
 @dataclasses.dataclass(frozen=True)
+class Conversation:
+    """What a record says, as the templates of models take it."""
+
+    # [messages] "role", "content" (a string; may be absent beside tool calls) and whatever else the
+    # record's message carries: tool_calls, reasoning_content, name, ...
+    messages: list[dict]
+    learn: list[bool]  # [messages] the answers that are targets
+    extras: dict = dataclasses.field(default_factory=dict)  # of the record: tools, documents, ...
+
+    @property
+    def texts(self):
+        return tuple(filter(None, (message.get("content") for message in self.messages)))
+
+
+def question(text):
+    """A conversation of a question and some answer."""
+    messages = [{"role": "user", "content": text}, {"role": "assistant", "content": "answer"}]
+    return Conversation(messages, [False, True])
+
+
+LEARN = ("all", "last", "everything")  # answers, the last answer, every token
+
+
+@dataclasses.dataclass(frozen=True)
+class Renderer:
+    """A template and what of its conversations is to be learnt (one of LEARN)."""
+
+    template: object  # TurnTemplate, InstTemplate or own_template.OwnTemplate
+    learn: str = "all"
+
+    def render(self, conversation):
+        """[documents][segments]: one document, but where a template renders each answer anew."""
+        learn = conversation.learn
+        if self.learn == "last" and any(learn):
+            last = max(i for i, flag in enumerate(learn) if flag)
+            conversation = dataclasses.replace(
+                conversation, learn=[i == last for i in range(len(learn))]
+            )
+        documents = self.template.render(conversation)
+        if self.learn == "everything":
+            whole = documents[-1]
+            return [[Segment("".join(part.text for part in whole), True)]]
+        return documents
+
+
+@dataclasses.dataclass(frozen=True)
 class Message:
     role: str  # system, user or assistant; ChatML also renders others, such as tool
     content: str
     learn: bool = False  # an answer that is a target
+
+
+# What only a model's own template can write: of messages, of records.
+_MESSAGE_KEYS = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
+_RECORD_KEYS = ("tools", "functions", "documents")
+
+
+def plain_messages(conversation):
+    """[messages] Message for a preset, which knows nothing but roles and texts."""
+    found = [key for key in _RECORD_KEYS if conversation.extras.get(key)]
+    for message in conversation.messages:
+        found += [key for key in _MESSAGE_KEYS if message.get(key) and key not in found]
+    if found:
+        raise RecordError(
+            f"{' and '.join(found)}: a preset cannot render them, use the model's own template "
+            f"(--chat-template own)"
+        )
+    return [
+        Message(message["role"], message.get("content") or "", learn)
+        for message, learn in zip(conversation.messages, conversation.learn, strict=True)
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +107,8 @@ class TurnTemplate:
     last_answer_prefix: str = ""  # before the last answer's content, part of the generation prompt
     specials: tuple[str, ...] = ()  # texts that the tokenizer should know as one token each
 
-    def render(self, messages):
-        messages = with_system(messages, self.default_system)
+    def render(self, conversation):
+        messages = with_system(plain_messages(conversation), self.default_system)
         segments = [Segment(self.start, False)]
         answers = [i for i, message in enumerate(messages) if message.role == "assistant"]
         for i, message in enumerate(messages):
@@ -52,7 +119,7 @@ class TurnTemplate:
             suffix = self.suffixes.get(message.role, self.suffixes["user"])
             segments += [Segment(prefix, False), Segment(content + suffix, message.learn)]
             segments.append(Segment(self.after, False))
-        return merged(segments)
+        return [merged(segments)]
 
     def _prefix(self, role):
         if role in self.prefixes:
@@ -78,8 +145,8 @@ class InstTemplate:
     trim: bool = False
     specials: tuple[str, ...] = ()
 
-    def render(self, messages):
-        messages = with_system(messages, self.default_system)
+    def render(self, conversation):
+        messages = with_system(plain_messages(conversation), self.default_system)
         segments = [Segment(self.start, False)]
         system = None
         if messages[0].role == "system":
@@ -102,7 +169,7 @@ class InstTemplate:
                     content = fill(self.system_in_question, system, content)
             question = self.turn_start + self.question.replace("{u}", content)
             segments.append(Segment(question, False))
-        return merged(segments)
+        return [merged(segments)]
 
     def _content(self, message):
         return message.content.strip() if self.trim else message.content

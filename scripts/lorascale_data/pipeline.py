@@ -34,7 +34,7 @@ class Settings:
     """What the workers need to know."""
 
     tokenizer: tokenizing.TokenizerOptions
-    template: object = None  # chat.TurnTemplate, chat.InstTemplate or None
+    template: object = None  # chat.Renderer or None
     required_kind: str | None = None
     max_length: int | None = None
     skip_bad: bool = False
@@ -58,6 +58,7 @@ class Result:
     lengths: numpy.ndarray  # [documents]
     mask: numpy.ndarray | None
     digests: bytes  # 16 a document
+    record_digests: bytes  # 16 a document: that of the first document of its record
     counts: collections.Counter  # empty, truncated, joined, specials, without_target
     bad: list  # of (line, message); the first ends the run unless they are skipped
 
@@ -70,31 +71,30 @@ class Worker:
         self._tokenizer = tokenizing.load(settings.tokenizer)
 
     def process(self, batch):
-        counts, bad, documents = collections.Counter(), [], []
+        counts, bad = collections.Counter(), []
+        documents, firsts = [], []  # the first document of each one's record
         for line, raw in batch.records:
             try:
-                document = self._parse(batch, raw)
+                found = self._parse(batch, raw)
             except RecordError as error:
                 bad.append((line, str(error)))
                 if not self._settings.skip_bad:
                     break
                 continue
-            if document is None:
-                counts["empty"] += 1
-            else:
-                documents.append(document)
+            counts["empty"] += not found
+            documents += found
+            firsts += [len(documents) - len(found)] * len(found)
         encoded = self._tokenizer.encode(documents) if documents else []
-        kept = [
-            (document, self._cut(each, counts))
-            for document, each in zip(documents, encoded, strict=True)
-        ]
-        kept = [(document, each) for document, each in kept if each is not None]
+        cut = [self._cut(each, counts) for each in encoded]
+        kept = [(i, each) for i, each in enumerate(cut) if each is not None]
+        digests = [digest_of(document) for document in documents]
         masked = any(each.mask is not None for _, each in kept)
         return Result(
             tokens=self._joined([each.ids for _, each in kept], self._tokenizer.dtype),
             lengths=numpy.array([len(each.ids) for _, each in kept], numpy.int64),
             mask=self._joined([mask_of(each) for _, each in kept], numpy.uint8) if masked else None,
-            digests=b"".join(digest_of(document) for document, _ in kept),
+            digests=b"".join(digests[i] for i, _ in kept),
+            record_digests=b"".join(digests[firsts[i]] for i, _ in kept),
             counts=counts,
             bad=bad,
         )
@@ -184,7 +184,8 @@ class Pipeline:
             if seen is not None and not seen.add(digest):
                 side[i] = -1
             elif splitter is not None:
-                side[i] = splitter.is_validation(digest)
+                record = result.record_digests[i * DIGEST_BYTES : (i + 1) * DIGEST_BYTES]
+                side[i] = splitter.is_validation(record)
         self._statistics.duplicates += int(numpy.count_nonzero(side < 0))
         for value, writer in enumerate(writers):
             chosen = side == value

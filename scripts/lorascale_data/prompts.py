@@ -1,6 +1,6 @@
 """Prompts as ids: what stands before the point where the model begins to write."""
 
-from .chat import Message, Segment
+from .chat import Segment, question
 from .errors import USAGE, PrepareError
 from .records import Document
 
@@ -18,7 +18,7 @@ def encode(tokenizer, template, text):
         [encoded] = tokenizer.encode([Document("plain", [Segment(text, True)])])
         end = len(encoded.ids) - (tokenizer.eos_id is not None)
     else:
-        segments = template.render([Message("user", text), Message("assistant", "answer", learn=True)])
+        [segments] = template.render(question(text))
         [encoded] = tokenizer.encode([Document("chat", segments, (text,))])
         end = int(encoded.mask.argmax())
     return encoded.ids[:end]

@@ -8,7 +8,7 @@ place.
 import dataclasses
 import json
 
-from .chat import Message, Segment
+from .chat import Conversation, Segment
 from .errors import RecordError
 
 # Of "messages"; whether a template renders them is its own affair.
@@ -38,7 +38,8 @@ class Document:
 
 
 def parse_text(raw):
-    """A piece of plain text; None where it holds nothing but white space. Line ends become \\n."""
+    """[documents] of a piece of plain text: none where it holds nothing but white space. Line ends
+    become \\n."""
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -49,14 +50,13 @@ def parse_text(raw):
         ) from error
     if "\r" in text:
         text = text.replace("\r\n", "\n")
-    if not text or text.isspace():
-        return None
-    return Document("plain", [Segment(text, True)])
+    return _plain(text)
 
 
 def parse_json(raw, required_kind, template):
-    """A JSON record; None where its text is empty. `template` renders chats and, if given, all
-    questions and answers; `required_kind` (a name of sources.RECORD_FORMATS) or None for any."""
+    """[documents] of a JSON record: none where its text is empty, several where a chat template
+    needs one for each answer. `template` (chat.Renderer) renders chats and, if given, all questions
+    and answers; `required_kind` (a name of sources.RECORD_FORMATS) or None for any."""
     try:
         record = json.loads(raw.rstrip())  # or the end of a line would count as a column
     except UnicodeDecodeError as error:
@@ -70,11 +70,11 @@ def parse_json(raw, required_kind, template):
     if not isinstance(record, dict):
         raise RecordError("is no JSON object, write {...} with named values")
     kind = required_kind or kind_of(record)
-    document = PARSERS[kind](record, template)
-    if document is not None:
+    documents = PARSERS[kind](record, template)
+    for document in documents:
         for segment in document.segments:
             _check_unicode(segment.text)
-    return document
+    return documents
 
 
 def kind_of(record):
@@ -120,9 +120,12 @@ def _check_unicode(text):
         ) from error
 
 
-def _plain(record, _template):
-    text = _string(record, "text")
-    return None if not text or text.isspace() else Document("plain", [Segment(text, True)])
+def _plain(text):
+    return [Document("plain", [Segment(text, True)])] if text and not text.isspace() else []
+
+
+def _text(record, _template):
+    return _plain(_string(record, "text"))
 
 
 def _answer(prompt, completion, template, system=None):
@@ -130,16 +133,17 @@ def _answer(prompt, completion, template, system=None):
         raise RecordError("the answer is empty, there is nothing to learn")
     if template is None:
         segments = [Segment(prompt, False), Segment(completion, True)]
-        return Document("answer", [segment for segment in segments if segment.text])
-    messages = [Message("user", prompt), Message("assistant", completion, learn=True)]
-    if system:
-        messages.insert(0, Message("system", system))
-    return _rendered(messages, template)
+        return [Document("answer", [segment for segment in segments if segment.text])]
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": prompt})
+    messages.append({"role": "assistant", "content": completion})
+    learn = [message["role"] == "assistant" for message in messages]
+    return _rendered(Conversation(messages, learn), template)
 
 
-def _rendered(messages, template):
-    texts = tuple(message.content for message in messages)
-    return Document("chat", template.render(messages), texts)
+def _rendered(conversation, template):
+    rendered = template.render(conversation)
+    return [Document("chat", segments, conversation.texts) for segments in rendered]
 
 
 def _prompt_completion(record, template):
@@ -160,37 +164,72 @@ def _alpaca(record, template):
     return _answer("\n\n".join([*parts, "### Response:\n"]), output, None)
 
 
-def _chat(entries, role_key, content_key, roles, template):
+# Keys of a record that its messages are made of, or that say what to learn; the rest goes to the
+# template by its name.
+_TAKEN = ("messages", "conversations")
+# Switches of a message: whether its answer is a target.
+_SWITCHES = ("weight", "loss", "train")
+
+
+def _chat(record, key, role_key, content_key, roles, template):
     if template is None:
         raise RecordError(
             "a chat needs --chat-template: give the one of your model (chatml, llama3, ...)"
         )
+    entries = record.get(key)
     if not isinstance(entries, list) or not entries:
         raise RecordError("the conversation must be a list with at least one message")
-    messages = []
+    messages, learn = [], []
     for number, entry in enumerate(entries, 1):
         if not isinstance(entry, dict):
             raise RecordError(f"message {number} is a {_json_type(entry)}, it must be an object")
         try:
-            role, content = _string(entry, role_key), _content(entry, content_key)
+            message = _message(entry, role_key, content_key, roles)
+            learn.append(_learns(entry, message["role"]))
         except RecordError as error:
             raise RecordError(f"message {number}: {error}") from None
-        if role not in roles:
-            usual = "human and gpt" if roles is SHAREGPT_ROLES else "system, user and assistant"
-            raise RecordError(f"message {number}: unknown role {role[:40]!r}, use {usual}")
-        role = roles[role]
-        if role == "system" and messages:
+        if message["role"] == "system" and messages:
             raise RecordError(f"message {number}: a system message must come first")
-        if role == "assistant" and not content.strip():
-            raise RecordError(f"message {number}: the answer is empty, there is nothing to learn")
-        weight = entry.get("weight")  # of an answer, as fine-tuning services write it
-        weight = 1 if weight is None else weight
-        if role == "assistant" and weight not in (0, 1):
-            raise RecordError(f'message {number}: "weight" is {weight!r}, it must be 0 or 1')
-        messages.append(Message(role, content, learn=role == "assistant" and weight == 1))
-    if not any(message.learn for message in messages):
+        messages.append(message)
+    if not any(learn):
         raise RecordError("no message of the assistant, so nothing to learn; remove the record")
-    return _rendered(messages, template)
+    extras = {name: value for name, value in record.items() if name not in _TAKEN}
+    return _rendered(Conversation(messages, learn, extras), template)
+
+
+def _message(entry, role_key, content_key, roles):
+    """A message as templates take it: role, content and every other key that it carries."""
+    role = _string(entry, role_key)
+    if role not in roles:
+        usual = "human and gpt" if roles is SHAREGPT_ROLES else "system, user and assistant"
+        raise RecordError(f"unknown role {role[:40]!r}, use {usual}")
+    role = roles[role]
+    calls = role == "assistant" and bool(entry.get("tool_calls"))
+    content = None if calls and entry.get(content_key) is None else _content(entry, content_key)
+    if role == "assistant" and not calls and not content.strip():
+        raise RecordError("the answer is empty, there is nothing to learn")
+    known = (role_key, content_key, *_SWITCHES)
+    message = {"role": role} if content is None else {"role": role, "content": content}
+    return message | {name: value for name, value in entry.items() if name not in known}
+
+
+def _learns(entry, role):
+    """Whether a message is a target: answers are, but for those that a switch leaves out."""
+    weight = entry.get("weight")  # of an answer, as fine-tuning services write it
+    if role == "assistant" and weight not in (None, 0, 1):
+        raise RecordError(f'"weight" is {weight!r}, it must be 0 or 1')
+    learn = role == "assistant" and weight != 0
+    for switch in ("loss", "train"):
+        value = entry.get(switch)
+        if value not in (None, True, False):
+            raise RecordError(f'"{switch}" is {value!r}, it must be true or false')
+        if value and role != "assistant":
+            raise RecordError(
+                f'"{switch}" is true for a message of role {role!r}, only answers are learnt '
+                f"(--learn everything takes every token)"
+            )
+        learn = learn and value is not False and value != 0
+    return learn
 
 
 def _content(entry, key):
@@ -204,15 +243,15 @@ def _content(entry, key):
 
 
 def _messages(record, template):
-    return _chat(record.get("messages"), "role", "content", ROLES, template)
+    return _chat(record, "messages", "role", "content", ROLES, template)
 
 
 def _sharegpt(record, template):
-    return _chat(record.get("conversations"), "from", "value", SHAREGPT_ROLES, template)
+    return _chat(record, "conversations", "from", "value", SHAREGPT_ROLES, template)
 
 
 PARSERS = {
-    "text": _plain,
+    "text": _text,
     "prompt-completion": _prompt_completion,
     "alpaca": _alpaca,
     "messages": _messages,

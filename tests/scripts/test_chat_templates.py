@@ -83,8 +83,8 @@ JINJA = {
 
 
 def rendered(preset, messages):
-    document = records.parse_json(
-        json.dumps({"messages": messages}).encode(), None, chat.PRESETS[preset]
+    [document] = records.parse_json(
+        json.dumps({"messages": messages}).encode(), None, chat.Renderer(chat.PRESETS[preset])
     )
     return document.segments
 
@@ -221,3 +221,43 @@ def test_foreign_template_is_warned_of(prepare, sentencepiece):
     assert (
         "warning: <|im_start|>, <|im_end|> of template chatml are not one token" in data.outcome.err
     )
+
+
+def chat_of(**second_answer):
+    return {"messages": [*CHAT[:3], {**CHAT[3], "content": "Two.", **second_answer}]}
+
+
+@pytest.mark.parametrize(
+    ("record", "options", "targets"),
+    [
+        (chat_of(), [], "Paris is.<|im_end|>Two.<|im_end|>"),
+        (chat_of(weight=0), [], "Paris is.<|im_end|>"),
+        (chat_of(loss=False), [], "Paris is.<|im_end|>"),
+        (chat_of(train=False, loss=None), [], "Paris is.<|im_end|>"),
+        (chat_of(train=True, weight=1), [], "Paris is.<|im_end|>Two.<|im_end|>"),
+        (chat_of(), ["--learn", "last"], "Two.<|im_end|>"),
+        (chat_of(weight=0), ["--learn", "last"], "Paris is.<|im_end|>"),
+    ],
+)
+def test_switches_say_which_answers_are_learnt(record, options, targets, prepare):
+    data = prepare([record], "--chat-template", "chatml", *options)
+    assert data.target_text(0) == targets
+    whole = prepare([record], "--chat-template", "chatml", "--learn", "everything")
+    assert whole.masks is None and whole.tokens == data.tokens
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (chat_of(weight=2), '"weight" is 2'),
+        (chat_of(loss="no"), "\"loss\" is 'no'"),
+        ({"messages": [{**CHAT[0], "train": True}, *CHAT[1:]]}, "only answers are learnt"),
+        ({**chat_of(), "tools": [{"name": "f"}]}, "tools: a preset cannot render them"),
+        (chat_of(tool_calls=[{"name": "f"}]), "tool_calls: a preset cannot"),
+        (chat_of(content=None, tool_calls=[{"name": "f"}]), "tool_calls: a preset cannot"),
+        (chat_of(reasoning_content="hm"), "reasoning_content: a preset cannot"),
+    ],
+)
+def test_what_a_preset_cannot_render_is_refused_by_name(record, message):
+    with pytest.raises(RecordError, match=message):
+        records.parse_json(json.dumps(record).encode(), None, chat.Renderer(chat.PRESETS["chatml"]))
