@@ -28,7 +28,7 @@ from pathlib import Path
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the worker processes are the parallelism
 
-from lorascale_data import chat, prompts, report, sources, tokenizing  # noqa: E402
+from lorascale_data import chat, prompts, records, report, sources, tokenizing  # noqa: E402
 from lorascale_data.errors import BAD_INPUT, CANNOT_WRITE, USAGE, PrepareError  # noqa: E402
 from lorascale_data.pipeline import Pipeline, Settings, Splitter  # noqa: E402
 from lorascale_data.token_file import TokenFileWriter  # noqa: E402
@@ -85,6 +85,18 @@ def make_parser():
         choices=sources.FORMATS,
         default="auto",
         help="what the inputs are (default: auto)",
+    )
+    add(
+        "--columns",
+        metavar="MEANING=KEY,...",
+        help="which keys or columns hold what: " + ", ".join(records.COLUMNS),
+    )
+    add(
+        "--ignore",
+        type=names,
+        default=[],
+        metavar="KEY,...",
+        help="keys of records that are not needed, though they may change what is learnt",
     )
     add(
         "--text-split",
@@ -146,6 +158,28 @@ def make_parser():
         help="the system text of chats that have none (qwen2 and qwen2.5 have their own)",
     )
     return parser
+
+
+def names(text):
+    """A list of names, parted by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def columns_of(text):
+    """((meaning, key), ...) of --columns."""
+    pairs = []
+    for item in names(text or ""):
+        meaning, equals, key = item.partition("=")
+        if not equals or not key or meaning not in records.COLUMNS:
+            raise PrepareError(
+                USAGE,
+                f"--columns {item}: give MEANING=KEY, the meaning one of "
+                f"{', '.join(records.COLUMNS)}",
+            )
+        pairs.append((meaning, key))
+    if len({meaning for meaning, _ in pairs}) < len(pairs):
+        raise PrepareError(USAGE, "--columns gives one meaning two keys, keep one")
+    return tuple(pairs)
 
 
 def template_of(options):
@@ -261,7 +295,8 @@ def prepare(options):
             for text in options.prompts
         }
         kind = options.format if options.format in sources.RECORD_FORMATS else None
-        settings = Settings(tokenizer_options, template, kind, options.max_length, options.skip_bad)
+        rules = records.Rules(template, kind, columns_of(options.columns), frozenset(options.ignore))
+        settings = Settings(tokenizer_options, rules, options.max_length, options.skip_bad)
         statistics = report.Statistics()
         pipeline = Pipeline(options.inputs, options.format, split, settings, statistics)
         writers = write_all(options, pipeline, tokenizer, encoded_prompts, outputs)
@@ -271,7 +306,7 @@ def prepare(options):
             CANNOT_WRITE,
             f"{where}: {error.strerror or error}, free some space or choose another place",
         ) from error
-    for message in [*tokenizer.warnings, *report.warnings(statistics)]:
+    for message in [*tokenizer.warnings, *report.warnings(statistics, options.chat_template)]:
         warn(message)
     print("\n".join(report.summary(statistics, writers, time.monotonic() - begin)))
 

@@ -21,11 +21,14 @@ class Segment:
 class Conversation:
     """What a record says, as the templates of models take it."""
 
-    # [messages] "role", "content" (a string; may be absent beside tool calls) and whatever else the
-    # record's message carries: tool_calls, reasoning_content, name, ...
+    # [messages] "role", "content" (a string; None only beside tool calls) and of what else the
+    # record's message carries the keys that the template reads: reasoning_content, name, ...
+    # "tool_calls" are [{"type": "function", "function": {"name", "arguments": object}}].
     messages: list[dict]
     learn: list[bool]  # [messages] the answers that are targets
-    extras: dict = dataclasses.field(default_factory=dict)  # of the record: tools, documents, ...
+    # Variables of the template by name: "tools" as [{"type": "function", "function": {...}}],
+    # "documents", what the record's chat_template_kwargs name.
+    extras: dict = dataclasses.field(default_factory=dict)
 
     @property
     def texts(self):
@@ -47,6 +50,11 @@ class Renderer:
 
     template: object  # TurnTemplate, InstTemplate or own_template.OwnTemplate
     learn: str = "all"
+
+    def reads(self, key):
+        """Whether the template does something with this key of messages or of the record: keys
+        that it would drop are refused or counted before."""
+        return self.template.reads(key)
 
     def render(self, conversation):
         """[documents][segments]: one document, but where a template renders each answer anew."""
@@ -70,29 +78,24 @@ class Message:
     learn: bool = False  # an answer that is a target
 
 
-# What only a model's own template can write: of messages, of records.
-_MESSAGE_KEYS = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
-_RECORD_KEYS = ("tools", "functions", "documents")
+class Preset:
+    """What the presets share: of a message they write the role and the content, nothing else."""
 
+    def reads(self, _key):
+        """Whether what is written depends on this key of messages or of the record."""
+        return False
 
-def plain_messages(conversation):
-    """[messages] Message for a preset, which knows nothing but roles and texts."""
-    found = [key for key in _RECORD_KEYS if conversation.extras.get(key)]
-    for message in conversation.messages:
-        found += [key for key in _MESSAGE_KEYS if message.get(key) and key not in found]
-    if found:
-        raise RecordError(
-            f"{' and '.join(found)}: a preset cannot render them, use the model's own template "
-            f"(--chat-template own)"
-        )
-    return [
-        Message(message["role"], message.get("content") or "", learn)
-        for message, learn in zip(conversation.messages, conversation.learn, strict=True)
-    ]
+    @staticmethod
+    def plain_messages(conversation):
+        """[messages] Message."""
+        return [
+            Message(message["role"], message.get("content") or "", learn)
+            for message, learn in zip(conversation.messages, conversation.learn, strict=True)
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
-class TurnTemplate:
+class TurnTemplate(Preset):
     """Every message stands alone between a prefix and a suffix of its role."""
 
     start: str  # once, before the first message
@@ -108,7 +111,7 @@ class TurnTemplate:
     specials: tuple[str, ...] = ()  # texts that the tokenizer should know as one token each
 
     def render(self, conversation):
-        messages = with_system(plain_messages(conversation), self.default_system)
+        messages = with_system(self.plain_messages(conversation), self.default_system)
         segments = [Segment(self.start, False)]
         answers = [i for i, message in enumerate(messages) if message.role == "assistant"]
         for i, message in enumerate(messages):
@@ -132,7 +135,7 @@ class TurnTemplate:
 
 
 @dataclasses.dataclass(frozen=True)
-class InstTemplate:
+class InstTemplate(Preset):
     """Llama 2 and Mistral: [INST] question [/INST] answer, strictly in turns."""
 
     start: str
@@ -146,7 +149,7 @@ class InstTemplate:
     specials: tuple[str, ...] = ()
 
     def render(self, conversation):
-        messages = with_system(plain_messages(conversation), self.default_system)
+        messages = with_system(self.plain_messages(conversation), self.default_system)
         segments = [Segment(self.start, False)]
         system = None
         if messages[0].role == "system":

@@ -21,6 +21,7 @@ import numpy
 from . import records, tokenizing
 from .digest_set import DigestSet
 from .errors import INTERNAL, PrepareError, RecordError
+from .keys import Unused
 from .sources import Source
 
 BATCH_BYTES = 1 << 20
@@ -34,8 +35,7 @@ class Settings:
     """What the workers need to know."""
 
     tokenizer: tokenizing.TokenizerOptions
-    template: object = None  # chat.Renderer or None
-    required_kind: str | None = None
+    rules: records.Rules = records.Rules()
     max_length: int | None = None
     skip_bad: bool = False
 
@@ -59,8 +59,9 @@ class Result:
     mask: numpy.ndarray | None
     digests: bytes  # 16 a document
     record_digests: bytes  # 16 a document: that of the first document of its record
-    counts: collections.Counter  # empty, truncated, joined, specials, without_target
+    counts: collections.Counter  # empty, unwanted, truncated, joined, specials, without_target, chat
     bad: list  # of (line, message); the first ends the run unless they are skipped
+    unused: Unused  # keys of records that nothing used
 
 
 class Worker:
@@ -71,17 +72,21 @@ class Worker:
         self._tokenizer = tokenizing.load(settings.tokenizer)
 
     def process(self, batch):
-        counts, bad = collections.Counter(), []
+        counts, bad, unused = collections.Counter(), [], Unused()
         documents, firsts = [], []  # the first document of each one's record
         for line, raw in batch.records:
             try:
-                found = self._parse(batch, raw)
+                found = self._parse(batch, line, raw, unused)
             except RecordError as error:
                 bad.append((line, str(error)))
                 if not self._settings.skip_bad:
                     break
                 continue
+            if found is None:
+                counts["unwanted"] += 1
+                continue
             counts["empty"] += not found
+            counts["chat"] += any(document.kind == "chat" for document in found)
             documents += found
             firsts += [len(documents) - len(found)] * len(found)
         encoded = self._tokenizer.encode(documents) if documents else []
@@ -97,12 +102,16 @@ class Worker:
             record_digests=b"".join(digests[firsts[i]] for i, _ in kept),
             counts=counts,
             bad=bad,
+            unused=unused,
         )
 
-    def _parse(self, batch, raw):
+    def _parse(self, batch, line, raw, unused):
         if batch.is_text:
             return records.parse_text(raw)
-        return records.parse_json(raw, self._settings.required_kind, self._settings.template)
+        documents, left = records.parse_json(raw, self._settings.rules)
+        for name, value in left:
+            unused.add(name, value, line)
+        return documents
 
     def _cut(self, encoded, counts):
         """The document as it is stored, cut to the longest length; None where nothing is to be
@@ -172,6 +181,7 @@ class Pipeline:
         for batch, result in self._results(workers):
             self._note_bad(batch, result.bad)
             self._statistics.counts += result.counts
+            self._statistics.unused.update(result.unused, self._sources[batch.source].place)
             self._write(result, writers, splitter, seen)
             self._statistics.bytes_read = batch.position
             progress.update(self._statistics)
@@ -203,7 +213,7 @@ class Pipeline:
         for line, message in bad:
             if not self._settings.skip_bad:
                 raise source.fail(line, f"{message} (--skip-bad leaves bad records out)")
-            self._statistics.note_bad(f"{source.path}:{line}: {message}")
+            self._statistics.note_bad(f"{source.place(line)}: {message}")
 
     def _batches(self):
         done = 0

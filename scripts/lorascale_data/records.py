@@ -1,30 +1,38 @@
 """Raw records to segments of text: what kind of record it is, what of it is target.
 
-Records are known by their keys: messages, conversations (ShareGPT), instruction + output (Alpaca),
-prompt + completion, text. What is not as it should be raises RecordError; whoever calls knows the
-place.
+Records are known by their keys: messages or conversations, a question (prompt, instruction,
+question, query) and its answer (completion, output, response, answer), segments, text. What is not
+as it should be raises RecordError; whoever calls knows the place.
 """
 
 import dataclasses
 import json
 
-from .chat import Conversation, Segment
+from .chat import Segment
+from .conversation import Builder, tools_of
 from .errors import RecordError
+from .keys import ANSWERS, CHATS, PREFERENCES, QUESTIONS, SWITCHES, SYSTEM, Fields, is_empty, parsed, refusal
 
-# Of "messages"; whether a template renders them is its own affair.
-ROLES = {
-    role: role
-    for role in ("system", "developer", "user", "assistant", "tool", "function", "ipython", "observation")
+# What --columns may name, and the keys of records that a mapping sets aside.
+COLUMNS = ("prompt", "completion", "input", "system", "history", "messages", "tools", "text")
+SHAPE_KEYS = frozenset([*QUESTIONS, *ANSWERS, *CHATS, *COLUMNS, "segments"])
+# The keys that a kind of record, asked for with --format, is made of.
+KIND_KEYS = {
+    "prompt-completion": ("prompt", "completion"),
+    "alpaca": ("instruction", "output"),
+    "messages": ("messages",),
+    "sharegpt": ("conversations",),
 }
-SHAREGPT_ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "model": "assistant",
-    "chatgpt": "assistant",
-    "system": "system",
-}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """How records are read."""
+
+    template: object = None  # chat.Renderer; None: chats are refused
+    kind: str | None = None  # a name of KIND_KEYS, or any
+    columns: tuple[tuple[str, str], ...] = ()  # (what of COLUMNS, the record's own key)
+    ignored: frozenset[str] = frozenset()  # keys that the user has said not to need
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +61,10 @@ def parse_text(raw):
     return _plain(text)
 
 
-def parse_json(raw, required_kind, template):
-    """[documents] of a JSON record: none where its text is empty, several where a chat template
-    needs one for each answer. `template` (chat.Renderer) renders chats and, if given, all questions
-    and answers; `required_kind` (a name of sources.RECORD_FORMATS) or None for any."""
+def parse_json(raw, rules):
+    """(documents, unused) of a JSON record: no document where its text is empty, several where a
+    chat template needs one for each answer, None where the record is marked as not to be learnt;
+    and [(name, value)] of the keys that nothing used."""
     try:
         record = json.loads(raw.rstrip())  # or the end of a line would count as a column
     except UnicodeDecodeError as error:
@@ -69,45 +77,111 @@ def parse_json(raw, required_kind, template):
         raise RecordError(f"not valid JSON ({error}), mend the line") from error
     if not isinstance(record, dict):
         raise RecordError("is no JSON object, write {...} with named values")
-    kind = required_kind or kind_of(record)
-    documents = PARSERS[kind](record, template)
-    for document in documents:
+    documents, unused = _parse(record, rules)
+    for document in documents or ():
         for segment in document.segments:
             _check_unicode(segment.text)
-    return documents
+    return documents, unused
 
 
-def kind_of(record):
-    if "messages" in record:
-        return "messages"
-    if "conversations" in record:
-        return "sharegpt"
-    if "instruction" in record and "output" in record:
-        return "alpaca"
-    if "prompt" in record and "completion" in record:
-        return "prompt-completion"
-    if "text" in record:
-        return "text"
+def _parse(record, rules):
+    aside = []
+    if rules.columns:
+        record, aside = _mapped(record, rules.columns)
+    fields = Fields(record, rules.ignored)
+    if not _is_wanted(fields):
+        return None, []
+    allowed = KIND_KEYS.get(rules.kind)
+    # Keys without a value count only where nothing else says what the record is meant to be.
+    shape = _shape(fields, fields, allowed) or _shape(fields, fields.all, allowed)
+    if shape is None:
+        raise _no_shape(record, allowed)
+    parse, *keys = shape
+    documents, unused = parse(fields, *keys, rules)
+    return documents, [*unused, *fields.unused(), *aside]
+
+
+def _shape(fields, present, allowed):
+    """(parser, keys) of the kind of record that those of its keys make that are `present`."""
+    if present is fields.all and isinstance(fields.all.get("text"), str) and allowed is None:
+        return (_text,)
+    chat = _choose(fields, CHATS, present, allowed)
+    if chat is not None:
+        return _chat, chat
+    question = _choose(fields, QUESTIONS, present, allowed)
+    answer = _choose(fields, ANSWERS, present, allowed)
+    if question is None and "input" in present and allowed is None:
+        question = "input"
+    if question is not None and answer is not None:
+        return _question_answer, question, answer
+    if "segments" in present and allowed is None:
+        return (_segments,)
+    return (_text,) if "text" in present and allowed is None else None
+
+
+def _mapped(record, columns):
+    """The record with the keys that --columns names under their meanings; keys that would make it
+    another kind of record are set aside."""
+    taken = {source for _, source in columns}
+    mapped = {}
+    for meaning, source in columns:
+        if source not in record:
+            keys = ", ".join(sorted(map(str, record))[:8]) or "none"
+            raise RecordError(f'"{source}" of --columns is missing; the keys are {keys[:100]}')
+        mapped[meaning] = record[source]
+    aside = []
+    for key, value in record.items():
+        if key in taken:
+            continue
+        if key in mapped or (key in SHAPE_KEYS and key not in ("system", "history", "tools")):
+            aside += [] if is_empty(value) else [(key, value)]
+        else:
+            mapped[key] = value
+    return mapped, aside
+
+
+def _is_wanted(fields):
+    """False where the record itself says that it is not to be learnt."""
+    wanted = True
+    for key in SWITCHES:
+        value = fields.peek(key)
+        if isinstance(value, bool | int | float) and value in (0, 1):
+            fields.take(key)
+            wanted = wanted and bool(value)
+    if isinstance(fields.peek("label"), bool) and not fields.peek("label"):
+        if any(key in fields for key in ANSWERS):
+            raise refusal("label", "false marks a bad answer (KTO); remove the record")
+    return wanted
+
+
+def _choose(fields, names, present, allowed):
+    """Which of the names is present; RecordError where several have a value."""
+    found = [name for name in names if name in present and (allowed is None or name in allowed)]
+    if len(found) > 1 and present is fields:
+        meaning = {QUESTIONS: "prompt", ANSWERS: "completion", CHATS: "messages"}[names]
+        raise RecordError(
+            f"has {' and '.join(found)}: say which one counts, --columns {meaning}={found[0]}, or "
+            f"leave one out with --ignore {found[-1]}"
+        )
+    return found[0] if found else None
+
+
+def _no_shape(record, allowed):
+    if allowed is not None:
+        missing = next(key for key in allowed if key not in record)
+        return RecordError(f'"{missing}" is missing')
+    if all(key in record for key in PREFERENCES):
+        return RecordError(
+            "chosen and rejected are preferences (DPO), which cannot be learnt; to learn what was "
+            "chosen, give --columns prompt=prompt,completion=chosen"
+        )
+    if "input_ids" in record:
+        return RecordError("input_ids are tokens of some tokenizer already; give the text itself")
     keys = ", ".join(sorted(map(str, record))[:6]) or "none"
-    raise RecordError(
+    return RecordError(
         f"keys {keys[:80]}: give text; prompt and completion; instruction and output; messages; or "
-        f"conversations"
+        f"conversations; or name them with --columns prompt=...,completion=... (text=, messages=)"
     )
-
-
-def _string(record, key, optional=False):
-    value = record.get(key)
-    if value is None and optional:
-        return ""
-    if not isinstance(value, str):
-        found = "missing" if key not in record else f"a {_json_type(value)}"
-        raise RecordError(f'"{key}" is {found}, it must be a string')
-    return value
-
-
-def _json_type(value):
-    names = {dict: "object", list: "list", bool: "truth value", type(None): "null"}
-    return names.get(type(value), "number" if isinstance(value, int | float) else "string")
 
 
 def _check_unicode(text):
@@ -124,136 +198,119 @@ def _plain(text):
     return [Document("plain", [Segment(text, True)])] if text and not text.isspace() else []
 
 
-def _text(record, _template):
-    return _plain(_string(record, "text"))
+def _text(fields, _rules):
+    return _plain(fields.take_string("text")), []
 
 
-def _answer(prompt, completion, template, system=None):
-    if not completion.strip():
+def _segments(fields, _rules):
+    """[{"text", "label"}]: the text as it is, and which parts of it are targets."""
+    segments = []
+    for number, part in enumerate(fields.take_list("segments"), 1):
+        if (
+            not isinstance(part, dict)
+            or not isinstance(part.get("text"), str)
+            or not isinstance(part.get("label"), bool)
+        ):
+            raise RecordError(f'segment {number} is no object with "text" and "label"')
+        if part["text"]:
+            segments.append(Segment(part["text"], part["label"]))
+    if not any(segment.target for segment in segments):
+        raise RecordError('no segment is a target ("label": true), so there is nothing to learn')
+    return [Document("chat", segments, tuple(segment.text for segment in segments))], []
+
+
+def _chat(fields, key, rules):
+    builder = Builder(rules.template, rules.ignored)
+    builder.add_entries(fields.take_list(key))
+    return _rendered(builder, fields, rules)
+
+
+def _question_answer(fields, question, answer, rules):
+    lists = [key for key in (question, answer) if _holds_messages(fields.peek(key))]
+    if rules.template is None and not lists:
+        return [_without_template(fields, question, answer)], []
+    builder = Builder(rules.template, rules.ignored)
+    if "history" in fields:
+        builder.add_history(fields.take_list("history"))
+    if question in lists:
+        builder.add_entries(fields.take(question), targets=False)
+    else:
+        builder.add("user", _question(fields, question))
+    if answer in lists:
+        builder.add_entries(fields.take(answer))
+    else:
+        thought = builder.thought(fields)
+        builder.add("assistant", _answer(fields, answer), learn=True, **thought)
+    return _rendered(builder, fields, rules)
+
+
+def _holds_messages(value):
+    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
+
+
+def _question(fields, key):
+    text = fields.take_string(key)
+    more = _input(fields, key)
+    return f"{text}\n\n{more}" if more.strip() else text
+
+
+def _input(fields, question):
+    """What a question is about: Alpaca's input, and the context of instructions."""
+    key = "context" if question == "instruction" and "input" not in fields else "input"
+    return "" if question == "input" else fields.take_string(key, optional=True)
+
+
+def _answer(fields, key):
+    text = fields.take_string(key)
+    if not text.strip():
         raise RecordError("the answer is empty, there is nothing to learn")
-    if template is None:
-        segments = [Segment(prompt, False), Segment(completion, True)]
-        return [Document("answer", [segment for segment in segments if segment.text])]
-    messages = [{"role": "system", "content": system}] if system else []
-    messages.append({"role": "user", "content": prompt})
-    messages.append({"role": "assistant", "content": completion})
-    learn = [message["role"] == "assistant" for message in messages]
-    return _rendered(Conversation(messages, learn), template)
+    return text
 
 
-def _rendered(conversation, template):
-    rendered = template.render(conversation)
-    return [Document("chat", segments, conversation.texts) for segments in rendered]
+def _without_template(fields, question, answer):
+    if question == "instruction":
+        key = next((key for key in SYSTEM if key in fields), SYSTEM[0])
+        system = fields.take_string(key, optional=True)
+        parts = [system] if system.strip() else []
+        parts.append(f"### Instruction:\n{fields.take_string(question)}")
+        given = _input(fields, question)
+        if given.strip():
+            parts.append(f"### Input:\n{given}")
+        prompt = "\n\n".join([*parts, "### Response:\n"])
+    else:
+        prompt = _question(fields, question)
+    segments = [Segment(prompt, False), Segment(_answer(fields, answer), True)]
+    return Document("answer", [segment for segment in segments if segment.text])
 
 
-def _prompt_completion(record, template):
-    return _answer(_string(record, "prompt"), _string(record, "completion"), template)
+def _rendered(builder, fields, rules):
+    """The conversation with what the record says around it, as the template writes it."""
+    for key in SYSTEM:
+        if key in fields:
+            builder.add_system(fields.take_string(key))
+    tools = []
+    for key in ("tools", "functions"):
+        found = tools_of(fields.take(key), key)
+        tools += found
+        if found and not rules.template.reads("tools"):
+            raise refusal(key, "this template writes no tools; use the model's own template")
+    extras = {"tools": tools} if tools else {}
+    if "documents" in fields and rules.template.reads("documents"):
+        extras["documents"] = fields.take_list("documents")
+    if "chat_template_kwargs" in fields:
+        extras |= _variables(fields, rules)
+    conversation = builder.conversation(extras)
+    rendered = rules.template.render(conversation)
+    documents = [Document("chat", segments, conversation.texts) for segments in rendered]
+    return documents, builder.unused
 
 
-def _alpaca(record, template):
-    instruction, output = _string(record, "instruction"), _string(record, "output")
-    given = _string(record, "input", optional=True)
-    system = _string(record, "system", optional=True)
-    if template is not None:
-        prompt = f"{instruction}\n\n{given}" if given.strip() else instruction
-        return _answer(prompt, output, template, system)
-    parts = [system] if system.strip() else []
-    parts.append(f"### Instruction:\n{instruction}")
-    if given.strip():
-        parts.append(f"### Input:\n{given}")
-    return _answer("\n\n".join([*parts, "### Response:\n"]), output, None)
-
-
-# Keys of a record that its messages are made of, or that say what to learn; the rest goes to the
-# template by its name.
-_TAKEN = ("messages", "conversations")
-# Switches of a message: whether its answer is a target.
-_SWITCHES = ("weight", "loss", "train")
-
-
-def _chat(record, key, role_key, content_key, roles, template):
-    if template is None:
-        raise RecordError(
-            "a chat needs --chat-template: give the one of your model (chatml, llama3, ...)"
-        )
-    entries = record.get(key)
-    if not isinstance(entries, list) or not entries:
-        raise RecordError("the conversation must be a list with at least one message")
-    messages, learn = [], []
-    for number, entry in enumerate(entries, 1):
-        if not isinstance(entry, dict):
-            raise RecordError(f"message {number} is a {_json_type(entry)}, it must be an object")
-        try:
-            message = _message(entry, role_key, content_key, roles)
-            learn.append(_learns(entry, message["role"]))
-        except RecordError as error:
-            raise RecordError(f"message {number}: {error}") from None
-        if message["role"] == "system" and messages:
-            raise RecordError(f"message {number}: a system message must come first")
-        messages.append(message)
-    if not any(learn):
-        raise RecordError("no message of the assistant, so nothing to learn; remove the record")
-    extras = {name: value for name, value in record.items() if name not in _TAKEN}
-    return _rendered(Conversation(messages, learn, extras), template)
-
-
-def _message(entry, role_key, content_key, roles):
-    """A message as templates take it: role, content and every other key that it carries."""
-    role = _string(entry, role_key)
-    if role not in roles:
-        usual = "human and gpt" if roles is SHAREGPT_ROLES else "system, user and assistant"
-        raise RecordError(f"unknown role {role[:40]!r}, use {usual}")
-    role = roles[role]
-    calls = role == "assistant" and bool(entry.get("tool_calls"))
-    content = None if calls and entry.get(content_key) is None else _content(entry, content_key)
-    if role == "assistant" and not calls and not content.strip():
-        raise RecordError("the answer is empty, there is nothing to learn")
-    known = (role_key, content_key, *_SWITCHES)
-    message = {"role": role} if content is None else {"role": role, "content": content}
-    return message | {name: value for name, value in entry.items() if name not in known}
-
-
-def _learns(entry, role):
-    """Whether a message is a target: answers are, but for those that a switch leaves out."""
-    weight = entry.get("weight")  # of an answer, as fine-tuning services write it
-    if role == "assistant" and weight not in (None, 0, 1):
-        raise RecordError(f'"weight" is {weight!r}, it must be 0 or 1')
-    learn = role == "assistant" and weight != 0
-    for switch in ("loss", "train"):
-        value = entry.get(switch)
-        if value not in (None, True, False):
-            raise RecordError(f'"{switch}" is {value!r}, it must be true or false')
-        if value and role != "assistant":
-            raise RecordError(
-                f'"{switch}" is true for a message of role {role!r}, only answers are learnt '
-                f"(--learn everything takes every token)"
-            )
-        learn = learn and value is not False and value != 0
-    return learn
-
-
-def _content(entry, key):
-    """A string, or a list of text parts as some services write it."""
-    value = entry.get(key)
-    if isinstance(value, list) and value:
-        if all(isinstance(part, dict) and part.get("type") == "text" for part in value):
-            return "".join(_string(part, "text") for part in value)
-        raise RecordError(f'"{key}" holds parts that are no text, only text can be learnt')
-    return _string(entry, key)
-
-
-def _messages(record, template):
-    return _chat(record, "messages", "role", "content", ROLES, template)
-
-
-def _sharegpt(record, template):
-    return _chat(record, "conversations", "from", "value", SHAREGPT_ROLES, template)
-
-
-PARSERS = {
-    "text": _text,
-    "prompt-completion": _prompt_completion,
-    "alpaca": _alpaca,
-    "messages": _messages,
-    "sharegpt": _sharegpt,
-}
+def _variables(fields, rules):
+    values = parsed(fields.peek("chat_template_kwargs"), "chat_template_kwargs")
+    if not isinstance(values, dict):
+        raise RecordError('"chat_template_kwargs" must be an object')
+    for name in values:
+        if not rules.template.reads(name):
+            raise refusal("chat_template_kwargs", f"this template does not read {name[:40]!r}")
+    fields.take("chat_template_kwargs")
+    return values

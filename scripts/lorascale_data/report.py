@@ -6,6 +6,9 @@ import random
 import sys
 import time
 
+from .keys import Unused
+
+SHOWN_KEYS = 12  # unused keys that the summary names
 SAMPLE = 65_536  # documents whose lengths stand for all
 ROW_LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 LONGEST_SUGGESTION = (
@@ -22,6 +25,7 @@ class Statistics:
         self.counts = collections.Counter()
         self.duplicates = self.bad = 0
         self.bad_examples = []
+        self.unused = Unused()
         self.documents = self.tokens = self.longest = 0
         self.histogram = collections.Counter()  # bit length of (length - 1) -> documents
         self.sample = []
@@ -132,11 +136,13 @@ def summary(statistics, writers, seconds):
         "duplicates": statistics.duplicates,
         "empty": statistics.counts["empty"],
         "bad": statistics.bad,
+        "marked as not to be learnt": statistics.counts["unwanted"],
         "too short or cut too short to hold a target": statistics.counts["without_target"],
     }
     found = [f"{count:,} {name}" for name, count in dropped.items() if count]
     lines.append(f"{'left out:':12}{', '.join(found) or 'nothing'}")
     lines += [f"{'':12}  {example}" for example in statistics.bad_examples]
+    lines += _unused_keys(statistics.unused.found)
     if statistics.counts["truncated"]:
         lines.append(
             f"{'cut:':12}{statistics.counts['truncated']:,} documents longer than --max-length"
@@ -144,6 +150,17 @@ def summary(statistics, writers, seconds):
     lines += _lengths(statistics)
     rate = statistics.bytes_total / max(seconds, 1e-9) / 1e6
     lines.append(f"{'time:':12}{clock_time(seconds)} ({rate:.1f} MB/s of input)")
+    return lines
+
+
+def _unused_keys(found):
+    """What the records carry that no document holds."""
+    lines = []
+    for name, (count, example, place) in list(found.items())[:SHOWN_KEYS]:
+        label = "" if lines else "not used:"
+        lines.append(f"{label:12}{name} of {count:,} records, such as {example} at {place}")
+    if len(found) > SHOWN_KEYS:
+        lines.append(f"{'':12}and {len(found) - SHOWN_KEYS} more keys")
     return lines
 
 
@@ -168,9 +185,15 @@ def _lengths(statistics):
     return lines
 
 
-def warnings(statistics):
-    """What the user should know about how the text became tokens."""
+def warnings(statistics, template):
+    """What the user should know about how the text became tokens; `template` is the name of the
+    chat template asked for, or None."""
     counts, lines = statistics.counts, []
+    if template is not None and not counts["chat"]:
+        lines.append(
+            f"no document used --chat-template {template}: they are plain text. Chats are JSON "
+            f"Lines, CSV or Parquet with messages, or prompt and completion"
+        )
     if counts["joined"]:
         lines.append(
             f"in {counts['joined']:,} documents the tokenizer merges the end of a prompt with the "

@@ -78,8 +78,11 @@ class Source:
             return self._array_elements()
         return self._texts()
 
+    def place(self, line):
+        return f"{self.path}:{line}"
+
     def fail(self, line, message):
-        return PrepareError(BAD_INPUT, f"{self.path}:{line}: {message}")
+        return PrepareError(BAD_INPUT, f"{self.place(line)}: {message}")
 
     def _unreadable(self, error):
         reason = getattr(error, "strerror", None) or str(error)

@@ -83,9 +83,8 @@ JINJA = {
 
 
 def rendered(preset, messages):
-    [document] = records.parse_json(
-        json.dumps({"messages": messages}).encode(), None, chat.Renderer(chat.PRESETS[preset])
-    )
+    rules = records.Rules(chat.Renderer(chat.PRESETS[preset]))
+    [document], _ = records.parse_json(json.dumps({"messages": messages}).encode(), rules)
     return document.segments
 
 
@@ -252,12 +251,13 @@ def test_switches_say_which_answers_are_learnt(record, options, targets, prepare
         (chat_of(weight=2), '"weight" is 2'),
         (chat_of(loss="no"), "\"loss\" is 'no'"),
         ({"messages": [{**CHAT[0], "train": True}, *CHAT[1:]]}, "only answers are learnt"),
-        ({**chat_of(), "tools": [{"name": "f"}]}, "tools: a preset cannot render them"),
-        (chat_of(tool_calls=[{"name": "f"}]), "tool_calls: a preset cannot"),
-        (chat_of(content=None, tool_calls=[{"name": "f"}]), "tool_calls: a preset cannot"),
-        (chat_of(reasoning_content="hm"), "reasoning_content: a preset cannot"),
+        ({**chat_of(), "tools": [{"name": "f"}]}, '"tools" cannot be honoured'),
+        (chat_of(tool_calls=[{"name": "f"}]), '"tool_calls" cannot be honoured'),
+        (chat_of(content=None, tool_calls=[{"name": "f"}]), '"tool_calls" cannot be honoured'),
+        (chat_of(reasoning_content="hm"), '"reasoning_content" cannot be honoured'),
     ],
 )
 def test_what_a_preset_cannot_render_is_refused_by_name(record, message):
+    rules = records.Rules(chat.Renderer(chat.PRESETS["chatml"]))
     with pytest.raises(RecordError, match=message):
-        records.parse_json(json.dumps(record).encode(), None, chat.Renderer(chat.PRESETS["chatml"]))
+        records.parse_json(json.dumps(record).encode(), rules)
