@@ -11,7 +11,7 @@ import sys
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-from lorascale_data import chat, prompts, tokenizing  # noqa: E402
+from lorascale_data import chat_options, prompts, tokenizing  # noqa: E402
 from lorascale_data.errors import PrepareError  # noqa: E402
 
 
@@ -21,14 +21,14 @@ def main(arguments=None):
     )
     parser.add_argument("text", help="the text to continue, or the question of a chat")
     parser.add_argument("--tokenizer", required=True, metavar="PATH|bytes")
-    parser.add_argument("--chat-template", choices=chat.PRESETS)
+    chat_options.add_to(parser)
     parser.add_argument("--no-bos", action="store_true", help="no begin-of-text token")
     options = parser.parse_args(arguments)
-    template = chat.PRESETS[options.chat_template] if options.chat_template else None
     try:
         tokenizer = tokenizing.load(
             tokenizing.TokenizerOptions(options.tokenizer, add_bos=not options.no_bos)
         )
+        template = chat_options.template_of(options, tokenizer).template
         print(*prompts.encode(tokenizer, template, options.text))
     except PrepareError as error:
         print(f"encode_prompt: {error}", file=sys.stderr)

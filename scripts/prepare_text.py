@@ -2,8 +2,7 @@
 """Turns text into token files for lorascale: tokenised once, then training needs no Python.
 
   prepare_text.py book.txt --tokenizer models/base --output data/train.h5
-  prepare_text.py chats.jsonl.gz --tokenizer models/base --chat-template llama3 \\
-      --output data/train.h5 --validation data/val.h5
+  prepare_text.py chats.jsonl.gz --tokenizer models/chat --output data/train.h5 --validation data/val.h5
 
 Inputs: plain text, JSON Lines or JSON arrays, gzipped or not; a record of
   {"text"}                                  every token is a target
@@ -12,7 +11,8 @@ Inputs: plain text, JSON Lines or JSON arrays, gzipped or not; a record of
   {"messages": [{"role", "content"}]}       targets: each answer of the assistant and its end token
                                             (but for those of "weight": 0)
   {"conversations": [{"from", "value"}]}    (ShareGPT) the same
---chat-template also applies to prompt + completion and Alpaca, as one question and its answer.
+Chats are written by the model's own template where its folder has one, or by --chat-template. If
+given, that also applies to prompt + completion and Alpaca, as one question and its answer.
 
 Memory does not grow with the input but for 22 to 64 bytes a document that tell duplicates; with
 --no-dedup not even that. Duplicates are dropped, and validation is chosen by each document's own
@@ -20,7 +20,6 @@ hash, so no document is on both sides, in whatever order, with however many work
 """
 
 import argparse
-import dataclasses
 import os
 import sys
 import time
@@ -28,7 +27,15 @@ from pathlib import Path
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the worker processes are the parallelism
 
-from lorascale_data import chat, prompts, records, report, sources, tokenizing  # noqa: E402
+from lorascale_data import (  # noqa: E402
+    chat,
+    chat_options,
+    prompts,
+    records,
+    report,
+    sources,
+    tokenizing,
+)
 from lorascale_data.errors import BAD_INPUT, CANNOT_WRITE, USAGE, PrepareError  # noqa: E402
 from lorascale_data.pipeline import Pipeline, Settings, Splitter  # noqa: E402
 from lorascale_data.token_file import TokenFileWriter  # noqa: E402
@@ -136,26 +143,11 @@ def make_parser():
         help="processes (default: one per core)",
     )
     add("--force", action="store_true", help="replace existing output files")
-    group = parser.add_argument_group("chats")
-    group.add_argument("--chat-template", choices=[*chat.PRESETS, "custom"])
-    group.add_argument(
+    chat_options.add_to(parser).add_argument(
         "--learn",
         choices=chat.LEARN,
         default="all",
         help="of chats: all answers, the last answer only, or everything (default: all)",
-    )
-    for role in ("system", "user", "assistant"):
-        for end in ("prefix", "suffix"):
-            group.add_argument(
-                f"--{role}-{end}",
-                metavar="TEXT",
-                help="for custom; \\n and \\t are understood",
-            )
-    group.add_argument("--chat-start", default="", metavar="TEXT", help="for custom: once in front")
-    group.add_argument(
-        "--default-system",
-        metavar="TEXT",
-        help="the system text of chats that have none (qwen2 and qwen2.5 have their own)",
     )
     return parser
 
@@ -180,28 +172,6 @@ def columns_of(text):
     if len({meaning for meaning, _ in pairs}) < len(pairs):
         raise PrepareError(USAGE, "--columns gives one meaning two keys, keep one")
     return tuple(pairs)
-
-
-def template_of(options):
-    custom = {
-        end: {role: getattr(options, f"{role}_{end}") for role in ("system", "user", "assistant")}
-        for end in ("prefix", "suffix")
-    }
-    given = [text for texts in custom.values() for text in texts.values() if text is not None]
-    if options.chat_template == "custom":
-        return chat.custom_template(
-            custom["prefix"], custom["suffix"], options.chat_start, options.default_system
-        )
-    if given or options.chat_start:
-        raise PrepareError(USAGE, "role prefixes and suffixes need --chat-template custom")
-    if options.chat_template is None:
-        if options.default_system is not None:
-            raise PrepareError(USAGE, "--default-system needs --chat-template")
-        return None
-    template = chat.PRESETS[options.chat_template]
-    if options.default_system is None:
-        return template
-    return dataclasses.replace(template, default_system=options.default_system)
 
 
 def check_outputs(options):
@@ -238,7 +208,7 @@ def warn_of_split_specials(tokenizer, template, name):
         )
 
 
-def write_all(options, pipeline, tokenizer, encoded_prompts, outputs):
+def write_all(options, pipeline, tokenizer, chosen, statistics, outputs):
     """Runs the pipeline; either all the outputs get their names or none."""
     writers, progress = [], report.Progress()
     fraction = 0.05 if options.validation_fraction is None else options.validation_fraction
@@ -246,12 +216,14 @@ def write_all(options, pipeline, tokenizer, encoded_prompts, outputs):
     workers = options.workers or len(os.sched_getaffinity(0))
     try:
         for path in outputs:
-            writers.append(TokenFileWriter(path, tokenizer, encoded_prompts))
+            writers.append(TokenFileWriter(path, tokenizer))
         pipeline.run(writers, splitter, not options.no_dedup, workers, progress)
         progress.close()
         check_counts(writers)
+        texts = encoded_prompts(options, tokenizer, chosen, statistics)
+        end = chosen.template.end_id(tokenizer) if statistics.counts["chat"] and chosen.template else None
         for writer in writers:
-            writer.finish()
+            writer.finish(texts, end)
         for writer in writers:
             writer.commit()
     finally:
@@ -273,10 +245,15 @@ def check_counts(writers):
             )
 
 
+def encoded_prompts(options, tokenizer, chosen, statistics):
+    """{text: ids} of --prompt: questions where the data are chats, else texts to continue."""
+    template = None if chosen.is_found and not statistics.counts["chat"] else chosen.template
+    return {text: prompts.encode(tokenizer, template, text) for text in options.prompts}
+
+
 def prepare(options):
     begin = time.monotonic()
     split = sources.parse_text_split(options.text_split)
-    template = template_of(options)
     try:
         outputs = check_outputs(options)
         tokenizer_options = tokenizing.TokenizerOptions(
@@ -287,26 +264,27 @@ def prepare(options):
             options.eos_token,
         )
         tokenizer = tokenizing.load(tokenizer_options)
-        if template is not None:
-            warn_of_split_specials(tokenizer, template, options.chat_template)
-            template = chat.Renderer(template, options.learn)
-        encoded_prompts = {
-            text: prompts.encode(tokenizer, template and template.template, text)
-            for text in options.prompts
-        }
+        chosen = chat_options.template_of(options, tokenizer)
+        if isinstance(chosen.template, chat.Preset):
+            warn_of_split_specials(tokenizer, chosen.template, chosen.name)
+        for text in options.prompts:
+            prompts.encode(tokenizer, None, text)  # says early what is wrong with it
         kind = options.format if options.format in sources.RECORD_FORMATS else None
-        rules = records.Rules(template, kind, columns_of(options.columns), frozenset(options.ignore))
+        renderer = chosen.template and chat.Renderer(
+            chosen.template, options.learn, chosen.is_found, chosen.own
+        )
+        rules = records.Rules(renderer, kind, columns_of(options.columns), frozenset(options.ignore))
         settings = Settings(tokenizer_options, rules, options.max_length, options.skip_bad)
         statistics = report.Statistics()
         pipeline = Pipeline(options.inputs, options.format, split, settings, statistics)
-        writers = write_all(options, pipeline, tokenizer, encoded_prompts, outputs)
+        writers = write_all(options, pipeline, tokenizer, chosen, statistics, outputs)
     except OSError as error:
         where = error.filename or options.output
         raise PrepareError(
             CANNOT_WRITE,
             f"{where}: {error.strerror or error}, free some space or choose another place",
         ) from error
-    for message in [*tokenizer.warnings, *report.warnings(statistics, options.chat_template)]:
+    for message in [*tokenizer.warnings, *report.warnings(statistics, chosen)]:
         warn(message)
     print("\n".join(report.summary(statistics, writers, time.monotonic() - begin)))
 

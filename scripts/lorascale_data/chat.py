@@ -18,6 +18,13 @@ class Segment:
 
 
 @dataclasses.dataclass(frozen=True)
+class Rendered:
+    documents: list[list[Segment]]  # one, but where a template renders each answer anew
+    notes: tuple[str, ...] = ()  # what is counted: see report.warnings
+    whole: bool = False  # tokenised in one piece, as the model's own template is
+
+
+@dataclasses.dataclass(frozen=True)
 class Conversation:
     """What a record says, as the templates of models take it."""
 
@@ -50,6 +57,10 @@ class Renderer:
 
     template: object  # TurnTemplate, InstTemplate or own_template.OwnTemplate
     learn: str = "all"
+    chats_only: bool = False  # not for a question and its answer that no record calls a chat
+    own: object = None  # the model's own template beside a preset, to compare with
+    # [0]: conversations still to compare; behind it the (preset's, own) texts of those that differ.
+    compared: list = dataclasses.field(default_factory=lambda: [0])
 
     def reads(self, key):
         """Whether the template does something with this key of messages or of the record: keys
@@ -57,18 +68,31 @@ class Renderer:
         return self.template.reads(key)
 
     def render(self, conversation):
-        """[documents][segments]: one document, but where a template renders each answer anew."""
         learn = conversation.learn
         if self.learn == "last" and any(learn):
             last = max(i for i, flag in enumerate(learn) if flag)
             conversation = dataclasses.replace(
                 conversation, learn=[i == last for i in range(len(learn))]
             )
-        documents = self.template.render(conversation)
+        rendered = self.template.render(conversation)
+        if self.own is not None and self.compared[0] > 0:
+            self.compared[0] -= 1
+            self._compare(rendered, conversation)
         if self.learn == "everything":
-            whole = documents[-1]
-            return [[Segment("".join(part.text for part in whole), True)]]
-        return documents
+            text = "".join(segment.text for segment in rendered.documents[-1])
+            return dataclasses.replace(rendered, documents=[[Segment(text, True)]])
+        return rendered
+
+    def _compare(self, rendered, conversation):
+        try:
+            own = self.own.render(conversation)
+        except RecordError:  # the preset writes what the model's template refuses
+            return
+        if own.documents != rendered.documents:
+            texts = [
+                "".join(segment.text for segment in each.documents[-1]) for each in (rendered, own)
+            ]
+            self.compared.append(texts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +100,7 @@ class Message:
     role: str  # system, user or assistant; ChatML also renders others, such as tool
     content: str
     learn: bool = False  # an answer that is a target
+    thought: str = ""  # of an answer: what the model reasoned before it
 
 
 class Preset:
@@ -85,11 +110,20 @@ class Preset:
         """Whether what is written depends on this key of messages or of the record."""
         return False
 
+    def end_id(self, tokenizer):
+        """The token that ends an answer, or None."""
+        return tokenizer.first_mark(self.answer_end())[1]
+
     @staticmethod
     def plain_messages(conversation):
         """[messages] Message."""
         return [
-            Message(message["role"], message.get("content") or "", learn)
+            Message(
+                message["role"],
+                message.get("content") or "",
+                learn,
+                message.get("reasoning_content") or "",
+            )
             for message, learn in zip(conversation.messages, conversation.learn, strict=True)
         ]
 
@@ -122,16 +156,62 @@ class TurnTemplate(Preset):
             suffix = self.suffixes.get(message.role, self.suffixes["user"])
             segments += [Segment(prefix, False), Segment(content + suffix, message.learn)]
             segments.append(Segment(self.after, False))
-        return [merged(segments)]
+        return Rendered([merged(segments)])
+
+    def answer_end(self):
+        return self.suffixes.get("assistant", self.suffixes["user"])
 
     def _prefix(self, role):
         if role in self.prefixes:
             return self.prefixes[role]
         if self.other_prefix is None:
             raise RecordError(
-                f"role {role!r} is not in this template, use system, user and assistant"
+                f"role {role!r} is not in this template, use system, user and assistant, or the "
+                f"model's own template"
             )
         return self.other_prefix.replace("{role}", role)
+
+
+@dataclasses.dataclass(frozen=True)
+class ThinkTemplate(TurnTemplate):
+    """Qwen3: a turn template whose answers to the last question begin with a thought, be it empty;
+    the thoughts of earlier answers are taken out once there is another question."""
+
+    def reads(self, key):
+        return key == "reasoning_content"
+
+    def render(self, conversation):
+        messages = self.plain_messages(conversation)
+        last = max((i for i, each in enumerate(messages) if each.role == "user"), default=-1)
+        texts, learn, left_out = [], [], False
+        for i, message in enumerate(messages):
+            content = message.content
+            if message.role == "assistant":
+                thought, content = _thought_and_answer(message)
+                if i > last and self.last_answer_prefix and thought.strip():
+                    raise RecordError(
+                        f"message {i + 1}: holds a thought, which this template leaves empty; use "
+                        f"qwen3 or remove it"
+                    )
+                if i > last and not self.last_answer_prefix and (i == len(messages) - 1 or thought):
+                    content = f"<think>\n{thought}\n</think>\n\n{content.lstrip(chr(10))}"
+                else:
+                    left_out = left_out or thought != ""
+            texts.append({"role": message.role, "content": content})
+            learn.append(message.learn)
+        rendered = super().render(Conversation(texts, learn))
+        return dataclasses.replace(rendered, notes=("thoughts",) if left_out else ())
+
+
+def _thought_and_answer(message):
+    """An answer's thought, as it is given or written into the content, and the answer alone."""
+    if message.thought:
+        return message.thought.strip("\n"), message.content
+    before, mark, _ = message.content.partition("</think>")
+    if not mark:
+        return "", message.content
+    thought = before.rstrip("\n").split("<think>")[-1].strip("\n")
+    return thought, message.content.split("</think>")[-1].lstrip("\n")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +252,10 @@ class InstTemplate(Preset):
                     content = fill(self.system_in_question, system, content)
             question = self.turn_start + self.question.replace("{u}", content)
             segments.append(Segment(question, False))
-        return [merged(segments)]
+        return Rendered([merged(segments)])
+
+    def answer_end(self):
+        return self.answer.partition("{a}")[2]
 
     def _content(self, message):
         return message.content.strip() if self.trim else message.content
@@ -202,17 +285,18 @@ def merged(segments):
     return result
 
 
-def _chatml(default_system=None, last_answer_prefix=""):
-    return TurnTemplate(
-        start="",
-        prefixes={},
-        suffixes={"user": "<|im_end|>"},
-        after="\n",
-        other_prefix="<|im_start|>{role}\n",
-        default_system=default_system,
-        last_answer_prefix=last_answer_prefix,
-        specials=("<|im_start|>", "<|im_end|>"),
-    )
+_CHATML = {
+    "start": "",
+    "suffixes": {"user": "<|im_end|>"},
+    "after": "\n",
+    "specials": ("<|im_start|>", "<|im_end|>"),
+}
+_ROLES = ("system", "user", "assistant")
+
+
+def _qwen(kind=TurnTemplate, **more):
+    prefixes = {role: f"<|im_start|>{role}\n" for role in _ROLES}
+    return kind(prefixes=prefixes, **_CHATML, **more)
 
 
 _SYSTEM_FIRST = "{s}\n\n{u}"
@@ -220,17 +304,20 @@ _INST = ("<s>", "</s>")
 _INST_TOKENS = ("<s>", "</s>", "[INST]", "[/INST]")
 
 PRESETS = {
-    "chatml": _chatml(),
-    "qwen2": _chatml("You are a helpful assistant."),
-    "qwen2.5": _chatml("You are Qwen, created by Alibaba Cloud. You are a helpful assistant."),
-    "qwen3": _chatml(),
+    "chatml": TurnTemplate(prefixes={}, other_prefix="<|im_start|>{role}\n", **_CHATML),
+    "qwen2": _qwen(default_system="You are a helpful assistant."),
+    "qwen2.5": _qwen(
+        default_system="You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+    ),
+    "qwen3": _qwen(ThinkTemplate),
     # Qwen3 asked not to think begins its answer after an empty thought.
-    "qwen3-no-think": _chatml(last_answer_prefix="<think>\n\n</think>\n\n"),
+    "qwen3-no-think": _qwen(ThinkTemplate, last_answer_prefix="<think>\n\n</think>\n\n"),
     "llama3": TurnTemplate(
         start="<|begin_of_text|>",
-        prefixes={},
+        prefixes={
+            role: f"<|start_header_id|>{role}<|end_header_id|>\n\n" for role in _ROLES
+        },
         suffixes={"user": "<|eot_id|>"},
-        other_prefix="<|start_header_id|>{role}<|end_header_id|>\n\n",
         trim=True,
         specials=("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
     ),

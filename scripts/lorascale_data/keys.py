@@ -119,7 +119,7 @@ class Fields:
             for key, value in values.items()
             if not is_empty(value) and key not in ignored
         }
-        self._ignored = [key for key in ignored if not is_empty(values.get(key))]
+        self._ignored = [key for key in sorted(ignored) if not is_empty(values.get(key))]
 
     def __contains__(self, key):
         return key in self._rest

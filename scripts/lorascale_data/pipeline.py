@@ -26,6 +26,7 @@ from .sources import Source
 
 BATCH_BYTES = 1 << 20
 BATCH_RECORDS = 8192
+COMPARED = 20  # conversations in which a preset and the model's own template are compared
 DIGEST_BYTES = 16
 PR_SET_PDEATHSIG = 1
 
@@ -44,6 +45,7 @@ class Settings:
 class Batch:
     """Raw records of one file."""
 
+    number: int  # 0, 1, ...
     source: int
     is_text: bool
     records: list  # of (line, bytes)
@@ -62,6 +64,7 @@ class Result:
     counts: collections.Counter  # empty, unwanted, truncated, joined, specials, without_target, chat
     bad: list  # of (line, message); the first ends the run unless they are skipped
     unused: Unused  # keys of records that nothing used
+    differences: list  # of the first conversations: (preset's, model's own) texts
 
 
 class Worker:
@@ -74,6 +77,9 @@ class Worker:
     def process(self, batch):
         counts, bad, unused = collections.Counter(), [], Unused()
         documents, firsts = [], []  # the first document of each one's record
+        template = self._settings.rules.template
+        if template is not None:
+            template.compared[:] = [COMPARED if batch.number == 0 else 0]
         for line, raw in batch.records:
             try:
                 found = self._parse(batch, line, raw, unused)
@@ -87,6 +93,8 @@ class Worker:
                 continue
             counts["empty"] += not found
             counts["chat"] += any(document.kind == "chat" for document in found)
+            for document in found:
+                counts.update(document.notes)
             documents += found
             firsts += [len(documents) - len(found)] * len(found)
         encoded = self._tokenizer.encode(documents) if documents else []
@@ -103,6 +111,7 @@ class Worker:
             counts=counts,
             bad=bad,
             unused=unused,
+            differences=template.compared[1:] if template is not None else [],
         )
 
     def _parse(self, batch, line, raw, unused):
@@ -119,6 +128,9 @@ class Worker:
         longest = self._settings.max_length
         counts["joined"] += encoded.joined
         counts["specials"] += encoded.specials
+        counts["merged"] += encoded.merged
+        counts["begun"] += encoded.begun
+        counts["ended"] += encoded.ended
         if longest is not None and len(encoded.ids) > longest:
             counts["truncated"] += 1
             encoded.ids = encoded.ids[:longest]
@@ -181,6 +193,7 @@ class Pipeline:
         for batch, result in self._results(workers):
             self._note_bad(batch, result.bad)
             self._statistics.counts += result.counts
+            self._statistics.differences += result.differences
             self._statistics.unused.update(result.unused, self._sources[batch.source].place)
             self._write(result, writers, splitter, seen)
             self._statistics.bytes_read = batch.position
@@ -216,7 +229,7 @@ class Pipeline:
             self._statistics.note_bad(f"{source.place(line)}: {message}")
 
     def _batches(self):
-        done = 0
+        done, number = 0, 0
         for index, source in enumerate(self._sources):
             waiting, size = [], 0
             is_text = source.container == "text"
@@ -224,15 +237,17 @@ class Pipeline:
                 waiting.append((line, raw))
                 size += len(raw)
                 if size >= BATCH_BYTES or len(waiting) >= BATCH_RECORDS:
-                    yield Batch(index, is_text, waiting, done + source.position)
-                    waiting, size = [], 0
+                    yield Batch(number, index, is_text, waiting, done + source.position)
+                    waiting, size, number = [], 0, number + 1
             done += source.size
             source.close()
             if waiting:
-                yield Batch(index, is_text, waiting, done)
+                yield Batch(number, index, is_text, waiting, done)
+                number += 1
 
     def _results(self, workers):
         """Yields (batch, result) in the order of the input."""
+        self._load_template()
         if workers == 1:
             worker = Worker(self._settings)
             for batch in self._batches():
@@ -252,6 +267,16 @@ class Pipeline:
             finally:
                 for _, future in under_way:
                     future.cancel()
+
+    def _load_template(self):
+        """Here once, so that workers need not: they are forks of this process."""
+        renderer = self._settings.rules.template
+        for template in (renderer.template, renderer.own) if renderer is not None else ():
+            if hasattr(template, "load") and any(source.container != "text" for source in self._sources):
+                try:
+                    template.load()
+                except PrepareError:
+                    pass  # it is said if a conversation needs it
 
     @staticmethod
     def _finished(entry):

@@ -2,6 +2,7 @@
 
 from .chat import Segment, question
 from .errors import USAGE, PrepareError
+from .own_template import OwnTemplate
 from .records import Document
 
 
@@ -16,9 +17,12 @@ def encode(tokenizer, template, text):
         raise PrepareError(USAGE, "a prompt is not UTF-8, convert it (iconv -t UTF-8)") from error
     if template is None:
         [encoded] = tokenizer.encode([Document("plain", [Segment(text, True)])])
-        end = len(encoded.ids) - (tokenizer.eos_id is not None)
+        end = len(encoded.ids) - (tokenizer.eos_id is not None and not encoded.ended)
+    elif isinstance(template, OwnTemplate):
+        [encoded] = tokenizer.encode([Document("chat", [Segment(template.prompt(text), False)], (text,), whole=True)])
+        end = len(encoded.ids)
     else:
-        [segments] = template.render(question(text))
+        [segments] = template.render(question(text)).documents
         [encoded] = tokenizer.encode([Document("chat", segments, (text,))])
         end = int(encoded.mask.argmax())
     return encoded.ids[:end]

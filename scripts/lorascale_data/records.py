@@ -11,7 +11,19 @@ import json
 from .chat import Segment
 from .conversation import Builder, tools_of
 from .errors import RecordError
-from .keys import ANSWERS, CHATS, PREFERENCES, QUESTIONS, SWITCHES, SYSTEM, Fields, is_empty, parsed, refusal
+from .keys import (
+    ANSWERS,
+    CHATS,
+    PREFERENCES,
+    QUESTIONS,
+    REASONING,
+    SWITCHES,
+    SYSTEM,
+    Fields,
+    is_empty,
+    parsed,
+    refusal,
+)
 
 # What --columns may name, and the keys of records that a mapping sets aside.
 COLUMNS = ("prompt", "completion", "input", "system", "history", "messages", "tools", "text")
@@ -43,6 +55,8 @@ class Document:
     kind: str  # plain, answer, chat
     segments: list[Segment]
     messages: tuple[str, ...] = ()  # of a chat: its texts without the template
+    whole: bool = False  # a chat that is tokenised in one piece, as the model's own template is
+    notes: tuple[str, ...] = ()  # what is counted of its record: see report.warnings
 
 
 def parse_text(raw):
@@ -227,7 +241,7 @@ def _chat(fields, key, rules):
 
 def _question_answer(fields, question, answer, rules):
     lists = [key for key in (question, answer) if _holds_messages(fields.peek(key))]
-    if rules.template is None and not lists:
+    if not lists and not _is_chat(fields, question, rules.template):
         return [_without_template(fields, question, answer)], []
     builder = Builder(rules.template, rules.ignored)
     if "history" in fields:
@@ -242,6 +256,16 @@ def _question_answer(fields, question, answer, rules):
         thought = builder.thought(fields)
         builder.add("assistant", _answer(fields, answer), learn=True, **thought)
     return _rendered(builder, fields, rules)
+
+
+def _is_chat(fields, question, template):
+    """Whether the template writes a question and its answer. A template that was only found beside
+    the model writes what needs one; the rest stays the text that it is."""
+    if template is None or not template.chats_only:
+        return template is not None
+    needs = ("history", "tools", "functions", "documents", *REASONING)
+    system = () if question == "instruction" else SYSTEM
+    return any(key in fields for key in (*needs, *system))
 
 
 def _holds_messages(value):
@@ -301,7 +325,10 @@ def _rendered(builder, fields, rules):
         extras |= _variables(fields, rules)
     conversation = builder.conversation(extras)
     rendered = rules.template.render(conversation)
-    documents = [Document("chat", segments, conversation.texts) for segments in rendered]
+    documents = [
+        Document("chat", segments, conversation.texts, rendered.whole, () if i else rendered.notes)
+        for i, segments in enumerate(rendered.documents)
+    ]
     return documents, builder.unused
 
 

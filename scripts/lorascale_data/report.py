@@ -2,6 +2,7 @@
 
 import bisect
 import collections
+import os
 import random
 import sys
 import time
@@ -25,6 +26,7 @@ class Statistics:
         self.counts = collections.Counter()
         self.duplicates = self.bad = 0
         self.bad_examples = []
+        self.differences = []  # (preset's, model's own) texts of first conversations
         self.unused = Unused()
         self.documents = self.tokens = self.longest = 0
         self.histogram = collections.Counter()  # bit length of (length - 1) -> documents
@@ -185,15 +187,19 @@ def _lengths(statistics):
     return lines
 
 
-def warnings(statistics, template):
-    """What the user should know about how the text became tokens; `template` is the name of the
-    chat template asked for, or None."""
+def warnings(statistics, chosen):
+    """What the user should know about how the text became tokens; `chosen` is chat_options.Chosen."""
     counts, lines = statistics.counts, []
-    if template is not None and not counts["chat"]:
+    if not chosen.is_found and not counts["chat"]:
         lines.append(
-            f"no document used --chat-template {template}: they are plain text. Chats are JSON "
+            f"no document used --chat-template {chosen.name}: they are plain text. Chats are JSON "
             f"Lines, CSV or Parquet with messages, or prompt and completion"
         )
+    if counts["chat"] and hasattr(chosen.template, "notes"):
+        lines += chosen.template.notes()
+    if statistics.differences:
+        lines.append(_difference(statistics, chosen.name))
+    lines += [text.format(counts[key]) for key, text in _COUNTED.items() if counts[key]]
     if counts["joined"]:
         lines.append(
             f"in {counts['joined']:,} documents the tokenizer merges the end of a prompt with the "
@@ -209,3 +215,27 @@ def warnings(statistics, template):
             f"was read as that token"
         )
     return lines
+
+
+_COUNTED = {
+    "begun": "{:,} documents begin with the begin-of-text token by themselves and got no second one",
+    "ended": "{:,} documents or answers end with the end token by themselves and got no second one",
+    "merged": "in {:,} documents one token holds the end of a prompt and the start of its answer; it is "
+    "learnt with the answer",
+    "thoughts": "in {:,} conversations the model's template leaves out thoughts of earlier answers, "
+    "as it does in use",
+    "by_turn": "in {:,} conversations the model's template writes earlier turns otherwise once there "
+    "are later ones: each answer became a document of its own, as the model meets it",
+}
+
+
+def _difference(statistics, name):
+    preset, own = statistics.differences[0]
+    common = len(os.path.commonprefix([preset, own]))
+    first = max(0, common - 20)
+    preset, own = (repr(text[first : common + 40]) for text in (preset, own))
+    return (
+        f"--chat-template {name} writes chats otherwise than the model's own template in "
+        f"{len(statistics.differences)} of the first {min(20, statistics.counts['chat'])}: "
+        f"{preset}, the model's own {own}; --chat-template own takes that"
+    )

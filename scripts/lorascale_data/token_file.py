@@ -43,11 +43,9 @@ class TokenFileWriter:
     """Collects documents, then `finish` writes NAME.tmp and `commit` gives it its name. `discard`
     at any time before that leaves no trace. Raises OSError where the disk refuses."""
 
-    def __init__(self, path, tokenizer, prompts=None):
-        """`prompts`: {text: ids}."""
+    def __init__(self, path, tokenizer):
         self.path = Path(path)
         self._tokenizer = tokenizer
-        self._prompts = prompts or {}
         self.dtype = token_type(tokenizer.vocab_size)
         self.documents = self.tokens = self.targets = 0
         self._temporary = self._beside("tmp")
@@ -81,13 +79,16 @@ class TokenFileWriter:
         while count > 0:
             count -= self._scratch["loss_mask"].write(ones[:count])
 
-    def finish(self):
+    def finish(self, prompts=None, answer_end_id=None):
+        """`prompts`: {text: ids}; `answer_end_id`: the token that ends the answers of chats."""
         with h5py.File(self._temporary, "w", libver="earliest") as file:
             file.attrs["format"] = FORMAT
             file.attrs["version"] = numpy.int64(VERSION)
             file.attrs["vocab_size"] = numpy.int64(self._tokenizer.vocab_size)
             file.attrs["tokenizer_sha256"] = self._tokenizer.sha256
             file.attrs["eos_id"] = numpy.int64(self._tokenizer.file_eos_id)
+            if answer_end_id is not None:
+                file.attrs["answer_end_id"] = numpy.int64(answer_end_id)
             file.attrs["checks_block"] = numpy.int64(CHECKS_BLOCK)
             checks = file.create_group("checks")
             checks["tokens"] = self._copy(file, "tokens", self.dtype)
@@ -95,8 +96,8 @@ class TokenFileWriter:
                 checks["loss_mask"] = self._copy(file, "loss_mask", numpy.dtype("u1"))
             checks["offsets"] = self._copy_offsets(file)
             write_table(file, "vocabulary", self._tokenizer.vocabulary_bytes())
-            if self._prompts:
-                self._write_prompts(file)
+            if prompts:
+                self._write_prompts(file, prompts)
         with open(self._temporary, "rb") as written:
             os.fsync(written.fileno())
 
@@ -126,9 +127,9 @@ class TokenFileWriter:
             first, end = first + len(offsets), int(offsets[-1])
         return numpy.array([check], "<u4")
 
-    def _write_prompts(self, file):
-        write_table(file, "prompts/texts", [text.encode() for text in self._prompts])
-        ids = list(self._prompts.values())
+    def _write_prompts(self, file, prompts):
+        write_table(file, "prompts/texts", [text.encode() for text in prompts])
+        ids = list(prompts.values())
         ends = numpy.cumsum([len(prompt) for prompt in ids])
         file["prompts/ids"] = numpy.concatenate(ids).astype("<u4")
         file["prompts/offsets"] = numpy.concatenate([[0], ends]).astype("<i8")

@@ -1,7 +1,8 @@
 """Documents to token ids and loss mask, by bytes or by a Hugging Face tokenizer.
 
 BOS stands once at the front of plain documents and of prompts if the tokenizer adds one; EOS ends
-them and is a target. Chats carry what their template says and nothing else.
+them and is a target. Text that brings its own gets no second one. Chats carry what their template
+says and nothing else.
 """
 
 import dataclasses
@@ -21,6 +22,12 @@ from .token_file import token_type
 USUAL_EOS = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "<|im_end|>", "<|eot_id|>")
 
 
+MARK = re.compile(r"\s*<[^<>\s]+>")  # what ends a turn looks so, be it a token or not
+
+# Characters before a boundary that tell whether the tokenizer parts the text there.
+LOOK_BACK = 512
+
+
 @dataclasses.dataclass(frozen=True)
 class TokenizerOptions:
     path: str  # a folder, a tokenizer.json, or "bytes"
@@ -36,6 +43,9 @@ class Encoded:
     mask: numpy.ndarray | None  # [tokens] uint8, 1 = target; None where all are
     joined: bool = False  # the tokenizer merges over a boundary: the parts were tokenised alone
     specials: bool = False  # the text itself spells a special token and was read as that token
+    merged: bool = False  # a token holds the end of a prompt and the start of its answer
+    begun: bool = False  # the text brings its own BOS
+    ended: bool = False  # the text brings its own EOS
 
 
 def load(options):
@@ -43,14 +53,20 @@ def load(options):
 
 
 def frame(tokenizer, document, encoded):
-    """Puts BOS and EOS around the ids of a document that is no chat."""
+    """Puts BOS and EOS around the ids of a document that is no chat, where it has none of its own."""
     if document.kind == "chat" or (tokenizer.bos_id is None and tokenizer.eos_id is None):
         return encoded
-    front = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    back = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
-    encoded.ids = numpy.concatenate(
-        [front, encoded.ids, back], dtype=tokenizer.dtype, casting="unsafe"
+    ids = encoded.ids
+    first, last = (ids[0], ids[-1]) if len(ids) else (None, None)
+    encoded.begun = tokenizer.bos_id is not None and first == tokenizer.bos_id
+    # White space behind an end token leaves it the end.
+    text = document.segments[-1].text.rstrip() if tokenizer.eos_text else ""
+    encoded.ended = tokenizer.eos_id is not None and (
+        last == tokenizer.eos_id or (text != "" and text.endswith(tokenizer.eos_text))
     )
+    front = [] if tokenizer.bos_id is None or encoded.begun else [tokenizer.bos_id]
+    back = [] if tokenizer.eos_id is None or encoded.ended else [tokenizer.eos_id]
+    encoded.ids = numpy.concatenate([front, ids, back], dtype=tokenizer.dtype, casting="unsafe")
     if encoded.mask is not None:
         parts = [[0] * len(front), encoded.mask, [1] * len(back)]
         encoded.mask = numpy.concatenate(parts, dtype=numpy.uint8, casting="unsafe")
@@ -69,6 +85,7 @@ class ByteTokenizer:
         self.file_eos_id = 256
         self.bos_id = None
         self.eos_id = 256 if options.add_eos else None
+        self.eos_text = None  # no text spells it
         self.warnings = []
 
     def vocabulary_bytes(self):
@@ -77,6 +94,11 @@ class ByteTokenizer:
     def token_count(self, text):
         """Into how many tokens a template's special falls. Bytes know no specials: none is odd."""
         return 1
+
+    def first_mark(self, text):
+        """The text up to the end of its first mark, such as "<|im_end|>", and its id: none here."""
+        match = MARK.match(text)
+        return (match[0] if match else text), None
 
     def encode(self, documents):
         return [frame(self, document, self._encode(document)) for document in documents]
@@ -125,6 +147,7 @@ class HubTokenizer:
             raise PrepareError(BAD_INPUT, f"{file}: has no tokens, choose another tokenizer")
         self.dtype = token_type(self.vocab_size)
         added = self._tokenizer.get_added_tokens_decoder()
+        self._added = set(added)
         special = {i: token for i, token in added.items() if token.special}
         texts = sorted((re.escape(token.content) for token in special.values()), key=len)
         self._special_text = re.compile("|".join(reversed(texts))) if texts else None
@@ -140,12 +163,23 @@ class HubTokenizer:
         self.file_eos_id = -1 if eos is None else eos
         self.bos_id = bos if options.add_bos else None
         self.eos_id = eos if options.add_eos else None
+        self.eos_text = None if eos is None else self._tokenizer.id_to_token(eos)
 
     def vocabulary_bytes(self):
         return vocabulary.bytes_of_tokens(self._tokenizer)
 
     def token_count(self, text):
         return len(self._ids(text))
+
+    def first_mark(self, text):
+        """The text up to the end of the first added token in it, such as "<|im_end|>", and that
+        token's id; (text, None) where there is none."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        match = MARK.match(text)
+        for index, (_, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            if index in self._added and (match is None or end <= match.end()):
+                return text[:end], index
+        return (match[0] if match else text), None
 
     def encode(self, documents):
         """[documents] Encoded, in order."""
@@ -158,6 +192,8 @@ class HubTokenizer:
         for document, text, encoding in zip(documents, texts, encodings, strict=True):
             if all(segment.target for segment in document.segments):
                 encoded = Encoded(numpy.array(encoding.ids, numpy.int64), None)
+            elif document.whole:
+                encoded = _masked_whole(document.segments, encoding)
             else:
                 encoded = self._masked(document.segments, text, encoding)
             if self._special_text:
@@ -170,14 +206,10 @@ class HubTokenizer:
         """Ids and mask of segments. Where tokens do not part at a boundary (BPE merges over it,
         say), the texts before and behind it are tokenised by themselves: in use, too, the prompt
         stands alone."""
-        parts, pending = [], [(segments, text, encoding)]
+        parts, pending = [], self._parted(segments, text, encoding)
         while pending:
-            group, text, encoding = pending.pop()
-            lead = ""
+            group, text, lead, encoding = pending.pop()
             if encoding is None:
-                # Behind a special token a tokenizer does not add the space that it puts before a
-                # first word.
-                lead = self._sentinel if parts and self._sentinel else ""
                 encoding = self._tokenizer.encode(lead + text, add_special_tokens=False)
             ids = numpy.array(encoding.ids, numpy.int64)
             bounds, wrong = self._bounds(group, lead + text, ids, encoding.offsets, len(lead))
@@ -186,25 +218,58 @@ class HubTokenizer:
                 flags = numpy.array([segment.target for segment in group], numpy.uint8)
                 parts.append((ids[bounds[0] :], numpy.repeat(flags, lengths)))
                 continue
-            for half in (group[wrong:], group[:wrong]):  # the first half is popped first
-                pending.append((half, "".join(segment.text for segment in half), None))
+            # The first half is popped first.
+            for half, its_lead in ((group[wrong:], self._sentinel or ""), (group[:wrong], lead)):
+                text = "".join(segment.text for segment in half)
+                pending.append((half, text, its_lead, None))
         ids, masks = (numpy.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return Encoded(ids, masks, joined=len(parts) > 1)
+
+    def _parted(self, segments, text, encoding):
+        """(segments, text, lead, encoding) of the parts between boundaries that a token crosses,
+        the last part first. All at once: to cut at one boundary after the other would tokenise the
+        rest of the text again for each. Behind a special token a tokenizer does not add the space
+        that it puts before a first word: such a token is the `lead` of all but the first part."""
+        positions = numpy.cumsum([len(segment.text) for segment in segments[:-1]])
+        offsets = numpy.array(encoding.offsets, numpy.int64).reshape(-1, 2)
+        after = numpy.searchsorted(offsets[:, 1], positions, side="right")
+        crossed = offsets[numpy.minimum(after, len(offsets) - 1), 0] < positions
+        crossed &= after < len(offsets)
+        if not crossed.any():
+            return [(segments, text, "", encoding)]
+        cuts = [0, *(numpy.flatnonzero(crossed) + 1).tolist(), len(segments)]
+        groups = [segments[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+        texts = ["".join(segment.text for segment in group) for group in groups]
+        leads = ["", *[self._sentinel or ""] * (len(groups) - 1)]
+        encodings = self._tokenizer.encode_batch(
+            [lead + text for lead, text in zip(leads, texts, strict=True)], add_special_tokens=False
+        )
+        return list(zip(groups, texts, leads, encodings, strict=True))[::-1]
 
     def _bounds(self, segments, text, ids, offsets, position):
         """[segments + 1] token indices where segments begin and end, and None; or the first segment
         that does not begin where a token does. The text of the first one begins at `position`."""
         anchors = numpy.flatnonzero(self._is_anchor[ids]).tolist()
-        bounds, nearest = [1 if position else 0], -1
+        bounds, places, nearest, near = [1 if position else 0], [position], -1, 0
         for number, segment in enumerate(segments[:-1], 1):
             position += len(segment.text)
             while nearest + 1 < len(anchors) and offsets[anchors[nearest + 1]][0] <= position:
                 nearest += 1
             anchor = (*offsets[anchors[nearest]], anchors[nearest]) if nearest >= 0 else (0, 0, 0)
-            bound = self._boundary(text, ids, position, *anchor)
+            # Far behind the last special token an earlier boundary will do, if the ids agree.
+            while near + 1 < number and position - places[near + 1] >= LOOK_BACK:
+                near += 1
+            bound = None
+            if places[near] > anchor[1]:
+                alone = self._prefix_ids(text[places[near] : position])
+                end = bounds[near] + len(alone)
+                bound = end if numpy.array_equal(ids[bounds[near] : end], alone) else None
+            if bound is None:
+                bound = self._boundary(text, ids, position, *anchor)
             if bound is None:
                 return bounds, number
             bounds.append(bound)
+            places.append(position)
         return [*bounds, len(ids)], None
 
     def _boundary(self, text, ids, position, anchor_begin, anchor_end, anchor_token):
@@ -262,6 +327,22 @@ class HubTokenizer:
                 USAGE, f"{option} {text}: is no token of this tokenizer, check its spelling"
             )
         return index
+
+
+def _masked_whole(segments, encoding):
+    """Ids of the text as one piece and its mask: a token that holds a target's first character is
+    a target, as transformers has it."""
+    ids = numpy.array(encoding.ids, numpy.int64)
+    offsets = numpy.array(encoding.offsets, numpy.int64).reshape(-1, 2)
+    mask, place, merged = numpy.zeros(len(ids), numpy.uint8), 0, False
+    for segment in segments:
+        end = place + len(segment.text)
+        if segment.target:
+            first = numpy.searchsorted(offsets[:, 1], place, side="right")
+            merged = merged or (first < len(ids) and offsets[first, 0] < place)
+            mask[first : numpy.searchsorted(offsets[:, 0], end, side="left")] = 1
+        place = end
+    return Encoded(ids, mask, merged=bool(merged))
 
 
 def _settings(folder):

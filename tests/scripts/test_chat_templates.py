@@ -20,7 +20,7 @@ CHAT = [
 GENERATED = "{% generation %}{{ TEXT }}{% endgeneration %}"
 
 
-def chatml_jinja(default_system=None, last_prefix=""):
+def chatml_jinja(default_system=None, last_prefix="", last_thought=""):
     default = ""
     if default_system:
         default = (
@@ -31,7 +31,8 @@ def chatml_jinja(default_system=None, last_prefix=""):
     return (
         default + "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' }}"
         "{% if m['role'] == 'assistant' %}{% if loop.last %}{{ '" + last_prefix + "' }}{% endif %}"
-        "{% generation %}{{ m['content'] + '<|im_end|>' }}{% endgeneration %}"
+        "{% generation %}{% if loop.last %}{{ '" + last_thought + "' }}{% endif %}"
+        "{{ m['content'] + '<|im_end|>' }}{% endgeneration %}"
         "{% else %}{{ m['content'] + '<|im_end|>' }}{% endif %}{{ '\\n' }}{% endfor %}"
     )
 
@@ -63,7 +64,7 @@ JINJA = {
     "chatml": chatml_jinja(),
     "qwen2": chatml_jinja("You are a helpful assistant."),
     "qwen2.5": chatml_jinja(QWEN25_SYSTEM),
-    "qwen3": chatml_jinja(),
+    "qwen3": chatml_jinja(last_thought="<think>\\n\\n</think>\\n\\n"),
     "qwen3-no-think": chatml_jinja(last_prefix="<think>\\n\\n</think>\\n\\n"),
     "llama3": LLAMA3_JINJA,
     "llama2": inst_jinja(
@@ -126,7 +127,8 @@ BY_HAND = {
     "mistral-v3-tekken": "<s>[INST]S\n\nQ[/INST]|A</s>|",
     "mistral-v7": "<s>[SYSTEM_PROMPT] S[/SYSTEM_PROMPT][INST] Q[/INST]| A</s>|",
 }
-BY_HAND["qwen2"] = BY_HAND["qwen2.5"] = BY_HAND["qwen3"] = BY_HAND["chatml"]
+BY_HAND["qwen2"] = BY_HAND["qwen2.5"] = BY_HAND["chatml"]
+BY_HAND["qwen3"] = BY_HAND["chatml"].replace("|A<", "|<think>\n\n</think>\n\nA<")
 
 
 @pytest.mark.parametrize("preset", BY_HAND)
@@ -137,7 +139,8 @@ def test_strings_by_hand(preset):
         {"role": "assistant", "content": "A"},
     ]
     # A bar next to < or > belongs to a special such as <|im_end|>, except where it opens a target.
-    parts = BY_HAND[preset].replace("<|", "\1").replace("|>", "\2").split("|")
+    marked = BY_HAND[preset].replace("|<think>", "|\3think>")
+    parts = marked.replace("<|", "\1").replace("|>", "\2").replace("\3", "<").split("|")
     parts = [part.replace("\1", "<|").replace("\2", "|>") for part in parts]
     expected = [(text, i % 2 == 1) for i, text in enumerate(parts) if text]
     found = [(segment.text, segment.target) for segment in rendered(preset, messages)]

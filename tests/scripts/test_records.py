@@ -17,12 +17,14 @@ class Recorder:
     def __init__(self, *names):
         self._names = names
 
+    chats_only = False
+
     def reads(self, key):
         return key in self._names
 
     def render(self, conversation):
         self.got = conversation
-        return [[chat.Segment("seen", True)]]
+        return chat.Rendered([[chat.Segment("seen", True)]])
 
 
 def parse(record, template=CHATML, **rules):
