@@ -1,10 +1,11 @@
 # lorascale_module(NAME SOURCES ... [DEPENDS ...]): one folder of src/ as a library that knows only what
 # stands below it; lorascale_core gathers all of them.
-# lorascale_test(NAME [TORCH] SOURCES ... [DEPENDS ...] [RANKS 1 2 ...] [TIMEOUT s] [LABELS ...]): a GoogleTest
-# program.
+# lorascale_test(NAME [TORCH] [INSTRUCTIONS] SOURCES ... [DEPENDS ...] [RANKS 1 2 ...] [TIMEOUT s] [LABELS ...]): a
+# GoogleTest program.
 # Without RANKS it is an ordinary one, and every test of it a CTest entry. With RANKS it runs under mpirun
 # (tests/support/mpi_main.cpp), once per number of ranks. With TORCH it shares the precompiled header of
-# nn_test with the other tests of libtorch code.
+# nn_test with the other tests of libtorch code. With INSTRUCTIONS the whole program runs twice more, as CPUs with AVX2
+# alone and with AVX-512 but without bf16 would run it (the latter is the former where there is no AVX-512).
 
 function(lorascale_module name)
   cmake_parse_arguments(ARG "TORCH" "" "SOURCES;DEPENDS" ${ARGN})
@@ -28,7 +29,7 @@ set(LORASCALE_TEST_ENVIRONMENT
   "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMP_NUM_THREADS=1")
 
 function(lorascale_test name)
-  cmake_parse_arguments(ARG "TORCH" "TIMEOUT" "SOURCES;DEPENDS;RANKS;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH;INSTRUCTIONS" "TIMEOUT" "SOURCES;DEPENDS;RANKS;LABELS" ${ARGN})
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
   endif()
@@ -57,5 +58,15 @@ function(lorascale_test name)
     target_link_libraries(${name} PRIVATE ${ARG_DEPENDS} GTest::gtest GTest::gmock GTest::gtest_main)
     gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT ${ARG_TIMEOUT}
       ENVIRONMENT "${LORASCALE_TEST_ENVIRONMENT}" LABELS "unit;${ARG_LABELS}")
+    if(ARG_INSTRUCTIONS)
+      lorascale_test_instructions(${name} avx2 "ATEN_CPU_CAPABILITY=avx2;ONEDNN_MAX_CPU_ISA=AVX2")
+      lorascale_test_instructions(${name} avx512 "ONEDNN_MAX_CPU_ISA=AVX512_CORE")
+    endif()
   endif()
+endfunction()
+
+function(lorascale_test_instructions name suffix environment)
+  add_test(NAME ${name}.${suffix} COMMAND ${name} --gtest_brief=1)
+  set_tests_properties(${name}.${suffix} PROPERTIES TIMEOUT 300 LABELS "instructions"
+    ENVIRONMENT "${LORASCALE_TEST_ENVIRONMENT};${environment}")
 endfunction()

@@ -14,6 +14,7 @@
 #include "comm/mpi_communicator.hpp"
 #include "config/reader.hpp"
 #include "config/resolved.hpp"
+#include "train/cpu_features.hpp"
 #include "train/tensor_memory.hpp"
 #include "train/vote.hpp"
 
@@ -134,8 +135,11 @@ LoadedConfig Job::configure(const options::variables_map& values, config::Purpos
   }
   world_ = std::make_unique<train::World>(
       train::World{*host_, device_ ? *device_ : *host_, place, place_.host});
+  device_text_ = place.is_cpu()
+                     ? "cpu: " + train::describe(train::features_of_this_cpu(std::getenv))
+                     : place.str();
   if (rank() == 0) {
-    spdlog::info("{} rank(s), {} thread(s) each, device {}", size(), threads, place.str());
+    spdlog::info("{} rank(s), {} thread(s) each, device {}", size(), threads, device_text_);
   }
   return loaded;
 }

@@ -45,6 +45,9 @@ class Job {
   [[nodiscard]] train::World& world() { return *world_; }
   [[nodiscard]] train::Watchdog& watchdog() { return watchdog_; }
 
+  // Where this rank computes, in words: "cuda:0", or "cpu" with the instructions it uses.
+  const std::string& device_text() const { return device_text_; }
+
  private:
   train::Watchdog watchdog_;
   comm::MpiSession session_;
@@ -52,6 +55,7 @@ class Job {
   std::unique_ptr<comm::Communicator> host_;
   std::unique_ptr<comm::Communicator> device_;  // where gradients live on GPUs of several ranks
   std::unique_ptr<train::World> world_;
+  std::string device_text_;
 };
 
 }  // namespace lorascale::cli

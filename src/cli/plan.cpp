@@ -113,6 +113,7 @@ ExitCode run_plan(const Arguments& arguments) {
               << "model     " << session.model->config().model_type << ", "
               << memory.model_parameters
               << " parameters; trained: " << session.trainable.parameters->size() << "\n"
+              << "device    " << job.device_text() << "\n"
               << "batch     global " << recipe.global_batch << " = " << leaves.leaves
               << " leaves of " << recipe.leaf_size << " on " << counted(ranks, "rank") << ", "
               << leaves.min_leaves_per_rank << " to " << leaves.max_leaves_per_rank << " each\n"
