@@ -137,6 +137,32 @@ TEST(Divergence, OutliersDoNotEnterTheWindow) {
   EXPECT_LT((50 - naive.mean()) / std::sqrt(naive.variance()), 8);
 }
 
+// The limit of 8 standard deviations, from both sides.
+TEST(Divergence, TheLimitIsWhatTheRecipeSays) {
+  for (const double limit : {8.0, 3.0}) {
+    for (const double z : {limit - 0.01, limit + 0.01}) {
+      Recipe recipe = long_recipe();
+      ASSERT_EQ(recipe.divergence_z, 8);
+      recipe.divergence_z = limit;
+      DivergenceDetector detector(recipe);
+      DecisionLog log;
+      StepPlan plan;
+      plan.samples = 64;
+      StepFacts facts;
+      for (int i = 0; i < 100; ++i) {
+        facts.loss = 2 + 0.1 * noise(i);
+        detector.on_step(plan, facts, log);
+      }
+      // The score is linear in the loss.
+      const double slope = detector.z_score(4) - detector.z_score(3);
+      facts.loss = 3 + (z - detector.z_score(3)) / slope;
+      ASSERT_NEAR(detector.z_score(facts.loss), z, 1e-9);
+      detector.on_step(plan, facts, log);
+      EXPECT_EQ(detector.in_trouble(), z > limit) << z;
+    }
+  }
+}
+
 TEST(Divergence, ASpikeIsForgiven) {
   Coordinator coordinator(long_recipe(), 1);
   report_normal(coordinator, 100);

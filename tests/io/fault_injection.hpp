@@ -1,8 +1,11 @@
 // Runs a piece of code in a child process and, at its k-th system call that changes or opens a
-// file, kills it or makes the call fail. Uses ptrace; Linux on x86-64 only.
+// file, kills it or makes the call fail; or writes down the calls that make files durable. Uses
+// ptrace; Linux on x86-64 only.
 #pragma once
 
 #include <functional>
+#include <string>
+#include <vector>
 
 namespace lorascale::io {
 
@@ -27,5 +30,19 @@ struct FaultOutcome {
 };
 
 FaultOutcome run_with_fault(const std::function<int()>& child, const Fault& fault);
+
+// A call in the order it was made: "write" and "fsync" of the file or folder `path`, "rename" of
+// `path` to `target`.
+struct FileCall {
+  std::string name, path, target;
+};
+
+struct Recording {
+  bool traced = false;
+  int exit_code = -1;
+  std::vector<FileCall> calls;
+};
+
+Recording record_file_calls(const std::function<int()>& child);
 
 }  // namespace lorascale::io

@@ -1,5 +1,7 @@
 #include "optim/optimizer.hpp"
 
+#include <algorithm>
+
 #include "base/error.hpp"
 #include "optim/support.hpp"
 #include "support/tensors.hpp"
@@ -12,9 +14,14 @@ using test::noise;
 
 constexpr std::int64_t kSize = 37;
 
-// Two segments with rates and decays of their own; element 20 on belongs to the second.
-std::vector<Segment> two_segments() {
-  return {{0, 20, 1.0, true}, {20, kSize, 16.0, false}};
+// Segments with rates and decays of their own. With LoRA+ the decay goes by the segment's rate,
+// once.
+std::vector<Segment> segments() {
+  return {{0, 14, 1.0, true}, {14, 26, 16.0, false}, {26, kSize, 4.0, true}};
+}
+
+const Segment& segment_of(const std::vector<Segment>& all, std::int64_t element) {
+  return *std::find_if(all.begin(), all.end(), [&](const auto& s) { return element < s.end; });
 }
 
 // Twelve updates with changing hyperparameters, counts and clipping against the scalar form.
@@ -25,7 +32,7 @@ void follow(const std::string& name, double decay, double clip) {
   for (std::int64_t i = 0; i < kSize; ++i) {
     reference[static_cast<std::size_t>(i)].p = parameters[i].item<double>();
   }
-  const auto optimizer = make_optimizer(name, two_segments(), parameters);
+  const auto optimizer = make_optimizer(name, segments(), parameters);
   for (int step = 0; step < 12; ++step) {
     Hyperparameters hyper;
     hyper.lr = 1e-3 * (1 + step);
@@ -47,7 +54,8 @@ void follow(const std::string& name, double decay, double clip) {
     EXPECT_NEAR(facts.norm.item<float>() / norm, 1.0, 1e-6);
     optimizer->step(parameters, gradient, hyper, facts);
     for (std::int64_t i = 0; i < kSize; ++i) {
-      const auto segment = two_segments()[i < 20 ? 0 : 1];
+      const auto all = segments();
+      const auto& segment = segment_of(all, i);
       reference[static_cast<std::size_t>(i)].step(factor * mean[static_cast<std::size_t>(i)],
                                                   hyper.lr * segment.lr_ratio,
                                                   segment.decays ? decay : 0.0, hyper);

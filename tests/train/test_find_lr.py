@@ -146,6 +146,25 @@ def test_leaves_everything_as_it_was(program, inputs, found, tmp_path):
     assert all((ends[0][name] == ends[1][name]).all() for name in ends[0])
 
 
+def test_a_probe_is_a_fresh_run_at_its_rate(program, inputs, tmp_path):
+    """Rates that hardly rise make the updates of a run at a constant rate: parameters, moments and clock are those of a
+    start, whatever was measured before."""
+    changes = {"batch": {"global": 16, "reference": 16, "micro": 4}, "budget": "20 steps"}
+    path = config(inputs, tmp_path / "probe", **changes)
+    run(program, "find-lr", path, "--from", "3e-3", "--to", "3.0000003e-3", "--updates", "20", check=False)
+    losses = {}
+    for name, lr in {"trained": 3e-3, "untrained": 1e-30}.items():
+        run(program, "train", config(inputs, tmp_path / name, optimizer__lr=lr, **changes))
+        losses[name] = [line["loss"] for line in metrics(tmp_path / name / "run")]
+    level = sum(losses["untrained"]) / 20
+    expected = [a - b + level for a, b in zip(losses["trained"], losses["untrained"])]
+    assert max(expected) - min(expected) > 0.05  # something was learned, which the comparison below would miss
+    rows = list(csv.DictReader((tmp_path / "probe/run/find-lr/curve.csv").open()))
+    assert len(rows) == 19
+    # Each row has the loss after its rate. A relative 1e-7 of the rate moves them by less than this.
+    assert [float(row["loss"]) for row in rows] == pytest.approx(expected[1:], abs=1e-5)
+
+
 def mean_of_last(folder, count=10):
     losses = [line["loss"] for line in metrics(folder / "run")]
     return sum(losses[-count:]) / count

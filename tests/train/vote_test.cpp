@@ -84,6 +84,33 @@ TEST_F(VoteTest, WhereOneRankRunsOutOfMemoryAllTryAgain) {
   EXPECT_EQ(relieved, 2);
 }
 
+// In the same vote: what cannot be mended by less memory wins, and nobody tries again.
+TEST_F(VoteTest, AnErrorIsNotLostBesideAnotherRanksLackOfMemory) {
+  const int short_of_memory = 0, guilty = host_.size() - 1;
+  if (guilty == short_of_memory) {
+    GTEST_SKIP() << "needs two ranks";
+  }
+  int tried = 0, relieved = 0;
+  const auto error = caught([&] {
+    together_retrying(
+        host_,
+        [&] {
+          ++tried;
+          if (host_.rank() == guilty) {
+            throw Error(ExitCode::kBadInput, "row 7 is damaged");
+          }
+          if (host_.rank() == short_of_memory) {
+            throw std::bad_alloc();
+          }
+        },
+        [&](const Agreement&) { ++relieved; });
+  });
+  EXPECT_EQ(error.code(), ExitCode::kBadInput);
+  EXPECT_THAT(error.what(), HasSubstr("row 7 is damaged"));
+  EXPECT_EQ(tried, 1);
+  EXPECT_EQ(relieved, 0);
+}
+
 TEST_F(VoteTest, TryingAgainEnds) {
   int tried = 0;
   const auto error = caught([&] {
