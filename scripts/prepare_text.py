@@ -221,7 +221,7 @@ def write_all(options, pipeline, tokenizer, chosen, statistics, outputs):
         progress.close()
         check_counts(writers)
         texts = encoded_prompts(options, tokenizer, chosen, statistics)
-        end = chosen.template.end_id(tokenizer) if statistics.counts["chat"] and chosen.template else None
+        end = answer_end(tokenizer, chosen, statistics)
         for writer in writers:
             writer.finish(texts, end)
         for writer in writers:
@@ -249,6 +249,15 @@ def encoded_prompts(options, tokenizer, chosen, statistics):
     """{text: ids} of --prompt: questions where the data are chats, else texts to continue."""
     template = None if chosen.is_found and not statistics.counts["chat"] else chosen.template
     return {text: prompts.encode(tokenizer, template, text) for text in options.prompts}
+
+
+def answer_end(tokenizer, chosen, statistics):
+    """The token that ends the answers of chats, where there are any; or None."""
+    return chosen.template.end_id(tokenizer) if chosen.template and statistics.counts["chat"] else None
+
+
+def model_folder(tokenizer):
+    return Path(tokenizer) if Path(tokenizer).is_dir() else Path(tokenizer).parent
 
 
 def prepare(options):
@@ -284,7 +293,10 @@ def prepare(options):
             CANNOT_WRITE,
             f"{where}: {error.strerror or error}, free some space or choose another place",
         ) from error
-    for message in [*tokenizer.warnings, *report.warnings(statistics, chosen)]:
+    end = answer_end(tokenizer, chosen, statistics)
+    text = "" if end is None else tokenizer.text_of(end)
+    found = report.warnings(statistics, chosen, end, text, model_folder(options.tokenizer))
+    for message in [*tokenizer.warnings, *found]:
         warn(message)
     print("\n".join(report.summary(statistics, writers, time.monotonic() - begin)))
 

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from . import chat, own_template
+from . import chat, own_template, template_source
 from .errors import BAD_INPUT, USAGE, PrepareError
 
 ROLES = ("system", "user", "assistant")
@@ -57,7 +57,7 @@ def template_of(options, tokenizer):
     """Chosen, for an open tokenizer."""
     name = options.chat_template
     _check_custom(options)
-    source = None if options.tokenizer == "bytes" else own_template.find(options.tokenizer)
+    source = None if options.tokenizer == "bytes" else template_source.find(options.tokenizer)
     values = _values(options.chat_template_kwargs)
 
     def own(source):
@@ -86,7 +86,7 @@ def template_of(options, tokenizer):
             raise PrepareError(
                 USAGE, f"--chat-template {name}: is none of {', '.join(NAMES)} and no .jinja file"
             )
-        return Chosen(name, _loaded(own(own_template.of_file(name, options.tokenizer))))
+        return Chosen(name, _loaded(own(template_source.of_file(name, options.tokenizer))))
     if values:
         raise PrepareError(USAGE, "--chat-template-kwargs are for the model's own template")
     if name == "custom":

@@ -2,6 +2,7 @@
 
 import bisect
 import collections
+import json
 import os
 import random
 import sys
@@ -187,8 +188,10 @@ def _lengths(statistics):
     return lines
 
 
-def warnings(statistics, chosen):
-    """What the user should know about how the text became tokens; `chosen` is chat_options.Chosen."""
+def warnings(statistics, chosen, end_id=None, end_text="", model=None):
+    """What the user should know about how the text became tokens; `chosen` is chat_options.Chosen,
+    `end_id` and `end_text` the token that ends the answers of chats, `model` the folder whose
+    tokenizer it is."""
     counts, lines = statistics.counts, []
     if not chosen.is_found and not counts["chat"]:
         lines.append(
@@ -197,6 +200,8 @@ def warnings(statistics, chosen):
         )
     if counts["chat"] and hasattr(chosen.template, "notes"):
         lines += chosen.template.notes()
+    if end_id is not None:
+        lines += _unknown_end(end_id, end_text, model)
     if statistics.differences:
         lines.append(_difference(statistics, chosen.name))
     lines += [text.format(counts[key]) for key, text in _COUNTED.items() if counts[key]]
@@ -227,6 +232,29 @@ _COUNTED = {
     "by_turn": "in {:,} conversations the model's template writes earlier turns otherwise once there "
     "are later ones: each answer became a document of its own, as the model meets it",
 }
+
+
+def _unknown_end(end_id, end_text, model):
+    """Where servers would not stop at the end of an answer. They look into generation_config.json,
+    and into config.json where that names no end."""
+    for name in ("generation_config.json", "config.json"):
+        try:
+            contents = json.loads((model / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        named = contents.get("eos_token_id") if isinstance(contents, dict) else None
+        named = named if isinstance(named, list) else [] if named is None else [named]
+        if named:
+            break
+    else:
+        return []  # no model's folder
+    if end_id in named:
+        return []
+    return [
+        f"answers end with {end_text} (token {end_id}), but {name} of {model} names "
+        f"{', '.join(map(str, named))} as end: servers will not stop there; lorascale merge writes "
+        f"a generation_config.json that does"
+    ]
 
 
 def _difference(statistics, name):

@@ -25,7 +25,7 @@ USUAL_EOS = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "<|im_end|>", 
 MARK = re.compile(r"\s*<[^<>\s]+>")  # what ends a turn looks so, be it a token or not
 
 # Characters before a boundary that tell whether the tokenizer parts the text there.
-LOOK_BACK = 512
+LOOK_BACK = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +171,9 @@ class HubTokenizer:
     def token_count(self, text):
         return len(self._ids(text))
 
+    def text_of(self, index):
+        return self._tokenizer.id_to_token(index)
+
     def first_mark(self, text):
         """The text up to the end of the first added token in it, such as "<|im_end|>", and that
         token's id; (text, None) where there is none."""
@@ -261,9 +264,7 @@ class HubTokenizer:
                 near += 1
             bound = None
             if places[near] > anchor[1]:
-                alone = self._prefix_ids(text[places[near] : position])
-                end = bounds[near] + len(alone)
-                bound = end if numpy.array_equal(ids[bounds[near] : end], alone) else None
+                bound = self._near_boundary(ids, bounds[near], text[places[near] : position])
             if bound is None:
                 bound = self._boundary(text, ids, position, *anchor)
             if bound is None:
@@ -271,6 +272,14 @@ class HubTokenizer:
             bounds.append(bound)
             places.append(position)
         return [*bounds, len(ids)], None
+
+    def _near_boundary(self, ids, first, text):
+        """The number of ids that end with `text`, which begins at id `first`; None where `text`
+        alone does not give them."""
+        lead = self._sentinel or ""
+        alone = self._prefix_ids(lead + text)[1 if lead else 0 :]
+        end = first + len(alone)
+        return end if numpy.array_equal(ids[first:end], alone) else None
 
     def _boundary(self, text, ids, position, anchor_begin, anchor_end, anchor_token):
         """The number of ids that make up text[:position]; None where the tokens do not part there.

@@ -5,18 +5,20 @@ The templates named in TRL are the published files, as the installed trl carries
 _training are trl's own, with {% generation %} marks), SmolLM2's is the published one of its folder;
 those in templates/ are written in our own words."""
 
+import contextlib
 import dataclasses
+import io
 import json
-import os
 import subprocess
 from pathlib import Path
 
+import encode_prompt
 import pytest
 import tokenizers
 import transformers
 import trl
-from conftest import TRAINING_TEXT, LLAMA3_PATTERN, run_script, read_token_file
-from lorascale_data import chat, own_template, records, tokenizing
+from conftest import LLAMA3_PATTERN, TRAINING_TEXT, read_token_file, run_script
+from lorascale_data import chat, own_template, records, template_source, tokenizing
 from lorascale_data.errors import PrepareError, RecordError
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -202,7 +204,7 @@ def pair_of(name, folder, library):
     tokens = {key: token for key, token in tokens.items() if token is not None}
     (folder / "tokenizer_config.json").write_text(json.dumps(tokens))
     tokenizer = tokenizing.load(tokenizing.TokenizerOptions(str(folder)))
-    template = own_template.OwnTemplate(own_template.find(folder), tokenizer, family.values)
+    template = own_template.OwnTemplate(template_source.find(folder), tokenizer, family.values)
     theirs = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), **tokens
     )
@@ -322,11 +324,11 @@ def test_a_template_that_rewrites_what_was_said_is_refused(tmp_path, library):
     source = "{% for m in messages %}{{ '<|im_start|>' ~ messages | length ~ m.role ~ '<|im_sep|>' ~ m.content ~ '<|im_end|>' }}{% endfor %}"
     (tmp_path / "chat_template.jinja").write_text(source)
     with pytest.raises(PrepareError, match="writes questions anew once they are answered"):
-        own_template.OwnTemplate(own_template.find(tmp_path), pair.tokenizer).load()
+        own_template.OwnTemplate(template_source.find(tmp_path), pair.tokenizer).load()
     # Anew from the second answer on only: found out at the conversation.
     source = source.replace("messages | length", "[messages | length, 2] | max")
     (tmp_path / "chat_template.jinja").write_text(source)
-    template = own_template.OwnTemplate(own_template.find(tmp_path), pair.tokenizer)
+    template = own_template.OwnTemplate(template_source.find(tmp_path), pair.tokenizer)
     pair = dataclasses.replace(pair, template=template)
     assert len(pair.documents({"messages": TURNS[:2]})[0]) == 1
     with pytest.raises(RecordError, match="message 4: the model's template writes the conversation"):
@@ -343,11 +345,29 @@ def test_changes_of_old_turns_are_found_behind_the_window(tmp_path, library):
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant<|im_sep|>' }}{% endif %}"
     )
     (tmp_path / "chat_template.jinja").write_text(source)
-    template = own_template.OwnTemplate(own_template.find(tmp_path), pair.tokenizer)
+    template = own_template.OwnTemplate(template_source.find(tmp_path), pair.tokenizer)
     pair = dataclasses.replace(pair, template=template)
     assert len(pair.documents({"messages": LONG[:28]})[0]) == 1
     with pytest.raises(RecordError, match="leaves its content out"):
         pair.documents({"messages": LONG})
+
+
+@pytest.mark.parametrize("name", ["one", "two", "system", "thoughts", "reasoning", "long", "question last"])
+@pytest.mark.parametrize(
+    ("preset", "family"),
+    [("qwen2.5", "qwen2_5"), ("qwen3", "qwen3"), ("mistral-v7", "mistral_v7"), ("llama3", "llama3_training")],
+)
+def test_presets_write_what_the_models_do(preset, family, name, tmp_path, library):
+    record = CONVERSATIONS[name]
+    if name == "reasoning" and preset != "qwen3":
+        return
+    pair = pair_of(family, tmp_path, library)
+    rules = records.Rules(chat.Renderer(chat.PRESETS[preset]))
+    [ours], _ = records.parse_json(json.dumps(record).encode(), rules)
+    [theirs], [encoded] = pair.documents(record)
+    [found] = pair.tokenizer.encode([ours])
+    assert found.ids.tolist() == encoded.ids.tolist()
+    assert found.mask.tolist() == encoded.mask.tolist()
 
 
 def test_only_chosen_answers_are_targets(tmp_path, library):
@@ -385,7 +405,7 @@ def run(folder, contents, tmp_path, *options):
 def test_smollm2_in_one_command(smollm2, tmp_path):
     """The real model: auto finds its template, ids and the prompt's are those of transformers, a text
     that brings its end token gets no second one, the end of answers is in the file."""
-    theirs = transformers.AutoTokenizer.from_pretrained(smollm2)
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(smollm2)
     contents = [{"messages": TURNS}, {"messages": [SYSTEM, *TURNS]}, {"messages": LONG}]
     text = "<|im_start|>user\nName a gas.<|im_end|>\n<|im_start|>assistant\n"
     contents += [{"prompt": text, "completion": end} for end in ("Neon.", "Neon.<|im_end|>", "Neon.<|im_end|>\n")]
@@ -400,11 +420,10 @@ def test_smollm2_in_one_command(smollm2, tmp_path):
     end = theirs.convert_tokens_to_ids("<|im_end|>")
     assert data.attributes["answer_end_id"] == end
     asked = theirs.apply_chat_template([user("Who?")], add_generation_prompt=True, return_dict=False)
-    encoded = subprocess.run(
-        [os.sys.executable, ROOT / "scripts/encode_prompt.py", "--tokenizer", smollm2, "Who?"],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert [int(index) for index in encoded.stdout.split()] == asked, encoded.stderr
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert encode_prompt.main(["--tokenizer", str(smollm2), "Who?"]) == 0
+    assert [int(index) for index in out.getvalue().split()] == asked
 
 
 def test_a_preset_that_writes_otherwise_is_said_with_an_example(smollm2, tmp_path):
@@ -478,25 +497,25 @@ def test_templates_are_found_where_models_keep_them(tmp_path, library):
     """A file beats the entry of the configuration; a list has names; tools choose tool_use."""
     library.save(str(tmp_path / "tokenizer.json"))
     config = tmp_path / "tokenizer_config.json"
-    assert own_template.find(tmp_path) is None
+    assert template_source.find(tmp_path) is None
     config.write_text(json.dumps({"chat_template": "A", "bos_token": {"content": "<s>"}}))
-    source = own_template.find(tmp_path / "tokenizer.json")
+    source = template_source.find(tmp_path / "tokenizer.json")
     assert (source.named, source.tokens) == ({"default": "A"}, {"bos_token": "<s>"})
     named = [{"name": "default", "template": "B"}, {"name": "tool_use", "template": "C"}]
     config.write_text(json.dumps({"chat_template": named}))
-    assert own_template.find(tmp_path).named == {"default": "B", "tool_use": "C"}
+    assert template_source.find(tmp_path).named == {"default": "B", "tool_use": "C"}
     (tmp_path / "chat_template.jinja").write_text("D")
-    assert own_template.find(tmp_path).named == {"default": "D"} | {"tool_use": "C"}
+    assert template_source.find(tmp_path).named == {"default": "D"} | {"tool_use": "C"}
     (tmp_path / "chat_template.jinja").unlink()
     config.write_text(json.dumps({"chat_template": named[1:]}))
     with pytest.raises(PrepareError, match="has the templates tool_use and none named default"):
-        own_template.find(tmp_path)
+        template_source.find(tmp_path)
 
 
 def test_time_is_linear_in_the_turns(tmp_path, library):
     """Counted in messages rendered, so that a busy machine does not matter."""
     counts = []
-    for turns in (64, 128, 256):
+    for turns in (64, 192):
         pair = pair_of("qwen3", tmp_path, library)
         variant, rendered = pair.template.load()["default"], [0]
         bound = variant.bound
@@ -515,4 +534,28 @@ def test_time_is_linear_in_the_turns(tmp_path, library):
         messages = [user(f"Q{i}") if i % 2 == 0 else assistant(f"A{i}.") for i in range(turns)]
         assert len(pair.documents({"messages": messages})[0]) == 1
         counts.append(rendered[0] / turns)
-    assert counts[2] < 1.15 * counts[0], counts
+    assert counts[1] < 1.15 * counts[0], counts
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"config.json": 0}, "config.json of"),
+        ({"config.json": "END", "generation_config.json": [0, 1]}, "generation_config.json of"),
+        ({"config.json": 0, "generation_config.json": [0, "END"]}, None),
+        ({"config.json": "END", "generation_config.json": None}, None),
+        ({}, None),
+    ],
+)
+def test_an_end_token_that_servers_would_not_know_is_said(files, message, tmp_path, library):
+    folder = family_folder("qwen2_5", tmp_path, library)
+    end = library.token_to_id("<|im_end|>")
+    for name, ids in files.items():
+        ids = [end if i == "END" else i for i in ids] if isinstance(ids, list) else end if ids == "END" else ids
+        (folder / name).write_text(json.dumps({"eos_token_id": ids}))
+    for contents in ([{"messages": TURNS}], [{"text": "no chat"}]):
+        outcome, data = run(folder, contents, tmp_path)
+        said = f"answers end with <|im_end|> (token {end}), but " in outcome.err
+        assert said == (message is not None and "messages" in contents[0]), outcome.err
+        assert not said or f"but {message}" in outcome.err
+        assert ("answer_end_id" in data.attributes) == ("messages" in contents[0])

@@ -255,3 +255,38 @@ def test_arrays_of_the_table():
     data, offsets = vocabulary.as_arrays([b"ab", b"", b"\xff"])
     assert data.tolist() == [97, 98, 255] and offsets.tolist() == [0, 2, 2, 3]
     assert offsets.dtype == numpy.int64
+
+
+class Counting:
+    """A tokenizer that counts the characters it is given."""
+
+    def __init__(self, tokenizer):
+        self._tokenizer, self.characters = tokenizer, 0
+
+    def __getattr__(self, name):
+        return getattr(self._tokenizer, name)
+
+    def encode(self, text, **options):
+        self.characters += len(text)
+        return self._tokenizer.encode(text, **options)
+
+    def encode_batch(self, texts, **options):
+        self.characters += sum(map(len, texts))
+        return self._tokenizer.encode_batch(texts, **options)
+
+
+@pytest.mark.parametrize("kind", ["byte_level", "sentencepiece"])
+@pytest.mark.parametrize(
+    "ends", [("Q: ", "\nA:"), ("Q:", " "), ("<|im_start|>user\n", "<|im_end|>\n"), ("bro", "wn")]
+)
+def test_the_work_is_linear_in_the_number_of_boundaries(kind, ends, request):
+    """Clean boundaries, with special tokens near them and without, and such as a token crosses."""
+    tokenizer = load(request.getfixturevalue(kind))
+    counting = tokenizer._tokenizer = Counting(tokenizer._tokenizer)
+    work = []
+    for turns in (60, 180):
+        parts = [part for i in range(turns) for part in (f"{ends[0]}what is {i}?", f"{ends[1]}it is {i}.\n")]
+        counting.characters = 0
+        one(tokenizer, answer(*parts))
+        work.append(counting.characters / sum(map(len, parts)))
+    assert work[1] < 1.3 * work[0], work
