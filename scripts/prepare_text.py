@@ -4,13 +4,17 @@
   prepare_text.py book.txt --tokenizer models/base --output data/train.h5
   prepare_text.py chats.jsonl.gz --tokenizer models/chat --output data/train.h5 --validation data/val.h5
 
-Inputs: plain text, JSON Lines or JSON arrays, gzipped or not; a record of
+Inputs: plain text, JSON Lines, JSON arrays, CSV and TSV by their header, Parquet, Arrow and Feather,
+data sets saved to disk, folders of all these; text formats packed with gz, bz2, xz or zst, too. A
+record or row of
   {"text"}                                  every token is a target
   {"prompt", "completion"}                  targets: the completion and the end of text
   {"instruction", "input", "output"}        (Alpaca) the same
   {"messages": [{"role", "content"}]}       targets: each answer of the assistant and its end token
                                             (but for those of "weight": 0)
   {"conversations": [{"from", "value"}]}    (ShareGPT) the same
+and more (docs/data.md says what becomes of each key); --columns names other keys. Keys that would
+change what is learnt are honoured or refused by name, the others counted in the report.
 Chats are written by the model's own template where its folder has one, or by --chat-template. If
 given, that also applies to prompt + completion and Alpaca, as one question and its answer.
 
@@ -30,10 +34,12 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the worker processes are the p
 from lorascale_data import (  # noqa: E402
     chat,
     chat_options,
+    files,
     prompts,
     records,
     report,
     sources,
+    texts,
     tokenizing,
 )
 from lorascale_data.errors import BAD_INPUT, CANNOT_WRITE, USAGE, PrepareError  # noqa: E402
@@ -66,7 +72,7 @@ def make_parser():
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("inputs", nargs="+", metavar="INPUT", help="text or JSON files, .gz too")
+    add("inputs", nargs="+", metavar="INPUT", help="files of text or records, or folders of them")
     add(
         "--tokenizer",
         required=True,
@@ -174,14 +180,14 @@ def columns_of(text):
     return tuple(pairs)
 
 
-def check_outputs(options):
+def check_outputs(options, inputs):
     """The output files, checked before hours of work."""
     if options.validation is None and options.validation_fraction is not None:
         raise PrepareError(USAGE, "--validation-fraction needs --validation FILE.h5")
     outputs = [path for path in (options.output, options.validation) if path is not None]
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise PrepareError(USAGE, "--output and --validation are one file, give two")
-    inputs = {Path(path).resolve() for path in options.inputs}
+    inputs = {path.resolve() for path in inputs}
     for path in outputs:
         if path.resolve() in inputs:
             raise PrepareError(USAGE, f"{path}: is an input too, choose another name")
@@ -262,9 +268,10 @@ def model_folder(tokenizer):
 
 def prepare(options):
     begin = time.monotonic()
-    split = sources.parse_text_split(options.text_split)
+    split = texts.parse_text_split(options.text_split)
     try:
-        outputs = check_outputs(options)
+        inputs, notes = files.expand(options.inputs)
+        outputs = check_outputs(options, inputs)
         tokenizer_options = tokenizing.TokenizerOptions(
             options.tokenizer,
             not options.no_bos,
@@ -285,7 +292,8 @@ def prepare(options):
         rules = records.Rules(renderer, kind, columns_of(options.columns), frozenset(options.ignore))
         settings = Settings(tokenizer_options, rules, options.max_length, options.skip_bad)
         statistics = report.Statistics()
-        pipeline = Pipeline(options.inputs, options.format, split, settings, statistics)
+        statistics.notes += notes
+        pipeline = Pipeline(inputs, options.format, split, settings, statistics)
         writers = write_all(options, pipeline, tokenizer, chosen, statistics, outputs)
     except OSError as error:
         where = error.filename or options.output

@@ -80,6 +80,8 @@ class Builder:
             raise RecordError("the conversation must be a list with at least one message")
         for entry in entries:
             number = len(self.messages) + 1
+            if isinstance(entry, str) and entry.startswith("{"):  # tables of mixed objects
+                entry = parsed(entry, f"message {number}")
             if not isinstance(entry, dict):
                 raise RecordError(
                     f"message {number} is a {json_type(entry)}, it must be an object"
@@ -215,7 +217,7 @@ def _calls(value, key):
     if value is None:
         return []
     calls = value if isinstance(value, list) else [value]
-    return [_call(call, key) for call in calls]
+    return [_call(parsed(call, key), key) for call in calls]
 
 
 def _call(call, key):
@@ -242,6 +244,7 @@ def tools_of(value, key):
     """Tools in the form that templates take, from the services' forms or a string of JSON."""
     value = parsed(value, key)
     tools = value if isinstance(value, list) else [] if value is None else [value]
+    tools = [parsed(tool, key) for tool in tools]
     for tool in tools:
         function = tool.get("function", tool) if isinstance(tool, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):

@@ -65,6 +65,7 @@ KNOWN = frozenset(
     + ["text", "input", "segments", "label", "input_ids"]
 )
 
+MAX_COLUMNS = 10_000  # of a table
 MAX_EXAMPLE = 60
 MAX_NAMES = 64  # of unused keys that are told apart
 
@@ -76,6 +77,12 @@ def is_empty(value):
 def json_type(value):
     names = {dict: "object", list: "list", bool: "truth value", type(None): "null"}
     return names.get(type(value), "number" if isinstance(value, int | float) else "string")
+
+
+def repeated(names):
+    """The first name that is there twice, or None."""
+    seen = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)
 
 
 def shown(value):
@@ -119,7 +126,7 @@ class Fields:
             for key, value in values.items()
             if not is_empty(value) and key not in ignored
         }
-        self._ignored = [key for key in sorted(ignored) if not is_empty(values.get(key))]
+        self._ignored = [key for key in values if key in ignored and not is_empty(values[key])]
 
     def __contains__(self, key):
         return key in self._rest

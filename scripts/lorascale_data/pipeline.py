@@ -23,6 +23,7 @@ from .digest_set import DigestSet
 from .errors import INTERNAL, PrepareError, RecordError
 from .keys import Unused
 from .sources import Source
+from .tables import Broken
 
 BATCH_BYTES = 1 << 20
 BATCH_RECORDS = 8192
@@ -115,6 +116,8 @@ class Worker:
         )
 
     def _parse(self, batch, line, raw, unused):
+        if isinstance(raw, Broken):
+            raise RecordError(raw)
         if batch.is_text:
             return records.parse_text(raw)
         documents, left = records.parse_json(raw, self._settings.rules)
@@ -185,7 +188,12 @@ class Pipeline:
     def __init__(self, paths, requested_format, split, settings, statistics):
         self._settings = settings
         self._statistics = statistics
-        self._sources = [Source(path, requested_format, split) for path in paths]
+        columns = frozenset(key for _, key in settings.rules.columns)
+        self._sources = [
+            Source(path, requested_format, split, columns, settings.rules.ignored) for path in paths
+        ]
+        for source in self._sources:
+            statistics.notes += source.notes
         statistics.bytes_total = sum(source.size for source in self._sources)
 
     def run(self, writers, splitter, deduplicate, workers, progress):
@@ -198,6 +206,9 @@ class Pipeline:
             self._write(result, writers, splitter, seen)
             self._statistics.bytes_read = batch.position
             progress.update(self._statistics)
+        for source in self._sources:
+            if source.unused is not None:
+                self._statistics.unused.update(source.unused, source.place)
 
     def _write(self, result, writers, splitter, seen):
         count = len(result.lengths)
@@ -225,7 +236,8 @@ class Pipeline:
         source = self._sources[batch.source]
         for line, message in bad:
             if not self._settings.skip_bad:
-                raise source.fail(line, f"{message} (--skip-bad leaves bad records out)")
+                hint = f"; {source.hint}" if source.hint else ""
+                raise source.fail(line, f"{message} (--skip-bad leaves bad records out{hint})")
             self._statistics.note_bad(f"{source.place(line)}: {message}")
 
     def _batches(self):

@@ -11,6 +11,7 @@ import time
 from .keys import Unused
 
 SHOWN_KEYS = 12  # unused keys that the summary names
+SHOWN_NOTES = 12
 SAMPLE = 65_536  # documents whose lengths stand for all
 ROW_LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 LONGEST_SUGGESTION = (
@@ -29,6 +30,7 @@ class Statistics:
         self.bad_examples = []
         self.differences = []  # (preset's, model's own) texts of first conversations
         self.unused = Unused()
+        self.notes = []  # how inputs were read
         self.documents = self.tokens = self.longest = 0
         self.histogram = collections.Counter()  # bit length of (length - 1) -> documents
         self.sample = []
@@ -188,11 +190,17 @@ def _lengths(statistics):
     return lines
 
 
+def _first_of(notes):
+    """Not a line for each file of a large folder."""
+    more = len(notes) - SHOWN_NOTES
+    return notes[:SHOWN_NOTES] + [f"and {more:,} more files in this way"] * (more > 0)
+
+
 def warnings(statistics, chosen, end_id=None, end_text="", model=None):
     """What the user should know about how the text became tokens; `chosen` is chat_options.Chosen,
     `end_id` and `end_text` the token that ends the answers of chats, `model` the folder whose
     tokenizer it is."""
-    counts, lines = statistics.counts, []
+    counts, lines = statistics.counts, _first_of(statistics.notes)
     if not chosen.is_found and not counts["chat"]:
         lines.append(
             f"no document used --chat-template {chosen.name}: they are plain text. Chats are JSON "

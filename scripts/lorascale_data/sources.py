@@ -1,127 +1,113 @@
 """Input files as a stream of raw records. Memory is bounded by the longest record, 64 MiB at most.
 
-A raw record is (line number, bytes): a line of JSON Lines, an element of a JSON array, or a piece
-of plain text as --text-split says. Nothing is parsed here beyond finding where a record ends,
-because this runs in one process; parsing is the workers' part.
+A raw record is (number, bytes): a line of JSON Lines, an element of a JSON array, a row of a table,
+or a piece of plain text as --text-split says. As little is parsed here as finding where a record
+ends takes, because this runs in one process; the rest is the workers' part.
 """
 
-import codecs
-import dataclasses
-import gzip
-import itertools
-import json
-import re
-import zlib
 from pathlib import Path
 
-from .errors import BAD_INPUT, USAGE, PrepareError
+from . import json_text, signatures, tables, texts
+from .columnar import Table
+from .errors import BAD_INPUT, PrepareError
+from .stream import PACKED_SUFFIXES, Stream
 
-MAX_RECORD_BYTES = 64 << 20
-READ_BYTES = 1 << 20
 TEXT_SUFFIXES = frozenset([".txt", ".text", ".md", ".rst"])
 LINE_SUFFIXES = frozenset([".jsonl", ".ndjson"])
+TABLE_SUFFIXES = {".csv": None, ".tsv": "\t", ".tab": "\t"}  # and what parts their columns
+COLUMNAR_SUFFIXES = frozenset([".parquet", ".pq", ".arrow", ".feather"])
 RECORD_FORMATS = ("prompt-completion", "alpaca", "messages", "sharegpt")
-FORMATS = ("auto", "text", "jsonl", "json", *RECORD_FORMATS)
+FORMATS = ("auto", "text", "jsonl", "json", "csv", "tsv", "parquet", "arrow", *RECORD_FORMATS)
 
 
-@dataclasses.dataclass(frozen=True)
-class TextSplit:
-    """How plain text falls into documents; `size` counts lines or characters."""
-
-    kind: str
-    size: int = 0
-
-
-def parse_text_split(text):
-    match = re.fullmatch(r"(document|formfeed|paragraph)|(lines|chars):([1-9]\d{0,8})", text)
-    if not match:
-        raise PrepareError(
-            USAGE,
-            f"--text-split {text}: unknown rule, give document, formfeed, paragraph, lines:N or "
-            f"chars:N",
-        )
-    return TextSplit(match[1]) if match[1] else TextSplit(match[2], int(match[3]))
+def suffix_of(path):
+    """The suffix below that of a packer."""
+    path = Path(path)
+    return (path.with_suffix("") if path.suffix in PACKED_SUFFIXES else path).suffix.lower()
 
 
 class Source:
-    """One input file, open; `position` is how many of its `size` bytes on disk were consumed."""
+    """One input file. It is looked at when made, and open only while it is read: there may be more
+    files than a process may hold open.
 
-    def __init__(self, path, requested_format, split):
+    `container` is text, jsonl, json, table or columnar; `position` is how many of its `size` bytes
+    on disk were consumed; `notes` are what the user should know of how it is read; `unused` counts
+    columns that no record shape knows (None: the records tell).
+    """
+
+    def __init__(self, path, requested_format, split, wanted=frozenset(), ignored=frozenset()):
         self.path = Path(path)
-        self._split = split
-        try:
-            self._raw = open(self.path, "rb")  # noqa: SIM115 (closed by close())
-            self.size = self.path.stat().st_size
-            zipped = self._raw.peek(2)[:2] == b"\x1f\x8b"
-            self._file = gzip.open(self._raw) if zipped else self._raw
-            # One system call a read: read() loops, and loses Ctrl-C where a pipe falls silent.
-            self._read_some = self._file.read if zipped else self._file.read1
-            self._head = self._read_head()
-        except OSError as error:
-            raise self._unreadable(error) from error
-        self._head = self._head.removeprefix(codecs.BOM_UTF8)
-        name = self.path.with_suffix("") if self.path.suffix == ".gz" else self.path
-        self.container = self._find_container(requested_format, name.suffix.lower())
+        self.notes, self.hint, self.unused = [], "", None
+        self._split, self._columns = split, (frozenset(wanted), frozenset(ignored))
+        self._open = self._stream = Stream(self.path)
+        self.size = self._stream.size
+        is_regular = self._stream.is_regular
+        self.container = self._find_container(requested_format, suffix_of(self.path))
+        if self.container == "columnar":
+            self._start_table()
+        if is_regular:
+            self.close()
 
     @property
     def position(self):
-        return self._raw.tell() if self._raw.seekable() else 0  # a pipe has no size either
+        return self._open.position if self._open else 0
 
     def close(self):
-        self._raw.close()
+        if self._open:
+            self._open.close()
+        self._open = self._stream = None
 
     def records(self):
-        """Yields (line number, bytes). Empty lines are passed over."""
+        """Yields (line or row, bytes or tables.Broken). Empty lines are passed over."""
+        if self.container == "columnar":
+            self._start_table()
+            return self._open.records()
+        if self._stream is None:
+            self._open = self._stream = Stream(self.path)
         if self.container == "jsonl":
-            return ((line, text) for line, text in self._lines() if not text.isspace())
+            return json_text.lines(self._stream)
         if self.container == "json":
-            return self._array_elements()
-        return self._texts()
+            return json_text.elements(self._stream)
+        if self.container == "table":
+            return tables.rows(self._stream, self._delimiter)
+        return texts.pieces(self._stream, self._split)
 
-    def place(self, line):
-        return f"{self.path}:{line}"
+    def place(self, number):
+        if self.container == "columnar":
+            return f"{self.path}: row {number}"
+        return f"{self.path}:{number}"
 
-    def fail(self, line, message):
-        return PrepareError(BAD_INPUT, f"{self.place(line)}: {message}")
+    def fail(self, number, message):
+        return PrepareError(BAD_INPUT, f"{self.place(number)}: {message}")
 
-    def _unreadable(self, error):
-        reason = getattr(error, "strerror", None) or str(error)
-        return PrepareError(BAD_INPUT, f"{self.path}: cannot be read ({reason}), check the path")
+    def _start_table(self):
+        self.close()
+        self._open = Table(self.path, self.size, self._kind, *self._columns)
+        self.unused = self._open.unused
 
-    def _read_head(self):
-        head = b""
-        while len(head) < READ_BYTES and (more := self._read(READ_BYTES - len(head))):
-            head += more
-        return head
-
-    def _read(self, count):
-        """Up to `count` bytes more of the unzipped contents; b"" at the end."""
-        try:
-            return self._read_some(count)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise PrepareError(
-                BAD_INPUT, f"{self.path}: damaged gzip file ({error}), fetch it again"
-            ) from error
-        except OSError as error:
-            raise self._unreadable(error) from error
+    def _refuse(self, message):
+        return PrepareError(BAD_INPUT, f"{self.path}: {message}")
 
     def _find_container(self, requested, suffix):
-        head = self._head.lstrip()
-        if not head and len(self._head) < READ_BYTES:
-            raise PrepareError(BAD_INPUT, f"{self.path}: is empty, take it off the list of inputs")
-        if b"\0" in self._head:
-            raise PrepareError(
-                BAD_INPUT,
-                f"{self.path}: holds zero bytes, so it is no UTF-8 text; convert it (iconv -t "
-                f"UTF-8)",
-            )
+        head = self._stream.head
+        if self._stream.is_whole and not head.strip():
+            raise self._refuse("is empty, take it off the list of inputs")
+        found = signatures.recognise(head)
+        if found is not None:
+            return self._binary(requested, *found)
+        if requested in ("parquet", "arrow"):
+            raise self._refuse(f"is no {requested.capitalize()} file, leave out --format")
         if requested in ("text", "jsonl"):
             return requested
+        if requested in ("csv", "tsv"):
+            return self._table("\t" if requested == "tsv" else TABLE_SUFFIXES.get(suffix))
+        head = head.lstrip()
+        if suffix in TABLE_SUFFIXES and requested != "json" and not json_text.starts_with_object(head):
+            return self._table(TABLE_SUFFIXES[suffix])
         if requested == "auto" and suffix in TEXT_SUFFIXES:
-            return "text"
+            return self._text_or_lines(head)
         if head.startswith(b"["):
-            looks_json = suffix == ".json" or requested != "auto" or _starts_array(head)
-            if looks_json:
+            if suffix == ".json" or requested != "auto" or json_text.starts_array(head):
                 return "json"
             return "jsonl" if suffix in LINE_SUFFIXES else "text"
         if requested == "json":
@@ -130,152 +116,43 @@ class Source:
             return "jsonl"
         if head.startswith(b"{"):
             # An object that ends on its first line is JSON Lines, one over several lines is not.
-            return "jsonl" if _is_object(head.split(b"\n", 1)[0]) else "json"
+            return "jsonl" if json_text.starts_with_object(head) else "json"
         return "json" if suffix == ".json" else "text"
 
-    def _blocks(self):
-        block, self._head = self._head, b""
-        while block:
-            yield block
-            block = self._read(READ_BYTES)
-
-    def _too_long(self, line):
-        return self.fail(
-            line,
-            f"one record has over {MAX_RECORD_BYTES >> 20} MiB; cut it up"
-            + (" with --text-split paragraph, lines:N or chars:N" * (self.container == "text")),
+    def _table(self, delimiter):
+        self._delimiter = delimiter
+        self.hint = (
+            "line 1 names the columns; --columns says which hold what, --format text reads plain text"
         )
+        return "table"
 
-    def _lines(self):
-        """Yields (number from 1, line with its line end)."""
-        number, rest = 1, b""
-        for block in self._blocks():
-            lines = (rest + block).split(b"\n")
-            rest = lines.pop()
-            for line in lines:
-                yield number, line + b"\n"
-                number += 1
-            if len(rest) > MAX_RECORD_BYTES:
-                raise self._too_long(number)
-        if rest:
-            yield number, rest
+    def _text_or_lines(self, head):
+        """Text by its name, but data by what it holds?"""
+        whole = self._stream.is_whole
+        if json_text.starts_with_object(head):
+            odd = json_text.first_line_that_is_no_object(self._stream.head, whole)
+            if odd:
+                self.notes.append(
+                    f"{self.path}: begins like JSON Lines, but line {odd} is no object; it was read "
+                    f"as plain text (--format jsonl reads records)"
+                )
+                return "text"
+            container, name = "jsonl", "JSON Lines"
+        elif json_text.holds_array_of_objects(head, whole):
+            container, name = "json", "a JSON array"
+        else:
+            return "text"
+        self.hint = "--format text reads this file as plain text"
+        self.notes.append(f"{self.path}: is {name} and was read so ({self.hint})")
+        return container
 
-    def _array_elements(self):
-        """Yields the elements of a JSON array, or the objects of a file of objects over several
-        lines."""
-        decode = json.JSONDecoder().raw_decode
-        text, line, in_array, ended = "", 1, None, False
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        blocks = self._blocks()
-        while True:
-            stripped = text.lstrip(" \t\r\n," if in_array else " \t\r\n")
-            line += text.count("\n", 0, len(text) - len(stripped))
-            text = stripped
-            if in_array is None and text:
-                in_array = text[0] == "["
-                if in_array:
-                    text = text[1:]
-                    continue
-            if in_array and text.startswith("]"):
-                if text[1:].strip() or any(block.strip() for block in blocks):
-                    raise self.fail(line, "text after the end of the JSON array, remove it")
-                return
-            if text:
-                try:
-                    _, end = decode(text)
-                    if end < len(text) or ended:  # else a number may go on in the next block
-                        yield line, text[:end].encode()
-                        line += text.count("\n", 0, end)
-                        text = text[end:]
-                        continue
-                except json.JSONDecodeError as error:
-                    if ended:
-                        where = line + text.count("\n", 0, error.pos)
-                        raise self.fail(where, f"not valid JSON ({error.msg}), mend it") from error
-                except RecursionError:
-                    raise self.fail(line, "JSON nested too deeply, mend it") from None
-            if ended:
-                if in_array:
-                    raise self.fail(line, "the JSON array does not end, the file seems cut short")
-                return
-            # Read as much again as is waiting, so that a long element is parsed few times.
-            wanted = len(text) + 1
-            while wanted > 0 and not ended:
-                block = next(blocks, b"")
-                ended = not block
-                try:
-                    more = decoder.decode(block, final=ended)
-                except UnicodeDecodeError as error:
-                    raise self.fail(line, f"not UTF-8 ({error.reason}), convert it") from error
-                text, wanted = text + more, wanted - len(more)
-            if len(text) > 2 * MAX_RECORD_BYTES:
-                raise self._too_long(line)
-
-    def _texts(self):
-        if self._split.kind == "chars":
-            return self._pieces_of_characters()
-        if self._split.kind in ("document", "formfeed"):
-            return self._texts_between(b"\f" if self._split.kind == "formfeed" else None)
-        return self._groups_of_lines()
-
-    def _texts_between(self, separator):
-        number, parts, length = 1, [], 0
-        for block in self._blocks():
-            pieces = block.split(separator) if separator else [block]
-            for index, piece in enumerate(pieces):
-                if index:
-                    text = b"".join(parts)
-                    yield number, text
-                    number, parts, length = number + text.count(b"\n"), [], 0
-                parts.append(piece)
-                length += len(piece)
-                if length > MAX_RECORD_BYTES:
-                    raise self._too_long(number)
-        yield number, b"".join(parts)
-
-    def _groups_of_lines(self):
-        first, group, length = 1, [], 0
-        for number, line in self._lines():
-            if self._split.kind == "paragraph" and line.isspace():
-                full = True
-            else:
-                if not group:
-                    first = number
-                group.append(line)
-                length += len(line)
-                full = len(group) == self._split.size
-            if length > MAX_RECORD_BYTES:
-                raise self._too_long(first)
-            if full and group:
-                yield first, b"".join(group)
-                group, length = [], 0
-        if group:
-            yield first, b"".join(group)
-
-    def _pieces_of_characters(self):
-        size, number, text = self._split.size, 1, ""
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        for block in itertools.chain(self._blocks(), [b""]):
-            try:
-                text += decoder.decode(block, final=not block)
-            except UnicodeDecodeError as error:
-                line = number + text.count("\n") + block.count(b"\n", 0, error.start)
-                raise self.fail(line, f"not UTF-8 ({error.reason}), convert it") from error
-            start = 0
-            while len(text) - start >= size or (not block and start < len(text)):
-                piece = text[start : start + size]
-                yield number, piece.encode()
-                number += piece.count("\n")
-                start += size
-            text = text[start:]
-
-
-def _is_object(line):
-    try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-def _starts_array(head):
-    return re.match(rb"\[\s*(\{|\])", head) is not None
+    def _binary(self, requested, what, remedy):
+        if what not in signatures.COLUMNAR:
+            raise self._refuse(f"is {what}: {remedy}")
+        if requested in ("text", "jsonl", "json", "csv", "tsv"):
+            raise self._refuse(f"is a file of {what}, not {requested}: leave out --format")
+        if self._stream.packing or not self._stream.is_regular:
+            packed = f"packed with {self._stream.packing}" if self._stream.packing else "in a pipe"
+            raise self._refuse(f"is {what} {packed}, which cannot be read: unpack it into a file")
+        self._kind = what
+        return "columnar"

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from conftest import run_script
@@ -298,3 +299,10 @@ def test_wrong_columns(tmp_path, columns):
     outcome = run_script(tmp_path / "in.jsonl", "--tokenizer", "bytes", "--output", tmp_path / "o.h5",
                          "--columns", columns)  # fmt: skip
     assert outcome.code == 64 and "--columns" in outcome.err and outcome.err.count("\n") == 1
+
+
+def test_the_table_of_keys_names_them_all():
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    told = set(re.findall(r"`(\w+)`", page.partition("# The token file")[0]))
+    assert keys.KNOWN - {"input_ids", "label"} <= told
+    assert {*keys.SYSTEM, *keys.SWITCHES, *records.COLUMNS} <= told
