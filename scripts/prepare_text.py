@@ -38,6 +38,7 @@ from lorascale_data import (  # noqa: E402
     prompts,
     records,
     report,
+    shapes,
     sources,
     texts,
     tokenizing,
@@ -102,7 +103,7 @@ def make_parser():
     add(
         "--columns",
         metavar="MEANING=KEY,...",
-        help="which keys or columns hold what: " + ", ".join(records.COLUMNS),
+        help="which keys or columns hold what: " + ", ".join(shapes.COLUMNS),
     )
     add(
         "--ignore",
@@ -168,11 +169,11 @@ def columns_of(text):
     pairs = []
     for item in names(text or ""):
         meaning, equals, key = item.partition("=")
-        if not equals or not key or meaning not in records.COLUMNS:
+        if not equals or not key or meaning not in shapes.COLUMNS:
             raise PrepareError(
                 USAGE,
                 f"--columns {item}: give MEANING=KEY, the meaning one of "
-                f"{', '.join(records.COLUMNS)}",
+                f"{', '.join(shapes.COLUMNS)}",
             )
         pairs.append((meaning, key))
     if len({meaning for meaning, _ in pairs}) < len(pairs):

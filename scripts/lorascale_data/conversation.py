@@ -27,19 +27,22 @@ ROLES = {
 }
 CALL_ROLES = ("function_call", "tool_call")  # ShareGPT: the assistant's call, as JSON
 OWN_ROLES = ("developer", "ipython", "observation", "function")
+TURNS = (("input", "output"), ("human", "assistant"), ("user", "assistant"), ("question", "answer"))
 TEXT_PARTS = ("text", "input_text", "output_text")
 
 
 class Builder:
-    """Collects the messages of one record for one template; `unused` gets [(key, value)]."""
+    """Collects the messages of one record for one template; `unused` gets [(key, value)]. `names`
+    are the keys of "role" and "content" where messages have others, `tools` the record's keys of
+    tools: they are named together with calls that are refused."""
 
-    def __init__(self, template, ignored=frozenset()):
+    def __init__(self, template, ignored=frozenset(), names=None, tools=()):
         if template is None:
             raise RecordError(
                 "a chat needs --chat-template: give the one of your model (chatml, llama3, ...)"
             )
         self._template = template
-        self._ignored = ignored
+        self._ignored, self._names, self._tools = ignored, names or {}, tools
         self.messages, self.learn, self.unused = [], [], []
 
     def add_system(self, text):
@@ -87,9 +90,10 @@ class Builder:
                     f"message {number} is a {json_type(entry)}, it must be an object"
                 )
             try:
-                fields = Fields(entry, self._ignored)
-                if "role" not in entry and "from" not in entry and "input" in entry:
-                    self._add_turn(fields, targets)
+                fields = Fields(self._renamed(entry), self._ignored)
+                turn = _turn(fields.all)
+                if turn is not None:
+                    self._add_turn(fields, *turn, targets)
                 else:
                     self._add_entry(fields, targets)
             except RecordError as error:
@@ -113,14 +117,23 @@ class Builder:
             return {names[0]: fields.take_string(key)}
         return {}
 
-    def _add_turn(self, fields, targets):
-        """{"system", "input", "output"}: a question and its answer in one entry."""
+    def _renamed(self, entry):
+        if not self._names:
+            return entry
+        meanings = {key: meaning for meaning, key in self._names.items()}
+        for key in meanings:
+            if key not in entry:
+                raise RecordError(f'"{key}" of --columns is missing')
+        return {meanings.get(key, key): value for key, value in entry.items()}
+
+    def _add_turn(self, fields, question, answer, targets):
+        """A question and its answer in one entry, and perhaps the system text."""
         self.add_system(fields.take_string("system", optional=True) if not self.messages else "")
-        self.add("user", fields.take_string("input"))
-        answer = fields.take_string("output")
-        if not answer.strip():
+        self.add("user", fields.take_string(question))
+        text = fields.take_string(answer)
+        if not text.strip():
             raise RecordError("the answer is empty, there is nothing to learn")
-        self.add("assistant", answer, learn=targets)
+        self.add("assistant", text, learn=targets)
         self.unused += fields.unused()
 
     def _add_entry(self, fields, targets):
@@ -135,7 +148,7 @@ class Builder:
             role, content = self._role(given, sharegpt), self._content(fields, key)
             calls = self._take_calls(fields)
         if calls:
-            self._need("tool_calls", "calls of tools")
+            self._need_calls()
             others["tool_calls"] = calls
         if role == "system" and self.messages:
             raise RecordError("a system message must come first")
@@ -188,9 +201,13 @@ class Builder:
             return _calls(fields.take("function_call"), "function_call")
         return _calls(fields.take("tool_calls"), "tool_calls")
 
-    def _need(self, key, what):
-        if not self._template.reads(key):
-            raise refusal(key, f"this template writes no {what}; use the model's own template")
+    def _need_calls(self):
+        if not self._template.reads("tool_calls"):
+            raise refusal(
+                "tool_calls",
+                "this template writes no calls of tools; use the model's own template",
+                *self._tools,
+            )
 
     @staticmethod
     def _switches(fields, is_answer):
@@ -209,6 +226,13 @@ class Builder:
                 )
             learn = learn and bool(value)
         return learn
+
+
+def _turn(entry):
+    """The keys of a question and its answer in one entry; None where it is a message."""
+    if "role" in entry or "from" in entry:
+        return None
+    return next((pair for pair in TURNS if pair[0] in entry and pair[1] in entry), None)
 
 
 def _calls(value, key):

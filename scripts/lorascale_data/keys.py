@@ -167,8 +167,13 @@ class Fields:
         return [*self._rest.items(), *((key, self.all[key]) for key in self._ignored)]
 
 
-def refusal(key, remedy):
-    return RecordError(f'"{key}" cannot be honoured here: {remedy}, or leave it out with --ignore {key}')
+def refusal(key, remedy, *beside):
+    """What is said of a key (and of others beside it) that cannot be honoured."""
+    named = " and ".join(f'"{name}"' for name in (key, *beside))
+    ignored = ",".join((key, *beside))
+    return RecordError(
+        f"{named} cannot be honoured here: {remedy}, or leave out with --ignore {ignored}"
+    )
 
 
 def parsed(value, key):

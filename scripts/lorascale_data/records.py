@@ -8,34 +8,19 @@ as it should be raises RecordError; whoever calls knows the place.
 import dataclasses
 import json
 
+from . import shapes
 from .chat import Segment
 from .conversation import Builder, tools_of
 from .errors import RecordError
 from .keys import (
     ANSWERS,
-    CHATS,
-    PREFERENCES,
-    QUESTIONS,
     REASONING,
-    SWITCHES,
     SYSTEM,
     Fields,
-    is_empty,
     parsed,
     refusal,
+    repeated,
 )
-
-# What --columns may name, and the keys of records that a mapping sets aside.
-COLUMNS = ("prompt", "completion", "input", "system", "history", "messages", "tools", "text")
-SHAPE_KEYS = frozenset([*QUESTIONS, *ANSWERS, *CHATS, *COLUMNS, "segments"])
-# The keys that a kind of record, asked for with --format, is made of.
-KIND_KEYS = {
-    "prompt-completion": ("prompt", "completion"),
-    "alpaca": ("instruction", "output"),
-    "messages": ("messages",),
-    "sharegpt": ("conversations",),
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
@@ -80,7 +65,8 @@ def parse_json(raw, rules):
     chat template needs one for each answer, None where the record is marked as not to be learnt;
     and [(name, value)] of the keys that nothing used."""
     try:
-        record = json.loads(raw.rstrip())  # or the end of a line would count as a column
+        # Stripped, or the end of a line would count as a column.
+        record = json.loads(raw.rstrip(), object_pairs_hook=_object)
     except UnicodeDecodeError as error:
         raise RecordError(f"not UTF-8 ({error.reason}), convert it (iconv -t UTF-8)") from error
     except json.JSONDecodeError as error:
@@ -98,104 +84,24 @@ def parse_json(raw, rules):
     return documents, unused
 
 
+def _object(pairs):
+    """A JSON object; of a key that is there twice, one value would be lost."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        raise RecordError(f"the key {repeated(key for key, _ in pairs)[:40]!r} is there twice")
+    return record
+
+
 def _parse(record, rules):
     aside = []
     if rules.columns:
-        record, aside = _mapped(record, rules.columns)
+        record, aside = shapes.mapped(record, rules.columns)
     fields = Fields(record, rules.ignored)
-    if not _is_wanted(fields):
+    if not shapes.is_wanted(fields):
         return None, []
-    allowed = KIND_KEYS.get(rules.kind)
-    # Keys without a value count only where nothing else says what the record is meant to be.
-    shape = _shape(fields, fields, allowed) or _shape(fields, fields.all, allowed)
-    if shape is None:
-        raise _no_shape(record, allowed)
-    parse, *keys = shape
-    documents, unused = parse(fields, *keys, rules)
+    shape, *keys = shapes.shape_of(fields, rules.kind)
+    documents, unused = _PARSERS[shape](fields, *keys, rules)
     return documents, [*unused, *fields.unused(), *aside]
-
-
-def _shape(fields, present, allowed):
-    """(parser, keys) of the kind of record that those of its keys make that are `present`."""
-    if present is fields.all and isinstance(fields.all.get("text"), str) and allowed is None:
-        return (_text,)
-    chat = _choose(fields, CHATS, present, allowed)
-    if chat is not None:
-        return _chat, chat
-    question = _choose(fields, QUESTIONS, present, allowed)
-    answer = _choose(fields, ANSWERS, present, allowed)
-    if question is None and "input" in present and allowed is None:
-        question = "input"
-    if question is not None and answer is not None:
-        return _question_answer, question, answer
-    if "segments" in present and allowed is None:
-        return (_segments,)
-    return (_text,) if "text" in present and allowed is None else None
-
-
-def _mapped(record, columns):
-    """The record with the keys that --columns names under their meanings; keys that would make it
-    another kind of record are set aside."""
-    taken = {source for _, source in columns}
-    mapped = {}
-    for meaning, source in columns:
-        if source not in record:
-            keys = ", ".join(sorted(map(str, record))[:8]) or "none"
-            raise RecordError(f'"{source}" of --columns is missing; the keys are {keys[:100]}')
-        mapped[meaning] = record[source]
-    aside = []
-    for key, value in record.items():
-        if key in taken:
-            continue
-        if key in mapped or (key in SHAPE_KEYS and key not in ("system", "history", "tools")):
-            aside += [] if is_empty(value) else [(key, value)]
-        else:
-            mapped[key] = value
-    return mapped, aside
-
-
-def _is_wanted(fields):
-    """False where the record itself says that it is not to be learnt."""
-    wanted = True
-    for key in SWITCHES:
-        value = fields.peek(key)
-        if isinstance(value, bool | int | float) and value in (0, 1):
-            fields.take(key)
-            wanted = wanted and bool(value)
-    if isinstance(fields.peek("label"), bool) and not fields.peek("label"):
-        if any(key in fields for key in ANSWERS):
-            raise refusal("label", "false marks a bad answer (KTO); remove the record")
-    return wanted
-
-
-def _choose(fields, names, present, allowed):
-    """Which of the names is present; RecordError where several have a value."""
-    found = [name for name in names if name in present and (allowed is None or name in allowed)]
-    if len(found) > 1 and present is fields:
-        meaning = {QUESTIONS: "prompt", ANSWERS: "completion", CHATS: "messages"}[names]
-        raise RecordError(
-            f"has {' and '.join(found)}: say which one counts, --columns {meaning}={found[0]}, or "
-            f"leave one out with --ignore {found[-1]}"
-        )
-    return found[0] if found else None
-
-
-def _no_shape(record, allowed):
-    if allowed is not None:
-        missing = next(key for key in allowed if key not in record)
-        return RecordError(f'"{missing}" is missing')
-    if all(key in record for key in PREFERENCES):
-        return RecordError(
-            "chosen and rejected are preferences (DPO), which cannot be learnt; to learn what was "
-            "chosen, give --columns prompt=prompt,completion=chosen"
-        )
-    if "input_ids" in record:
-        return RecordError("input_ids are tokens of some tokenizer already; give the text itself")
-    keys = ", ".join(sorted(map(str, record))[:6]) or "none"
-    return RecordError(
-        f"keys {keys[:80]}: give text; prompt and completion; instruction and output; messages; or "
-        f"conversations; or name them with --columns prompt=...,completion=... (text=, messages=)"
-    )
 
 
 def _check_unicode(text):
@@ -234,16 +140,27 @@ def _segments(fields, _rules):
 
 
 def _chat(fields, key, rules):
-    builder = Builder(rules.template, rules.ignored)
+    builder = _builder(fields, rules)
     builder.add_entries(fields.take_list(key))
+    left = next((name for name in ANSWERS if name in fields), None)
+    if left is not None and builder.messages[-1]["role"] != "assistant":
+        raise refusal(
+            left, f"the {key} end without an answer; --columns prompt={key},completion={left} adds it"
+        )
     return _rendered(builder, fields, rules)
 
 
+def _builder(fields, rules):
+    names = dict(pair for pair in rules.columns if pair[0] in shapes.OF_MESSAGES)
+    unread = [name for name in ("tools", "functions") if name in fields]
+    return Builder(rules.template, rules.ignored, names, unread)
+
+
 def _question_answer(fields, question, answer, rules):
-    lists = [key for key in (question, answer) if _holds_messages(fields.peek(key))]
+    lists = [key for key in (question, answer) if shapes.is_list_of_objects(fields.peek(key))]
     if not lists and not _is_chat(fields, question, rules.template):
         return [_without_template(fields, question, answer)], []
-    builder = Builder(rules.template, rules.ignored)
+    builder = _builder(fields, rules)
     if "history" in fields:
         builder.add_history(fields.take_list("history"))
     if question in lists:
@@ -266,10 +183,6 @@ def _is_chat(fields, question, template):
     needs = ("history", "tools", "functions", "documents", *REASONING)
     system = () if question == "instruction" else SYSTEM
     return any(key in fields for key in (*needs, *system))
-
-
-def _holds_messages(value):
-    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
 
 
 def _question(fields, key):
@@ -341,3 +254,6 @@ def _variables(fields, rules):
             raise refusal("chat_template_kwargs", f"this template does not read {name[:40]!r}")
     fields.take("chat_template_kwargs")
     return values
+
+
+_PARSERS = {"text": _text, "chat": _chat, "answer": _question_answer, "segments": _segments}

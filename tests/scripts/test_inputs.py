@@ -151,7 +151,7 @@ def test_calls_of_unlike_arguments_in_a_data_set(tmp_path, mixed):
             f"<tool>T</tool>\n<assistant>A</assistant>\n"
         )
     outcome, _ = prepare(tmp_path / "in", "--chat-template", "chatml")
-    assert outcome.code == 65 and '"tool_calls" cannot be honoured' in outcome.err
+    assert outcome.code == 65 and '"tool_calls" and "tools" cannot be honoured' in outcome.err
 
 
 @pytest.mark.parametrize(

@@ -305,12 +305,12 @@ def test_what_is_rendered_and_how(family, name, documents, tmp_path, library):
     ("family", "record", "message"),
     [
         ("gemma", CONVERSATIONS["system"], "message 0|System role not supported"),
-        ("gemma3", CONVERSATIONS["tools"], '"tool_calls" cannot be honoured'),
+        ("gemma3", CONVERSATIONS["tools"], '"tool_calls" and "tools" cannot be honoured'),
         ("llama3_1", CONVERSATIONS["two calls"], "only supports single tool-calls"),
         ("llama3_1", {"messages": [USE[0], assistant("Let me see.", tool_calls=USE[1]["tool_calls"]), *USE[2:]]},
          "message 2: the model's template leaves its content out beside its tool_calls"),
         ("qwen2_5", CONVERSATIONS["reasoning"], '"reasoning_content" cannot be honoured'),
-        ("mistral_v7", CONVERSATIONS["tools"], '"tool_calls" cannot be honoured'),
+        ("mistral_v7", CONVERSATIONS["tools"], '"tool_calls" and "tools" cannot be honoured'),
     ],
 )  # fmt: skip
 def test_what_a_template_cannot_write_is_refused_by_name(family, record, message, tmp_path, library):

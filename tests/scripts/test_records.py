@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import run_script
-from lorascale_data import chat, keys, records
+from lorascale_data import chat, keys, records, shapes
 from lorascale_data.errors import RecordError
 
 CHATML = chat.Renderer(chat.PRESETS["chatml"])
@@ -70,6 +70,7 @@ SHAPES = [
     ("ShareGPT no tools", {"tools": "[]", "conversations": [HUMAN, GPT]}, turns("Q", "A"), [f"A{E}"]),
     ("LMSYS", {"conversation": [Q, A]}, turns("Q", "A"), [f"A{E}"]),
     ("XTuner", {"conversation": [{"system": "S", "input": "Q", "output": "A"}, {"input": "Q", "output": "A"}]}, turns("Q", "A", "Q", "A", system="S"), [f"A{E}"] * 2),
+    ("Firefly", {"conversation": [{"human": "Q", "assistant": "A"}]}, turns("Q", "A"), [f"A{E}"]),
     ("Alpaca", {"instruction": "Q", "input": "X", "output": "A"}, turns("Q\n\nX", "A"), [f"A{E}"]),
     ("Alpaca by LLaMA-Factory", {"instruction": "Q", "input": "", "output": "A", "system": "S", "history": [["q", "a"]]}, turns("q", "a", "Q", "A", system="S"), [f"a{E}", f"A{E}"]),
     ("history of messages", {"query": "Q", "response": "A", "history": [Q, A]}, turns("Q", "A", "Q", "A"), [f"A{E}"] * 2),
@@ -151,6 +152,10 @@ CALL = {"name": "weather", "arguments": '{"city": "Oslo"}'}
         ({"messages": [{"role": "system", "content": "S"}, Q, A], "system": "T"}, "say two things"),
         ({"messages": [Q, {**A, "training": "yes"}]}, '"training" is \'yes\''),
         ({"segments": [{"label": False, "text": "Q"}]}, "no segment is a target"),
+        ({"messages": [Q, A, Q], "response": "B"}, "--columns prompt=messages,completion=response adds it"),
+        ({"version": 1, "data": [{"text": "T"}]}, "jq -c '.data[]'"),
+        ({"messages": [Q, {**A, "tool_calls": [{"function": CALL}]}], "tools": [{"name": "f"}]},
+         '"tool_calls" and "tools" cannot be honoured'),
     ],
 )  # fmt: skip
 def test_what_cannot_be_honoured_is_refused_by_name(record, message):
@@ -194,6 +199,24 @@ def test_columns_name_the_keys():
     assert of({"log": [Q, A], "text": "T"}, columns=(("messages", "log"),))[0] == turns("Q", "A")
     with pytest.raises(RecordError, match='"ask" of --columns is missing; the keys are text'):
         parse({"text": "T"}, columns=columns)
+
+
+def test_columns_name_the_keys_of_messages():
+    record = {"turns": [{"who": "user", "said": "Q", "at": 1}, {"who": "gpt", "said": "A"}], "n": 1}
+    columns = (("messages", "turns"), ("role", "who"), ("content", "said"))
+    text, targets, unused = of(record, columns=columns)
+    assert (text, targets) == (turns("Q", "A"), [f"A{E}"])
+    assert unused == [("message.at", 1), ("n", 1)]
+    renamed = {"messages": record["turns"], "prompt": "P"}
+    assert of(renamed, columns=columns[1:])[0] == turns("Q", "A")
+    with pytest.raises(RecordError, match='message 1: "who" of --columns is missing'):
+        parse({"turns": [Q, A]}, columns=columns)
+
+
+def test_keys_that_are_there_twice():
+    for raw in (b'{"text": "a", "text": "b"}', b'{"messages": [{"role": "user", "role": "assistant"}]}'):
+        with pytest.raises(RecordError, match="the key '(text|role)' is there twice"):
+            records.parse_json(raw, records.Rules(CHATML))
 
 
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
@@ -305,4 +328,4 @@ def test_the_table_of_keys_names_them_all():
     page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
     told = set(re.findall(r"`(\w+)`", page.partition("# The token file")[0]))
     assert keys.KNOWN - {"input_ids", "label"} <= told
-    assert {*keys.SYSTEM, *keys.SWITCHES, *records.COLUMNS} <= told
+    assert {*keys.SYSTEM, *keys.SWITCHES, *shapes.COLUMNS} <= told
