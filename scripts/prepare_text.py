@@ -311,6 +311,8 @@ def prepare(options):
 
 
 def main(arguments=None):
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need be no text
     try:
         prepare(make_parser().parse_args(arguments))
         sys.stdout.flush()

@@ -142,7 +142,13 @@ class Table:
             count = len(column) - column.null_count
             if count:
                 first = column.is_valid().index(True).as_py()
-                self.unused.add(name, _plain(column[first].as_py()), rows_before + first + 1, count)
+                self.unused.add(name, self._example(column[first]), rows_before + first + 1, count)
+
+    def _example(self, scalar):
+        try:
+            return _plain(scalar.as_py())
+        except self._errors:  # nanoseconds without pandas, say
+            return f"({scalar.type})"
 
     def _rows_of_a_slice(self, batch, rows_before):
         """So few that a long text that many rows share is not copied often."""

@@ -21,3 +21,7 @@ class PrepareError(Exception):
 
 class RecordError(Exception):
     """What is wrong with one record and the remedy; whoever catches it knows file and line."""
+
+
+class ShapeError(RecordError):
+    """The record is of no known kind: perhaps the file was taken for what it is not."""

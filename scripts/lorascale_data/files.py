@@ -36,7 +36,7 @@ def _of_folder(folder, notes):
     if (folder / "state.json").is_file():
         return _of_dataset(folder)
     found, skipped = [], []
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=_unreadable):
         place = Path(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if place != folder and _is_saved(place):
@@ -59,6 +59,12 @@ def _of_folder(folder, notes):
             f"{folder}: holds no data file ({', '.join(sorted(SUFFIXES))}, packed or not); name files",
         )
     return found
+
+
+def _unreadable(error):
+    raise PrepareError(
+        BAD_INPUT, f"{error.filename}: cannot be read ({error.strerror}), check its permissions"
+    ) from error
 
 
 def _without_held_out(folder, files, notes):

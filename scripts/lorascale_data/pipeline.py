@@ -20,7 +20,7 @@ import numpy
 
 from . import records, tokenizing
 from .digest_set import DigestSet
-from .errors import INTERNAL, PrepareError, RecordError
+from .errors import INTERNAL, PrepareError, RecordError, ShapeError
 from .keys import Unused
 from .sources import Source
 from .tables import Broken
@@ -63,7 +63,9 @@ class Result:
     digests: bytes  # 16 a document
     record_digests: bytes  # 16 a document: that of the first document of its record
     counts: collections.Counter  # empty, unwanted, truncated, joined, specials, without_target, chat
-    bad: list  # of (line, message); the first ends the run unless they are skipped
+    # Of (line, message, whether it is of no known kind); the first ends the run unless they are
+    # skipped.
+    bad: list
     unused: Unused  # keys of records that nothing used
     differences: list  # of the first conversations: (preset's, model's own) texts
 
@@ -85,7 +87,7 @@ class Worker:
             try:
                 found = self._parse(batch, line, raw, unused)
             except RecordError as error:
-                bad.append((line, str(error)))
+                bad.append((line, str(error), isinstance(error, ShapeError)))
                 if not self._settings.skip_bad:
                     break
                 continue
@@ -234,9 +236,9 @@ class Pipeline:
 
     def _note_bad(self, batch, bad):
         source = self._sources[batch.source]
-        for line, message in bad:
+        for line, message, is_unknown in bad:
             if not self._settings.skip_bad:
-                hint = f"; {source.hint}" if source.hint else ""
+                hint = f"; {source.hint}" if is_unknown and source.hint else ""
                 raise source.fail(line, f"{message} (--skip-bad leaves bad records out{hint})")
             self._statistics.note_bad(f"{source.place(line)}: {message}")
 

@@ -1,6 +1,6 @@
 """Which kind of record the keys of one make."""
 
-from .errors import RecordError
+from .errors import RecordError, ShapeError
 from .keys import ANSWERS, CHATS, PREFERENCES, QUESTIONS, SWITCHES, is_empty, refusal
 
 # What --columns may name, and the keys of records that a mapping sets aside.
@@ -103,23 +103,23 @@ def _choose(fields, names, present, allowed):
 def _no_shape(record, allowed):
     if allowed is not None:
         missing = next(key for key in allowed if key not in record)
-        return RecordError(f'"{missing}" is missing')
+        return ShapeError(f'"{missing}" is missing')
     if all(key in record for key in PREFERENCES):
-        return RecordError(
+        return ShapeError(
             "chosen and rejected are preferences (DPO), which cannot be learnt; to learn what was "
             "chosen, give --columns prompt=prompt,completion=chosen"
         )
     if "input_ids" in record:
-        return RecordError("input_ids are tokens of some tokenizer already; give the text itself")
+        return ShapeError("input_ids are tokens of some tokenizer already; give the text itself")
     nested = next((key for key, value in record.items() if is_list_of_objects(value)), None)
     if nested is not None and len(record) <= 8:
         nested = nested[:40]
-        return RecordError(
+        return ShapeError(
             f'no record itself, but "{nested}" holds objects that may be: write them into a file of '
             f"their own (jq -c '.{nested}[]')"
         )
     keys = ", ".join(sorted(map(str, record))[:6]) or "none"
-    return RecordError(
+    return ShapeError(
         f"keys {keys[:80]}: give text; prompt and completion; instruction and output; messages; or "
         f"conversations; or name them with --columns prompt=...,completion=... (text=, messages=)"
     )

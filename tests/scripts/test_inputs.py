@@ -3,14 +3,17 @@
 import bz2
 import gzip
 import json
+import os
 import pickle
+import subprocess
+import sys
 import zipfile
 
 import datasets
 import h5py
 import numpy
 import pytest
-from conftest import read_token_file, run_script
+from conftest import SCRIPTS, read_token_file, run_script
 from lorascale_data import files, signatures
 
 END = "<|endoftext|>"
@@ -152,6 +155,31 @@ def test_calls_of_unlike_arguments_in_a_data_set(tmp_path, mixed):
         )
     outcome, _ = prepare(tmp_path / "in", "--chat-template", "chatml")
     assert outcome.code == 65 and '"tool_calls" and "tools" cannot be honoured' in outcome.err
+
+
+def test_names_of_files_that_are_no_text(tmp_path):
+    name = os.fsdecode(b"\xff.jsonl")
+    (tmp_path / name).write_text('{"text": "a1", "n": 1}\n{"no": 1}\n')
+    outcome = subprocess.run(
+        [sys.executable, SCRIPTS / "prepare_text.py", tmp_path, "--tokenizer", "bytes", "--workers", "1",
+         "--output", tmp_path / "o.h5", "--skip-bad"],
+        capture_output=True, timeout=60, check=False, env={**os.environ, "PYTHONUTF8": "1"},
+    )  # fmt: skip
+    assert outcome.returncode == 0, outcome.stderr
+    assert rb"n of 1 records, such as 1 at " in outcome.stdout and rb"\udcff.jsonl:2: keys no" in outcome.stdout
+
+
+def test_folders_that_may_not_be_read(folder, monkeypatch):
+    path = folder(**{"a.txt": "a", "b/c.txt": "c"})
+
+    def refuse(place, _scandir=os.scandir):
+        if str(place).endswith("b"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return _scandir(place)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    outcome, _ = prepare(path)
+    assert outcome.code == 65 and f"{path}/b: cannot be read (Permission denied)" in outcome.err
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,7 @@ def test_bad_rows(tmp_path):
     outcome = prepare(tmp_path, "a.csv", contents)
     assert outcome.code == 65
     assert "a.csv:3: the row has 3 fields where the header has 2; texts with ','" in outcome.err
+    assert outcome.err.endswith("need quotes (--skip-bad leaves bad records out)\n")
     outcome = prepare(tmp_path, "a.csv", contents, "--skip-bad")
     assert outcome.code == 0 and "left out:   2 bad" in outcome.out and "a.csv:5: the row has 1" in outcome.out
     assert read_token_file(tmp_path / "o.h5").texts() == ["a1<|endoftext|>", "c1<|endoftext|>"]
