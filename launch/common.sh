@@ -119,6 +119,12 @@ status_field() {  # RUN_FOLDER FIELD: the value of a top-level string or number
     sed 1q || true
 }
 
+# Whether a stop request ended the run while it was starting: a rank (138) or the way to another machine (244) was not
+# ready for it. Where the run has written its status since, it knows better than the launcher's code.
+stopped_while_starting() {  # RUN_FOLDER STAMP_BEFORE LAUNCHER_CODE
+  [[ $3 == 138 || $3 == 244 ]] && [[ $(status_stamp "$1") == "$2" ]]
+}
+
 # The cause of an end: what the run itself wrote into status.json, else the launcher's exit code. mpirun names the
 # lowest failing rank and srun the highest code, which may be a victim of the rank that failed first.
 judge_end() {  # RUN_FOLDER STAMP_BEFORE LAUNCHER_CODE -> sets end_code, end_has_status
@@ -129,6 +135,8 @@ judge_end() {  # RUN_FOLDER STAMP_BEFORE LAUNCHER_CODE -> sets end_code, end_has
   told=$(status_field "$1" exit_code)
   if [[ $outcome != "running" && $outcome != "done" && $told =~ ^[1-9][0-9]{0,2}$ ]]; then
     end_code=$told end_has_status=true
+  elif [[ $outcome == "done" && $3 == 138 ]]; then
+    end_code=0  # a request met the launcher alone, after its ranks
   fi
 }
 
@@ -155,6 +163,26 @@ is_retryable() {  # CODE HAS_STATUS
   esac
 }
 
+# What the next start goes on from; empty for verbs other than train.
+saved_so_far() {  # RUN_FOLDER VERB
+  [[ $2 == train ]] || return 0
+  local step
+  step=$(newest_checkpoint "$1")
+  if [[ $step =~ /step-0*([0-9]+)/MANIFEST\.json$ ]]; then
+    echo "; update ${BASH_REMATCH[1]} is saved in $1/checkpoints, run again to go on from there"
+  else
+    echo "; nothing is saved yet, run again to start from the beginning"
+  fi
+}
+
+# The end of a run, and what is left of it where it ended before its work was done.
+explain_end() {  # CODE RUN_FOLDER VERB
+  case $1 in
+    1 | 70 | 73 | 86 | 87 | 13[0-9] | 143 | 205 | 244) echo "$(explain "$1")$(saved_so_far "$2" "$3")" ;;
+    *) explain "$1" ;;
+  esac
+}
+
 explain() {  # CODE
   case $1 in
     0) echo "done" ;;
@@ -167,9 +195,11 @@ explain() {  # CODE
     78) echo "bad configuration" ;;
     86) echo "hang seen by the watchdog" ;;
     87) echo "another rank was lost" ;;
+    130) echo "ended by a second stop request" ;;
     132) echo "the program could not be started on every machine" ;;
     134) echo "a rank aborted" ;;
     137) echo "a rank was killed (out of memory? see dmesg)" ;;
+    138) echo "a rank was not ready for a stop request" ;;
     139) echo "a rank crashed" ;;
     143) echo "ended by a second stop request, or a rank was terminated" ;;
     205) echo "a machine was lost" ;;

@@ -86,12 +86,41 @@ read_hostfile() {
   local_ranks=$((ranks < first ? ranks : first))
 }
 
+# A SLURM job this shell is in, where no hostfile says otherwise; sets slurm to:
+#   here      its only machine is this one: the ranks start here, however many tasks the job has (a shell of
+#             `srun --gres=gpu:2 --pty bash` has one)
+#   machines  Open MPI starts its daemons there with srun, and fills the slots that the job has
+# and, for machines, local_ranks.
+read_slurm_job() {
+  slurm=''
+  [[ -n ${SLURM_JOB_ID:-} && -z $hostfile ]] || return 0
+  local nodes=${SLURM_JOB_NODELIST:-${SLURM_NODELIST:-}} part machines=0 slots=0 first='' of parts
+  if [[ $nodes =~ ^[A-Za-z0-9._-]*$ ]]; then
+    case $nodes in '' | "$(hostname)" | "$(hostname -s)" | "${SLURMD_NODENAME:-}") slurm=here; return 0 ;; esac
+  fi
+  slurm=machines
+  IFS=, read -ra parts <<<"${SLURM_TASKS_PER_NODE:-1}"  # as 4(x2),3
+  for part in "${parts[@]}"; do
+    [[ $part =~ ^([0-9]{1,6})(\(x([0-9]{1,6})\))?$ ]] || fail 64 "SLURM_TASKS_PER_NODE is '$SLURM_TASKS_PER_NODE'; unset it"
+    of=${BASH_REMATCH[3]:-1}
+    first=${first:-$((10#${BASH_REMATCH[1]}))}
+    machines=$((machines + 10#$of))
+    slots=$((slots + 10#${BASH_REMATCH[1]} * 10#$of))
+  done
+  ((ranks <= slots)) ||
+    fail 64 "-n is $ranks, but SLURM job $SLURM_JOB_ID has $slots task(s) on $nodes: ask SLURM for" \
+      "--ntasks-per-node=$(((ranks + machines - 1) / machines)), or use launch/slurm.sbatch"
+  command -v srun >/dev/null ||
+    fail 64 "SLURM job $SLURM_JOB_ID is on $nodes, and srun, the way there, is not in PATH; load SLURM, or go to that machine"
+  local_ranks=$((ranks < first ? ranks : first))
+}
+
 build_command() {
   local cores name
   local mpirun=mpirun
   [[ ! -x $here/../bin/mpirun ]] || mpirun=$here/../bin/mpirun  # a bundle with an Open MPI of its own
   command -v "$mpirun" >/dev/null || fail 64 "mpirun is not in PATH; install Open MPI 4 (openmpi-bin), or load its module"
-  command=("$mpirun" -q -n "$ranks")  # -q: no banners around the program's own one-line errors
+  command=("$mpirun" -n "$ranks")
   ((EUID == 0)) && command+=(--allow-run-as-root)
   cores=$(usable_cores)
   threads=${threads:-${OMP_NUM_THREADS:-$((cores / local_ranks))}}
@@ -107,12 +136,15 @@ build_command() {
   else
     command+=(--bind-to none)
     # Open MPI counts a core as a slot; more ranks than cores is what a shared test machine wants.
-    [[ -n $hostfile || -n ${SLURM_JOB_ID:-} ]] || ((ranks <= cores)) || command+=(--oversubscribe)
+    [[ -n $hostfile || $slurm == machines ]] || { [[ $slurm != here ]] && ((ranks <= cores)); } || command+=(--oversubscribe)
   fi
+  [[ $slurm != here ]] || command+=(--mca ras ^slurm --mca plm isolated)  # neither its slots nor its way to start ranks
   if [[ -n $hostfile ]]; then
     command+=(--hostfile "$hostfile")
     # A cut link is noticed after 5 + 3 * 1 seconds instead of 480.
     command+=(--mca oob_tcp_keepalive_time 5 --mca oob_tcp_keepalive_intvl 1 --mca oob_tcp_keepalive_probes 3)
+  fi
+  if [[ -n $hostfile || $slurm == machines ]]; then
     for name in $(forwarded_variables); do command+=(-x "$name"); done
   fi
   command+=("$program" "${job[@]}")
@@ -151,13 +183,13 @@ session_members() {  # SESSION
 # mpirun may end before its ranks: killed itself, or asked to end while it already was ending. A rank it left behind
 # would write into the run folder beside the next start's. Ranks notice the loss themselves; one that does not in 3
 # seconds is killed. What hangs in a driver or a network file system cannot even be killed: there is no restart then.
-end_left_ranks() {  # SESSION
+end_left_ranks() {  # SESSION; fails where something is left
   local left begin=$SECONDS
   while left=$(session_members "$1") && [[ -n $left ]]; do
     if ((SECONDS >= begin + 30)); then
       say "process ${left//$'\n'/, } of the run does not end, a driver or a file system may hang; no restart beside it"
       retries=0
-      return 0
+      return 1
     fi
     # shellcheck disable=SC2086 # one word per process
     ((SECONDS < begin + 3)) || kill -KILL $left 2>/dev/null || true
@@ -165,12 +197,78 @@ end_left_ranks() {  # SESSION
   done
 }
 
+# Passes the messages of mpirun and its ranks on, but not what mpirun says about the end of a rank, which has said it
+# itself: banners of several lines, between two rules of 74 dashes, around the program's own one. Everything else
+# passes, for `mpirun -q` hides its own errors, too. Lines of ranks may come in between.
+pass_messages() {
+  trap '' TERM INT HUP USR1 PIPE  # it ends with mpirun
+  local rule line='' rest held='' banner=0 more=true patience status
+  printf -v rule '%74s' ''
+  rule=${rule// /-}
+  while $more; do
+    patience=() status=0
+    [[ -z $held ]] || patience=(-t 1)
+    IFS= read -r ${patience[@]+"${patience[@]}"} rest || status=$?
+    line+=$rest
+    if ((status > 1)); then  # nothing follows the rule: it was a rank's
+      put "$held"
+      held=''
+      continue
+    fi
+    ((status == 0)) || more=false
+    $more || [[ -n $line ]] || break
+    if [[ $line == ?*"$rule" ]]; then  # after a rank's line without an end
+      pass_line "${line%"$rule"}"
+      line=$rule
+    fi
+    pass_line "$line"
+    line=''
+  done
+  [[ -z $held ]] || put "$held"
+}
+
+put() { printf '%s\n' "$1" 2>/dev/null || true; }
+
+# `held`: a rule, of which the next line tells whether it begins a banner; `banner`: lines that one may still have.
+pass_line() {  # LINE
+  local begins=false
+  case $1 in
+    "Primary job "*" terminated normally, but "* | *" detected that one or more processes exited with"* | \
+      *" noticed that process rank "*" exited on signal "*) begins=true ;;
+  esac
+  if $begins; then
+    held='' banner=8
+    # The one thing that no rank can say of itself. Signal 10 is our own request, to a rank that was still starting.
+    [[ ! $1 =~ process\ rank\ ([0-9]+)\ .*on\ node\ ([^ ]+)\ exited\ on\ signal\ ([^.]+) || $1 == *" on signal 10 "* ]] ||
+      put "mpirun.sh: rank ${BASH_REMATCH[1]} on ${BASH_REMATCH[2]} was ended by signal ${BASH_REMATCH[3]}"
+    return
+  fi
+  if ((banner > 0)); then
+    banner=$((banner - 1))
+    case $1 in
+      "$rule") banner=0; return ;;
+      '' | "a non-zero exit code"* | "the job to be terminated."* | "  Process name: "* | "  Exit code: "*) return ;;
+    esac
+  fi
+  [[ -z $held ]] || put "$held"
+  held=''
+  if [[ $1 == "$rule" ]]; then
+    held=$1
+  elif [[ $1 != *": Forwarding signal "*" to job" ]]; then
+    put "$1"
+  fi
+}
+
 # Runs the job once; sets code. mpirun gets a session of its own (Ctrl-C must reach it as a request to save, not as an
-# interrupt) and ends with this script, however that ends.
+# interrupt) and ends with this script, however that ends. It starts with SIGUSR1 ignored: before it listens and after it
+# has stopped listening, when its ranks have saved and are gone, a request to them would end it (138).
 run_once() {
-  local interrupted_before session
-  setsid ${parent_death[@]+"${parent_death[@]}"} "${command[@]}" </dev/null &
+  local interrupted_before session messages passing
+  exec {messages}> >(pass_messages >&2)
+  passing=$!
+  (trap '' USR1 && exec setsid ${parent_death[@]+"${parent_death[@]}"} "${command[@]}" </dev/null 2>&"$messages" {messages}>&-) &
   child=$! session=$!
+  exec {messages}>&-
   # A request that came before there was a child to hand it to.
   ((stops == 0)) || [[ -n ${asker:-} ]] || keep_asking "$child"
   while :; do
@@ -182,13 +280,10 @@ run_once() {
   done
   child=''
   stop_asking
-  end_left_ranks "$session"
+  # The last messages before ours.
+  ! end_left_ranks "$session" || wait "$passing" 2>/dev/null || true
   if [[ -n $hard_stop && $code != 0 && $code != 75 ]]; then
     if [[ $hard_stop == INT ]]; then code=130; else code=143; fi
-  elif ((stops > 0)) && [[ $code == 138 || $code == 244 ]]; then
-    # The request met ranks (138) or machines (244) that were still starting: no update was lost.
-    say "stopped before the first update; run again to go on"
-    code=75
   fi
 }
 
@@ -198,6 +293,7 @@ program=$(find_program "$here")
 local_ranks=$ranks
 [[ -z $hostfile ]] || read_hostfile
 [[ -n $ranks ]] || fail 64 "-n, the number of ranks, is missing (see --help)"
+read_slurm_job
 build_command
 if $dry_run; then
   printf '%q ' "${command[@]}"
@@ -219,6 +315,10 @@ while :; do
   checkpoint=$(newest_checkpoint "$folder")
   stamp=$(status_stamp "$folder")
   run_once
+  if ((stops > 0)) && stopped_while_starting "$folder" "$stamp" "$code"; then
+    say "stopped before the first update; run again to go on"
+    code=75
+  fi
   if [[ -n $hard_stop || $code == 0 || $code == 75 ]]; then
     end_code=$code end_has_status=false
   else
@@ -226,7 +326,7 @@ while :; do
   fi
   ((end_code == 0)) && exit 0
   if ((stops > 0)) || ((retries == 0)) || ! is_retryable "$end_code" "$end_has_status"; then
-    say "exit $end_code: $(explain "$end_code")"
+    say "exit $end_code: $(explain_end "$end_code" "$folder" "${job[0]}")"
     exit "$end_code"
   fi
   [[ $(newest_checkpoint "$folder") == "$checkpoint" ]] || failures=0

@@ -1,5 +1,6 @@
 """launch/mpirun.sh: real runs of two ranks, stop requests, exit codes, the command it builds."""
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -138,6 +139,102 @@ def test_one_line_errors_stand_alone(bench):
     lines = result.stderr.splitlines()
     assert lines and all(line.startswith(("lorascale: ", "mpirun.sh: ")) for line in lines), result.stderr
     assert lines[-1] == "mpirun.sh: exit 65: bad input file"
+
+
+def test_messages_of_mpirun_are_passed_on(bench):
+    """What is wrong with MPI itself, only mpirun can say."""
+    result = launch(bench.program, "-n", 1, "train", bench.config("no-mpi", 2), OMPI_MCA_pml="nonsense")
+    assert result.returncode == 1 and "Component: nonsense" in result.stderr, result.stderr
+    assert result.stderr.splitlines()[-1].startswith("mpirun.sh: exit 1: see the messages above; nothing is saved yet")
+
+
+def script_of(path, text):
+    path.write_text("#!/bin/sh\n" + text)
+    path.chmod(0o755)
+    return path
+
+
+RULE = "-" * 74
+
+
+@pytest.mark.parametrize("said, seen", [
+    ("one\ntwo\n", "one\ntwo\n"),
+    ("no end", "no end\n"),  # then mpirun's banner, on the same line
+    (f"{RULE}\na table\n{RULE}\nafter it\n", f"{RULE}\na table\n{RULE}\nafter it\n"),
+    (f"{RULE}\na rule alone\n", f"{RULE}\na rule alone\n"),
+    (f"{RULE}\n" + "long\n" * 150, f"{RULE}\n" + "long\n" * 150),
+    ("back\\slash %s \ttab\n\n", "back\\slash %s \ttab\n\n"),
+])
+def test_messages_of_ranks_are_passed_on_whole(tmp_path, said, seen):
+    (tmp_path / "said").write_text(said)
+    program = script_of(tmp_path / "says.sh", f"cat {tmp_path}/said >&2\nexit 3\n")
+    result = launch(program, "-n", 1, "train", "x.yaml")
+    assert result.returncode == 3
+    assert result.stderr == seen + "mpirun.sh: exit 3: see the messages above\n"
+
+
+def test_message_comes_when_it_is_said(tmp_path):
+    program = script_of(tmp_path / "waits.sh", f"echo '{RULE}' >&2\necho now >&2\nsleep 5\n")
+    process = start(program, "-n", 1, "train", "x.yaml")
+    begin = time.monotonic()
+    wait_until(lambda: "now" in process.stderr.readline())
+    assert process.poll() is None and time.monotonic() - begin < 4.5
+    process.communicate(timeout=20)
+
+
+def test_killed_rank_is_named_and_what_is_saved_is_said(bench):
+    run = "killed-rank"
+    process = start(bench.program, "-n", 2, "train", bench.config(run, 100000))
+    started(process, bench, run, 4)
+    (rank, *_) = [pid for pid in alive(f"^{bench.program} train .*{run}.yaml")]
+    os.kill(rank, signal.SIGKILL)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 137, errors
+    saved = sorted((bench.folder / run / "checkpoints").glob("step-*"))[-1].name.removeprefix("step-").lstrip("0")
+    assert re.search(r"^mpirun.sh: rank [01] on \S+ was ended by signal 9 \(Killed\)$", errors, re.M), errors
+    assert errors.splitlines()[-1] == (
+        f"mpirun.sh: exit 137: a rank was killed (out of memory? see dmesg); update {saved} is saved in "
+        f"{bench.folder / run}/checkpoints, run again to go on from there")
+
+
+HERE = os.uname().nodename
+
+
+def in_slurm(nodes, tasks, **more):
+    return {"SLURM_JOB_ID": "77", "SLURM_JOBID": "77", "SLURM_NODELIST": nodes, "SLURM_TASKS_PER_NODE": tasks, **more}
+
+
+@pytest.mark.parametrize("variables", [in_slurm(HERE, "1"), in_slurm("n7", "1", SLURMD_NODENAME="n7"),
+                                       in_slurm(HERE, "1", SLURM_JOB_NODELIST=HERE)])
+def test_shell_of_one_task_starts_its_ranks(bench, variables):
+    """A shell of `srun --gres=gpu:2 --pty bash` has one task, and SLURM gives Open MPI one slot."""
+    result = launch(bench.program, "-n", 3, "--threads", 1, "train", bench.config("slurm-shell", 2), **variables)
+    assert result.returncode == 0, result.stderr
+    assert bench.metrics("slurm-shell")[-1]["world_size"] == 3
+    shutil.rmtree(bench.folder / "slurm-shell")
+
+
+@pytest.mark.parametrize("variables, ranks, words", [
+    (in_slurm("node7", "1"), 2, ["has 1 task(s) on node7", "--ntasks-per-node=2,"]),
+    (in_slurm("node[01-02]", "1(x2)"), 3, ["has 2 task(s) on node[01-02]", "--ntasks-per-node=2,"]),
+    (in_slurm("a1,b[3-4]", "4(x2),3"), 12, ["has 11 task(s)", "--ntasks-per-node=4,"]),
+    (in_slurm("node[01-02]", "many"), 2, ["SLURM_TASKS_PER_NODE is 'many'"]),
+])
+def test_shell_with_too_few_tasks_is_told_what_to_ask_for(bench, variables, ranks, words):
+    result = launch(bench.program, "-n", ranks, "train", "x.yaml", **variables)
+    assert result.returncode == 64 and result.stderr.count("\n") == 1, result.stderr
+    assert all(word in result.stderr for word in words), result.stderr
+
+
+def test_machines_of_a_slurm_job_are_left_to_open_mpi(tmp_path):
+    script_of(tmp_path / "srun", "exit 0\n")
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    command = built("--dry-run", "-n", 4, PATH=path, NCCL_DEBUG="INFO", **in_slurm("node[01-02]", "2(x2)"))
+    assert "--oversubscribe" not in command and "^slurm" not in command
+    assert command[command.index("NCCL_DEBUG") - 1] == "-x"
+    # A hostfile is the user's word.
+    command = built("--dry-run", "--hostfile", hosts(tmp_path, "localhost slots=2\n"), **in_slurm("node[01-02]", "1(x2)"))
+    assert "^slurm" not in command and command[command.index("-n") + 1] == "2"
 
 
 @pytest.mark.parametrize("arguments, words", [

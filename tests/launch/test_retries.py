@@ -33,7 +33,38 @@ exit "$code"
 # Stands in for mpirun, which takes a second or two to end a failed job: starts the program once.
 STUB = r"""#!/bin/bash
 while [[ $1 != */player.sh && $1 != */stopper.sh ]]; do shift; done
-exec "$@"
+exec env --default-signal=USR1 "$@"
+"""
+
+# Stands in for an mpirun that is slow to end: hands SIGUSR1 on to its rank while there is one, and no longer afterwards.
+SLOW_TO_END = r"""#!/usr/bin/env python3
+import signal, subprocess, sys, time
+first = next(i for i, word in enumerate(sys.argv) if word.endswith("stopper.sh"))
+before = signal.getsignal(signal.SIGUSR1)
+rank = None
+signal.signal(signal.SIGUSR1, lambda *_: rank and rank.send_signal(signal.SIGUSR1))
+rank = subprocess.Popen(sys.argv[first:], restore_signals=False)
+code = rank.wait()
+signal.signal(signal.SIGUSR1, before)
+time.sleep(2.5)
+sys.exit(code)
+"""
+
+# A run that is asked to stop: writes what it is told to, and ends as it is told to.
+STOPPER = r"""#!/bin/bash
+cd "$(dirname "$0")" || exit 99
+finish() {
+  if [[ -n $TELLS ]]; then
+    mkdir -p run
+    printf '{\n  "outcome": "%s",\n  "exit_code": %s\n}\n' "${TELLS%:*}" "${TELLS#*:}" >run/status.json
+  fi
+  trap - USR1
+  [[ $ENDS != kill ]] || kill -USR1 $$
+  exit "$ENDS"
+}
+trap finish USR1
+echo start >>starts
+for ((i = 0; i < 300; i++)); do sleep 0.1; done
 """
 
 
@@ -148,14 +179,53 @@ def test_stop_between_restarts(play, stub, tmp_path):
     assert (tmp_path / "starts").read_text().count("\n") == 1
 
 
-def test_a_requested_stop_is_not_tried_again(stub, tmp_path):
-    program = tmp_path / "stopper.sh"
-    program.write_text(f"#!/bin/bash\ntrap 'exit 75' USR1\necho start >>{tmp_path}/starts\n"
-                       "for ((i = 0; i < 300; i++)); do sleep 0.1; done\n")
-    program.chmod(0o755)
-    process = start(program, "-n", 1, "--retries", 3, "--retry-wait", 0, "train", "x.yaml", **stub)
-    wait_until((tmp_path / "starts").exists)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=15)
-    assert process.returncode == 75
-    assert (tmp_path / "starts").read_text().count("\n") == 1
+@pytest.fixture
+def stopped(tmp_path):
+    """Starts, asks to stop, and returns how it ended."""
+    def run(mpirun, tells, ends, verb="train"):
+        folder = tmp_path / "tools"
+        folder.mkdir()
+        for path, text in ((folder / "mpirun", mpirun), (tmp_path / "stopper.sh", STOPPER)):
+            path.write_text(text)
+            path.chmod(0o755)
+        process = start(tmp_path / "stopper.sh", "-n", 1, "--retries", 3, "--retry-wait", 0, verb, "x.yaml",
+                        "--set", f"run.output_dir={tmp_path / 'run'}", PATH=f"{folder}:{os.environ['PATH']}",
+                        TELLS=tells, ENDS=ends)
+        wait_until((tmp_path / "starts").exists)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=20)
+        assert (tmp_path / "starts").read_text().count("\n") == 1
+        return process.returncode, errors
+
+    return run
+
+
+def test_a_requested_stop_is_not_tried_again(stopped):
+    code, errors = stopped(STUB, "stopped:75", "75")
+    assert code == 75 and "before the first update" not in errors
+
+
+@pytest.mark.parametrize("tells, code", [("stopped:75", 75), ("done:0", 0)])
+def test_requests_to_an_mpirun_that_has_no_ranks_any_more_do_no_harm(stopped, tells, code):
+    """The launcher asks once a second; its ranks have saved, and mpirun takes its time to end."""
+    ended, errors = stopped(SLOW_TO_END, tells, str(code))
+    assert (ended, "before the first update" in errors) == (code, False), errors
+
+
+@pytest.mark.parametrize("tells, code, words", [
+    ("stopped:75", 75, "exit 75: stopped on request after saving"),
+    ("done:0", 0, "SIGTERM: finishing the update"),  # it was done before it could be stopped
+    ("failed:71", 71, "exit 71: training diverged"),
+    ("", 75, "stopped before the first update"),
+])
+def test_what_the_run_says_counts_more_than_a_request_that_came_too_late(stopped, tells, code, words):
+    ended, errors = stopped(STUB, tells, "kill")
+    assert ended == code and words in errors, errors
+    assert ("before the first update" in errors) == (tells == "")
+
+
+@pytest.mark.parametrize("saved, words", [("", "nothing is saved yet, run again to start from the beginning"),
+                                          (" checkpoint", "update 1 is saved in FOLDER/checkpoints, run again to go on")])
+def test_a_killed_run_says_what_is_saved(play, tmp_path, saved, words):
+    result, _ = play(f"0{saved} kill:KILL", retries=0)
+    assert result.returncode == 137 and words.replace("FOLDER", str(tmp_path / "run")) in result.stderr, result.stderr
