@@ -139,6 +139,9 @@ build_command() {
     [[ -n $hostfile || $slurm == machines ]] || { [[ $slurm != here ]] && ((ranks <= cores)); } || command+=(--oversubscribe)
   fi
   [[ $slurm != here ]] || command+=(--mca ras ^slurm --mca plm isolated)  # neither its slots nor its way to start ranks
+  # Open MPI wants ssh even where it starts nothing elsewhere, and ends with a riddle where there is none.
+  [[ -n $hostfile || -n $slurm ]] || command -v ssh >/dev/null || command -v rsh >/dev/null ||
+    command+=(--mca plm isolated)
   if [[ -n $hostfile ]]; then
     command+=(--hostfile "$hostfile")
     # A cut link is noticed after 5 + 3 * 1 seconds instead of 480.

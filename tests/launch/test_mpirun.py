@@ -1,5 +1,6 @@
 """launch/mpirun.sh: real runs of two ranks, stop requests, exit codes, the command it builds."""
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -287,6 +288,22 @@ def test_command_of_one_machine():
     assert command[command.index("--bind-to") + 1] == "none" and "--oversubscribe" not in command
     assert "--hostfile" not in command and "oob_tcp_keepalive_time" not in command
     assert "--oversubscribe" in built("--dry-run", "-n", 4096)
+
+
+def test_a_machine_without_ssh(bench, tmp_path):
+    """Open MPI would end before it starts anything."""
+    names = tmp_path / "bin"
+    names.mkdir()
+    for folder in ("/usr/bin", "/bin"):
+        for path in pathlib.Path(folder).iterdir():
+            if path.name not in ("ssh", "rsh") and not (names / path.name).is_symlink():
+                (names / path.name).symlink_to(path)
+    result = launch(bench.program, "-n", 2, "train", bench.config("no-ssh", 2), PATH=str(names))
+    assert result.returncode == 0, result.stderr
+    assert bench.metrics("no-ssh")[-1]["world_size"] == 2
+    isolated = " ".join(built("--dry-run", "-n", 2, PATH=str(names)))
+    assert "--mca plm isolated" in isolated
+    assert "plm" not in built("--dry-run", "--hostfile", hosts(tmp_path, "a slots=2\n"), PATH=str(names))
 
 
 def test_command_of_several_machines(tmp_path):
