@@ -1,0 +1,1 @@
+"""What a machine with one GPU is asked on the day there is one: scripts/gpu_day.sh --help."""
