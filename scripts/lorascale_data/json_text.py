@@ -24,7 +24,7 @@ def first_line_that_is_no_object(head, is_whole):
     for number, line in numbered[:LOOKED_AT]:
         if not _is_object(line):
             return number
-    return 0 if numbered else 1
+    return 0
 
 
 def starts_with_object(head):

@@ -173,6 +173,14 @@ def test_damaged_files_end_in_one_line(tmp_path, name):
     assert refused >= 40  # all that were cut short, and more
 
 
+def test_a_stream_cut_between_its_batches_is_not_taken_for_whole(tmp_path):
+    write_stream(TABLE, tmp_path / "a.arrow")
+    whole = (tmp_path / "a.arrow").read_bytes()
+    (tmp_path / "a.arrow").write_bytes(whole[:-8])  # without the mark of its end
+    with pytest.raises(PrepareError, match="it does not end.*damaged or cut short"):
+        read(tmp_path / "a.arrow")
+
+
 @pytest.mark.parametrize(
     ("format_", "name", "message"),
     [
@@ -225,7 +233,8 @@ def test_bombs_cost_bounded_memory(tmp_path, kind):
         ),
     }[kind]()
     path = tmp_path / "a.parquet"
-    pyarrow.parquet.write_table(pyarrow.table({"text": column}), path, compression="zstd")
+    table = pyarrow.table({"text": column})
+    pyarrow.parquet.write_table(table, path, compression="zstd", store_schema=False)
     assert path.stat().st_size < 100_000
     outcome = subprocess.run(
         [sys.executable, "-c", MEASURED, SCRIPTS, path, "--tokenizer", "bytes", "--workers", "1",

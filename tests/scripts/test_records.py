@@ -85,6 +85,7 @@ SHAPES = [
     ("TRL half conversational", {"prompt": [Q], "completion": "A"}, turns("Q", "A"), [f"A{E}"]),
     ("TRL text", {"text": "T"}, "T", ["T"]),
     ("a table's empty cells", {"text": None, "messages": None, "prompt": "Q", "completion": "A", "tools": []}, turns("Q", "A"), [f"A{E}"]),
+    ("weights of all", {"messages": [{**Q, "weight": 1}, {**A, "train": False, "weight": 1}, {**Q, "weight": 0}, {**A, "weight": 1}]}, turns("Q", "A", "Q", "A"), [f"A{E}"]),
     ("wanted by its weight", {"weight": 1, "prompt": "Q", "completion": "A"}, turns("Q", "A"), [f"A{E}"]),
 ]  # fmt: skip
 
@@ -178,7 +179,7 @@ def test_what_needs_a_template_says_so(record):
 
 
 def test_records_marked_as_not_to_be_learnt_are_left_out():
-    for switch in ({"weight": 0}, {"train": False}, {"loss": False}):
+    for switch in ({"weight": 0}, {"train": False}, {"loss": False}, {"weight": 0, "train": True}):
         assert parse({"prompt": "Q", "completion": "A", **switch}) == (None, [])
 
 
@@ -257,6 +258,32 @@ def test_tools_reach_a_template_that_reads_them(record, messages):
     assert template.got.messages == messages
     assert template.got.learn == [False, True, False, True]
     assert template.got.extras == {"tools": TOOLS}
+
+
+def test_calls_keep_what_they_carry():
+    call = {"name": "f", "parameters": {"a": None}, "strict": True, "note": None}
+    record = {"messages": [Q, {"role": "assistant", "tool_calls": [{"id": "c", "function": call, "x": None}]}]}
+    template = Recorder("tool_calls")
+    parse(record, template)
+    assert template.got.messages[1]["tool_calls"] == [
+        {"type": "function", "id": "c", "function": {"name": "f", "strict": True, "arguments": {"a": None}}}
+    ]
+    for wrong in ({"name": 3}, {"arguments": {}}, "f(", {"name": "f", "arguments": "{"}):
+        with pytest.raises(RecordError, match='"tool_calls"'):
+            parse({"messages": [Q, {"role": "assistant", "tool_calls": [wrong]}]}, template)
+
+
+@pytest.mark.parametrize("key", ["images", "mask", "loss_mask", "refusal"])
+def test_what_changes_training_is_not_passed_to_templates_by_chance(key):
+    with pytest.raises(RecordError, match=f'"{key}" cannot be honoured'):
+        parse({"messages": [Q, {**A, key: [1]}]}, Recorder(key))
+
+
+def test_roles_that_only_seem_known_are_translated():
+    """That a template's text has the word human does not make it a role of its."""
+    template = Recorder("human", "gpt", "tool_call")
+    parse({"conversations": [HUMAN, GPT]}, template)
+    assert [message["role"] for message in template.got.messages] == ["user", "assistant"]
 
 
 @pytest.mark.parametrize("given", keys.REASONING)

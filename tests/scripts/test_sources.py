@@ -102,6 +102,16 @@ def test_containers(make, name, contents, container, zipped):
         assert [json.loads(raw) for _, raw in records] == RECORDS
 
 
+@pytest.mark.parametrize("contents", ["lines", "array"])
+def test_long_records_in_a_text_file_are_noticed(make, contents):
+    """The first MiB, which tells what a file is, may end in the middle of a record."""
+    records = [json.dumps({"text": "aé" * 9_000}, ensure_ascii=False)] * 60
+    text = "\n".join(records) if contents == "lines" else f"[{','.join(records)}]"
+    container, found = read(make(text))
+    assert container == ("jsonl" if contents == "lines" else "json")
+    assert len(found) == 60
+
+
 def test_lines_of_array_elements(make):
     _, found = read(make('[\n{"text": "a"},\n\n{"text":\n "b"}, {"text": "c"}\n]\n', "a.json"))
     assert [line for line, _ in found] == [2, 4, 5]

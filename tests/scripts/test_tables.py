@@ -49,6 +49,19 @@ def test_what_the_csv_module_writes(tmp_path, delimiter, quoting, bom):
     assert read(path) == ROWS
 
 
+@pytest.mark.parametrize(
+    ("contents", "delimiter"),
+    [
+        ("prompt|note, more, notes, all|completion\nq|a, b, c, d|e\n", "|"),  # names that are known
+        ("ask;best, or so\n1,2,3;4\n5;6\n", ";"),  # rows like the header
+        ("a,b,c;d\n1,2,3;4\n", ","),  # more columns
+        ("text\nno, delimiter, here\n", ","),
+    ],
+)
+def test_delimiters_are_found(contents, delimiter):
+    assert tables.sniffed(contents.encode()) == delimiter
+
+
 @pytest.mark.parametrize("sep", [",", "\t", ";"])
 def test_what_pandas_writes(tmp_path, sep):
     path = tmp_path / ("a.tsv" if sep == "\t" else "a.csv")
