@@ -2,10 +2,11 @@
 # stands below it; lorascale_core gathers all of them.
 # lorascale_test(NAME [TORCH] [INSTRUCTIONS] SOURCES ... [DEPENDS ...] [RANKS 1 2 ...] [TIMEOUT s] [LABELS ...]): a
 # GoogleTest program.
-# Without RANKS it is an ordinary one, and every test of it a CTest entry. With RANKS it runs under mpirun
-# (tests/support/mpi_main.cpp), once per number of ranks. With TORCH it shares the precompiled header of
-# nn_test with the other tests of libtorch code. With INSTRUCTIONS the whole program runs twice more, as CPUs with AVX2
-# alone and with AVX-512 but without bf16 would run it (the latter is the former where there is no AVX-512).
+# Without RANKS it is an ordinary one. With RANKS it runs under mpirun (tests/support/mpi_main.cpp), once per number of
+# ranks. A program is one CTest entry: a process for each of its tests would spend most of the time on loading libtorch.
+# With TORCH it shares the precompiled header of nn_test with the other tests of libtorch code. With INSTRUCTIONS it runs
+# twice more, as CPUs with AVX2 alone and with AVX-512 but without bf16 would run it (the latter is the former where there
+# is no AVX-512).
 
 function(lorascale_module name)
   cmake_parse_arguments(ARG "TORCH" "" "SOURCES;DEPENDS" ${ARGN})
@@ -31,7 +32,10 @@ set(LORASCALE_TEST_ENVIRONMENT
 function(lorascale_test name)
   cmake_parse_arguments(ARG "TORCH;INSTRUCTIONS" "TIMEOUT" "SOURCES;DEPENDS;RANKS;LABELS" ${ARGN})
   if(NOT ARG_TIMEOUT)
-    set(ARG_TIMEOUT 120)
+    set(ARG_TIMEOUT 600)
+  endif()
+  if(LORASCALE_SANITIZE)
+    math(EXPR ARG_TIMEOUT "2 * ${ARG_TIMEOUT}")
   endif()
   add_executable(${name} ${ARG_SOURCES})
   add_dependencies(unit-tests ${name})
@@ -56,8 +60,9 @@ function(lorascale_test name)
     endforeach()
   else()
     target_link_libraries(${name} PRIVATE ${ARG_DEPENDS} GTest::gtest GTest::gmock GTest::gtest_main)
-    gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT ${ARG_TIMEOUT}
-      ENVIRONMENT "${LORASCALE_TEST_ENVIRONMENT}" LABELS "unit;${ARG_LABELS}")
+    add_test(NAME ${name} COMMAND ${name} --gtest_brief=1)
+    set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT "${LORASCALE_TEST_ENVIRONMENT}"
+      LABELS "unit;${ARG_LABELS}")
     if(ARG_INSTRUCTIONS)
       lorascale_test_instructions(${name} avx2 "ATEN_CPU_CAPABILITY=avx2;ONEDNN_MAX_CPU_ISA=AVX2")
       lorascale_test_instructions(${name} avx512 "ONEDNN_MAX_CPU_ISA=AVX512_CORE")

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, and runs every test:
-#   scripts/test.sh           everything
+#   scripts/test.sh           everything but what takes minutes
 #   scripts/test.sh --quick   without the sanitizer build
+#   scripts/test.sh --slow    what takes minutes, too
 # Unit and MPI tests run under CTest, comparisons with transformers and peft and the fault tests under pytest; the
 # unit tests then run again with AddressSanitizer and UndefinedBehaviorSanitizer.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-quick=false
+quick=false marks="not slow"
 for argument in "$@"; do
   case "$argument" in
     --quick) quick=true ;;
-    -h|--help) sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    --slow) marks="" ;;
+    -h|--help) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     *) echo "test.sh: unknown argument '$argument' (see --help)" >&2; exit 64 ;;
   esac
 done
@@ -32,16 +34,9 @@ stage() {
     say "$name: FAILED after $((SECONDS - begin)) s"
   fi
 }
-# In two parts at a time: most tests wait for the processes they start, which leaves a core idle.
+# One worker more than cores: most tests wait for the processes they start, which leaves a core idle.
 python_tests() {
-  local log status=0 pytest=("$python" -m pytest -q -p no:cacheprovider --durations=20)
-  log=$(mktemp)
-  "${pytest[@]}" tests/faults >"$log" 2>&1 &
-  "${pytest[@]}" tests --ignore=tests/faults || status=1
-  wait $! || status=1
-  cat "$log"
-  rm -f "$log"
-  return $status
+  "$python" -m pytest -q -p no:cacheprovider --durations=40 -n "$(($(nproc) + 1))" --dist loadgroup -m "$marks" tests
 }
 sanitized() {
   scripts/build.sh asan unit-tests && ctest --test-dir build/asan --output-on-failure -j "$(nproc)" -L unit
