@@ -8,6 +8,7 @@
 #include "base/units.hpp"
 #include "data/token_header.hpp"
 #include "io/hdf5_file.hpp"
+#include "io/model_reader.hpp"
 #include "models/llama/llama.hpp"
 #include "train/session.hpp"
 
@@ -50,6 +51,7 @@ void check_lengths(const config::RunConfig& config, const data::TokenHeader& dat
 void check_headers(const options::variables_map& values, int ranks) {
   const auto loaded = load_config(values, ranks, config::Purpose::kTraining);
   const auto& config = loaded.config;
+  static_cast<void>(io::ModelReader(config.model.path));  // what `train` opens first
   const auto model =
       models::llama::read_llama_shapes(config.model.path, train::parse_dtype(config.model.dtype));
   const auto data = open_data(config.data.train, model->vocabulary());
