@@ -101,8 +101,9 @@ def test_a_terminals_signals_save(space, signals):
     assert code == STOPPED, (code, stderr[-2000:])
     assert stderr.count("finishing the update, then stopping") == 1
     stopped_and_saved(space)
+    saved = metrics_steps(space)[-1]
     again = space.start("--set", "budget=100000 steps")  # goes on from there
-    wait_until(lambda: f"resumed at step {metrics_steps(space)[-1]} " in again.stderr.readline(), seconds=20)
+    wait_until(lambda: f"resumed at step {saved} " in again.stderr.readline(), seconds=20)
     again.kill()
     again.communicate()
 

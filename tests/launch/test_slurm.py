@@ -130,8 +130,8 @@ def test_a_shell_of_one_task(cluster, bench, mpi):
 
 @needs_slurm
 def test_tasks_without_a_way_to_each_other_are_one_line(cluster, bench):
-    result = cluster.call("srun", "--ntasks=2", "--mpi=none", cluster.program, "train", bench.config("slurm-none", 2),
-                          check=False)
+    result = cluster.call("srun", "--kill-on-bad-exit=1", "--ntasks=2", "--mpi=none", cluster.program, "train",
+                          bench.config("slurm-none", 2), check=False)
     assert result.returncode == 78, result.stderr
     said = [line for line in result.stderr.splitlines() if not line.startswith(("srun:", "slurmstepd"))]
     assert len(said) == 1 and "srun started 2 tasks" in said[0] and "--mpi=pmix" in said[0], result.stderr
