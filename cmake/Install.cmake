@@ -1,6 +1,8 @@
 # cmake --install BUILD --prefix PREFIX: a tree that may be moved as a whole.
 #   bin/lorascale                  finds libtorch where it was built against, or in lib/lorascale of the tree
-#   share/lorascale/               launch/, cluster/, configs/, docs/, and scripts/ with what prepares data
+#   share/lorascale/               what README and docs name: launch/, cluster/, configs/, docs/, scripts/ with the
+#                                  demonstration model, and build/release/lorascale, a link, so that their commands
+#                                  work as printed
 # A tarball for machines without libtorch or the Debian packages: scripts/bundle.sh.
 include(GNUInstallDirs)
 option(LORASCALE_INSTALL_TORCH "Install copies of libtorch and its CUDA libraries too (several GB)" OFF)
@@ -22,7 +24,14 @@ if(TARGET lorascale)
 endif()
 
 install(DIRECTORY launch cluster configs docs DESTINATION "${share}" USE_SOURCE_PERMISSIONS)
-install(DIRECTORY scripts/lorascale_data DESTINATION "${share}/scripts" PATTERN "__pycache__" EXCLUDE)
-install(PROGRAMS scripts/setup.sh scripts/prepare_text.py DESTINATION "${share}/scripts")
-install(FILES scripts/debian-packages.txt DESTINATION "${share}/scripts")
+# All but what needs the sources.
+install(DIRECTORY scripts DESTINATION "${share}" USE_SOURCE_PERMISSIONS
+  PATTERN "__pycache__" EXCLUDE
+  REGEX "/scripts/(build|bundle|lint|test)\\.sh$" EXCLUDE
+  REGEX "/scripts/mutate\\.py$" EXCLUDE)
 install(FILES README.md CHANGELOG.md LICENSE requirements.txt DESTINATION "${share}")
+install(CODE "
+  set(place \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/${share}/build/release\")
+  file(MAKE_DIRECTORY \"\${place}\")
+  file(RELATIVE_PATH program \"\${place}\" \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/bin/lorascale\")
+  file(CREATE_LINK \"\${program}\" \"\${place}/lorascale\" SYMBOLIC)")

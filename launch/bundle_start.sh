@@ -5,7 +5,7 @@
 #   LORASCALE_TORCH_LIB    folder with libtorch_cpu.so; otherwise the torch of LORASCALE_PYTHON, python3 or python
 #   LORASCALE_BUNDLE_LIBS  "all": prefer every library of the bundle to the machine's; otherwise only those it lacks
 set -euo pipefail
-root=$(dirname "$(dirname "$(realpath -s "${BASH_SOURCE[0]}")")")
+root=$(dirname "$(dirname "$(realpath "${BASH_SOURCE[0]}")")")
 fail() { echo "lorascale: $*" >&2; exit 78; }
 
 declare -A fact

@@ -3,8 +3,8 @@
 #
 #   scripts/bundle.sh [--preset release] [--mpi system|copy] [--output FILE.tar.gz]
 #
-# The tarball unpacks anywhere: bin/lorascale, launch/, cluster/, configs/, docs/, scripts/ with what prepares data, and
-# the libraries of the build machine. Two things are the target's own:
+# The tarball unpacks anywhere: bin/lorascale, all that `cmake --install` puts into share/lorascale (cmake/Install.cmake
+# has the list), and the libraries of the build machine. Two things are the target's own:
 # - libtorch, of the same version: from `python3 -m pip install -r requirements.txt`, or LORASCALE_TORCH_LIB=FOLDER
 # - Open MPI 4 (any with libmpi.so.40), because it must match the cluster's network, ssh and SLURM. `--mpi copy` packs
 #   this machine's, for single machines that have none: shared memory and TCP, one machine only.
@@ -66,6 +66,7 @@ mkdir -p "$root/bin" "$root/libexec"
 mv "$stage/install/share/lorascale/"* "$root/"
 mv "$stage/install/bin/lorascale" "$root/libexec/lorascale"
 mv "$root/launch/bundle_start.sh" "$root/bin/lorascale"
+ln -sfn ../../bin/lorascale "$root/build/release/lorascale"
 # This machine's folders mean nothing elsewhere.
 echo "file(RPATH_SET FILE \"$root/libexec/lorascale\" NEW_RPATH \"\$ORIGIN/../lib\")" >"$stage/rpath.cmake"
 cmake -P "$stage/rpath.cmake" >/dev/null

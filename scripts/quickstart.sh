@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # From a bare checkout to a trained adapter: installs what is missing, builds, makes a data set, fine-tunes a LoRA
 # adapter on two MPI ranks and reports what it learned. Works from any folder; run again, it does only what is left.
+# A package of the built program (scripts/bundle.sh, cmake --install) builds nothing, and where it may not be written
+# to, the folders below are made where this is started.
 #   scripts/quickstart.sh                  the demonstration: the King James Bible, some minutes on two cores
 #   scripts/quickstart.sh --fresh          trains again (deletes the run folder, nothing else)
 #   scripts/quickstart.sh --text FILE --output runs/mine --data data/mine
@@ -21,11 +23,13 @@ fail() {
 }
 absolute() { realpath -ms -- "$1"; }  # links are kept: --fresh will not follow one
 
-fresh=false ranks=2 text="" run="$here/runs/quickstart" data="$here/data/quickstart" settings=()
+place=$here
+[[ -w "$place" ]] || place=$PWD  # a package that an administrator installed
+fresh=false ranks=2 text="" run="$place/runs/quickstart" data="$place/data/quickstart" settings=()
 while (($#)); do
   case "$1" in
     --fresh) fresh=true; shift; continue ;;
-    -h|--help) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    -h|--help) sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     --ranks|--set|--text|--output|--data) ;;
     *) fail 64 "unknown argument '$1' (see --help)" ;;
   esac
@@ -140,8 +144,11 @@ train() {
 }
 
 python=$(scripts/setup.sh --print-python)
+export LORASCALE_PYTHON=$python  # a bundle finds its torch there
 program=${LORASCALE_PROGRAM:-}
-if [[ -z "$program" ]]; then
+if [[ -z "$program" && ! -e CMakeLists.txt ]]; then
+  program=build/release/lorascale  # of a package
+elif [[ -z "$program" ]]; then
   say "building (the first time takes some minutes)"
   scripts/build.sh release lorascale
   program=build/release/lorascale

@@ -3,6 +3,7 @@
 # (requirements.txt) outside the checkout. Running it again costs a second and changes nothing.
 #   scripts/setup.sh                 install, and say what was done
 #   scripts/setup.sh --print-python  print the path of the environment's Python (installs first if needed)
+# In a package of the built program (scripts/bundle.sh, cmake --install) the Python environment is all it needs.
 # LORASCALE_HOME chooses where the environment lives (default: ~/.cache/lorascale).
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -11,15 +12,17 @@ print_python=false
 for argument in "$@"; do
   case "$argument" in
     --print-python) print_python=true ;;
-    -h|--help) sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    -h|--help) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     *) echo "setup.sh: unknown argument '$argument' (see --help)" >&2; exit 64 ;;
   esac
 done
 say() { echo "setup: $*" >&2; }
 
-# 1. Debian packages.
+# 1. Debian packages, of which a built program needs none.
 missing=()
-if command -v dpkg-query >/dev/null; then
+if [[ -L $here/build/release/lorascale && ! -e $here/CMakeLists.txt ]]; then
+  :
+elif command -v dpkg-query >/dev/null; then
   while read -r package; do
     case "$(dpkg-query -W -f='${Status}' "$package" 2>/dev/null || true)" in
       *"install ok installed") ;;

@@ -12,8 +12,8 @@ class Row:
 
     step: int
     samples: int
-    loss: float | None  # mean over the updates since the row before
-    validation: float | None  # the last one measured since the row before
+    loss: float | None  # of this very update, as in metrics.jsonl
+    validation: float | None  # measured after this very update
     lr: float | None
     batch: int | None
     ranks: int | None
@@ -52,7 +52,7 @@ def facts(run):
             ("perplexity", f"{words.perplexity(first.loss)} -> {words.perplexity(final.loss)} per {run.token_word}")
         )
         if best.step != final.step:
-            pairs.append(("best", f"{best.loss:.4f} after step {best.step} (kept in {run.folder / 'best'})"))
+            pairs.append(("best", f"{best.loss:.4f} {_where_best(run)}"))
     if setting("model", "path"):
         pairs.append(("model", f"{setting('model', 'path')}"))
     if run.is_lora and setting("adapter", "rank"):
@@ -78,29 +78,34 @@ def facts(run):
     return [(name, words.harmless(value)) for name, value in pairs]
 
 
+def _where_best(run):
+    best = run.best_validation
+    if best.step == 0:
+        return "before the first update: nothing that was trained is better than the start"
+    kept = run.folder / "best"
+    return f"after step {best.step}" + (f" (kept in {kept})" if kept.is_dir() else "")
+
+
 def trace(run, rows=8):
-    """The run in about `rows` lines, evenly spread; the first and the last update are among them."""
+    """The run in about `rows` updates, evenly spread; the first and the last are among them. Where there are validations,
+    the others are updates that were validated."""
     updates = run.updates
-    last = len(updates) - 1
-    picks = sorted({round(i * last / max(1, rows - 1)) for i in range(rows)})
-    out, begin = [], 0
-    for pick in picks:
-        update = updates[pick]
-        losses = [u["loss"] for u in updates[begin : pick + 1] if u["loss"] is not None]
-        measured = [v.loss for v in run.validations if updates[begin]["step"] <= v.step <= update["step"]]
-        out.append(
-            Row(
-                update["step"],
-                update["samples"],
-                sum(losses) / len(losses) if losses else None,
-                measured[-1] if measured else None,
-                update.get("lr"),
-                update.get("global_batch"),
-                update.get("world_size"),
-            )
+    measured = {v.step: v.loss for v in run.validations}
+    validated = [i for i, update in enumerate(updates) if update["step"] in measured]
+    among = validated if len(validated) > 1 else range(len(updates))
+    spread = (among[round(i * (len(among) - 1) / max(1, rows - 1))] for i in range(rows))
+    return [
+        Row(
+            update["step"],
+            update["samples"],
+            update["loss"],
+            measured.get(update["step"]),
+            update.get("lr"),
+            update.get("global_batch"),
+            update.get("world_size"),
         )
-        begin = pick + 1
-    return out
+        for update in (updates[i] for i in sorted({0, *spread, len(updates) - 1}))
+    ]
 
 
 def sample_pairs(run):

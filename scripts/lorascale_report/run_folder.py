@@ -25,7 +25,7 @@ class Validation:
 @dataclasses.dataclass(frozen=True)
 class Sample:
     prompt: str
-    continuation: str
+    continuation: str  # begins with a line end where it answers the prompt instead of continuing it
 
 
 @dataclasses.dataclass

@@ -52,7 +52,7 @@ def _trace(run):
 
 def _sample(label, text, width):
     lines = []
-    for paragraph in words.harmless(text).split("\n"):
+    for paragraph in words.harmless(text).lstrip("\n").split("\n"):
         lines += textwrap.wrap(paragraph, width - 12) or [""]
     while lines and not lines[-1]:
         lines.pop()

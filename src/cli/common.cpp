@@ -15,6 +15,7 @@
 #include "config/reader.hpp"
 #include "config/resolved.hpp"
 #include "train/cpu_features.hpp"
+#include "train/signals.hpp"
 #include "train/tensor_memory.hpp"
 #include "train/vote.hpp"
 
@@ -27,22 +28,6 @@ int available_cores() {
   cpu_set_t set;
   CPU_ZERO(&set);
   return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
-}
-
-LoadedConfig load_config(const options::variables_map& values, int world_size,
-                         config::Purpose purpose) {
-  config::ReadOptions read;
-  read.world_size = world_size;
-  if (values.count("set") != 0) {
-    read.overrides = values["set"].as<std::vector<std::string>>();
-  }
-  config::Problems problems;
-  auto result = config::read_config_file(values["config"].as<std::string>(), read, problems);
-  LoadedConfig loaded{std::move(result.config), std::move(result.translations)};
-  const auto warnings = config::validate(loaded.config, purpose, problems);
-  problems.throw_if_any();
-  loaded.notes.insert(loaded.notes.end(), warnings.begin(), warnings.end());
-  return loaded;
 }
 
 // Every rank reads the file itself, and on another node it may be another file.
@@ -60,6 +45,22 @@ void require_same_settings(comm::Communicator& host, const config::RunConfig& mi
 }
 
 }  // namespace
+
+LoadedConfig load_config(const options::variables_map& values, int world_size,
+                         config::Purpose purpose) {
+  config::ReadOptions read;
+  read.world_size = world_size;
+  if (values.count("set") != 0) {
+    read.overrides = values["set"].as<std::vector<std::string>>();
+  }
+  config::Problems problems;
+  auto result = config::read_config_file(values["config"].as<std::string>(), read, problems);
+  LoadedConfig loaded{std::move(result.config), std::move(result.translations)};
+  const auto warnings = config::validate(loaded.config, purpose, problems);
+  problems.throw_if_any();
+  loaded.notes.insert(loaded.notes.end(), warnings.begin(), warnings.end());
+  return loaded;
+}
 
 options::variables_map parse(const Arguments& arguments,
                              const options::options_description& description,
@@ -101,6 +102,12 @@ options::positional_options_description config_position() {
   options::positional_options_description position;
   position.add("config", 1);
   return position;
+}
+
+void take_stop_requests() {
+  const auto facts = comm::read_launcher(std::getenv);
+  train::install_stop_handlers(facts.size.value_or(1) == 1 ? train::Listener::kAlone
+                                                           : train::Listener::kOneOfSeveral);
 }
 
 Job::Job() : watchdog_(kStartDeadlineSeconds), place_(comm::node_place()) {

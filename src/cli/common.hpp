@@ -26,10 +26,18 @@ options::variables_map parse(const Arguments& arguments,
 options::options_description config_options();
 options::positional_options_description config_position();
 
+// From here on a request to stop is kept, whatever the verb is at: it ends after one update.
+void take_stop_requests();
+
 struct LoadedConfig {
   config::RunConfig config;
   std::vector<std::string> notes;  // translations and warnings, for the log
 };
+
+// Reads the config of `values` with its overrides, for a world of this size. Error(kBadConfig)
+// names every problem.
+LoadedConfig load_config(const options::variables_map& values, int world_size,
+                         config::Purpose purpose);
 
 // Watchdog, MPI, threads and device of this process, in the order of their construction. Owned by a
 // verb.

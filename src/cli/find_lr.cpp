@@ -15,7 +15,6 @@
 #include "train/range_test.hpp"
 #include "train/range_test_plot.hpp"
 #include "train/session.hpp"
-#include "train/signals.hpp"
 #include "train/vote.hpp"
 
 namespace lorascale::cli {
@@ -151,7 +150,7 @@ ExitCode run_find_lr(const Arguments& arguments) {
       "updates", options::value<std::int64_t>(), "from the one to the other");
   const auto values = parse(arguments, description, config_position());
   const auto settings = settings_from(values);
-  train::install_stop_handlers();
+  take_stop_requests();
   Job job;
   const auto loaded = job.configure(values, config::Purpose::kTraining);
   auto& host = job.world().host;

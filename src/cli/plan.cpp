@@ -5,6 +5,7 @@
 
 #include "base/units.hpp"
 #include "cli/common.hpp"
+#include "cli/plan_headers.hpp"
 #include "coordinator/factorise.hpp"
 #include "coordinator/plan_report.hpp"
 #include "coordinator/scaling.hpp"
@@ -87,11 +88,16 @@ std::string companions_text(const coordinator::Recipe& recipe, std::int64_t samp
 ExitCode run_plan(const Arguments& arguments) {
   auto description = config_options();
   description.add_options()("ranks", options::value<int>(),
-                            "plan for this many ranks instead of those started");
+                            "plan for this many ranks instead of those started")(
+      "headers-only", "check settings and the headers of files; load and measure nothing");
   const auto values = parse(arguments, description, config_position());
   const bool chosen = values.count("ranks") != 0;
   if (chosen && values["ranks"].as<int>() < 1) {
     throw Error(ExitCode::kUsage, "--ranks must be at least 1");
+  }
+  if (values.count("headers-only") != 0) {
+    check_headers(values, chosen ? values["ranks"].as<int>() : 1);
+    return ExitCode::kDone;
   }
   Job job;
   const int ranks = chosen ? values["ranks"].as<int>() : job.size();

@@ -2,15 +2,13 @@
 
 #include "cli/common.hpp"
 #include "train/session.hpp"
-#include "train/signals.hpp"
 #include "train/trainer.hpp"
 
 namespace lorascale::cli {
 
 ExitCode run_train(const Arguments& arguments) {
   const auto values = parse(arguments, config_options(), config_position());
-  // From here on a request to stop is kept, whatever the run is at: it ends after one update.
-  train::install_stop_handlers();
+  take_stop_requests();
   Job job;
   const auto loaded = job.configure(values, config::Purpose::kTraining);
   if (job.rank() == 0) {

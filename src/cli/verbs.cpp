@@ -6,8 +6,11 @@ const std::vector<Verb>& verbs() {
   static const std::vector<Verb> kVerbs = {
       {"train", "CONFIG.yaml [--set key.path=value ...]",
        "train an adapter (or a whole model, adapter.type: full)", run_train},
-      {"plan", "CONFIG.yaml [--ranks N] [--set ...]",
-       "print what train would do: batch, rates, steps, memory; trains nothing", run_plan},
+      {"plan", "CONFIG.yaml [--ranks N] [--headers-only] [--set ...]",
+       "print what train would do: batch, rates, steps, memory; trains nothing\n"
+       "           --headers-only: check settings and the headers of files, where nothing may be "
+       "loaded",
+       run_plan},
       {"find-batch", "CONFIG.yaml [--set ...]",
        "measure which batch.micro fits into memory and which is fastest; trains nothing",
        run_find_batch},

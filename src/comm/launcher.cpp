@@ -56,4 +56,17 @@ void check_launcher(const LauncherFacts& facts, int mpi_rank, int mpi_size) {
                    std::to_string(mpi_rank) + " of " + std::to_string(mpi_size) + "; " + remedy);
 }
 
+bool is_only_task(const LauncherFacts& facts) {
+  return facts.name == "srun" && facts.size == 1;
+}
+
+void require_wire_up(const LauncherFacts& facts, const Environment& environment) {
+  if (facts.name == "srun" && facts.size.value_or(1) > 1 && environment("PMIX_RANK") == nullptr &&
+      environment("PMI_RANK") == nullptr) {
+    throw_bad_config("srun started " + std::to_string(*facts.size) +
+                     " tasks that cannot find each other; start them with srun --mpi=pmix (srun "
+                     "--mpi=list shows what this SLURM offers)");
+  }
+}
+
 }  // namespace lorascale::comm

@@ -23,4 +23,13 @@ LauncherFacts read_launcher(const Environment& environment);
 // the ranks would train separately and overwrite each other's run folder.
 void check_launcher(const LauncherFacts& facts, int mpi_rank, int mpi_size);
 
+// Whether srun started this process as the only one of its step: alone, or in the shell of
+// `srun --pty bash`, where MPI must not look for the other tasks of the step: it finds no service
+// for that, or one that takes each task once only.
+bool is_only_task(const LauncherFacts& facts);
+
+// Error(kBadConfig) where srun started several tasks without a way to find each other: MPI_Init
+// would end in words about Open MPI's build.
+void require_wire_up(const LauncherFacts& facts, const Environment& environment);
+
 }  // namespace lorascale::comm

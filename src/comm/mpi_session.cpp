@@ -4,17 +4,46 @@
 #include <unistd.h>
 
 #include <array>
+#include <cstdlib>
 #include <exception>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "base/error.hpp"
 #include "base/heartbeat.hpp"
+#include "comm/launcher.hpp"
 
 namespace lorascale::comm {
+
+namespace {
+
+// What makes Open MPI look for the other tasks of a step of srun.
+void forget_the_step() {
+  std::vector<std::string> names = {"SLURM_STEP_ID"};
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string_view text(*entry);
+    if (text.starts_with("PMIX_")) {
+      names.emplace_back(text.substr(0, text.find('=')));
+    }
+  }
+  for (const auto& name : names) {
+    unsetenv(name.c_str());
+  }
+  setenv("OMPI_MCA_ess_singleton_isolated", "1", /*overwrite=*/0);  // it needs no daemon
+}
+
+}  // namespace
 
 MpiSession::MpiSession() {
   int initialised = 0;
   MPI_Initialized(&initialised);
   if (initialised == 0) {
+    const auto launcher = read_launcher(std::getenv);
+    require_wire_up(launcher, std::getenv);
+    if (is_only_task(launcher)) {
+      forget_the_step();
+    }
     int provided = 0;
     beat("MPI_Init");
     if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {

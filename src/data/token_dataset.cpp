@@ -6,6 +6,7 @@
 
 #include "base/error.hpp"
 #include "base/hash.hpp"
+#include "data/token_header.hpp"
 
 namespace lorascale::data {
 namespace {
@@ -36,29 +37,9 @@ TokenDataset::TokenDataset(std::filesystem::path path, std::int64_t vocabulary)
       file_(std::make_unique<io::Hdf5File>(path_)) {
   const auto& file = *file_;
   const std::string name = path_.string();
-  if (file.text_attribute("format").value_or("") != "lorascale-tokens") {
-    throw_bad_input(
-        name + " is no token data set (attribute format); make one with scripts/prepare_text.py");
-  }
-  const auto version = file.integer_attribute("version").value_or(0);
-  if (version != 1) {
-    throw_bad_input(
-        name + " has version " + std::to_string(version) +
-        "; this program reads version 1, make the file again with its scripts/prepare_text.py");
-  }
-  tokenizer_ = file.text_attribute("tokenizer_sha256").value_or("");
-  eos_id_ = file.integer_attribute("eos_id").value_or(-1);
-  const auto set_vocabulary = file.integer_attribute("vocab_size").value_or(0);
-  if (set_vocabulary < 0 || eos_id_ < -1 || (set_vocabulary > 0 && eos_id_ >= set_vocabulary)) {
-    throw_bad_input(name + " has vocab_size " + std::to_string(set_vocabulary) + " and eos_id " +
-                    std::to_string(eos_id_) +
-                    ", which cannot be; make the file again with scripts/prepare_text.py");
-  }
-  if (set_vocabulary > vocabulary) {
-    throw_bad_input(name + " was made for a vocabulary of " + std::to_string(set_vocabulary) +
-                    ", the model has " + std::to_string(vocabulary) +
-                    "; prepare it again with this model's tokenizer");
-  }
+  const auto header = read_token_header(file, path_, vocabulary);
+  tokenizer_ = header.tokenizer;
+  eos_id_ = header.eos_id;
   tokens_.emplace(file.dataset("/tokens", {io::Hdf5Type::kUint16, io::Hdf5Type::kUint32}));
   read_offsets(file);
   if (file.has("/loss_mask")) {

@@ -146,7 +146,9 @@ std::string Trainer::continued_prompts() const {
     const auto continuation =
         session_.train->decode(models::llama::generate(*session_.model, ids, settings));
     ++settings.seed;  // or chance would carry every prompt to the same words
-    text += fmt::format("> {0}\n{0}{1}\n\n", prompt, continuation);
+    // Where the ids say more than the prompt, as in a chat, what follows is an answer.
+    const bool answers = !session_.train->decode(ids).ends_with(prompt);
+    text += fmt::format("> {0}\n{0}{1}{2}\n\n", prompt, answers ? "\n" : "", continuation);
   }
   return text;
 }

@@ -60,6 +60,40 @@ TEST(LauncherTest, MpirunInsideABatchJobCounts) {
   EXPECT_EQ(facts.size, 2);
 }
 
+TEST(LauncherTest, TheOnlyTaskOfAStepIsAlone) {
+  const auto step = [](const std::string& tasks) {
+    return Variables{{"SLURM_PROCID", "0"}, {"SLURM_STEP_NUM_TASKS", tasks}, {"SLURM_NTASKS", "4"}};
+  };
+  EXPECT_TRUE(is_only_task(read(step("1"))));
+  EXPECT_FALSE(is_only_task(read(step("2"))));
+  EXPECT_FALSE(is_only_task(read({{"SLURM_NTASKS", "1"}})));
+  auto rank_of_mpirun = step("1");
+  rank_of_mpirun.insert({{"OMPI_COMM_WORLD_RANK", "0"}, {"OMPI_COMM_WORLD_SIZE", "1"}});
+  EXPECT_FALSE(is_only_task(read(rank_of_mpirun)));
+}
+
+TEST(LauncherTest, TasksThatCannotFindEachOtherAreRefused) {
+  const auto check = [](Variables more, const std::string& tasks) {
+    more.insert({{"SLURM_PROCID", "1"}, {"SLURM_STEP_NUM_TASKS", tasks}});
+    require_wire_up(read(more), [&](const char* name) -> const char* {
+      const auto found = more.find(name);
+      return found == more.end() ? nullptr : found->second.c_str();
+    });
+  };
+  check({}, "1");
+  check({{"PMIX_RANK", "1"}}, "2");
+  check({{"PMI_RANK", "1"}}, "2");
+  check({{"OMPI_COMM_WORLD_RANK", "1"}, {"OMPI_COMM_WORLD_SIZE", "2"}}, "2");
+  try {
+    check({}, "2");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kBadConfig);
+    EXPECT_THAT(error.what(), testing::HasSubstr("2 tasks"));
+    EXPECT_THAT(error.what(), testing::HasSubstr("srun --mpi=pmix"));
+  }
+}
+
 TEST(LauncherTest, NumbersThatAreNoneAreIgnored) {
   for (const char* bad : {"", "x", "-1", "4x", "99999999999999999999"}) {
     EXPECT_FALSE(read({{"OMPI_COMM_WORLD_RANK", "0"}, {"OMPI_COMM_WORLD_SIZE", bad}}).size) << bad;

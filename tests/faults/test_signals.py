@@ -1,12 +1,14 @@
-"""SIGUSR1 at awkward moments: during start-up, twice, in the last step. The code is 75 or 0, never a crash, and the
-folder always holds a run that can go on."""
+"""SIGUSR1 at awkward moments: during start-up, twice, in the last step; Ctrl-C and a closed terminal on a run without a
+launcher. The code is 75 or 0, never a crash, and the folder always holds a run that can go on."""
+import json
 import os
 import random
 import signal
+import subprocess
 import time
 
 import pytest
-from harness import Workspace, metrics_steps, verified, wait_until
+from harness import Workspace, environment, metrics_steps, verified, wait_until
 
 DONE, STOPPED, KILLED_BY_USR1 = 0, 75, 138
 STEPS = 12
@@ -78,6 +80,83 @@ def test_to_one_rank_only(space):
     code, stderr = finish(run)
     assert code == STOPPED, (code, stderr[-2000:])
     assert space.checkpoints()[-1].name == f"step-{metrics_steps(space)[-1]:08d}"
+
+
+def stopped_and_saved(space):
+    """The last update is in the newest checkpoint, and status.json says so."""
+    last = metrics_steps(space)[-1]
+    assert space.checkpoints()[-1].name == f"step-{last:08d}"
+    status = json.loads((space.output / "status.json").read_text())
+    assert (status["outcome"], status["exit_code"], status["step"]) == ("stopped", STOPPED, last)
+
+
+@pytest.mark.parametrize("signals", [["SIGINT"], ["SIGHUP"], ["SIGHUP", "SIGHUP"], ["SIGTERM", "SIGHUP"]])
+def test_a_terminals_signals_save(space, signals):
+    """Ctrl-C sends SIGINT; a terminal that is closed or a log-out SIGHUP, perhaps more than once."""
+    run = space.start("--set", "budget=100000 steps")
+    wait_until(lambda: space.lines() >= 3, run)
+    for name in signals:
+        run.send_signal(getattr(signal, name))
+    code, stderr = finish(run)
+    assert code == STOPPED, (code, stderr[-2000:])
+    assert stderr.count("finishing the update, then stopping") == 1
+    stopped_and_saved(space)
+    saved = metrics_steps(space)[-1]
+    again = space.start("--set", "budget=100000 steps")  # goes on from there
+    wait_until(lambda: f"resumed at step {saved} " in again.stderr.readline(), seconds=20)
+    again.kill()
+    again.communicate()
+
+
+def test_terminal_that_is_closed(space):
+    """The run has a terminal of its own, which the kernel hangs up; from then on no message can be written."""
+    terminal, end = os.openpty()
+    command = ["setsid", "--ctty", *space.command("train", "--set", "budget=100000 steps")]
+    run = subprocess.Popen(command, env=environment(), stdin=end, stdout=end, stderr=end)
+    os.close(end)
+    wait_until(lambda: space.lines() >= 3)
+    os.close(terminal)
+    assert run.wait(timeout=30) == STOPPED
+    stopped_and_saved(space)
+
+
+@pytest.mark.parametrize("first", ["SIGINT", "SIGTERM"])
+def test_a_second_interrupt_ends_at_once(space, first):
+    """An update that takes its time: who has waited long enough does not wait for it."""
+    run = space.start("--set", "budget=1000 steps", "--set", "batch.global=3000", "--set", "data.sequence_length=64",
+                      "--set", "checkpoint.every=1000 steps")
+    wait_until(lambda: space.lines() >= 1, run)
+    run.send_signal(getattr(signal, first))
+    wait_until(lambda: "finishing the update" in run.stderr.readline())
+    run.send_signal(signal.SIGINT)
+    begin = time.monotonic()
+    code, stderr = finish(run)
+    assert code == -signal.SIGINT and "ending now" in stderr and time.monotonic() - begin < 2
+    assert not space.checkpoints() and not (space.output / "status.json").exists()
+    space.must_train("--set", "budget=2 steps")  # nothing of it is in the way
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT"])
+def test_signals_that_were_ignored_stay_ignored(space, name):
+    """nohup ignores SIGHUP, and a script's background jobs ignore SIGINT: those runs go on."""
+    run = space.start(preexec_fn=lambda: signal.signal(getattr(signal, name), signal.SIG_IGN))
+    wait_until(lambda: space.lines() >= 2, run)
+    run.send_signal(getattr(signal, name))
+    assert finish(run)[0] == DONE
+    assert metrics_steps(space) == list(range(1, STEPS + 1))
+
+
+def test_a_rank_of_several_leaves_the_end_to_its_launcher(space):
+    """mpirun answers Ctrl-C with SIGTERM to its ranks, which may get the Ctrl-C as well: one request."""
+    run = space.start("--set", "budget=100000 steps", ranks=2)
+    wait_until(lambda: space.lines() >= 3, run)
+    rank = children_of(run.pid)[-1]
+    for name in ("SIGINT", "SIGTERM", "SIGINT"):
+        os.kill(rank, getattr(signal, name))
+    code, stderr = finish(run)
+    assert code == STOPPED, (code, stderr[-2000:])
+    assert "finishing the update" not in stderr
+    stopped_and_saved(space)
 
 
 def children_of(pid):

@@ -1,6 +1,7 @@
 """A tiny model and data set, and ways to start the launchers on them."""
 import os
 import pathlib
+import re
 import subprocess
 import time
 
@@ -72,3 +73,54 @@ def wait_until(condition, seconds=60, what="what was waited for"):
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
         time.sleep(0.01)
+
+
+# What README, docs, scripts and messages name that only a checkout can do -> why.
+OF_A_CHECKOUT = {
+    "scripts/build.sh": "builds the sources",
+    "scripts/test.sh": "builds and runs tests/",
+    "scripts/lint.sh": "reads the sources",
+    "scripts/bundle.sh": "packs a build",
+    "scripts/mutate.py": "changes the sources",
+}
+
+
+def named_places() -> dict:
+    """Files and folders that a package is expected to have, because something of it names them -> who does."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "configs").glob("*.yaml"),
+             *(ROOT / "scripts").rglob("*.sh"), *(ROOT / "scripts").rglob("*.py"), *(ROOT / "launch").glob("*"),
+             *(ROOT / "src").rglob("*.cpp")]
+    found = {}
+    for page in pages:
+        for name in re.findall(r"(?<![\w/.$}-])(?:scripts|launch|configs|cluster|docs)/[\w./-]*\w", page.read_text()):
+            if (ROOT / name).exists():  # tests/docs sees to names that lead nowhere
+                found.setdefault(name, page.relative_to(ROOT))
+        if "build/release/lorascale" in page.read_text():
+            found["build/release/lorascale"] = page.relative_to(ROOT)
+    return {name: page for name, page in found.items() if name not in OF_A_CHECKOUT}
+
+
+def expect_what_is_named(root: pathlib.Path):
+    names = named_places()
+    assert {"scripts/report.py", "scripts/encode_prompt.py", "scripts/quickstart.sh", "scripts/demo/base-model",
+            "build/release/lorascale"} <= set(names)
+    missing = [f"{name} (named in {page})" for name, page in names.items() if not (root / name).exists()]
+    assert not missing
+    for name in OF_A_CHECKOUT:
+        assert not (root / name).exists(), name
+
+
+def run_quickstart(root: pathlib.Path, folder: pathlib.Path, **variables) -> subprocess.CompletedProcess:
+    """The README's first command, from a package, with a text of its own and a few updates."""
+    settings = {"budget": "2 steps", "batch.global": 4, "batch.micro": 2, "data.sequence_length": 64,
+                "evaluate.max_samples": 4, "sample.max_tokens": 4, "run.threads": 1}
+    command = [root / "scripts/quickstart.sh", "--text", ROOT / "LICENSE", "--output", folder / "run", "--data",
+               folder / "data"]
+    for key, value in settings.items():
+        command += ["--set", f"{key}={value}"]
+    names = ("PATH", "HOME", "LORASCALE_HOME", "XDG_CACHE_HOME")
+    result = subprocess.run([str(word) for word in command], cwd=folder, capture_output=True, text=True, timeout=200,
+                            env={**{name: os.environ[name] for name in names if name in os.environ}, **variables})
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
+    assert "building" not in result.stdout and (folder / "run/report.html").exists()
+    return result

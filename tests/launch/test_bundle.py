@@ -8,7 +8,7 @@ import subprocess
 import pytest
 import torch
 
-from conftest_launch import ROOT
+from conftest_launch import ROOT, expect_what_is_named, run_quickstart
 
 TORCH_LIB = pathlib.Path(torch.__file__).parent / "lib"
 VERSION = torch.__version__.split("+")[0]
@@ -68,6 +68,23 @@ def test_version_and_two_updates(bundle, bench, libraries):
     assert len(bench.metrics(name)) == 2
 
 
+def test_what_docs_and_messages_name_is_there(bundle):
+    expect_what_is_named(bundle)
+
+
+def test_commands_of_the_docs_work_as_printed(bundle, tmp_path):
+    for program in (bundle / "build/release/lorascale", tmp_path / "a link"):
+        if not program.exists():
+            program.symlink_to(bundle / "bin/lorascale")
+        result = run(program, "--version")
+        assert result.returncode == 0 and result.stdout.startswith("lorascale "), result.stderr
+
+
+def test_quickstart(bundle, tmp_path):
+    result = run_quickstart(bundle, tmp_path)
+    assert "validation" in result.stdout
+
+
 def test_two_ranks_through_its_launcher(bundle, bench):
     result = run(bundle / "launch/mpirun.sh", "-n", 2, "train", bench.config("bundle-ranks", 2), PATH=os.environ["PATH"])
     assert result.returncode == 0, result.stderr
@@ -115,7 +132,8 @@ def test_no_trace_of_the_build_machine(bundle):
 
 def test_sums_are_right_and_complete(bundle):
     sums = dict(reversed(line.split("  ", 1)) for line in (bundle / "SHA256SUMS").read_text().splitlines())
-    files = {f"./{path.relative_to(bundle)}" for path in bundle.rglob("*") if path.is_file()} - {"./SHA256SUMS"}
+    files = {f"./{path.relative_to(bundle)}" for path in bundle.rglob("*")
+             if path.is_file() and not path.is_symlink()} - {"./SHA256SUMS"}
     assert set(sums) == files
     for name, digest in sums.items():
         assert hashlib.sha256((bundle / name).read_bytes()).hexdigest() == digest, name

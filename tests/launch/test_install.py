@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from conftest_launch import ROOT, environment
+from conftest_launch import ROOT, environment, expect_what_is_named, run_quickstart
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +45,16 @@ def test_launcher_of_the_tree_finds_its_program(tree, bench, tmp_path):
 
 def test_tree_is_complete_and_clean(tree):
     share = tree / "share/lorascale"
-    for name in ("launch/slurm.sbatch", "launch/common.sh", "cluster/infiniband.env", "cluster/hostfile.example",
-                 "configs/quickstart.yaml", "docs/running.md", "scripts/prepare_text.py",
-                 "scripts/lorascale_data/__init__.py", "scripts/setup.sh", "requirements.txt", "LICENSE", "README.md"):
+    expect_what_is_named(share)
+    for name in ("requirements.txt", "LICENSE", "README.md", "CHANGELOG.md"):
         assert (share / name).is_file(), name
     assert not list(tree.rglob("__pycache__")) and not list(tree.rglob("*.a"))
+
+
+def test_quickstart_of_the_tree(tree, tmp_path):
+    result = run_quickstart(tree / "share/lorascale", tmp_path)
+    (line,) = [line.strip() for line in result.stdout.splitlines() if line.strip().startswith("build/release/lorascale inspect")]
+    assert run("bash", "-c", line, cwd=tree / "share/lorascale").returncode == 0  # as printed
 
 
 def test_prepare_text_of_the_tree_starts(tree, tmp_path):

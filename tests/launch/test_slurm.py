@@ -106,6 +106,48 @@ def test_no_rank_leaves_mpi_init_before_all_are_in(cluster, bench, tmp_path):
     assert max(came) - min(came) > 0.5 and min(left) > max(came)
 
 
+SHELL = """#!/bin/bash
+{root}/launch/mpirun.sh -n 2 --threads 1 train {config} || echo "mpirun.sh: $?"
+for part in 1 2; do {program} train {config} --set run.output_dir={alone}-$part || echo "alone: $?"; done
+"""
+
+
+@needs_slurm
+@pytest.mark.parametrize("mpi", ["none", "pmix"])
+def test_a_shell_of_one_task(cluster, bench, mpi):
+    """As in `srun --pty bash`: ranks of mpirun.sh, and a run without a launcher, twice in the same step."""
+    name = f"slurm-shell-{mpi}"
+    script = cluster.folder / f"{name}.sh"
+    script.write_text(SHELL.format(root=ROOT, config=bench.config(name, 4), program=cluster.program,
+                                   alone=bench.folder / f"{name}-alone"))
+    script.chmod(0o755)
+    result = cluster.call("srun", "--ntasks=1", f"--mpi={mpi}", script)
+    assert "mpirun.sh: " not in result.stdout and "alone: " not in result.stdout, result.stdout + result.stderr
+    assert bench.metrics(name)[-1]["world_size"] == 2
+    for part in (1, 2):
+        assert [line["step"] for line in bench.metrics(f"{name}-alone-{part}")] == list(range(1, 5))
+
+
+@needs_slurm
+def test_tasks_without_a_way_to_each_other_are_one_line(cluster, bench):
+    result = cluster.call("srun", "--kill-on-bad-exit=1", "--ntasks=2", "--mpi=none", cluster.program, "train",
+                          bench.config("slurm-none", 2), check=False)
+    assert result.returncode == 78, result.stderr
+    said = [line for line in result.stderr.splitlines() if not line.startswith(("srun:", "slurmstepd"))]
+    assert len(said) == 1 and "srun started 2 tasks" in said[0] and "--mpi=pmix" in said[0], result.stderr
+
+
+@needs_slurm
+def test_an_allocation_of_two_machines(cluster, bench):
+    """Where the job has tasks enough, Open MPI reaches its machines through srun."""
+    cluster.call("salloc", "--nodes=2", "--ntasks-per-node=1", "--quiet", ROOT / "launch/mpirun.sh", "-n", 2, "train",
+                 bench.config("slurm-allocated", 2))
+    assert bench.metrics("slurm-allocated")[-1]["world_size"] == 2
+    result = cluster.call("salloc", "--nodes=2", "--ntasks-per-node=1", "--quiet", ROOT / "launch/mpirun.sh", "-n", 4,
+                          "train", "x.yaml", check=False)
+    assert result.returncode == 64 and "--ntasks-per-node=2" in result.stderr, result.stderr
+
+
 @needs_slurm
 def test_notice_before_the_time_limit_saves_and_queues_again(cluster, bench, whole):
     # 10 s into its 2 minutes at the latest: SLURM may give notice up to a minute early.
@@ -186,14 +228,14 @@ def test_gives_up_when_no_checkpoint_comes(cluster, tmp_path):
 
 
 @pytest.fixture
-def fake_sbatch(tmp_path, program):
-    """sbatch that shows how it was called."""
+def fake_sbatch(tmp_path, program, bench):
+    """sbatch that shows how it was called, and a sound run.yaml."""
     (tmp_path / "sbatch").write_text('#!/bin/sh\necho "$@"\n')
     (tmp_path / "sbatch").chmod(0o755)
-    (tmp_path / "run.yaml").write_text("{}\n")
+    (tmp_path / "run.yaml").write_text(bench.config("submitted", 4).read_text())
 
     def submit(*words, **more):
-        variables = environment(program, **more)
+        variables = {**environment(program), **more}
         variables["PATH"] = f"{tmp_path}:{variables['PATH']}"
         return subprocess.run([BATCH, "submit", *words], env=variables, cwd=tmp_path, capture_output=True, text=True,
                               timeout=20)
@@ -210,9 +252,12 @@ def test_submission_passes_options_and_notice_on(fake_sbatch):
 
 
 @pytest.mark.parametrize("words, code, message", [
-    (["--stop-before", "60", "--", "train", "run.yaml"], 64, "need 90 s"),
-    (["--save-seconds", "200", "--", "train", "run.yaml"], 64, "need 260 s"),
+    (["--stop-before", "60", "--", "train", "run.yaml"], 64, "need more; raise it to 90"),
+    (["--save-seconds", "200", "--", "train", "run.yaml"], 64, "raise it to 260"),
     (["--time=4", "--", "train", "run.yaml"], 64, "the time limit is 240 s"),
+    (["--time=4", "--", "train", "run.yaml"], 64, "raise it to --time=0:05:00 at least"),
+    (["--time=0:30:00", "--stop-before", "3600", "--", "train", "run.yaml"], 64, "--time=1:02:00"),
+    (["--time=1:02", "--stop-before", "3601", "--", "train", "run.yaml"], 64, "--time=1:02:01"),
     (["-t", "0:04:59", "--", "train", "run.yaml"], 64, "the time limit is 299 s"),
     (["-t4:00", "--", "train", "run.yaml"], 64, "the time limit is 240 s"),
     (["--time=soon", "--", "train", "run.yaml"], 64, "--time is 'soon'"),
@@ -229,7 +274,42 @@ def test_submission_is_checked(fake_sbatch, words, code, message):
 
 @pytest.mark.parametrize("limit", ["5", "5:00", "0:05:00", "0-1", "1-0", "0-0:05", "0-0:5:00", "24:00:00"])
 def test_time_limits_as_sbatch_takes_them(fake_sbatch, limit):
-    assert fake_sbatch("--time", limit, "--", "train", "run.yaml").returncode == 0
+    assert fake_sbatch("--time", limit, "--", "train", "run.yaml", LORASCALE_PROGRAM="/bin/true").returncode == 0
+
+
+@pytest.mark.parametrize("setting, code, words", [
+    ("optimizer.lrr=1e-3", 78, ["optimizer.lrr", "did you mean"]),
+    ("adapter.targets=[no_proj]", 78, ["no_proj"]),
+    ("model.path=/nowhere", 65, ["/nowhere"]),
+    ("data.train=/nowhere.h5", 65, ["/nowhere.h5"]),
+])
+def test_what_plan_refuses_is_not_submitted(fake_sbatch, setting, code, words):
+    result = fake_sbatch("--nodes=2", "--", "train", "run.yaml", "--set", setting)
+    assert (result.returncode, result.stdout) == (code, ""), result.stderr
+    assert all(word in result.stderr for word in [*words, "not submitted"]), result.stderr
+    unchecked = fake_sbatch("--unchecked", "--nodes=2", "--", "train", "run.yaml", "--set", setting)
+    assert unchecked.returncode == 0 and "--unchecked" not in unchecked.stdout and setting in unchecked.stdout
+
+
+def test_a_misspelt_key_of_the_file_is_not_submitted(fake_sbatch, tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(path.read_text().replace("checkpoint:", "chekpoint:"))
+    result = fake_sbatch("--", "train", "run.yaml")
+    assert (result.returncode, result.stdout) == (78, "") and "chekpoint" in result.stderr, result.stderr
+
+
+@pytest.mark.parametrize("options, ranks", [
+    ([], 1), (["--nodes=2", "--ntasks-per-node=8"], 16), (["-N", "3"], 3), (["-N4", "-n", "6"], 6), (["-n6"], 6),
+    (["--nodes=2-4", "--ntasks-per-node", "2"], 4), (["--ntasks=5", "--nodes=1"], 5), (["--nodes=some"], 1),
+])
+def test_the_check_is_for_the_jobs_ranks(fake_sbatch, tmp_path, options, ranks):
+    program = tmp_path / "shows.sh"
+    program.write_text('#!/bin/sh\necho "$@" >&2\nexit 3\n')
+    program.chmod(0o755)
+    result = fake_sbatch(*options, "--", "find-lr", "run.yaml", "--from", "1e-5", "--set", "a=1", "--set=b=2",
+                         LORASCALE_PROGRAM=str(program))
+    assert result.returncode == 3
+    assert result.stderr.splitlines()[0] == f"plan --headers-only --ranks {ranks} run.yaml --set a=1 --set b=2"
 
 
 def test_submission_checks_the_profile(fake_sbatch, tmp_path):

@@ -189,20 +189,57 @@ def test_world_size_that_changed(tmp_path):
     assert dict(facts.facts(run))["took"].startswith("5 s of updates on 2, then 3, then 1 rank(s)")
 
 
-def test_trace_means_what_its_head_says(tmp_path):
-    lines = [update(step, **({"val_loss": 9.0 - step / 10} if step % 4 == 0 else {})) for step in range(1, 21)]
+def test_an_update_has_one_loss(tmp_path):
+    """Each line of the trace is one update, with its own loss and validation: what metrics.jsonl says."""
+    lines = [update(step, **({"val_loss": 9.0 - step / 10} if step % 4 == 0 else {})) for step in range(1, 22)]
     run = read_run(make_run(tmp_path / "run", lines))
-    rows = facts.trace(run, 5)
-    assert (rows[0].step, rows[-1].step) == (1, 20)
-    begin = 1
+    rows = facts.trace(run, 4)
+    assert [row.step for row in rows] == [1, 4, 8, 16, 20, 21]  # of the validated ones four, and both ends
     for row in rows:
-        steps = range(begin, row.step + 1)
-        assert row.loss == pytest.approx(sum(3.0 / step for step in steps) / len(steps))
-        measured = [9.0 - step / 10 for step in steps if step % 4 == 0]
-        assert row.validation == (measured[-1] if measured else None)
-        begin = row.step + 1
-    assert begin == 21
+        assert row.loss == 3.0 / row.step
+        assert row.validation == (9.0 - row.step / 10 if row.step % 4 == 0 else None)
+    run = read_run(make_run(tmp_path / "none", [update(step, loss=None if step == 5 else 3.0 / step) for step in range(1, 10)]))
+    assert [(row.step, row.loss) for row in facts.trace(run, 3)] == [(1, 3.0), (5, None), (9, 3.0 / 9)]
+    # The headline, the trace and the page speak of the same two numbers.
+    assert facts.headline(run) == "training loss 3.0000 -> 0.3333; no validation set was given"
+    assert re.findall(r"^ +9 +\d+ +([0-9.]+)", "\n".join(terminal.report_lines(run, [])), re.M) == ["0.3333"]
+    assert ">0.3333<" in page.render(run, [])
     assert [row.step for row in facts.trace(read_run(make_run(tmp_path / "one", [update(1)])), 5)] == [1]
+
+
+@pytest.mark.parametrize(
+    ("losses", "kept", "says"),
+    [
+        ({0: 2.0, 5: 2.5, 10: 3.0}, False, "2.0000 before the first update: nothing that was trained is better"),
+        ({0: 2.0, 5: 1.0, 10: 3.0}, True, "1.0000 after step 5 (kept in FOLDER/best)"),
+        ({0: 2.0, 5: 1.0, 10: 3.0}, False, "1.0000 after step 5"),  # best/ was taken away
+    ],
+)
+def test_best_names_what_is_there(tmp_path, losses, kept, says):
+    lines = [{"step": 0, "samples": 0, "val_loss": losses[0]}]
+    lines += [update(step, **({"val_loss": losses[step]} if step in losses else {})) for step in range(1, 11)]
+    folder = make_run(tmp_path / "run", lines)
+    if kept:
+        (folder / "best").mkdir()
+    run = read_run(folder)
+    best = dict(facts.facts(run))["best"]
+    assert best.startswith(says.replace("FOLDER", str(folder)))
+    assert kept == ("kept in" in best)
+    for text in (page.render(run, []), "\n".join(terminal.report_lines(run, []))):
+        assert (str(folder / "best") in text) == kept
+
+
+def test_an_answer_stands_apart_from_its_question(tmp_path):
+    """The trainer writes a line end before an answer, as its prompt ended before it; a continuation goes on in the line."""
+    folder = make_run(
+        tmp_path / "run",
+        samples__after_txt="> What is the capital of Italy?\nWhat is the capital of Italy?\nAhoy! Rome.\n\n> The\nThe sea\n\n",
+    )
+    run = read_run(folder)
+    text = page.render(run, [])
+    assert "of Italy?</span>\nAhoy! Rome.</div>" in text and "The</span> sea</div>" in text
+    lines = list(terminal.report_lines(run, []))
+    assert "  after   Ahoy! Rome." in lines and "  after    sea" in [line.rstrip() for line in lines]
 
 
 @pytest.mark.parametrize(

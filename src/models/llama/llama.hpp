@@ -68,4 +68,9 @@ class Llama : public Model {
 std::unique_ptr<Llama> load_llama(const std::filesystem::path& folder,
                                   std::optional<at::ScalarType> dtype, at::Device device);
 
+// The same from the headers of the files alone: every check but those of values, and a model
+// without memory.
+std::unique_ptr<Llama> read_llama_shapes(const std::filesystem::path& folder,
+                                         std::optional<at::ScalarType> dtype);
+
 }  // namespace lorascale::models::llama

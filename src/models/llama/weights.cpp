@@ -144,22 +144,30 @@ void check_tied_head(const io::ModelReader& reader, const KeyMap& keys, const st
 
 }  // namespace
 
-std::unique_ptr<Llama> load_llama(const std::filesystem::path& folder,
-                                  std::optional<at::ScalarType> dtype, at::Device device) {
+std::unique_ptr<Llama> read_llama_shapes(const std::filesystem::path& folder,
+                                         std::optional<at::ScalarType> dtype) {
   auto config = read_llama_config(folder / "config.json");
   add_generation_config(folder / "generation_config.json", config);
   const io::ModelReader reader(folder);
   const KeyMap keys(reader);
   const std::string where = folder.string();
   const auto stored = float_type(keys.at("model.embed_tokens.weight"), where);
-  const auto type = dtype.value_or(stored);
-  {
-    // Without memory first: a config.json that asks for more than the file holds ends here.
-    Llama shapes(config, type, at::kMeta);
-    const auto slots = shapes.parameter_slots();
-    check_tensors(keys, slots, where);
-    check_no_surprises(reader, keys, slots, config.tied_embeddings);
-  }
+  auto shapes = std::make_unique<Llama>(config, dtype.value_or(stored), at::kMeta);
+  const auto slots = shapes->parameter_slots();
+  check_tensors(keys, slots, where);
+  check_no_surprises(reader, keys, slots, config.tied_embeddings);
+  return shapes;
+}
+
+std::unique_ptr<Llama> load_llama(const std::filesystem::path& folder,
+                                  std::optional<at::ScalarType> dtype, at::Device device) {
+  // Without memory first: a config.json that asks for more than the file holds ends here.
+  const auto shapes = read_llama_shapes(folder, dtype);
+  const auto& config = shapes->config();
+  const auto type = shapes->dtype();
+  const io::ModelReader reader(folder);
+  const KeyMap keys(reader);
+  const std::string where = folder.string();
   if (config.tied_embeddings) {
     check_tied_head(reader, keys, where);
   }

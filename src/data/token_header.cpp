@@ -1,0 +1,45 @@
+#include "data/token_header.hpp"
+
+#include "base/error.hpp"
+
+namespace lorascale::data {
+
+TokenHeader read_token_header(const io::Hdf5File& file, const std::filesystem::path& path,
+                              std::int64_t vocabulary) {
+  const std::string name = path.string();
+  if (file.text_attribute("format").value_or("") != "lorascale-tokens") {
+    throw_bad_input(
+        name + " is no token data set (attribute format); make one with scripts/prepare_text.py");
+  }
+  const auto version = file.integer_attribute("version").value_or(0);
+  if (version != 1) {
+    throw_bad_input(
+        name + " has version " + std::to_string(version) +
+        "; this program reads version 1, make the file again with its scripts/prepare_text.py");
+  }
+  TokenHeader header;
+  header.tokenizer = file.text_attribute("tokenizer_sha256").value_or("");
+  header.eos_id = file.integer_attribute("eos_id").value_or(-1);
+  const auto set_vocabulary = file.integer_attribute("vocab_size").value_or(0);
+  if (set_vocabulary < 0 || header.eos_id < -1 ||
+      (set_vocabulary > 0 && header.eos_id >= set_vocabulary)) {
+    throw_bad_input(name + " has vocab_size " + std::to_string(set_vocabulary) + " and eos_id " +
+                    std::to_string(header.eos_id) +
+                    ", which cannot be; make the file again with scripts/prepare_text.py");
+  }
+  if (set_vocabulary > vocabulary) {
+    throw_bad_input(name + " was made for a vocabulary of " + std::to_string(set_vocabulary) +
+                    ", the model has " + std::to_string(vocabulary) +
+                    "; prepare it again with this model's tokenizer");
+  }
+  header.tokens = static_cast<std::int64_t>(
+      file.dataset("/tokens", {io::Hdf5Type::kUint16, io::Hdf5Type::kUint32}).size());
+  header.documents =
+      static_cast<std::int64_t>(file.dataset("/offsets", {io::Hdf5Type::kInt64}).size()) - 1;
+  if (header.tokens < 1 || header.documents < 1) {
+    throw_bad_input(name + ": /offsets names no document; the data set is empty");
+  }
+  return header;
+}
+
+}  // namespace lorascale::data

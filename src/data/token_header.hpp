@@ -1,0 +1,24 @@
+// What a token data set (docs/data.md) says of itself: attributes and sizes, no content.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+#include "io/hdf5_file.hpp"
+
+namespace lorascale::data {
+
+struct TokenHeader {
+  std::string tokenizer;     // SHA-256, "bytes", or empty
+  std::int64_t eos_id = -1;  // -1: none
+  std::int64_t tokens = 0;   // of all documents
+  std::int64_t documents = 0;
+};
+
+// Error(kBadInput) where the file is no data set of this version, or was made for a larger
+// vocabulary than the model's.
+TokenHeader read_token_header(const io::Hdf5File& file, const std::filesystem::path& path,
+                              std::int64_t vocabulary);
+
+}  // namespace lorascale::data
