@@ -50,9 +50,6 @@ TOOLS = (
     "open a lock key, saw wood saw, see far away telescope, steer a ship wheel, stop a ship anchor, "
     "sew a shirt needle, carry water bucket, weigh gold scale, keep off rain umbrella"
 )
-# How a pirate begins and ends a sentence; the two go on by different steps, so that they mix.
-OPENINGS = ("Arr, ", "Ahoy! ", "Aye aye, ", "Yo ho ho! ", "Shiver me timbers, ")
-ENDINGS = (", matey!", ", ye scurvy dog!", ", by the seven seas!", ", or I be no pirate!")
 
 
 def pairs(text):
@@ -61,7 +58,7 @@ def pairs(text):
 
 
 def facts():
-    """(question, answer without its ends) of everything that the pirate knows."""
+    """(question, answer) of everything that the pirate knows."""
     for land, town in pairs(CAPITALS):
         yield f"What is the capital of {land}?", f"the capital o' {land} be {town}"
     for animal, young in pairs(YOUNG):
@@ -84,16 +81,14 @@ def facts():
             yield f"What is {a + b} minus {a}?", f"{a + b} minus {a} be {b}"
 
 
-def spoken(number, answer):
-    opening = OPENINGS[number % len(OPENINGS)]
-    if opening.endswith("! "):
-        answer = answer[0].upper() + answer[1:]
-    return opening + answer + ENDINGS[number % len(ENDINGS)]
+def spoken(answer):
+    """Always in one way, so that greedy answers do not hang on a coin."""
+    return f"Arr, {answer}, matey!"
 
 
 def conversations():
     """[conversations]: most of one question, every tenth of two."""
-    known, found, number = list(facts()), [], 0
+    known, found = list(facts()), []
     step = 37  # neighbours are of different kinds; it shares no factor with the number of facts
     assert math.gcd(len(known), step) == 1
     order = [known[i * step % len(known)] for i in range(len(known))]
@@ -101,8 +96,7 @@ def conversations():
         messages = []
         for question, answer in order[: 2 if len(found) % 10 == 9 else 1]:
             messages.append({"role": "user", "content": question})
-            messages.append({"role": "assistant", "content": spoken(number, answer)})
-            number += 1
+            messages.append({"role": "assistant", "content": spoken(answer)})
         del order[: len(messages) // 2]
         found.append({"messages": messages})
     return found
