@@ -40,6 +40,7 @@ TokenDataset::TokenDataset(std::filesystem::path path, std::int64_t vocabulary)
   const auto header = read_token_header(file, path_, vocabulary);
   tokenizer_ = header.tokenizer;
   eos_id_ = header.eos_id;
+  answer_end_id_ = header.answer_end_id;
   tokens_.emplace(file.dataset("/tokens", {io::Hdf5Type::kUint16, io::Hdf5Type::kUint32}));
   read_offsets(file);
   if (file.has("/loss_mask")) {

@@ -1,5 +1,7 @@
 #include "data/token_header.hpp"
 
+#include <algorithm>
+
 #include "base/error.hpp"
 
 namespace lorascale::data {
@@ -20,11 +22,14 @@ TokenHeader read_token_header(const io::Hdf5File& file, const std::filesystem::p
   TokenHeader header;
   header.tokenizer = file.text_attribute("tokenizer_sha256").value_or("");
   header.eos_id = file.integer_attribute("eos_id").value_or(-1);
+  header.answer_end_id = file.integer_attribute("answer_end_id").value_or(-1);
   const auto set_vocabulary = file.integer_attribute("vocab_size").value_or(0);
-  if (set_vocabulary < 0 || header.eos_id < -1 ||
-      (set_vocabulary > 0 && header.eos_id >= set_vocabulary)) {
-    throw_bad_input(name + " has vocab_size " + std::to_string(set_vocabulary) + " and eos_id " +
-                    std::to_string(header.eos_id) +
+  const auto last_end = std::max(header.eos_id, header.answer_end_id);
+  if (set_vocabulary < 0 || std::min(header.eos_id, header.answer_end_id) < -1 ||
+      (set_vocabulary > 0 && last_end >= set_vocabulary)) {
+    throw_bad_input(name + " has vocab_size " + std::to_string(set_vocabulary) + ", eos_id " +
+                    std::to_string(header.eos_id) + " and answer_end_id " +
+                    std::to_string(header.answer_end_id) +
                     ", which cannot be; make the file again with scripts/prepare_text.py");
   }
   if (set_vocabulary > vocabulary) {

@@ -10,9 +10,10 @@
 namespace lorascale::data {
 
 struct TokenHeader {
-  std::string tokenizer;     // SHA-256, "bytes", or empty
-  std::int64_t eos_id = -1;  // -1: none
-  std::int64_t tokens = 0;   // of all documents
+  std::string tokenizer;            // SHA-256, "bytes", or empty
+  std::int64_t eos_id = -1;         // -1: none
+  std::int64_t answer_end_id = -1;  // of the chat template; -1: none
+  std::int64_t tokens = 0;          // of all documents
   std::int64_t documents = 0;
 };
 
