@@ -27,6 +27,28 @@ Heartbeat last_heartbeat() {
           current_step.load(std::memory_order_relaxed), beats.load(std::memory_order_relaxed)};
 }
 
+KeepBeating::KeepBeating(const char* phase, double at_most_seconds) {
+  beat(phase);
+  thread_ = std::thread([this, phase, at_most_seconds] {
+    constexpr std::chrono::milliseconds kPause{100};
+    RunningClock clock;
+    std::unique_lock lock(mutex_);
+    while (!wake_.wait_for(lock, kPause, [this] { return done_; }) &&
+           clock.seconds() < at_most_seconds) {
+      beat(phase);
+    }
+  });
+}
+
+KeepBeating::~KeepBeating() {
+  {
+    const std::lock_guard lock(mutex_);
+    done_ = true;
+  }
+  wake_.notify_all();
+  thread_.join();
+}
+
 double RunningClock::seconds() {
   const auto now = Clock::now();
   seconds_ += std::min(1.0, std::chrono::duration<double>(now - last_).count());

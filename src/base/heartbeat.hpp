@@ -3,7 +3,10 @@
 #pragma once
 
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
+#include <thread>
 
 namespace lorascale {
 
@@ -17,6 +20,23 @@ struct Heartbeat {
 void beat(const char* phase);
 void set_current_step(std::int64_t step);
 Heartbeat last_heartbeat();
+
+// Reports a phase again and again from a thread of its own, for one long call that cannot report
+// itself, such as loading libraries over a network. Not for ever: after `at_most_seconds` it falls
+// silent, so that a call that never returns is still seen.
+class KeepBeating {
+ public:
+  KeepBeating(const char* phase, double at_most_seconds);
+  ~KeepBeating();
+  KeepBeating(const KeepBeating&) = delete;
+  KeepBeating& operator=(const KeepBeating&) = delete;
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  bool done_ = false;
+  std::thread thread_;  // last: it uses the rest
+};
 
 // Time that this process was able to run. A look after a long gap (the process was stopped by a
 // signal, the machine slept) counts as one second, so that a resumed job does not blame its peers.

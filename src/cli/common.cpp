@@ -6,6 +6,8 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <array>
+#include <chrono>
 #include <cstdlib>
 
 #include "base/logging.hpp"
@@ -15,6 +17,8 @@
 #include "config/reader.hpp"
 #include "config/resolved.hpp"
 #include "train/cpu_features.hpp"
+#include "train/device_choice.hpp"
+#include "train/library_settings.hpp"
 #include "train/signals.hpp"
 #include "train/tensor_memory.hpp"
 #include "train/vote.hpp"
@@ -23,6 +27,7 @@ namespace lorascale::cli {
 namespace {
 
 constexpr double kStartDeadlineSeconds = 60;
+constexpr double kDeviceDeadlineSeconds = 1000;
 
 int available_cores() {
   cpu_set_t set;
@@ -119,15 +124,34 @@ Job::Job() : watchdog_(kStartDeadlineSeconds), place_(comm::node_place()) {
   watchdog_.set_name("rank " + std::to_string(rank()) + " (" + place_.host + ")");
 }
 
+// Ranks that load CUDA's libraries from cold storage may take minutes longer than others.
+at::Device Job::agreed_device(const config::RunSection& run) {
+  train::set_up_libraries(run.reduction == "exact");
+  const auto system = train::gpu_system();
+  const bool seems_there = run.device == "cuda" || !system->sign_of_gpu().empty();
+  std::array<std::int64_t, 1> loads = {run.device != "cpu" && seems_there ? 1 : 0};
+  host_->all_reduce(std::span(loads), comm::ReduceOp::kMax);
+  const double deadline = host_->deadline_seconds();
+  host_->set_deadline(loads[0] != 0 ? kDeviceDeadlineSeconds : deadline);
+  train::DeviceChoice choice;
+  const auto start = std::chrono::steady_clock::now();
+  train::together(*host_, [&] { choice = train::choose_device(run.device, place_, *system); });
+  train::agree_on_kind(*host_, choice, place_.host);
+  host_->set_deadline(deadline);
+  if (rank() == 0 && !choice.device.is_cpu()) {
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+    spdlog::info("{}; all ranks had loaded CUDA's libraries after {:.1f} s", choice.driver,
+                 taken.count());
+  }
+  return choice.device;
+}
+
 LoadedConfig Job::configure(const options::variables_map& values, config::Purpose purpose,
                             std::optional<int> ranks) {
   LoadedConfig loaded;
-  at::Device place = at::kCPU;
-  train::together(*host_, [&] {
-    loaded = load_config(values, ranks.value_or(size()), purpose);
-    place = choose_device(loaded.config.run.device, place_);
-  });
+  train::together(*host_, [&] { loaded = load_config(values, ranks.value_or(size()), purpose); });
   require_same_settings(*host_, loaded.config);
+  const at::Device place = agreed_device(loaded.config.run);
   const auto& run = loaded.config.run;
   const auto threads = run.threads > 0 ? static_cast<int>(run.threads)
                                        : std::max(1, available_cores() / place_.local_size);
@@ -135,8 +159,12 @@ LoadedConfig Job::configure(const options::variables_map& values, config::Purpos
   host_->set_deadline(run.deadline_seconds);
   watchdog_.set_deadline(run.deadline_seconds);
   train::count_cpu_tensors();
-  train::limit_cpu_tensors(loaded.config.memory.budget_mib << 20);
+  train::limit_tensors(place, loaded.config.memory.budget_mib << 20);
   if (place.is_cuda()) {
+    if (loaded.config.memory.budget_mib > 0) {
+      loaded.notes.emplace_back(
+          "memory.budget_mib limits tensors on CPUs; on a GPU the card itself is the limit");
+    }
     require_distinct_gpus(*host_, place);
     device_ = gpu_communicator(*host_, place, run.deadline_seconds);
   }

@@ -57,6 +57,8 @@ class Job {
   const std::string& device_text() const { return device_text_; }
 
  private:
+  at::Device agreed_device(const config::RunSection& run);
+
   train::Watchdog watchdog_;
   comm::MpiSession session_;
   comm::NodePlace place_;

@@ -1,14 +1,10 @@
 #include "cli/device.hpp"
 
-#include <ATen/Context.h>
-#include <ATen/detail/CUDAHooksInterface.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 #include <dlfcn.h>
 #include <spdlog/spdlog.h>
 
 #include <array>
 #include <cstdlib>
-#include <filesystem>
 
 #include "base/error.hpp"
 #include "comm/local_communicator.hpp"
@@ -25,11 +21,6 @@ using GpuId = std::array<std::uint8_t, 16>;
 
 bool sharing_allowed() {
   return std::getenv("LORASCALE_SHARE_GPUS") != nullptr;
-}
-
-bool load_cuda() {
-  return dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) != nullptr && at::hasCUDA() &&
-         at::detail::getCUDAHooks().getNumGPUs() > 0;
 }
 
 // The driver's UUID: the same for one GPU (or MIG slice) however it is numbered for a process.
@@ -51,24 +42,6 @@ GpuId gpu_id(int device) {
 }
 
 }  // namespace
-
-at::Device choose_device(const std::string& wanted, const comm::NodePlace& place) {
-  if (wanted == "cpu" || (wanted == "auto" && !std::filesystem::exists("/dev/nvidia0"))) {
-    return {at::kCPU};
-  }
-  if (!load_cuda()) {
-    if (wanted == "auto") {
-      return {at::kCPU};
-    }
-    throw_bad_config(
-        "run.device is cuda, but no GPU can be used here; check nvidia-smi, or set run.device: "
-        "cpu");
-  }
-  const auto gpus = at::detail::getCUDAHooks().getNumGPUs();
-  const at::Device device(at::kCUDA, static_cast<at::DeviceIndex>(place.local_rank % gpus));
-  c10::impl::VirtualGuardImpl(at::kCUDA).setDevice(device);
-  return device;
-}
 
 void require_distinct_gpus(comm::Communicator& host, at::Device device) {
   if (sharing_allowed()) {
@@ -95,7 +68,7 @@ void require_distinct_gpus(comm::Communicator& host, at::Device device) {
 std::unique_ptr<comm::Communicator> gpu_communicator(comm::Communicator& host, at::Device device,
                                                      double deadline_seconds) {
   if (host.size() == 1) {
-    return std::make_unique<comm::LocalCommunicator>(comm::MemorySpace::kDevice);
+    return std::make_unique<comm::LocalCommunicator>(train::torch_device_runtime(device));
   }
 #if LORASCALE_HAVE_CUDA
   auto api = comm::load_nccl();

@@ -1,6 +1,10 @@
 // lorascale VERB ...: parse, dispatch, exit code.
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <csignal>
+#include <cstdio>
 #include <exception>
 #include <iostream>
 #include <string>
@@ -66,6 +70,18 @@ ExitCode dispatch(int argc, char** argv) {
                                       : "unknown verb '" + name + "' (see lorascale --help)");
 }
 
+// A device that waits for a lost peer may never come to rest, and what runs at the end of a process
+// waits for it: then there is no such end.
+int leave(ExitCode code) {
+  if (code == ExitCode::kPeerLost) {
+    spdlog::shutdown();
+    std::cout.flush();
+    std::fflush(nullptr);
+    _exit(static_cast<int>(code));
+  }
+  return static_cast<int>(code);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -78,10 +94,10 @@ int main(int argc, char** argv) {
     }
     return static_cast<int>(code);
   } catch (const lorascale::ReportedError& error) {
-    return static_cast<int>(error.code());
+    return leave(error.code());
   } catch (const lorascale::Error& error) {
     lorascale::cli::report_once(error);
-    return static_cast<int>(error.code());
+    return leave(error.code());
   } catch (const std::exception& error) {
     lorascale::report_failure(std::string("internal error: ") + error.what());
     return static_cast<int>(ExitCode::kInternal);

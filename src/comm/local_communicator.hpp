@@ -1,15 +1,24 @@
-// The communicator of a job with one rank: every verb is its own result.
+// The communicator of a job with one rank: every verb is its own result. On a device, too, which it
+// waits for all the same.
 #pragma once
 
+#include <memory>
+
 #include "comm/communicator.hpp"
+#include "comm/device_runtime.hpp"
 
 namespace lorascale::comm {
 
 class LocalCommunicator : public Communicator {
  public:
-  explicit LocalCommunicator(MemorySpace space = MemorySpace::kHost)
-      : Communicator(0, 1, /*deadline_seconds=*/0), space_(space) {}
-  [[nodiscard]] MemorySpace memory_space() const override { return space_; }
+  // `device`: where the spans live, or null for host memory.
+  explicit LocalCommunicator(std::unique_ptr<DeviceRuntime> device = nullptr)
+      : Communicator(0, 1, /*deadline_seconds=*/0), device_(std::move(device)) {}
+  [[nodiscard]] MemorySpace memory_space() const override {
+    return device_ ? MemorySpace::kDevice : MemorySpace::kHost;
+  }
+  // Without a deadline of its own: a device that never gets there is the watchdog's.
+  void wait() override;
   void barrier() override {}
   [[noreturn]] void abort(ExitCode code) override;
 
@@ -20,7 +29,7 @@ class LocalCommunicator : public Communicator {
   std::vector<std::vector<std::byte>> do_gather_to_root(std::span<const std::byte> mine) override;
 
  private:
-  MemorySpace space_;
+  std::unique_ptr<DeviceRuntime> device_;
 };
 
 }  // namespace lorascale::comm

@@ -2,14 +2,17 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <future>
 #include <string_view>
 #include <thread>
 
 #include "base/heartbeat.hpp"
+#include "base/out_of_memory.hpp"
 
 namespace lorascale::comm {
 namespace {
@@ -51,11 +54,13 @@ ncclRedOp_t nccl_op(ReduceOp op) {
 }  // namespace
 
 NcclCommunicator::NcclCommunicator(Communicator& host, std::unique_ptr<NcclApi> api,
-                                   std::unique_ptr<DeviceRuntime> device, double deadline_seconds)
+                                   std::unique_ptr<DeviceRuntime> device, double deadline_seconds,
+                                   double patience_seconds)
     : Communicator(host.rank(), host.size(), deadline_seconds),
       host_(host),
       api_(std::move(api)),
-      device_(std::move(device)) {
+      device_(std::move(device)),
+      patience_seconds_(patience_seconds) {
   try {
     initialise();
   } catch (...) {
@@ -96,15 +101,37 @@ NcclCommunicator::~NcclCommunicator() {
     drop();  // the others may never come to a finalize
     return;
   }
+  // All of the ranks are expected here within moments, but a destructor waits for nobody.
+  set_deadline(std::min(deadline_seconds(), patience_seconds_));
   try {
     complete(api_->finalize(comm_), "ncclCommFinalize");
-    const auto result = api_->destroy(comm_);
+    const auto result = apart([comm = comm_](NcclApi& api) { return api.destroy(comm); });
+    comm_ = nullptr;
     if (result != ncclSuccess) {
       std::fprintf(stderr, "lorascale: ncclCommDestroy: %s\n",
-                   api_->describe(result, nullptr).c_str());
+                   result ? api_->describe(*result, nullptr).c_str() : "takes too long");
     }
   } catch (const std::exception& error) {
+    drop();
     std::fprintf(stderr, "lorascale: while closing NCCL: %s\n", error.what());
+  }
+}
+
+std::optional<ncclResult_t> NcclCommunicator::apart(
+    std::function<ncclResult_t(NcclApi&)> call) noexcept {
+  try {
+    std::promise<ncclResult_t> promise;
+    auto result = promise.get_future();
+    std::thread([api = api_, call = std::move(call), promise = std::move(promise)]() mutable {
+      const auto done = call(*api);
+      api.reset();  // before the other thread may go on to the end of the process
+      promise.set_value(done);
+    }).detach();
+    const auto patience = std::chrono::duration<double>(patience_seconds_);
+    return result.wait_for(patience) == std::future_status::ready ? std::optional(result.get())
+                                                                  : std::nullopt;
+  } catch (const std::exception&) {  // no thread to be had: better an end without NCCL's clean-up
+    return std::nullopt;
   }
 }
 
@@ -112,7 +139,7 @@ void NcclCommunicator::drop() noexcept {
   if (comm_ != nullptr) {
     const ncclComm_t comm = comm_;
     comm_ = nullptr;
-    api_->abort(comm);
+    apart([comm](NcclApi& api) { return api.abort(comm); });
   }
 }
 
@@ -158,6 +185,12 @@ void NcclCommunicator::complete(ncclResult_t result, const char* call) {
   if (result == ncclInvalidUsage && std::string_view(call) == "ncclCommInitRankConfig") {
     what += "; do two ranks share one GPU? Start one rank per GPU";
   }
+  if (tells_of_no_memory(what)) {
+    fail(ExitCode::kBadConfig, call,
+         what +
+             "; no memory of the GPU is left for NCCL: end what else runs on it, or take a "
+             "smaller batch.micro");
+  }
   fail(remote ? ExitCode::kPeerLost : ExitCode::kInternal, call, what);
 }
 
@@ -172,6 +205,7 @@ void NcclCommunicator::group_end() {
 }
 
 void NcclCommunicator::wait() {
+  LS_ASSERT(comm_ != nullptr);  // whoever saw it fail is to leave
   device_->mark();
   poll(last_call_.c_str(), [&] {
     ncclResult_t state = ncclSuccess;
@@ -179,7 +213,9 @@ void NcclCommunicator::wait() {
       state = ncclInternalError;
     }
     if (state != ncclSuccess && state != ncclInProgress) {
-      fail(ExitCode::kPeerLost, last_call_.c_str(), api_->describe(state, comm_));
+      const std::string what = api_->describe(state, comm_);
+      fail(tells_of_no_memory(what) ? ExitCode::kBadConfig : ExitCode::kPeerLost,
+           last_call_.c_str(), what);
     }
     return device_->passed_mark();
   });

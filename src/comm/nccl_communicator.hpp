@@ -2,10 +2,14 @@
 // Verbs enqueue on the device's current stream and return; wait() is where the host learns of
 // failures. A peer that is lost, an asynchronous NCCL error or a passed deadline aborts the
 // communicator and throws Error(kPeerLost); the process is then to leave (NCCL cannot be repaired
-// in place). The unique id, and the question who is missing, travel over the host communicator.
+// in place). NCCL's own clean-up may hang where a peer is gone or stuck, so it runs on a thread of
+// its own and is waited for a few seconds at most; no destructor waits longer. The unique id, and
+// the question who is missing, travel over the host communicator.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "comm/communicator.hpp"
@@ -16,9 +20,11 @@ namespace lorascale::comm {
 
 class NcclCommunicator : public Communicator {
  public:
-  // Collective over `host`, which must outlive this. `deadline_seconds` also bounds the set-up.
+  // Collective over `host`, which must outlive this. `deadline_seconds` also bounds the set-up;
+  // `patience_seconds` is how long closing or aborting may take before it is left alone.
   NcclCommunicator(Communicator& host, std::unique_ptr<NcclApi> api,
-                   std::unique_ptr<DeviceRuntime> device, double deadline_seconds);
+                   std::unique_ptr<DeviceRuntime> device, double deadline_seconds,
+                   double patience_seconds = 5);
   ~NcclCommunicator() override;
   [[nodiscard]] MemorySpace memory_space() const override { return MemorySpace::kDevice; }
   void barrier() override;
@@ -45,10 +51,14 @@ class NcclCommunicator : public Communicator {
   void poll(const char* call, Done done);
   [[noreturn]] void fail(ExitCode code, const char* call, const std::string& what);
   void drop() noexcept;  // aborts the communicator, once
+  // Runs `call` on a thread of its own. Its result, or nothing where it takes longer than the
+  // patience: the thread is then left alone, and this process is to end without waiting for it.
+  std::optional<ncclResult_t> apart(std::function<ncclResult_t(NcclApi&)> call) noexcept;
 
   Communicator& host_;
-  std::unique_ptr<NcclApi> api_;
+  std::shared_ptr<NcclApi> api_;  // shared with calls that are left alone
   std::unique_ptr<DeviceRuntime> device_;
+  double patience_seconds_;
   ncclComm_t comm_ = nullptr;
   bool in_group_ = false;
   std::string last_call_ = "all_reduce";  // what wait() waits for

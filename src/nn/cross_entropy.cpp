@@ -2,7 +2,6 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/full_like.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/softmax.h>
@@ -67,7 +66,8 @@ at::Tensor generic_chunk(at::Tensor& logits, std::span<const std::int32_t> label
     if (smoothing > 0) {
       probability.sub_(everywhere);
     }
-    probability.scatter_add_(1, index, at::full_like(index, smoothing - 1, probability.options()));
+    // Not scatter_add_: it adds by atomics on a device, though each row has one label.
+    probability.scatter_(1, index, probability.gather(1, index).add_(smoothing - 1));
     logits.copy_(probability);
   }
   return loss;

@@ -8,6 +8,7 @@
 #include <array>
 #include <chrono>
 
+#include "train/first_time.hpp"
 #include "train/tensor_memory.hpp"
 #include "train/vote.hpp"
 
@@ -116,6 +117,11 @@ bool any_limit(World& world) {
 
 LeafTable measure_leaves(World& world, Session& session, Updater& updater,
                          const coordinator::Recipe& recipe, const ProbeSettings& settings) {
+  std::optional<FirstTime> first_time;
+  if (!world.place.is_cpu()) {
+    updater.warm_up(recipe.global_batch);  // what NCCL and cuBLAS take is no leaf's any more
+    first_time.emplace(world.host, "measuring leaves");
+  }
   coordinator::LeafSearch search(settings.usable, settings.thorough);
   RankMemory mine{budget_here(world),
                   model_bytes(session),

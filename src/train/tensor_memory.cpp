@@ -45,6 +45,10 @@ void limit_cpu_tensors(std::int64_t bytes) {
   pool().limit(bytes);
 }
 
+void limit_tensors(at::Device place, std::int64_t bytes) {
+  limit_cpu_tensors(place.is_cpu() ? bytes : 0);
+}
+
 TensorMemory tensor_memory(at::Device device) {
   if (device.is_cpu()) {
     return {pool().now(), pool().peak()};

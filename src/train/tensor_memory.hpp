@@ -19,6 +19,9 @@ struct TensorMemory {
 void count_cpu_tensors();
 // 0: no limit.
 void limit_cpu_tensors(std::int64_t bytes);
+// memory.budget_mib of a run at `place`: a limit where its tensors live on the CPU. Elsewhere CPU
+// tensors are staging on the way to a device, which no budget is meant for.
+void limit_tensors(at::Device place, std::int64_t bytes);
 
 TensorMemory tensor_memory(at::Device device);
 void reset_peak_memory(at::Device device);

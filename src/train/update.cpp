@@ -11,9 +11,11 @@
 #include <cmath>
 #include <limits>
 #include <span>
+#include <utility>
 
 #include "base/error.hpp"
 #include "base/heartbeat.hpp"
+#include "train/first_time.hpp"
 #include "train/stopwatch.hpp"
 #include "train/tensor_memory.hpp"
 
@@ -47,6 +49,7 @@ double loss_error(double scatter, double leaves, double targets) {
 // and floats of all that is small.
 constexpr std::int64_t kTemporaries = 4;
 constexpr std::int64_t kSmall = 4096;
+constexpr std::int64_t kSmallBlock = 1 << 18;  // floats: the largest that libtorch calls small
 
 optim::AverageShare average_share(const coordinator::StepPlan& plan) {
   if (plan.swa) {
@@ -142,6 +145,10 @@ void Updater::reserve_for_the_rest() {
   const at::Tensor reserved =
       at::empty({kTemporaries * gradient.numel() + gradient_sum_->temporary_elements() + kSmall},
                 gradient.options());
+  if (!gradient.is_cpu()) {
+    // The device's allocator takes small tensors from blocks of their own.
+    const at::Tensor scalars = at::empty({kSmallBlock}, gradient.options());
+  }
 }
 
 std::vector<coordinator::GroupNorms> Updater::noise_facts(const at::Tensor& table,
@@ -203,6 +210,13 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::
   const at::NoGradGuard no_grad;
   Stopwatch total;
   set_current_step(plan.step);
+  std::optional<FirstTime> first_time;
+  if (!world_.place.is_cpu()) {
+    warm_up(plan.leaves);
+    if (!std::exchange(ran_, true)) {
+      first_time.emplace(world_.host, "first update");
+    }
+  }
   UpdateResult result;
   at::Tensor gradient = parameters_.gradient();
   const optim::Hyperparameters hyper{plan.lr,  plan.beta1,        plan.beta2,

@@ -59,6 +59,11 @@ class Updater {
   Updater(World& world, models::Model& model, adapters::TrainableParameters& parameters,
           optim::Optimizer& optimizer, const config::RunConfig& config, FaultInjector& faults);
 
+  // Does all that follows the vote of an update of `leaves` leaves with a gradient that changes
+  // nothing (warm_up.cpp), the first time it is called. Collective; Error(kBadConfig) on all ranks
+  // where memory does not suffice. On a device, the first run() begins with it.
+  void warm_up(std::int64_t leaves);
+
   // `mine`: the leaves that this rank contributes. `ballot` is asked after they are computed.
   UpdateResult run(const coordinator::StepPlan& plan, const coordinator::LeafRange& mine,
                    const NextLeaf& next_leaf, const std::function<Ballot()>& ballot);
@@ -88,6 +93,8 @@ class Updater {
   // those of the first update are not typical.
   bool measures_times_;
   bool first_ = true;
+  bool warm_ = false;  // whether warm_up() and run() have been
+  bool ran_ = false;
   std::unique_ptr<GradientSum> gradient_sum_;
   std::optional<NoiseMeter> noise_;
   std::uint64_t seed_;

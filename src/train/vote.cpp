@@ -9,6 +9,7 @@
 
 #include "base/heartbeat.hpp"
 #include "base/logging.hpp"
+#include "base/out_of_memory.hpp"
 #include "train/tensor_memory.hpp"
 
 namespace lorascale::train {
@@ -24,7 +25,8 @@ struct Failure {
   std::string text;
 };
 
-// On rank 0: what happened, in one line. Equal errors of all ranks need no rank in front.
+// On rank 0: what happened, in one line: the error of the lowest rank, of one that did not only
+// lose its peers where there is one. Equal errors of all ranks need no rank in front.
 Failure sum_up(const std::vector<std::vector<std::uint8_t>>& texts,
                const std::vector<std::int64_t>& codes) {
   Failure first;
@@ -34,9 +36,11 @@ Failure sum_up(const std::vector<std::vector<std::uint8_t>>& texts,
       continue;
     }
     const std::string text(texts[rank].begin(), texts[rank].end());
-    if (failed++ == 0) {
+    constexpr auto kPeerLost = static_cast<std::int64_t>(ExitCode::kPeerLost);
+    if (failed++ == 0 || (first.code == kPeerLost && codes[rank] != kPeerLost)) {
       first = {codes[rank], text};
       first_rank = rank;
+      equal = 0;
     }
     equal += text == first.text ? 1 : 0;
   }
@@ -87,6 +91,23 @@ Agreement vote(comm::Communicator& host, const Ballot& mine, const std::optional
   return agreed;
 }
 
+// By its type where it has one of its own, and by its text, as CUDA's libraries report it.
+bool is_out_of_memory(const std::exception& failure) {
+  constexpr int kCudaErrorMemoryAllocation = 2;
+  if (dynamic_cast<const Error*>(&failure) != nullptr) {
+    return false;
+  }
+  if (dynamic_cast<const std::bad_alloc*>(&failure) != nullptr ||
+      dynamic_cast<const c10::OutOfMemoryError*>(&failure) != nullptr) {
+    return true;
+  }
+  if (const auto* device = dynamic_cast<const c10::AcceleratorError*>(&failure)) {
+    return device->get_error_code() == kCudaErrorMemoryAllocation ||
+           tells_of_no_memory(device->what_without_backtrace());
+  }
+  return tells_of_no_memory(failure.what());
+}
+
 std::optional<Error> attempt(const std::function<void()>& action, bool* out_of_memory) {
   const auto no_memory = [&]() -> std::optional<Error> {
     if (out_of_memory != nullptr) {
@@ -101,11 +122,10 @@ std::optional<Error> attempt(const std::function<void()>& action, bool* out_of_m
     return std::nullopt;
   } catch (const Error& failure) {
     return failure;
-  } catch (const std::bad_alloc&) {
-    return no_memory();
-  } catch (const c10::OutOfMemoryError&) {
-    return no_memory();
   } catch (const std::exception& failure) {
+    if (is_out_of_memory(failure)) {
+      return no_memory();
+    }
     const std::string text = failure.what();  // libtorch's go on with a backtrace
     return Error(ExitCode::kInternal, "internal error: " + text.substr(0, text.find('\n')));
   }

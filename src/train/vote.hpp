@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <optional>
 
@@ -29,6 +30,10 @@ struct Agreement {
 // Where ranks bring errors, rank 0 reports them on one line and all ranks throw that as
 // ReportedError, with the code of the lowest failing rank.
 Agreement vote(comm::Communicator& host, const Ballot& mine, const std::optional<Error>& error);
+
+// Whether memory ran out, on the host or on a device, whichever library noticed it. An Error of our
+// own never counts: what it stands for cannot be done again.
+bool is_out_of_memory(const std::exception& failure);
 
 // What `action` throws, as an Error. Where `out_of_memory` is given, running out of memory sets it
 // instead.

@@ -19,6 +19,23 @@ TEST(HeartbeatTest, KeepsTheLastPhaseAndCounts) {
   EXPECT_EQ(last.count, before + 2);
 }
 
+TEST(HeartbeatTest, ALongCallIsReportedFromASideAndNotForEver) {
+  const auto before = last_heartbeat().count;
+  {
+    const KeepBeating beating("loading", /*at_most_seconds=*/0.35);
+    std::this_thread::sleep_for(std::chrono::milliseconds(250));
+    EXPECT_GE(last_heartbeat().count, before + 2);
+    EXPECT_STREQ(last_heartbeat().phase, "loading");
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    const auto silent = last_heartbeat().count;
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    EXPECT_EQ(last_heartbeat().count, silent) << "a call that never returns must be seen";
+  }
+  const auto after = last_heartbeat().count;
+  std::this_thread::sleep_for(std::chrono::milliseconds(250));
+  EXPECT_EQ(last_heartbeat().count, after);
+}
+
 TEST(RunningClockTest, CountsTimeThatTheProcessRan) {
   RunningClock clock;
   std::this_thread::sleep_for(std::chrono::milliseconds(30));

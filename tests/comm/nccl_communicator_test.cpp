@@ -4,7 +4,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
+#include <atomic>
+#include <chrono>
 #include <cstring>
+#include <functional>
+#include <future>
+#include <thread>
+#include <tuple>
 
 namespace lorascale::comm {
 namespace {
@@ -19,6 +26,9 @@ using testing::SetArgPointee;
 
 class MockNccl : public NcclApi {
  public:
+  MockNccl() { ++alive; }
+  ~MockNccl() override { --alive; }
+  static inline std::atomic<int> alive = 0;
   MOCK_METHOD(ncclResult_t, get_version, (int*), (override));
   MOCK_METHOD(ncclResult_t, get_unique_id, (ncclUniqueId*), (override));
   MOCK_METHOD(ncclResult_t, init_rank, (ncclComm_t*, int, const ncclUniqueId&, int, ncclConfig_t*),
@@ -35,8 +45,9 @@ class MockNccl : public NcclApi {
               (const void*, void*, std::size_t, ncclDataType_t, ncclComm_t, void*), (override));
   MOCK_METHOD(ncclResult_t, group_start, (), (override));
   MOCK_METHOD(ncclResult_t, group_end, (), (override));
+  std::string detail;  // as ncclGetLastError has it
   std::string describe(ncclResult_t result, ncclComm_t) override {
-    return "nccl result " + std::to_string(result);
+    return "nccl result " + std::to_string(result) + detail;
   }
 };
 
@@ -90,8 +101,9 @@ class NcclCommunicatorTest : public testing::Test {
     ON_CALL(*device_, stream).WillByDefault(Return(kStream));
     ON_CALL(*device_, passed_mark).WillByDefault(Return(true));
   }
-  NcclCommunicator make(double deadline = 20) {
-    return NcclCommunicator(host_, std::move(owned_nccl_), std::move(owned_device_), deadline);
+  NcclCommunicator make(double deadline = 20, double patience = 5) {
+    return NcclCommunicator(host_, std::move(owned_nccl_), std::move(owned_device_), deadline,
+                            patience);
   }
   template <typename Action>
   void expect_error(ExitCode code, const std::vector<std::string>& words, Action action) {
@@ -279,6 +291,165 @@ TEST_F(NcclCommunicatorTest, AFailedTeardownIsReportedAndGoesOn) {
   make();
   EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("ncclCommFinalize"));
 }
+
+double seconds_of(const std::function<void()>& action) {
+  const auto start = std::chrono::steady_clock::now();
+  action();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+TEST_F(NcclCommunicatorTest, APeerThatNeverFinalizesKeepsNoDestructorWaiting) {
+  EXPECT_CALL(*nccl_, finalize).WillOnce(Return(ncclInProgress));
+  EXPECT_CALL(*nccl_, destroy).Times(0);
+  EXPECT_CALL(*nccl_, abort(kComm)).Times(1);
+  testing::internal::CaptureStderr();
+  auto comm = std::make_unique<NcclCommunicator>(
+      host_, std::move(owned_nccl_), std::move(owned_device_), 20, /*patience_seconds=*/0.2);
+  EXPECT_CALL(*nccl_, async_error)
+      .WillRepeatedly(DoAll(SetArgPointee<1>(ncclInProgress), Return(ncclSuccess)));
+  EXPECT_LT(seconds_of([&] { comm.reset(); }), 3);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("ncclCommFinalize"));
+}
+
+// NCCL's abort is known to hang where a peer died; its destroy, where the network did.
+TEST_F(NcclCommunicatorTest, ACleanUpThatHangsIsLeftAlone) {
+  std::promise<void> gate;
+  const auto opened = gate.get_future().share();
+  const auto hangs = [opened](ncclComm_t) {
+    opened.wait();
+    return ncclSuccess;
+  };
+  EXPECT_CALL(*nccl_, abort).WillOnce(hangs);
+  ON_CALL(*device_, passed_mark).WillByDefault(Return(false));
+  const double seconds = seconds_of([&] {
+    expect_error(ExitCode::kPeerLost, {"all_reduce"}, [&] {
+      auto comm = make(/*deadline=*/0.1, /*patience=*/0.2);
+      comm.wait();
+    });
+  });
+  EXPECT_LT(seconds, 3);
+
+  auto other = std::make_unique<NiceMock<MockNccl>>();
+  EXPECT_CALL(*other, init_rank).WillOnce(DoAll(SetArgPointee<0>(kComm), Return(ncclSuccess)));
+  EXPECT_CALL(*other, async_error)
+      .WillRepeatedly(DoAll(SetArgPointee<1>(ncclSuccess), Return(ncclSuccess)));
+  EXPECT_CALL(*other, destroy).WillOnce(hangs);
+  testing::internal::CaptureStderr();
+  EXPECT_LT(seconds_of([&] {
+              NcclCommunicator(host_, std::move(other), std::make_unique<NiceMock<MockDevice>>(),
+                               20, /*patience_seconds=*/0.2);
+            }),
+            3);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("ncclCommDestroy: takes too long"));
+
+  gate.set_value();
+  while (MockNccl::alive > 0) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+}
+
+TEST_F(NcclCommunicatorTest, ADeviceThatFailsEndsInAnAbort) {
+  EXPECT_CALL(*device_, passed_mark).WillOnce(testing::Throw(std::runtime_error("device error")));
+  EXPECT_CALL(*nccl_, abort(kComm)).Times(1);
+  EXPECT_CALL(*nccl_, finalize).Times(0);
+  EXPECT_THROW(
+      {
+        auto comm = make();
+        comm.wait();
+      },
+      std::runtime_error);
+}
+
+TEST_F(NcclCommunicatorTest, MemoryThatNcclDoesNotGetIsTheUsersToMend) {
+  nccl_->detail = " (Cuda failure 2 'out of memory')";
+  EXPECT_CALL(*nccl_, group_end).WillOnce(Return(ncclUnhandledCudaError));
+  EXPECT_CALL(*nccl_, abort(kComm)).Times(1);
+  expect_error(ExitCode::kBadConfig, {"ncclGroupEnd on rank 0", "batch.micro"}, [&] {
+    auto comm = make();
+    comm.group_begin();
+    comm.group_end();
+  });
+}
+
+// Every call that can fail, with every failure that NCCL knows.
+struct Failure {
+  const char* name;  // as it is reported
+  std::function<void(MockNccl&, ncclResult_t)> set;
+};
+
+const std::array kFailures = {
+    Failure{"ncclCommInitRankConfig",
+            [](MockNccl& nccl, ncclResult_t result) {
+              EXPECT_CALL(nccl, init_rank).WillOnce(DoAll(SetArgPointee<0>(kComm), Return(result)));
+            }},
+    Failure{"ncclGroupStart",
+            [](MockNccl& nccl, ncclResult_t result) {
+              EXPECT_CALL(nccl, group_start).WillOnce(Return(result));
+            }},
+    Failure{"ncclAllReduce",
+            [](MockNccl& nccl, ncclResult_t result) {
+              EXPECT_CALL(nccl, all_reduce).WillOnce(Return(result));
+            }},
+    Failure{"ncclGroupEnd",
+            [](MockNccl& nccl, ncclResult_t result) {
+              EXPECT_CALL(nccl, group_end).WillOnce(Return(result));
+            }},
+    Failure{"ncclBroadcast",
+            [](MockNccl& nccl, ncclResult_t result) {
+              EXPECT_CALL(nccl, broadcast).WillOnce(Return(result));
+            }},
+    Failure{"ncclAllGather",
+            [](MockNccl& nccl, ncclResult_t result) {
+              EXPECT_CALL(nccl, all_gather).WillOnce(Return(result));
+            }},
+    Failure{"all_gather",  // where it is waited for
+            [](MockNccl& nccl, ncclResult_t result) {
+              EXPECT_CALL(nccl, async_error)
+                  .WillOnce(DoAll(SetArgPointee<1>(result), Return(ncclSuccess)));
+            }},
+    Failure{"all_gather",
+            [](MockNccl& nccl, ncclResult_t result) {
+              EXPECT_CALL(nccl, async_error).WillOnce(Return(result));
+            }},
+};
+
+class NcclFailureTest : public NcclCommunicatorTest,
+                        public testing::WithParamInterface<std::tuple<std::size_t, ncclResult_t>> {
+};
+
+TEST_P(NcclFailureTest, IsNamedAbortsOnceAndWaitsForNobody) {
+  const auto& [which, result] = GetParam();
+  const auto& failure = kFailures.at(which);
+  failure.set(*nccl_, result);
+  EXPECT_CALL(*nccl_, abort(kComm)).Times(1);
+  EXPECT_CALL(*nccl_, finalize).Times(0);
+  EXPECT_CALL(*nccl_, destroy).Times(0);
+  std::array<float, 2> data{};
+  const double seconds = seconds_of([&] {
+    try {
+      auto comm = make();
+      comm.group_begin();
+      comm.all_reduce(std::span(data));
+      comm.group_end();
+      comm.broadcast(std::span(data), 1);
+      comm.all_gather(std::span<const float>(data).first(1), std::span<float>(data));
+      comm.wait();
+      ADD_FAILURE() << "nothing was thrown";
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), HasSubstr(std::string(failure.name) + " on rank 0"));
+      EXPECT_THAT(error.what(), HasSubstr("nccl result"));
+      const bool peer = result == ncclRemoteError || result == ncclSystemError;
+      EXPECT_TRUE(error.code() == ExitCode::kPeerLost || !peer) << error.what();
+    }
+  });
+  EXPECT_LT(seconds, 3);
+}
+
+INSTANTIATE_TEST_SUITE_P(EveryCall, NcclFailureTest,
+                         testing::Combine(testing::Range(std::size_t{0}, kFailures.size()),
+                                          testing::Values(ncclUnhandledCudaError, ncclSystemError,
+                                                          ncclInternalError, ncclInvalidArgument,
+                                                          ncclInvalidUsage, ncclRemoteError)));
 
 // The libnccl of the wheel: loaded by its own path, and of the version of the headers.
 TEST(NcclLibraryTest, TheRealLibraryHasEveryCall) {

@@ -11,6 +11,7 @@
 #include <fstream>
 
 #include "comm/mpi_communicator.hpp"
+#include "train/first_time.hpp"
 #include "train/tensor_memory.hpp"
 
 namespace lorascale::train {
@@ -94,6 +95,87 @@ class LeafProbeTest : public testing::Test {
   std::optional<FaultInjector> faults_;
   std::optional<Updater> updater_;
 };
+
+// Every kind of state, and every way to add up: not a bit changes, and an update that follows is
+// the one that would have been.
+TEST_F(LeafProbeTest, WarmingUpChangesNothing) {
+  for (const bool all : {false, true}) {
+    config_.run.reduction = all ? "exact" : "fast";
+    config_.average.name = all ? "ema" : "none";
+    config_.noise.horizon = {all ? 48.0 : 0.0, Unit::kSamples};
+    std::vector<at::Tensor> cold, warm;
+    for (auto* states : {&cold, &warm}) {
+      open();
+      EXPECT_FALSE(update(4, 1).out_of_memory);
+      if (states == &warm) {
+        updater_->warm_up(kBatch / 4);
+      }
+      EXPECT_FALSE(update(4, 2).out_of_memory);
+      states->push_back(session_->trainable.parameters->master().clone());
+      for (const auto& state : session_->optimizer->state()) {
+        states->push_back(state.tensor.clone());
+      }
+    }
+    ASSERT_EQ(cold.size(), warm.size());
+    for (std::size_t i = 0; i < cold.size(); ++i) {
+      EXPECT_TRUE(at::equal(cold[i], warm[i])) << "tensor " << i << (all ? ", exact" : ", fast");
+    }
+  }
+}
+
+TEST_F(LeafProbeTest, TheFirstTimeIsWaitedForLonger) {
+  {
+    const FirstTime first_time(host_, "warming up");
+    EXPECT_EQ(host_.deadline_seconds(), 150);
+    EXPECT_STREQ(last_heartbeat().phase, "warming up");
+  }
+  EXPECT_EQ(host_.deadline_seconds(), 30);
+}
+
+// Where one rank has no memory for what follows the vote, all say so before the first update.
+TEST_F(LeafProbeTest, WarmingUpWithoutMemoryIsRefusedOnAllRanks) {
+  open();
+  if (last()) {
+    limit_cpu_tensors(tensor_memory(at::kCPU).now + session_->trainable.parameters->size());
+  }
+  testing::internal::CaptureStderr();
+  try {
+    updater_->warm_up(kBatch);
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kBadConfig);
+    EXPECT_THAT(error.what(), testing::HasSubstr("out of memory"));
+  }
+  testing::internal::GetCapturedStderr();
+  limit_cpu_tensors(0);
+}
+
+// Collectives as a device has them, on the host: what they wait for takes a while.
+class SlowDevice : public comm::MpiCommunicator {
+ public:
+  using MpiCommunicator::MpiCommunicator;
+  void wait() override {
+    ++waits;
+    timespec pause{0, 200'000'000};
+    nanosleep(&pause, nullptr);
+  }
+  int waits = 0;
+};
+
+// The host only asks for kernels; goodput follows the time that they take.
+TEST_F(LeafProbeTest, TimesOfLeavesAreThoseOfTheDevice) {
+  SlowDevice device(30);
+  World slow{host_, device, at::kCPU, "here"};
+  config_.batch.policy = coordinator::BatchPolicyKind::kGoodput;
+  open();
+  updater_.emplace(slow, *session_->model, *session_->trainable.parameters, *session_->optimizer,
+                   config_, *faults_);
+  const auto result = update(4, 1);
+  EXPECT_EQ(device.waits, 2) << "after the leaves and at the end";
+  EXPECT_GE(result.times.compute, 200);
+  EXPECT_GE(result.times.total, 400);
+  updater_.reset();  // before the world that it works in
+}
 
 TEST_F(LeafProbeTest, TheRankWithTheLeastMemoryDecidesForAll) {
   open();

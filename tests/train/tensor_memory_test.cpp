@@ -68,6 +68,15 @@ TEST_F(TensorMemoryTest, TheLimitIsOfTensorsAndRawMemoryAlike) {
   allocator_.raw_deallocate(allocator_.raw_allocate(2048));
 }
 
+// Tensors on the CPU of a run on a GPU are staging: a budget is not meant for them.
+TEST_F(TensorMemoryTest, TheBudgetLimitsOnlyWhereTensorsLive) {
+  limit_tensors(at::kCPU, before_ + 4096);
+  EXPECT_THROW(at::empty({2048}), std::bad_alloc);
+  limit_tensors(at::Device(at::kCUDA, 0), before_ + 4096);
+  EXPECT_NO_THROW(at::empty({2048}));
+  EXPECT_EQ(memory_budget(at::kCPU), 0);
+}
+
 TEST_F(TensorMemoryTest, StoragesResizeAndMove) {
   auto tensor = at::zeros({100});
   tensor.resize_({100000});

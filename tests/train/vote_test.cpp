@@ -1,8 +1,12 @@
 // Errors become common knowledge, on 1 to 4 ranks.
 #include "train/vote.hpp"
 
+#include <c10/util/Exception.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <new>
+#include <stdexcept>
 
 #include "comm/mpi_communicator.hpp"
 
@@ -154,6 +158,24 @@ TEST_F(VoteTest, DifferentErrorsAreCounted) {
   EXPECT_THAT(error.what(), HasSubstr(std::to_string(host_.size() - 1) + " of "));
 }
 
+// Ranks that lost a peer know less than the peer.
+TEST_F(VoteTest, TheCauseIsToldRatherThanItsEffects) {
+  if (host_.size() < 2) {
+    GTEST_SKIP() << "needs two ranks";
+  }
+  const int last = host_.size() - 1;
+  const auto error = caught([&] {
+    together(host_, [&] {
+      if (host_.rank() == last) {
+        throw Error(ExitCode::kBadConfig, "no memory for NCCL");
+      }
+      throw Error(ExitCode::kPeerLost, "waited 120 s");
+    });
+  });
+  EXPECT_EQ(error.code(), ExitCode::kBadConfig);
+  EXPECT_THAT(error.what(), HasSubstr("rank " + std::to_string(last) + ": no memory for NCCL"));
+}
+
 TEST_F(VoteTest, OtherExceptionsBecomeErrorsOfOneLine) {
   const auto error = attempt([] { throw std::runtime_error("what\nbacktrace"); });
   ASSERT_TRUE(error.has_value());
@@ -161,6 +183,29 @@ TEST_F(VoteTest, OtherExceptionsBecomeErrorsOfOneLine) {
   EXPECT_THAT(error->what(), Not(HasSubstr("backtrace")));
   EXPECT_THAT(attempt([] { throw std::bad_alloc(); })->what(), HasSubstr("out of memory"));
   EXPECT_FALSE(attempt([] {}));
+}
+
+// Memory that runs out has a type of its own in C++ and in libtorch, a code in the reports of the
+// device, and text alone where CUDA's libraries notice it.
+TEST_F(VoteTest, MemoryThatRunsOutIsKnownByTypeCodeAndText) {
+  const c10::SourceLocation here{"", "", 0};
+  const auto runs_out = [](auto failure) {
+    bool out_of_memory = false;
+    const auto error = attempt([&] { throw failure; }, &out_of_memory);
+    EXPECT_NE(error.has_value(), out_of_memory);
+    return out_of_memory;
+  };
+  EXPECT_TRUE(runs_out(std::bad_alloc()));
+  EXPECT_TRUE(runs_out(c10::OutOfMemoryError(here, "whatever it says")));
+  EXPECT_TRUE(runs_out(c10::AcceleratorError(here, 2, "CUDA error: whatever it says")));
+  EXPECT_TRUE(runs_out(c10::AcceleratorError(here, 999, "CUDA driver error: out of memory")));
+  EXPECT_TRUE(runs_out(c10::Error(
+      here, "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")));
+  EXPECT_TRUE(runs_out(std::runtime_error("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")));
+  EXPECT_FALSE(runs_out(c10::AcceleratorError(here, 700, "CUDA error: an illegal memory access")));
+  EXPECT_FALSE(runs_out(std::runtime_error("shapes do not match")));
+  EXPECT_FALSE(runs_out(Error(ExitCode::kBadConfig, "NCCL ran out of memory")))
+      << "its communicator is gone: not to be tried again";
 }
 
 TEST_F(VoteTest, WorkOfTheRootAloneMayOutlastTheDeadline) {

@@ -14,6 +14,7 @@
 #include "base/error.hpp"
 #include "nn/cross_entropy.hpp"
 #include "nn/norm.hpp"
+#include "nn/segment_sum.hpp"
 
 namespace lorascale::models::llama {
 namespace {
@@ -173,7 +174,7 @@ void Llama::backward_blocks(at::Tensor grad, const data::TokenLeaf& leaf,
     saved[layer] = {};
   }
   if (to_the_bottom) {
-    embedding_grad_.index_add_(0, index_tensor(leaf.tokens, device()), grad.to(at::kFloat));
+    nn::add_rows(embedding_grad_, leaf.tokens, grad);
   }
 }
 
