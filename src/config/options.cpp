@@ -124,6 +124,12 @@ void add_prepare(std::vector<Option>& t) {
       "How chats are written; auto is the model's own template (--chat-template of "
       "scripts/prepare_text.py).",
       kMayChange);
+  add(t, "data.prepare.chat_template_kwargs", at(&P::chat_template_kwargs),
+      OptionalKind<TextKind>{TextKind{"JSON in quotes"}},
+      "Variables for the model's own template, as in '{\"enable_thinking\": false}'.", kMayChange);
+  add(t, "data.prepare.default_system", at(&P::default_system),
+      OptionalKind<TextKind>{TextKind{"text"}}, "The system text of chats that have none.",
+      kMayChange);
   add(t, "data.prepare.format", at(&P::format), TextKind{"auto or a name"},
       "What the files are: --format of scripts/prepare_text.py.", kMayChange);
   add(t, "data.prepare.text_split", at(&P::text_split),

@@ -45,6 +45,8 @@ struct AdapterSection {
 struct PrepareSection {
   std::string tokenizer = "auto";  // folder, tokenizer.json, bytes; auto: the model's own
   std::string chat_template = "auto";
+  std::optional<std::string> chat_template_kwargs;  // JSON
+  std::optional<std::string> default_system;
   std::string format = "auto";                 // of the files
   std::string text_split = "document";         // what a document is in plain text
   std::string learn = "all";                   // all | last | everything

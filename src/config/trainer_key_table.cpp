@@ -36,6 +36,7 @@ void add_renamed(std::vector<Alias>& t) {
   add(t, "template", kTemplate, "data.prepare.chat_template");
   add(t, "chat_template chat_template_path chat_template_jinja", kChatTemplate,
       "data.prepare.chat_template");
+  add(t, "default_system", kSame, "data.prepare.default_system");
   add(t, "dataset_text_field", kTextColumn, "data.prepare.columns");
   add(t, "mask_history", kLearnLast, "data.prepare.learn");
   add(t, "shuffle_merged_datasets", kSwitch, "data.shuffle");

@@ -15,8 +15,8 @@ namespace {
 
 using Settings = std::vector<std::pair<std::string, YamlNode>>;
 
-// Models and presets of chat templates that have the same name there and here.
-constexpr std::array<std::string_view, 4> kSameTemplates = {"chatml", "llama3", "qwen3", "mistral"};
+// Templates that have the same name there and here. Others stand for that of the model they name.
+constexpr std::array<std::string_view, 3> kSameTemplates = {"chatml", "llama3", "llama2"};
 
 Carried set(const AliasUse& use, const std::string& text) {
   return {{{std::string(use.alias->target), YamlNode::scalar(text, use.line)}}, ""};

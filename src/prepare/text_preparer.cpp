@@ -98,6 +98,12 @@ std::vector<std::string> settings(const config::RunConfig& config) {
   if (prepare.chat_template != "auto" && !fs::exists(prepare.chat_template)) {
     add("chat-template", prepare.chat_template);
   }
+  if (prepare.chat_template_kwargs) {
+    add("chat-template-kwargs", *prepare.chat_template_kwargs);
+  }
+  if (prepare.default_system) {
+    add("default-system", *prepare.default_system);
+  }
   if (prepare.format != "auto") {
     add("format", prepare.format);
   }

@@ -58,6 +58,8 @@ const std::map<std::string, std::string>& other_values() {
       {"data.validation", "validation.h5"},
       {"data.prepare.tokenizer", "bytes"},
       {"data.prepare.chat_template", "chatml"},
+      {"data.prepare.chat_template_kwargs", "\"{}\""},
+      {"data.prepare.default_system", "Be brief."},
       {"data.prepare.format", "jsonl"},
       {"data.prepare.text_split", "paragraph"},
       {"data.prepare.learn", "last"},

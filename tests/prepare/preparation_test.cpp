@@ -133,6 +133,8 @@ TEST_F(PreparationTest, EverySettingReachesTheScript) {
   auto& prepare = config_.data.prepare;
   prepare.tokenizer = (folder_ / "tok").string();
   prepare.chat_template = "chatml";
+  prepare.chat_template_kwargs = R"({"a": 1})";
+  prepare.default_system = "Be brief.";
   prepare.format = "messages";
   prepare.text_split = "lines:3";
   prepare.learn = "last";
@@ -157,11 +159,12 @@ TEST_F(PreparationTest, EverySettingReachesTheScript) {
     return word.starts_with("--output=") || word.starts_with("--validation=");
   });
   EXPECT_EQ(words,
-            (std::vector<std::string>{"--tokenizer=" + prepare.tokenizer, "--chat-template=chatml",
-                                      "--format=messages", "--text-split=lines:3", "--learn=last",
-                                      "--columns=completion=a,prompt=q", "--ignore=weight,loss",
-                                      "--max-length=99", "--no-dedup", "--skip-bad",
-                                      "--prompt=--odd one", "--validation-fraction=0.125"}));
+            (std::vector<std::string>{
+                "--tokenizer=" + prepare.tokenizer, "--chat-template=chatml",
+                "--chat-template-kwargs={\"a\": 1}", "--default-system=Be brief.",
+                "--format=messages", "--text-split=lines:3", "--learn=last",
+                "--columns=completion=a,prompt=q", "--ignore=weight,loss", "--max-length=99",
+                "--no-dedup", "--skip-bad", "--prompt=--odd one", "--validation-fraction=0.125"}));
 }
 
 TEST_F(PreparationTest, ValidationIsPreparedByItself) {
