@@ -10,9 +10,9 @@
 #include "coordinator/scaling.hpp"
 #include "coordinator/step_planner.hpp"
 #include "io/durable_file.hpp"
+#include "train/data_preparation.hpp"
 #include "train/leaf_probe.hpp"
 #include "train/memory_forecast.hpp"
-#include "train/data_preparation.hpp"
 #include "train/session.hpp"
 
 namespace lorascale::cli {
