@@ -315,7 +315,7 @@ def prepare(options):
 def end_with_parent():
     """Started by the trainer, which may be killed: Linux then interrupts this process, too."""
     parent = os.environ.get("LORASCALE_PARENT")
-    if parent is not None:
+    if str(os.getppid()) == parent:  # else a wrapper stands between
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
         if str(os.getppid()) != parent:
             raise KeyboardInterrupt

@@ -260,7 +260,8 @@ ChildOutcome run_child(const ChildCommand& command, const OnChildLine& on_line,
     if (const auto now = Clock::now();
         now - asked >= std::chrono::milliseconds(kPollMilliseconds)) {
       asked = now;
-      if (!stopped && !keep_going()) {
+      const bool wanted = keep_going();  // asked to the end: it may tell others that this goes on
+      if (!stopped && !wanted) {
         stopped = now;
         child.signal_all(SIGINT);
       } else if (stopped && now - *stopped > kGrace) {

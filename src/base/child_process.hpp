@@ -25,7 +25,8 @@ struct ChildOutcome {
 enum class ChildStream { kOutput, kError };
 // A line without its end ('\n' or '\r'), cut after 64 KiB. `text` lives until the call returns.
 using OnChildLine = std::function<void(ChildStream, std::string_view text)>;
-// Asked about ten times a second; false ends the child: SIGINT, and SIGKILL ten seconds later.
+// Asked about ten times a second until the end; false ends the child: SIGINT, and SIGKILL ten
+// seconds later.
 using KeepGoing = std::function<bool()>;
 
 // Runs it to its end. Where a callback throws, the child is killed and the exception goes on. A
