@@ -36,7 +36,7 @@ void add_renamed(std::vector<Alias>& t) {
   add(t, "template", kTemplate, "data.prepare.chat_template");
   add(t, "chat_template chat_template_path chat_template_jinja", kChatTemplate,
       "data.prepare.chat_template");
-  add(t, "default_system", kSame, "data.prepare.default_system");
+  add(t, "default_system default_system_message", kSame, "data.prepare.default_system");
   add(t, "dataset_text_field", kTextColumn, "data.prepare.columns");
   add(t, "mask_history", kLearnLast, "data.prepare.learn");
   add(t, "shuffle_merged_datasets", kSwitch, "data.shuffle");
@@ -72,6 +72,7 @@ void add_harmless(std::vector<Alias>& t) {
   add(t,
       "overwrite_cache preprocessing_num_workers dataset_num_proc dataset_processes "
       "dataset_exact_deduplication skip_prepare_dataset remove_unused_columns max_samples "
+      "buffer_size "
       "streaming dataset_config dataset_train_split dataset_test_split",
       kNoCounterpart,
       "the whole set is prepared once, and again where contents or settings changed");
@@ -90,7 +91,7 @@ void add_harmless(std::vector<Alias>& t) {
       "liger_fused_linear_cross_entropy cut_cross_entropy use_unsloth use_unsloth_gc "
       "lora_mlp_kernel lora_qkv_kernel lora_o_kernel unsloth_lora_mlp "
       "gradient_checkpointing_kwargs use_reentrant_gc disable_gradient_checkpointing use_cache "
-      "lora_on_cpu low_cpu_mem_usage upcast_layernorm upcast_lmhead_output",
+      "lora_on_cpu torch_empty_cache_steps low_cpu_mem_usage upcast_layernorm upcast_lmhead_output",
       kNoCounterpart, "it concerns speed and memory of other code");
   add(t,
       "deepspeed fsdp fsdp_config ddp_timeout ddp_find_unused_parameters ddp_backend "
@@ -100,6 +101,7 @@ void add_harmless(std::vector<Alias>& t) {
       "group_by_length length_column_name pad_to_sequence_len pad_to_multiple_of neat_packing "
       "padding_free eval_sample_packing eval_packing packing_strategy sample_packing_eff_est "
       "total_num_tokens per_device_eval_batch_size eval_batch_size eval_accumulation_steps "
+      "eval_on_start "
       "multipack_real_batches sample_packing_group_size sample_packing_bin_size",
       kNoCounterpart, "nothing is padded, and documents that share a row do not see each other");
   add(t,
@@ -109,6 +111,8 @@ void add_harmless(std::vector<Alias>& t) {
       kNoCounterpart, "model and tokenizer say what they are; no code of a model is run");
   add(t, "loss_watchdog_threshold loss_watchdog_patience", kNoCounterpart,
       "a loss that stays far above its mean ends the run, or goes back (divergence.action)");
+  add(t, "average_tokens_across_devices", kNoCounterpart,
+      "the loss is the mean over all targets of the global batch, on any number of ranks");
   add(t, "auto_find_batch_size", kNoCounterpart, "batch.micro auto does that");
   add(t, "data_seed full_determinism", kNoCounterpart, "run.seed sets every order");
   add(t, "warmup_type loraplus_lr_embedding val_table_size bench_dataset", kNoCounterpart,
@@ -150,10 +154,12 @@ void add_refused(std::vector<Alias>& t) {
       "A starts at random and B at zero; remove it", "true");
   add(t, "neftune_noise_alpha noisy_embedding_alpha", kRefused,
       "no noise is added to embeddings; remove it");
-  add(t, "rope_scaling rope_theta shift_attn", kRefused,
+  add(t, "rope_scaling rope_theta shift_attn s2_attention", kRefused,
       "the model is taken as its config.json says; change that file");
-  add(t, "tokens added_tokens_overrides resize_vocab new_special_tokens", kRefused,
-      "new tokens are not trained; write them as text that the tokenizer knows");
+  add(t,
+      "tokens added_tokens_overrides resize_vocab new_special_tokens "
+      "resize_token_embeddings_to_32x",
+      kRefused, "new tokens are not trained; write them as text that the tokenizer knows");
   add(t, "train_on_inputs train_on_prompt", kOnly,
       "targets are the answers; data.prepare.learn: everything makes all of a chat one", "false");
   add(t, "assistant_only_loss completion_only_loss", kOnly,
