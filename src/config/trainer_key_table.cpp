@@ -133,11 +133,11 @@ void add_refused(std::vector<Alias>& t) {
       "base weights are not quantised; remove it, set model.dtype: bf16, and model.recompute: true "
       "if memory is short";
   add(t, "gptq fp8 fp8_base awq", kRefused, kNoQuantisation);
+  add(t, "quantization quantization_method load_in_fp8", kRefused, kNoQuantisation);
   add(t,
-      "quantization quantization_method quantization_type double_quantization bnb_config_kwargs "
-      "bnb_4bit_quant_type bnb_4bit_compute_dtype bnb_4bit_use_double_quant use_bnb_nested_quant "
-      "load_in_fp8",
-      kRefused, kNoQuantisation);
+      "quantization_type double_quantization bnb_config_kwargs bnb_4bit_quant_type "
+      "bnb_4bit_compute_dtype bnb_4bit_use_double_quant use_bnb_nested_quant",
+      kNoCounterpart, "base weights are not quantised");
   constexpr std::string_view kPlainLora =
       "LoRA on linear layers is what is trained; remove it (adapter.targets names the layers)";
   add(t, "lora_modules_to_save modules_to_save additional_target", kRefused,
