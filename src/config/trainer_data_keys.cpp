@@ -23,31 +23,25 @@ struct NamePair {
 constexpr std::array<std::string_view, 8> kRecordTypes = {
     "alpaca",        "alpaca_chat", "alpaca_w_system", "sharegpt",
     "chat_template", "completion",  "input_output",    "pretrain"};
-constexpr std::array kAxolotlFields = {
-    NamePair{"field", "text"},          NamePair{"field_messages", "messages"},
-    NamePair{"field_system", "system"}, NamePair{"field_instruction", "prompt"},
-    NamePair{"field_input", "input"},   NamePair{"field_output", "completion"},
-    NamePair{"field_tools", "tools"}};
+constexpr std::array kAxolotlFields = {NamePair{"field", "text"},
+                                       NamePair{"field_messages", "messages"},
+                                       NamePair{"field_system", "system"},
+                                       NamePair{"field_instruction", "prompt"},
+                                       NamePair{"field_input", "input"},
+                                       NamePair{"field_output", "completion"},
+                                       NamePair{"field_tools", "tools"},
+                                       NamePair{"message_field_role", "role"},
+                                       NamePair{"message_field_content", "content"}};
 constexpr std::array kFactoryFields = {
     NamePair{"prompt", "prompt"},       NamePair{"query", "input"},
     NamePair{"response", "completion"}, NamePair{"history", "history"},
     NamePair{"system", "system"},       NamePair{"tools", "tools"},
     NamePair{"messages", "messages"}};
 // Of axolotl's items: what changes nothing here.
-constexpr std::array<std::string_view, 14> kNoMatter = {"ds_type",
-                                                        "conversation",
-                                                        "roles",
-                                                        "roles_to_train",
-                                                        "train_on_eos",
-                                                        "train_on_eot",
-                                                        "shards",
-                                                        "preprocess_shards",
-                                                        "trust_remote_code",
-                                                        "name",
-                                                        "chat_template",
-                                                        "message_property_mappings",
-                                                        "drop_system_message",
-                                                        "shards_idx"};
+constexpr std::array<std::string_view, 12> kNoMatter = {
+    "ds_type",           "conversation", "roles",         "roles_to_train",
+    "train_on_eos",      "train_on_eot", "shards",        "preprocess_shards",
+    "trust_remote_code", "name",         "chat_template", "drop_system_message"};
 
 using Columns = std::map<std::string, std::string>;
 
@@ -75,6 +69,21 @@ const YamlNode* find(const YamlNode& map, std::string_view key) {
     }
   }
   return nullptr;
+}
+
+// What records tell by themselves.
+void drop_usual(Columns& columns) {
+  static constexpr std::array kUsual = {
+      NamePair{"messages", "messages"}, NamePair{"messages", "conversations"},
+      NamePair{"role", "role"},         NamePair{"role", "from"},
+      NamePair{"content", "content"},   NamePair{"content", "value"},
+      NamePair{"text", "text"},         NamePair{"system", "system"},
+      NamePair{"tools", "tools"},       NamePair{"history", "history"}};
+  std::erase_if(columns, [](const auto& column) {
+    return std::any_of(kUsual.begin(), kUsual.end(), [&](const NamePair& usual) {
+      return usual.theirs == column.first && usual.ours == column.second;
+    });
+  });
 }
 
 // What all the sets of a key make together.
@@ -141,12 +150,16 @@ void require_known_type(const YamlNode& type, Columns& columns) {
   }
 }
 
-void require_usual_names(const std::string& key, const YamlNode& value) {
-  static constexpr std::array<std::string_view, 4> kUsual = {"role", "from", "content", "value"};
-  const std::string& name = scalar_text(value, "a name");
-  if (std::find(kUsual.begin(), kUsual.end(), name) == kUsual.end()) {
-    throw ValueError(key + ": " + in_quotes(name) +
-                     " is not known; turns have role and content, or from and value");
+// {role: ..., content: ...}: under which names a turn has them.
+void take_turn(const YamlNode& names, Columns& columns) {
+  for (const auto& entry : names.entries) {
+    const std::string& name = scalar_text(entry.value, "a name");
+    if (entry.key == "role" || entry.key == "content") {
+      columns[entry.key] = name;
+    } else if (entry.key != name) {
+      throw ValueError("message_property_mappings: " + entry.key +
+                       " is not supported; call it so in the data");
+    }
   }
 }
 
@@ -198,18 +211,13 @@ void add_item(const YamlNode& item, Sets& sets) {
         throw ValueError("split: " + in_quotes(value.text) +
                          " is not supported; save that part as a file and name it");
       }
-    } else if (key == "message_field_role" || key == "message_field_content") {
-      require_usual_names(key, value);
+    } else if (key == "message_property_mappings") {
+      take_turn(value, columns);
     } else {
       throw ValueError(in_quotes(key) + " of a set is not supported; remove it");
     }
   }
-  // Records tell these by themselves.
-  if (const auto messages = columns.find("messages");
-      messages != columns.end() &&
-      (messages->second == "messages" || messages->second == "conversations")) {
-    columns.erase(messages);
-  }
+  drop_usual(columns);
   for (auto& file : files_of(item)) {
     sets.add(std::move(file), columns);
   }
@@ -242,10 +250,14 @@ void add_named(const std::string& name, const fs::path& folder, const YamlNode& 
   if (const auto ranking = find(*entry, "ranking"); ranking != nullptr && ranking->text == "true") {
     throw ValueError(in_quotes(name) + " holds preferences, which are not trained on");
   }
-  if (const auto found = columns.find("messages");
-      found != columns.end() && (found->second == "messages" || found->second == "conversations")) {
-    columns.erase(found);
+  if (const YamlNode* tags = find(*entry, "tags")) {
+    for (const auto& tag : tags->entries) {
+      if (tag.key == "role_tag" || tag.key == "content_tag") {
+        columns[tag.key.substr(0, tag.key.find('_'))] = scalar_text(tag.value, "a name");
+      }
+    }
   }
+  drop_usual(columns);
   sets.add((folder / scalar_text(*file, "a file")).string(), columns);
 }
 

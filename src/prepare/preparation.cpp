@@ -92,7 +92,7 @@ class Preparation {
       record = made.make([&](const fs::path& folder) { return fill(folder, cache.folder()); },
                          keep_going_);
     }
-    say(record, what);
+    say(record);
     return {cache.folder(), std::move(record)};
   }
 
@@ -148,17 +148,9 @@ class Preparation {
     return list;
   }
 
-  // The first inputs stand for all where they would fill the screen.
   [[nodiscard]] std::string by_hand(const std::string& python, const fs::path& folder) const {
     auto list = arguments(folder);
     list.insert(list.begin(), python);
-    constexpr std::size_t kShown = 10;
-    const std::size_t inputs = claim_.inputs.arguments.size();
-    if (inputs > kShown) {
-      const auto first = list.begin() + 2;
-      list.erase(first + kShown, first + static_cast<std::ptrdiff_t>(inputs));
-      list.insert(first + kShown, "...");
-    }
     return shell_command(list);
   }
 
@@ -263,14 +255,9 @@ class Preparation {
                           (code == ExitCode::kInternal ? "; by hand: " + command : ""));
   }
 
-  void say(const Json& record, const std::string& what) const {
+  void say(const Json& record) const {
     for (const auto& line : record.value("report", Json::array())) {
       spdlog::info("{}: {}", request_.key, line.get<std::string>());
-    }
-    if (claim_.inputs.left_out > 0) {
-      spdlog::warn("{}: {} left out, of other kinds than {}", what,
-                   counted(static_cast<std::int64_t>(claim_.inputs.left_out), "file"),
-                   claim_.preparer->takes);
     }
     for (const auto& line : record.value("warnings", Json::array())) {
       spdlog::warn("{}: {}", request_.key, line.get<std::string>());

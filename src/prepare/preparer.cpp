@@ -35,7 +35,6 @@ Claim claim(const std::string& key, std::span<const std::filesystem::path> paths
     auto& all = found.inputs;
     all.arguments.insert(all.arguments.end(), inputs->arguments.begin(), inputs->arguments.end());
     all.files.insert(all.files.end(), inputs->files.begin(), inputs->files.end());
-    all.left_out += inputs->left_out;
   }
   return found;
 }

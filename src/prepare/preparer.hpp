@@ -17,7 +17,6 @@ namespace lorascale::prepare {
 struct Inputs {
   std::vector<std::filesystem::path> arguments;  // as the script is given them
   std::vector<std::filesystem::path> files;      // all that is read of them, in order
-  std::size_t left_out = 0;                      // files beside them that are of no kind it knows
 };
 
 struct Preparer {

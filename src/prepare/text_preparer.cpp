@@ -15,11 +15,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::array<std::string_view, 11> kEndings = {".txt",   ".text",    ".md",   ".rst",
-                                                       ".jsonl", ".ndjson",  ".json", ".csv",
-                                                       ".tsv",   ".parquet", ".arrow"};
-// Of a folder that Hugging Face's `datasets` saved, which is read as a whole.
-constexpr std::array<std::string_view, 2> kSavedSets = {"dataset_dict.json", "state.json"};
 // What a tokenizer, its template and its end of text are made of.
 constexpr std::array<std::string_view, 7> kTokenizerFiles = {
     "tokenizer.json",      "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -34,26 +29,17 @@ bool is_picture(const fs::path& path) {
          head.starts_with("GIF8") || (head.starts_with("RIFF") && head.ends_with("WEBP"));
 }
 
+// The script looks at the contents, and says what is wrong with them; a folder is its business as a
+// whole: which files are data, and which of them are held out.
 std::optional<Inputs> find_inputs(const fs::path& path) {
   if (!fs::is_directory(path)) {
-    // Whatever it is called: the script looks at its contents and says what is wrong with them.
-    return is_picture(path) ? std::nullopt : std::optional(Inputs{{path}, {path}, 0});
+    return is_picture(path) ? std::nullopt : std::optional(Inputs{{path}, {path}});
   }
-  Inputs inputs;
-  const auto files = files_below(path);
-  if (std::any_of(kSavedSets.begin(), kSavedSets.end(),
-                  [&](std::string_view name) { return fs::exists(path / name); })) {
-    return Inputs{{path}, files, 0};
+  auto files = files_below(path);
+  if (std::all_of(files.begin(), files.end(), is_picture)) {
+    return std::nullopt;
   }
-  for (const auto& file : files) {
-    if (std::find(kEndings.begin(), kEndings.end(), kind_of_name(file)) != kEndings.end()) {
-      inputs.files.push_back(file);
-    } else {
-      ++inputs.left_out;
-    }
-  }
-  inputs.arguments = inputs.files;
-  return inputs.files.empty() ? std::nullopt : std::optional(std::move(inputs));
+  return Inputs{{path}, std::move(files)};
 }
 
 fs::path model_folder(const config::RunConfig& config) {
@@ -173,7 +159,7 @@ std::vector<fs::path> support(const config::RunConfig& config) {
 
 const Preparer kTextPreparer = {
     "text",
-    "text, JSON Lines, JSON, CSV, TSV, Parquet or Arrow (.gz too), or a folder of these",
+    "text, JSON Lines, JSON, CSV, TSV, Parquet or Arrow, packed or not, or a folder of these",
     "prepare_text.py",
     "lorascale_data",
     find_inputs,

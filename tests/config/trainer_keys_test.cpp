@@ -197,7 +197,7 @@ TEST(TrainerKeys, RefuseByNameAndWithTheRemedyWhatIsNotDone) {
       {"datasets:\n  - path: a\n    type: pygmalion", {"datasets", "'pygmalion'", "columns"}},
       {"datasets:\n  - path: a\n    type: {format: '[INST] {instruction}'}", {"format"}},
       {"datasets:\n  - path: a\n    split: 'train[:5%]'", {"split", "save that part"}},
-      {"datasets:\n  - path: a\n    message_field_role: who", {"message_field_role", "'who'"}},
+      {"datasets:\n  - path: a\n    message_property_mappings: {tool: t}", {"tool", "call it so"}},
       {"datasets:\n  - path: a\n    mystery: 1", {"'mystery'"}},
       {"datasets: []", {"datasets", "no set"}},
       {"datasets:\n  - {path: a, field_instruction: q}\n  - {path: b, field_instruction: r}",
@@ -261,10 +261,11 @@ TEST(TrainerKeys, NamesOfSetsAreLookedUp) {
   const RunConfig config = read("dataset: questions" + folder);
   EXPECT_EQ(config.data.train, (kPublished / "data/questions.csv").string());
   EXPECT_EQ(config.data.prepare.columns,
-            (std::map<std::string, std::string>{{"prompt", "question"},
-                                                {"input", "context"},
-                                                {"completion", "answer"},
-                                                {"system", "system"}}));
+            (std::map<std::string, std::string>{
+                {"prompt", "question"}, {"input", "context"}, {"completion", "answer"}}));
+  EXPECT_EQ(read("datasets:\n  - {path: a, type: chat_template, message_field_role: who}\n")
+                .data.prepare.columns,
+            (std::map<std::string, std::string>{{"role", "who"}}));
   EXPECT_EQ(read("dataset: [a.jsonl, b/c]").data.more_train, std::vector<std::string>{"b/c"});
   EXPECT_EQ(read("dataset: a.jsonl, b.csv").data.more_train, std::vector<std::string>{"b.csv"});
   EXPECT_EQ(read("eval_dataset: v.jsonl").data.validation, "v.jsonl");

@@ -40,28 +40,17 @@ TEST_F(SourceFiles, EndingsAreThoseBelowGz) {
   EXPECT_EQ(kind_of_name("README"), "");
 }
 
-TEST_F(SourceFiles, AFolderIsReadInTheOrderOfItsNames) {
+TEST_F(SourceFiles, AFolderIsGivenAsAWholeAndReadInTheOrderOfItsNames) {
   write("b.txt", "2");
   write("a/z.jsonl", "1");
-  write("c.CSV.gz", "3");
   write(".hidden.txt", "no");
   write(".git/x.txt", "no");
   write("picture.png", "\x89PNG");
-  write("Makefile", "no");
   const auto found = claim("data.train", std::vector{folder_});
-  const std::vector expected = {folder_ / "a/z.jsonl", folder_ / "b.txt", folder_ / "c.CSV.gz"};
-  EXPECT_EQ(found.inputs.files, expected);
-  EXPECT_EQ(found.inputs.arguments, expected);
-  EXPECT_EQ(found.inputs.left_out, 2U);
+  EXPECT_EQ(found.inputs.files,
+            (std::vector{folder_ / "a/z.jsonl", folder_ / "b.txt", folder_ / "picture.png"}));
+  EXPECT_EQ(found.inputs.arguments, std::vector{folder_});
   EXPECT_EQ(found.preparer->name, "text");
-}
-
-TEST_F(SourceFiles, ASavedSetIsReadAsAWhole) {
-  write("set/state.json", "{}");
-  write("set/data-00000-of-00001.arrow", "x");
-  const auto found = claim("data.train", std::vector{folder_ / "set"});
-  EXPECT_EQ(found.inputs.arguments, std::vector{folder_ / "set"});
-  EXPECT_EQ(found.inputs.files.size(), 2U);
 }
 
 TEST_F(SourceFiles, SeveralPathsBecomeOneSet) {
