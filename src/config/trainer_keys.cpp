@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <optional>
+#include <span>
 
 #include "base/error.hpp"
 #include "config/trainer_data_keys.hpp"
@@ -82,10 +83,11 @@ Carried carry_max_steps(const AliasUse& use) {
 
 // The strategy that goes with "eval_steps" or "save_steps", where the file has one.
 std::string strategy_beside(const AliasUse& use, const Sibling& sibling) {
+  static constexpr std::array<std::string_view, 1> kSave = {"save_strategy"};
+  static constexpr std::array<std::string_view, 2> kEvaluate = {"eval_strategy",
+                                                                "evaluation_strategy"};
   const bool saves = use.alias->name.starts_with("save");
-  for (const char* name :
-       saves ? std::initializer_list<const char*>{"save_strategy"}
-             : std::initializer_list<const char*>{"eval_strategy", "evaluation_strategy"}) {
+  for (const auto name : saves ? std::span<const std::string_view>(kSave) : kEvaluate) {
     const YamlNode* value = sibling(name);
     if (value != nullptr && value->kind == YamlNode::Kind::kScalar) {
       const std::string word = lower(value->text);
