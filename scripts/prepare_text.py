@@ -24,7 +24,9 @@ hash, so no document is on both sides, in whatever order, with however many work
 """
 
 import argparse
+import ctypes
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -44,7 +46,7 @@ from lorascale_data import (  # noqa: E402
     tokenizing,
 )
 from lorascale_data.errors import BAD_INPUT, CANNOT_WRITE, USAGE, PrepareError  # noqa: E402
-from lorascale_data.pipeline import Pipeline, Settings, Splitter  # noqa: E402
+from lorascale_data.pipeline import PR_SET_PDEATHSIG, Pipeline, Settings, Splitter  # noqa: E402
 from lorascale_data.token_file import TokenFileWriter  # noqa: E402
 
 
@@ -310,10 +312,20 @@ def prepare(options):
     print("\n".join(report.summary(statistics, writers, time.monotonic() - begin)))
 
 
+def end_with_parent():
+    """Started by the trainer, which may be killed: Linux then interrupts this process, too."""
+    parent = os.environ.get("LORASCALE_PARENT")
+    if str(os.getppid()) == parent:  # else a wrapper stands between
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
+        if str(os.getppid()) != parent:
+            raise KeyboardInterrupt
+
+
 def main(arguments=None):
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need be no text
     try:
+        end_with_parent()
         prepare(make_parser().parse_args(arguments))
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, `head` say, has seen enough; the files are complete

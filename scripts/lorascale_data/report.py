@@ -57,30 +57,31 @@ class Statistics:
 
 class Progress:
     """One line on standard error, rewritten a few times a second; silent where that is no
-    terminal."""
+    terminal, but for a program that asks for lines (LORASCALE_PROGRESS=lines): one in 5 seconds."""
 
     def __init__(self, stream=None, clock=time.monotonic):
         self._stream = stream or sys.stderr
         self._clock = clock
         self._begin = self._last = clock()
         self._shown = False
-        self._quiet = not self._stream.isatty()
+        self._lines = os.environ.get("LORASCALE_PROGRESS") == "lines"
+        self._quiet = not self._lines and not self._stream.isatty()
 
     def update(self, statistics):
         now = self._clock()
-        if self._quiet or now - self._last < 0.25:
+        if self._quiet or now - self._last < (5 if self._lines else 0.25):
             return
-        self._last, self._shown = now, True
+        self._last, self._shown = now, not self._lines
         share = statistics.bytes_read / max(1, statistics.bytes_total)
         seconds = now - self._begin
         rate = statistics.bytes_read / max(seconds, 1e-9)
         left = seconds * (1 - share) / share if share > 0 else 0
         bar = ("#" * int(24 * share)).ljust(24, ".")
-        self._stream.write(
-            f"\r[{bar}] {share:4.0%}  {statistics.documents:,} documents, {statistics.tokens:,} "
-            f"tokens, "
-            f"{rate / 1e6:.1f} MB/s, {clock_time(left)} left\033[K"
+        facts = (
+            f"{share:4.0%}  {statistics.documents:,} documents, {statistics.tokens:,} tokens, "
+            f"{rate / 1e6:.1f} MB/s, {clock_time(left)} left"
         )
+        self._stream.write(f"progress: {facts.lstrip()}\n" if self._lines else f"\r[{bar}] {facts}\033[K")
         self._stream.flush()
 
     def close(self):

@@ -88,7 +88,7 @@ class Run:
         import h5py
 
         # The path is relative to where the run was started: most likely here, or in a folder above its own.
-        path = str(self.setting("data", "train") or "")
+        path = self._token_file() or str(self.setting("data", "train") or "")
         for base in (Path(), *self.folder.resolve().parents):
             try:
                 with h5py.File(base / path, "r") as file:
@@ -97,6 +97,14 @@ class Run:
             except OSError:  # moved or deleted since: the report does without
                 continue
         return ""
+
+    def _token_file(self):
+        """The file that was trained on, where the run says; data.train may be what it was made of."""
+        try:
+            record = json.loads((self.folder / "data.json").read_text())
+        except (OSError, ValueError):  # a run of an older version
+            return ""
+        return str(record.get("train") or "") if isinstance(record, dict) else ""
 
 
 def _read(path):

@@ -9,6 +9,7 @@
 #include "cli/common.hpp"
 #include "coordinator/factorise.hpp"
 #include "io/durable_file.hpp"
+#include "train/data_preparation.hpp"
 #include "train/leaf_probe.hpp"
 #include "train/vote.hpp"
 
@@ -154,7 +155,8 @@ ExitCode run_find_batch(const Arguments& arguments) {
   Job job;
   const auto loaded = job.configure(values, config::Purpose::kTraining);
   auto& world = job.world();
-  auto session = train::open_session(world, loaded.config);
+  const auto files = train::prepare_data(world, loaded.config);
+  auto session = train::open_session(world, loaded.config, files);
   std::optional<train::FaultInjector> faults;
   std::optional<train::Updater> updater;
   train::together(world.host, [&] {

@@ -12,6 +12,7 @@
 #include "coordinator/scaling.hpp"
 #include "io/durable_file.hpp"
 #include "io/run_lock.hpp"
+#include "train/data_preparation.hpp"
 #include "train/range_test.hpp"
 #include "train/range_test_plot.hpp"
 #include "train/session.hpp"
@@ -161,7 +162,8 @@ ExitCode run_find_lr(const Arguments& arguments) {
     lock.emplace(run_folder);
     require_own_folder(run_folder, loaded.config);
   });
-  auto session = train::open_session(job.world(), loaded.config);
+  const auto files = train::prepare_data(job.world(), loaded.config);
+  auto session = train::open_session(job.world(), loaded.config, files);
   const auto test = train::run_range_test(job.world(), session, settings);
   if (test.stopped) {
     if (job.rank() == 0) {

@@ -10,6 +10,7 @@
 #include "adapters/base_name.hpp"
 #include "adapters/peft_format.hpp"
 #include "cli/common.hpp"
+#include "train/data_preparation.hpp"
 #include "train/leaf_stream.hpp"
 #include "train/session.hpp"
 
@@ -99,8 +100,9 @@ ExitCode run_generate(const Arguments& arguments) {
                                 : parse_ids(values["ids"].as<std::string>(), model->vocabulary());
   std::optional<train::TokenSource> source;
   if (takes_text || values.count("decode") != 0) {
-    source.emplace(config.data.train, train::TokenSourceSettings{config.data.sequence_length, false,
-                                                                 model->vocabulary()});
+    const auto files = train::prepare_data(job.world(), config);
+    source.emplace(files.train, train::TokenSourceSettings{config.data.sequence_length, false,
+                                                           model->vocabulary()});
   }
   models::llama::GenerationSettings settings{config.sample.max_tokens, config.sample.temperature,
                                              config.sample.top_p, config.run.seed,

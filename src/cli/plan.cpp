@@ -11,6 +11,7 @@
 #include "coordinator/scaling.hpp"
 #include "coordinator/step_planner.hpp"
 #include "io/durable_file.hpp"
+#include "train/data_preparation.hpp"
 #include "train/leaf_probe.hpp"
 #include "train/memory_forecast.hpp"
 #include "train/session.hpp"
@@ -102,7 +103,8 @@ ExitCode run_plan(const Arguments& arguments) {
   Job job;
   const int ranks = chosen ? values["ranks"].as<int>() : job.size();
   const auto loaded = job.configure(values, config::Purpose::kTraining, ranks);
-  auto session = train::open_session(job.world(), loaded.config);
+  const auto files = train::prepare_data(job.world(), loaded.config);
+  auto session = train::open_session(job.world(), loaded.config, files);
   auto recipe = train::make_recipe(loaded.config, session.train->rows(),
                                    session.train->tokens_per_row(), ranks, nullptr);
   recipe.trainable_parameters = session.recipe.trainable_parameters;

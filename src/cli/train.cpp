@@ -1,6 +1,7 @@
 #include <spdlog/spdlog.h>
 
 #include "cli/common.hpp"
+#include "train/data_preparation.hpp"
 #include "train/session.hpp"
 #include "train/trainer.hpp"
 
@@ -16,7 +17,8 @@ ExitCode run_train(const Arguments& arguments) {
       spdlog::info("{}", note);
     }
   }
-  auto session = train::open_session(job.world(), loaded.config);
+  const auto files = train::prepare_data(job.world(), loaded.config);
+  auto session = train::open_session(job.world(), loaded.config, files);
   train::Trainer trainer(job.world(), session);
   return trainer.run(job.watchdog());
 }

@@ -4,11 +4,13 @@
 #include <array>
 #include <deque>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <utility>
 
 #include "config/run_config.hpp"
 #include "config/text.hpp"
+#include "config/trainer_keys.hpp"
 #include "config/value_kinds.hpp"
 
 namespace lorascale::config {
@@ -18,16 +20,13 @@ struct NamePair {
   std::string_view theirs, ours;
 };
 
-// 8-bit and fused forms differ in memory and speed only, and adapters have little optimizer state.
+// Fused forms differ in speed only.
 constexpr std::array kOptimizers = {NamePair{"adamw", "adamw"},
-                                    NamePair{"adamw8bit", "adamw"},
-                                    NamePair{"adamw_8bit", "adamw"},
-                                    NamePair{"adamw_bnb_8bit", "adamw"},
                                     NamePair{"adamw_torch", "adamw"},
                                     NamePair{"adamw_torch_fused", "adamw"},
                                     NamePair{"adamw_hf", "adamw"},
-                                    NamePair{"pagedadamw8bit", "adamw"},
-                                    NamePair{"paged_adamw_8bit", "adamw"},
+                                    NamePair{"adamw_apex_fused", "adamw"},
+                                    NamePair{"paged_adamw_32bit", "adamw"},
                                     NamePair{"sgd", "sgd"},
                                     NamePair{"lamb", "lamb"},
                                     NamePair{"lars", "lars"}};
@@ -39,8 +38,10 @@ constexpr std::array kSchedulers = {NamePair{"constant", "constant"},
                                     NamePair{"cosine_with_restarts", "cosine"},
                                     NamePair{"wsd", "wsd"},
                                     NamePair{"warmup_stable_decay", "wsd"}};
-constexpr std::array kPrecisions = {NamePair{"bf16", "bf16"}, NamePair{"fp16", "fp16"},
-                                    NamePair{"fp32", "fp32"}, NamePair{"no", "fp32"}};
+constexpr std::array kPrecisions = {NamePair{"bf16", "bf16"},     NamePair{"fp16", "fp16"},
+                                    NamePair{"fp32", "fp32"},     NamePair{"no", "fp32"},
+                                    NamePair{"bfloat16", "bf16"}, NamePair{"float16", "fp16"},
+                                    NamePair{"float32", "fp32"},  NamePair{"auto", "auto"}};
 
 template <std::size_t N>
 std::string our_name(const std::array<NamePair, N>& names, const std::string& theirs) {
@@ -54,6 +55,11 @@ std::string our_name(const std::array<NamePair, N>& names, const std::string& th
       return std::string(name.ours);
     }
     offered += (offered.empty() ? "" : ", ") + std::string(name.theirs);
+  }
+  if (lower.find("8bit") != std::string::npos || lower.find("4bit") != std::string::npos) {
+    throw ValueError(in_quotes(theirs) +
+                     " is not offered: optimizer state is not quantised, and that of an adapter is "
+                     "small; write adamw");
   }
   throw ValueError(in_quotes(theirs) + " is not offered; write one of " + offered);
 }
@@ -84,6 +90,14 @@ bool is_none(const std::string& text) {
   return text == "none" || text == "None" || text == "null";
 }
 
+// YAML 1.1's words for yes and no as those of 1.2.
+std::string plain_word(const std::string& text) {
+  if (text == "no" || text == "off" || text == "False") {
+    return "false";
+  }
+  return text == "yes" || text == "on" || text == "True" ? "true" : text;
+}
+
 std::int64_t count_in(const YamlNode& node, std::int64_t low) {
   constexpr std::int64_t kHighest = 1000000;  // keeps the product of three counts below 2^63
   std::int64_t count = 0;
@@ -111,6 +125,7 @@ class Translator {
       : world_size_(world_size), refuse_(refuse) {}
 
   Translation run(const std::vector<AliasUse>& uses) {
+    uses_ = &uses;
     for (const auto& use : uses) {
       try {
         const bool quotes_dropped = read_leniently(*use.value, [&](const YamlNode& node) {
@@ -129,6 +144,7 @@ class Translator {
     }
     finish_batch();
     finish_betas();
+    finish_not_needed();
     return std::move(result_);
   }
 
@@ -141,6 +157,8 @@ class Translator {
   void translate_precision_flag(const AliasUse& use);
   void finish_batch();
   void finish_betas();
+  void finish_not_needed();
+  void carry(const AliasUse& use);
 
   void assign(const AliasUse& use, std::string_view path, YamlNode value) {
     value.line = use.line;
@@ -169,6 +187,8 @@ class Translator {
   const RefuseAlias& refuse_;
   Translation result_;
   std::deque<YamlNode> unquoted_;  // values of uses that needed it
+  const std::vector<AliasUse>* uses_ = nullptr;
+  std::map<std::string, std::string> not_needed_;  // reason -> keys
   std::optional<AliasUse> batch_;
   std::optional<AliasUse> accumulation_;
   std::optional<AliasUse> beta1_;
@@ -232,12 +252,42 @@ void Translator::translate(const AliasUse& use) {
     case AliasMeaning::kImagesOnly:
       report(use, "not used: it concerns models of images only");
       break;
-    case AliasMeaning::kNoCounterpart:
-      report(use, "not needed: " + std::string(use.alias->target));
+    case AliasMeaning::kNoCounterpart: {
+      auto& keys = not_needed_[std::string(use.alias->target)];
+      keys += (keys.empty() ? "" : ", ") + use.spelled + " " + shown(*use.value);
       break;
+    }
     case AliasMeaning::kOnly:
       take_only(use);
       break;
+    default:
+      carry(use);
+  }
+}
+
+void Translator::carry(const AliasUse& use) {
+  const auto sibling = [this](std::string_view name) -> const YamlNode* {
+    const auto found = std::find_if(uses_->begin(), uses_->end(), [&](const AliasUse& other) {
+      return other.alias->name == name;
+    });
+    return found == uses_->end() ? nullptr : found->value;
+  };
+  Carried carried = carry_over(use, sibling);
+  std::string outcome = carried.outcome;
+  for (auto& [path, value] : carried.settings) {
+    if (carried.outcome.empty()) {
+      outcome += (outcome.empty() ? "" : ", ") + path + " " + shown(value);
+    }
+    assign(use, path, std::move(value));
+    result_.assignments.back().path = path;
+  }
+  report(use, outcome);
+}
+
+// One line for all that one reason holds for.
+void Translator::finish_not_needed() {
+  for (const auto& [reason, keys] : not_needed_) {
+    result_.lines.push_back(keys + " → not needed: " + reason);
   }
 }
 
@@ -266,7 +316,11 @@ void Translator::take_only(const AliasUse& use) {
   const YamlNode& value = *use.value;
   const bool scalar = value.kind == YamlNode::Kind::kScalar;
   const bool none = value.kind == YamlNode::Kind::kNull || (scalar && is_none(value.text));
-  if (!none && !(scalar && value.text == use.alias->only)) {
+  const std::string word = scalar ? plain_word(value.text) : "";
+  const std::string taken = "|" + std::string(use.alias->only) + "|";
+  const bool is_taken = scalar && word.find('|') == std::string::npos &&
+                        taken.find("|" + word + "|") != std::string::npos;
+  if (!none && !is_taken) {
     throw ValueError(in_quotes(shown(value)) +
                      " is not supported: " + std::string(use.alias->target));
   }
@@ -274,10 +328,16 @@ void Translator::take_only(const AliasUse& use) {
 }
 
 void Translator::translate_precision_flag(const AliasUse& use) {
+  const bool scalar = use.value->kind == YamlNode::Kind::kScalar;
+  if (use.value->kind == YamlNode::Kind::kNull || (scalar && use.value->text == "auto")) {
+    report(use, "no effect: as stored, which is model.dtype auto");
+    return;
+  }
   bool on = false;
   BooleanKind::read(*use.value, on);
+  const auto type = use.alias->only.empty() ? use.alias->name : use.alias->only;
   if (on) {
-    assign_text(use, std::string(use.alias->name));
+    assign_text(use, std::string(type));
   } else {
     report(use, "no effect");
   }
@@ -295,15 +355,11 @@ void Translator::translate_data(const AliasUse& use) {
   std::error_code ignored;
   const fs::path folder = given;
   const fs::path train = folder / "train.h5";
-  if (fs::is_regular_file(folder, ignored)) {
-    throw ValueError(
-        in_quotes(given) +
-        " is not an HDF5 file (.h5); tokenise the texts first, and name the file made");
-  }
-  if (fs::is_directory(folder, ignored) && !fs::exists(train, ignored)) {
-    throw ValueError(
-        "the folder " + in_quotes(given) +
-        " holds no train.h5; tokenise the texts first, or name the HDF5 file in data.train");
+  const bool raw = fs::is_regular_file(folder, ignored) ||
+                   (fs::is_directory(folder, ignored) && !fs::exists(train, ignored));
+  if (raw) {
+    assign_text(use, given);  // prepared before the run
+    return;
   }
   assign_text(use, train.string());
   for (const char* name : {"validation.h5", "val.h5"}) {

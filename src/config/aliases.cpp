@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <vector>
+
+#include "config/trainer_keys.hpp"
 
 namespace lorascale::config {
 namespace {
@@ -26,7 +29,7 @@ constexpr auto kAliases = std::to_array<Alias>({
     {"mixed_precision", kPrecision, "model.dtype"},
     {"bf16", kPrecisionFlag, "model.dtype"},
     {"fp16", kPrecisionFlag, "model.dtype"},
-    {"gradient_checkpointing", kSame, "model.recompute"},
+    {"gradient_checkpointing", kSwitch, "model.recompute"},
     {"lora_rank", kSame, "adapter.rank"},
     {"lora_r", kSame, "adapter.rank"},
     {"network_dim", kSame, "adapter.rank"},
@@ -56,9 +59,9 @@ constexpr auto kAliases = std::to_array<Alias>({
     {"max_length", kSame, "data.sequence_length"},
     {"sequence_len", kSame, "data.sequence_length"},
     {"cutoff_len", kSame, "data.sequence_length"},
-    {"packing", kSame, "data.packing"},
-    {"sample_packing", kSame, "data.packing"},
-    {"shuffle", kSame, "data.shuffle"},
+    {"packing", kSwitch, "data.packing"},
+    {"sample_packing", kSwitch, "data.packing"},
+    {"shuffle", kSwitch, "data.shuffle"},
     // Batch, length, rate
     {"batch_size", kBatchPerRank, "batch.global"},
     {"train_batch_size", kBatchPerRank, "batch.global"},
@@ -69,8 +72,8 @@ constexpr auto kAliases = std::to_array<Alias>({
     {"num_epochs", kEpochs, "budget"},
     {"num_train_epochs", kEpochs, "budget"},
     {"max_train_epochs", kEpochs, "budget"},
-    {"max_steps", kSteps, "budget"},
-    {"max_train_steps", kSteps, "budget"},
+    {"max_steps", kMaxSteps, "budget"},
+    {"max_train_steps", kMaxSteps, "budget"},
     {"learning_rate", kSame, "optimizer.lr"},
     {"optimizer", kOptimizer, "optimizer.name"},
     {"optimizer_type", kOptimizer, "optimizer.name"},
@@ -90,11 +93,11 @@ constexpr auto kAliases = std::to_array<Alias>({
     // Run folder and cadences
     {"output_dir", kSame, "run.output_dir"},
     {"seed", kSame, "run.seed"},
-    {"save_steps", kSteps, "checkpoint.every"},
+    {"save_steps", kStepsOrShare, "checkpoint.every"},
     {"save_every_n_steps", kSteps, "checkpoint.every"},
     {"save_every_n_epochs", kEpochs, "checkpoint.every"},
     {"save_total_limit", kSame, "checkpoint.keep"},
-    {"eval_steps", kSteps, "evaluate.every"},
+    {"eval_steps", kStepsOrShare, "evaluate.every"},
     {"early_stopping_patience", kSame, "evaluate.early_stop.patience"},
     {"sample_every_n_steps", kSteps, "sample.every"},
     // Images only
@@ -161,7 +164,7 @@ std::string meaning_text(const Alias& alias) {
       return "true: " + target + " `all-linear`";
     case kDataFolder:
       return target +
-             ": the file itself, or `train.h5` (and `validation.h5` or `val.h5`) in the folder";
+             ": the file or folder itself, or `train.h5` (and `validation.h5` or `val.h5`) in it";
     case kImagesOnly:
       return "no effect: concerns models of images";
     case kNoCounterpart:
@@ -169,6 +172,34 @@ std::string meaning_text(const Alias& alias) {
     case kOnly:
       return "not supported but for `" + std::string(alias.only) +
              "`: " + std::string(alias.target);
+    case kSwitch:
+      return target + "; `on`, `off`, `yes` and `no` are understood";
+    case kMaxSteps:
+      return target + ", in steps; -1 leaves it to the epochs";
+    case kStepsOrShare:
+      return target + ", in steps; below 1 a percentage";
+    case kStrategy:
+      return "`no` and `epoch`: " + target + " 0 and 1 epoch";
+    case kTimesPerEpoch:
+      return target + ", a part of an epoch";
+    case kShareOfData:
+      return target + "; a number of documents is refused";
+    case kTemplate:
+      return target + " `auto`: the model's own, for which the name stands";
+    case kChatTemplate:
+      return target + "; a name not known here is `auto`, the model's own";
+    case kTuning:
+      return target + "; `qlora` is refused";
+    case kLearnLast:
+      return "true: " + target + " `last`";
+    case kTextColumn:
+      return target + ", its `text`";
+    case kDatasets:
+      return target + ": the paths of the list; its `field_...` are `data.prepare.columns`";
+    case kDatasetNames:
+      return target + ": files, or names that `dataset_info.json` in `dataset_dir` explains";
+    case kRefused:
+      return "not supported: " + std::string(alias.target);
   }
   return "";
 }
@@ -176,13 +207,19 @@ std::string meaning_text(const Alias& alias) {
 }  // namespace
 
 std::span<const Alias> aliases() {
-  return kAliases;
+  static const std::vector<Alias> all = [] {
+    std::vector<Alias> joined(kAliases.begin(), kAliases.end());
+    joined.insert(joined.end(), trainer_keys().begin(), trainer_keys().end());
+    return joined;
+  }();
+  return all;
 }
 
 const Alias* find_alias(std::string_view name) {
-  const auto found = std::find_if(kAliases.begin(), kAliases.end(),
-                                  [&](const Alias& alias) { return alias.name == name; });
-  return found == kAliases.end() ? nullptr : &*found;
+  const auto all = aliases();
+  const auto found =
+      std::find_if(all.begin(), all.end(), [&](const Alias& alias) { return alias.name == name; });
+  return found == all.end() ? nullptr : &*found;
 }
 
 bool is_alias_section(std::string_view name) {
@@ -191,9 +228,23 @@ bool is_alias_section(std::string_view name) {
 
 std::string describe_aliases() {
   std::string out = "| key | here |\n|---|---|\n";
-  for (const auto& alias : kAliases) {
-    out += "| `" + std::string(alias.name) + "` | " + meaning_text(alias) + " |\n";
+  std::string names, meaning;
+  const auto add_row = [&] {
+    if (!names.empty()) {
+      out += "| " + names + " | " + meaning + " |\n";
+    }
+  };
+  for (const auto& alias : aliases()) {  // neighbours of one meaning share a row
+    const std::string name = "`" + std::string(alias.name) + "`";
+    if (auto text = meaning_text(alias); !names.empty() && text == meaning) {
+      names += ", " + name;
+    } else {
+      add_row();
+      names = name;
+      meaning = std::move(text);
+    }
   }
+  add_row();
   return out;
 }
 

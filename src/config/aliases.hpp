@@ -19,7 +19,7 @@ enum class AliasMeaning {
   kOptimizer,      // a name of theirs
   kScheduler,      // a name of theirs
   kPrecision,      // "bf16", "fp16", "no"
-  kPrecisionFlag,  // true: the type the key is named after
+  kPrecisionFlag,  // true: the type the key is named after, or `only`
   kBeta,           // one of the two betas
   kTargets,        // a list, or names with commas between
   kAllTargets,     // true: all-linear
@@ -27,13 +27,28 @@ enum class AliasMeaning {
   kImagesOnly,     // concerns models of images
   kNoCounterpart,  // needs no setting here; `target` says why
   kOnly,  // one value is what is done here, every other is refused; `target` says what to do
+  // By trainer_keys.cpp:
+  kSwitch,         // true or false, by more words than YAML 1.2 has
+  kMaxSteps,       // steps; -1 or 0: none
+  kStepsOrShare,   // steps, or below 1 a share of the run
+  kStrategy,       // no, epoch, or as the steps beside it say
+  kTimesPerEpoch,  // how often in an epoch
+  kShareOfData,    // below 1; a number of documents is refused
+  kTemplate,       // a name of theirs for the model's own template
+  kChatTemplate,   // a name or file, or a name of theirs for the model's own
+  kTuning,         // lora, full
+  kLearnLast,      // true: the last answer
+  kTextColumn,     // the column that holds the text
+  kDatasets,       // axolotl's list of sets
+  kDatasetNames,   // paths, or names of LLaMA-Factory's dataset_info.json
+  kRefused,        // anything but no, none and empty is refused; `target` says what to do
 };
 
 struct Alias {
   std::string_view name;
   AliasMeaning meaning;
   std::string_view target;     // option path, or the reason of kNoCounterpart, or kOnly's remedy
-  std::string_view only = {};  // kOnly: that value
+  std::string_view only = {};  // kOnly: that value, or several with '|' between
 };
 
 std::span<const Alias> aliases();

@@ -100,12 +100,82 @@ void add_adapter(std::vector<Option>& t) {
       "Adapter whose weights the training begins with.", kMayChange);
 }
 
+struct TrainAccess {
+  std::pair<std::string&, std::vector<std::string>&> operator()(RunConfig& config) const {
+    return {config.data.train, config.data.more_train};
+  }
+  std::pair<const std::string&, const std::vector<std::string>&> operator()(
+      const RunConfig& config) const {
+    return {config.data.train, config.data.more_train};
+  }
+};
+
+void add_prepare(std::vector<Option>& t) {
+  const auto at = [](auto member) {
+    return field(&RunConfig::data, &DataSection::prepare, member);
+  };
+  using P = PrepareSection;
+  add(t, "data.prepare.tokenizer", at(&P::tokenizer),
+      PathKind{"folder, tokenizer.json, bytes or auto"},
+      "Of data that is no token file yet (docs/data.md), as all of data.prepare; auto is that of "
+      "model.path, bytes where the model has none and 258 tokens.",
+      kMayChange);
+  add(t, "data.prepare.chat_template", at(&P::chat_template), PathKind{"auto, a name or a file"},
+      "How chats are written; auto is the model's own template (--chat-template of "
+      "scripts/prepare_text.py).",
+      kMayChange);
+  add(t, "data.prepare.chat_template_kwargs", at(&P::chat_template_kwargs),
+      OptionalKind<TextKind>{TextKind{"JSON in quotes"}},
+      "Variables for the model's own template, as in '{\"enable_thinking\": false}'.", kMayChange);
+  add(t, "data.prepare.default_system", at(&P::default_system),
+      OptionalKind<TextKind>{TextKind{"text"}}, "The system text of chats that have none.",
+      kMayChange);
+  add(t, "data.prepare.format", at(&P::format), TextKind{"auto or a name"},
+      "What the files are: --format of scripts/prepare_text.py.", kMayChange);
+  add(t, "data.prepare.text_split", at(&P::text_split),
+      TextKind{"document, paragraph, formfeed, lines:N or chars:N"},
+      "What a document is in plain text; document: a file.", kMayChange);
+  add(t, "data.prepare.learn", at(&P::learn), words({"all", "last", "everything"}),
+      "What of a chat is a target: all answers, the last one, or every token.", kMayChange);
+  add(t, "data.prepare.columns", at(&P::columns),
+      MapKind<TextKind>{TextKind{"name"}, "part", "{prompt: question, completion: answer}"},
+      "Names in the files of what a record holds, as in {prompt: question, completion: answer}.",
+      kMayChange);
+  add(t, "data.prepare.ignore", at(&P::ignore), TextListKind{true, "[key, ...]"},
+      "Keys of records that are not needed, though they might change what is learnt.", kMayChange);
+  add(t, "data.prepare.max_length", at(&P::max_length),
+      OptionalKind<IntegerKind>{IntegerKind{2, (std::int64_t{1} << 31) - 1}},
+      "Tokens that documents are cut to; null does not cut (data.packing: false and "
+      "sequence_length do when rows are made).",
+      kMayChange);
+  add(t, "data.prepare.validation_fraction", at(&P::validation_fraction),
+      RealKind{0, false, 1, true},
+      "Share of the documents of data.train that becomes the validation set, chosen by their "
+      "contents; 0 splits none off.",
+      kMayChange);
+  add(t, "data.prepare.deduplicate", at(&P::deduplicate), BooleanKind{},
+      "Keep one of equal documents.", kMayChange);
+  add(t, "data.prepare.skip_bad", at(&P::skip_bad), BooleanKind{},
+      "Count bad records and go on, instead of refusing the file.", kMayChange);
+  add(t, "data.prepare.cache", at(&P::cache), OptionalKind<PathKind>{PathKind{"folder"}},
+      "Where prepared data is kept; null is prepared/ beside run.output_dir. On several machines "
+      "a folder that all of them see.",
+      kMayChange);
+  add(t, "data.prepare.python", at(&P::python),
+      OptionalKind<PathKind>{PathKind{"Python interpreter"}},
+      "Python with h5py and tokenizers; null looks for one (docs/data.md).", kMayChange);
+}
+
 void add_data(std::vector<Option>& t) {
   const auto at = [](auto member) { return field(&RunConfig::data, member); };
-  add(t, "data.train", at(&DataSection::train), PathKind{"HDF5 file"},
-      "Training set, tokenised beforehand; required.", kMayChange);
+  add(t, "data.train", TrainAccess{}, PathsKind{"file, folder or [file, ...]"},
+      "Training set: a token file (HDF5), or what one is made of before the run, once: text, JSON "
+      "Lines, JSON, CSV, Parquet, Arrow, or a folder of these (docs/data.md); required.",
+      kMayChange);
   add(t, "data.validation", at(&DataSection::validation),
-      OptionalKind<PathKind>{PathKind{"HDF5 file"}}, "Validation set.", kMayChange);
+      OptionalKind<PathKind>{PathKind{"file or folder"}}, "Validation set, of the same kinds.",
+      kMayChange);
+  add_prepare(t);
   add(t, "data.shuffle", at(&DataSection::shuffle), BooleanKind{},
       "A new order in each epoch, from the seed alone; false keeps the order of the file.");
   add(t, "data.sequence_length", at(&DataSection::sequence_length),

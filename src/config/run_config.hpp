@@ -41,9 +41,30 @@ struct AdapterSection {
   std::map<std::string, double> alpha_pattern;       // suffix or regex -> alpha
   std::optional<std::string> init_from;              // PEFT adapter folder
 };
+// How data.train and data.validation become token files where they are none (prepare/).
+struct PrepareSection {
+  std::string tokenizer = "auto";  // folder, tokenizer.json, bytes; auto: the model's own
+  std::string chat_template = "auto";
+  std::optional<std::string> chat_template_kwargs;  // JSON
+  std::optional<std::string> default_system;
+  std::string format = "auto";                 // of the files
+  std::string text_split = "document";         // what a document is in plain text
+  std::string learn = "all";                   // all | last | everything
+  std::map<std::string, std::string> columns;  // what a record holds -> its key in the files
+  std::vector<std::string> ignore;             // keys of records that are not needed
+  std::optional<std::int64_t> max_length;      // documents are cut to it, in tokens
+  double validation_fraction = 0;              // share of the documents split off
+  bool deduplicate = true;
+  bool skip_bad = false;
+  std::optional<std::string> cache;   // folder; absent: `prepared` beside the run folder
+  std::optional<std::string> python;  // interpreter; absent: looked for
+};
 struct DataSection {
+  // YAML key: train, a path or a list of them.
   std::string train;
+  std::vector<std::string> more_train;
   std::optional<std::string> validation;
+  PrepareSection prepare;
   bool shuffle = true;
   std::int64_t sequence_length = 512;
   bool packing = true;

@@ -97,9 +97,15 @@ void Validator::check_paths(Purpose purpose) {
   if (purpose != Purpose::kTraining) {
     return;
   }
-  require(!config_.data.train.empty(), "data.train", "name the HDF5 file of the training set");
+  require(!config_.data.train.empty(), "data.train",
+          "name the training set: a token file, text, JSON Lines, or a folder");
   if (config_.data.validation && config_.data.validation->empty()) {
     refuse("data.validation is empty; name a file, or write null for none");
+  }
+  if (config_.data.validation && config_.data.prepare.validation_fraction > 0) {
+    refuse(
+        "data.validation and data.prepare.validation_fraction both make a validation set; keep "
+        "one of them");
   }
   if (!config_.data.train.empty() && config_.data.validation == config_.data.train) {
     warnings_.push_back("data.validation is the training set: val_loss will not show overfitting");
@@ -239,7 +245,8 @@ void Validator::check_schedule() {
 
 void Validator::check_evaluation() {
   const EvaluateSection& evaluate = config_.evaluate;
-  if (evaluate.early_stop.patience > 0 && !config_.data.validation) {
+  const bool validates = config_.data.validation || config_.data.prepare.validation_fraction > 0;
+  if (evaluate.early_stop.patience > 0 && !validates) {
     refuse("evaluate.early_stop needs a validation set; set data.validation, or patience to 0");
   }
   if (evaluate.early_stop.patience > 0 && evaluate.every.value == 0) {
@@ -248,7 +255,7 @@ void Validator::check_evaluation() {
   if (evaluate.early_stop.patience == 0) {
     warn_unused({"evaluate.early_stop.min_delta"}, "evaluate.early_stop.patience is 0");
   }
-  if (!config_.data.validation) {
+  if (!validates) {
     warn_unused({"evaluate.every", "evaluate.max_samples"}, "there is no data.validation");
   }
 }

@@ -191,6 +191,38 @@ void PathKind::read(const YamlNode& node, std::string& value) {
   value = text;
 }
 
+void PathsKind::read(const YamlNode& node,
+                     std::pair<std::string&, std::vector<std::string>&> value) const {
+  if (node.kind != YamlNode::Kind::kSequence) {
+    PathKind::read(node, value.first);
+    value.second.clear();
+    return;
+  }
+  std::vector<std::string> given;
+  for (const auto& item : node.items) {
+    PathKind::read(item, given.emplace_back());
+    if (given.back().empty()) {
+      throw ValueError("holds an empty path; remove it");
+    }
+  }
+  if (given.empty()) {
+    throw ValueError("must not be empty; write " + std::string(what));
+  }
+  value.first = given.front();
+  value.second.assign(given.begin() + 1, given.end());
+}
+
+std::string PathsKind::write(std::pair<const std::string&, const std::vector<std::string>&> value) {
+  if (value.second.empty()) {
+    return PathKind::write(value.first);
+  }
+  std::string out = PathKind::write(value.first);
+  for (const auto& item : value.second) {
+    out += ", " + PathKind::write(item);
+  }
+  return "[" + out + "]";
+}
+
 ChoiceKind<std::string> words(std::initializer_list<std::string_view> names) {
   ChoiceKind<std::string> kind;
   for (const auto name : names) {

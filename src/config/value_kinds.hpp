@@ -175,6 +175,14 @@ struct PairKind {
   [[nodiscard]] std::string form() const { return "[a, b], each " + kind.form(); }
 };
 
+// One path, or a list of them without empty ones: the first, and what follows it.
+struct PathsKind {
+  std::string_view what = "paths";
+  void read(const YamlNode& node, std::pair<std::string&, std::vector<std::string>&> value) const;
+  static std::string write(std::pair<const std::string&, const std::vector<std::string>&> value);
+  [[nodiscard]] std::string form() const { return std::string(what); }
+};
+
 // A list of texts; one text alone is a list of one.
 struct TextListKind {
   bool may_be_empty;
@@ -188,12 +196,14 @@ struct TextListKind {
 template <class Kind>
 struct MapKind {
   Kind kind;
+  std::string_view key = "pattern";
+  std::string_view example = "{q_proj: 16}";
 
   template <class Value>
   void read(const YamlNode& node, std::map<std::string, Value>& value) const {
     std::map<std::string, Value> given;
     if (node.kind != YamlNode::Kind::kMap && node.kind != YamlNode::Kind::kNull) {
-      throw ValueError("expects a map, as in {q_proj: 16}");
+      throw ValueError("expects a map, as in " + std::string(example));
     }
     for (const auto& entry : node.entries) {
       try {
@@ -212,7 +222,9 @@ struct MapKind {
     }
     return "{" + out + "}";
   }
-  [[nodiscard]] std::string form() const { return "{pattern: " + kind.form() + ", ...}"; }
+  [[nodiscard]] std::string form() const {
+    return "{" + std::string(key) + ": " + kind.form() + ", ...}";
+  }
 };
 
 }  // namespace lorascale::config

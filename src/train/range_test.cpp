@@ -147,7 +147,7 @@ std::vector<double> untrained_losses(World& world, Session& session,
   }
   together(world.host, [&] {
     if (targets == 0) {
-      throw_bad_input("no token of " + session.config.data.train +
+      throw_bad_input("no token of " + session.files.train.string() +
                       " that an update saw counts as a target; raise data.sequence_length, or "
                       "check its loss_mask");
     }

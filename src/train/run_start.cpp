@@ -11,12 +11,32 @@
 #include "io/checkpoint_folder.hpp"
 #include "io/checkpoint_retention.hpp"
 #include "io/durable_file.hpp"
+#include "io/strict_json.hpp"
 #include "train/failure_report.hpp"
 #include "train/leaf_probe.hpp"
 #include "train/snapshot.hpp"
 #include "train/trainer.hpp"
 
 namespace lorascale::train {
+namespace {
+
+// Which token files the run reads, and what they were made of. For people, report.py, and for the
+// message where the data is another on resume.
+constexpr std::string_view kDataRecord = "data.json";
+
+std::string data_record(const prepare::TokenFiles& files) {
+  const auto path = [](const std::filesystem::path& file) {
+    return std::filesystem::absolute(file).lexically_normal().string();
+  };
+  nlohmann::ordered_json record = {{"train", path(files.train)}, {"validation", nullptr}};
+  if (files.validation) {
+    record["validation"] = path(*files.validation);
+  }
+  record["prepared"] = files.records;
+  return record.dump(2) + "\n";
+}
+
+}  // namespace
 
 void Trainer::open_run_folder(Watchdog& watchdog) {
   root_alone(world_.host, [&] {
@@ -36,6 +56,23 @@ void Trainer::open_run_folder(Watchdog& watchdog) {
   });
 }
 
+// What became another since the run began, where the training set was prepared from files then and
+// now: " (a.txt changed)".
+std::string Trainer::change_of_data() const {
+  const auto key = "data.train";
+  std::error_code ignored;
+  if (!session_.files.records.contains(key) ||
+      !std::filesystem::exists(folder_ / kDataRecord, ignored)) {
+    return {};
+  }
+  const auto before = io::read_ordered_json_file(folder_ / kDataRecord);
+  if (!before.contains("prepared") || !before["prepared"].contains(key)) {
+    return {};
+  }
+  const auto what = prepare::difference(before["prepared"][key], session_.files.records.at(key));
+  return what.empty() ? what : " (" + what + " since)";
+}
+
 void Trainer::require_same_run(const SnapshotFields& saved) const {
   const auto refuse = [&](const std::string& what) {
     throw_bad_config(folder_.string() + " belongs to another run: " + what +
@@ -48,7 +85,8 @@ void Trainer::require_same_run(const SnapshotFields& saved) const {
     refuse(config::to_string(changed));
   }
   if (saved.data_fingerprint != session_.train->fingerprint()) {
-    refuse("the training set " + session_.config.data.train + " is not the one it began with");
+    refuse("the training set " + session_.config.data.train + " is not the one it began with" +
+           change_of_data());
   }
   if (saved.model_fingerprint != session_.model_fingerprint) {
     refuse("the base model " + session_.config.model.path + " is not the one it began with");
@@ -120,6 +158,7 @@ void Trainer::resume_or_start() {
   root_alone(world_.host, [&] {
     io::write_file_atomically(folder_ / "config.yaml",
                               std::string_view(config::write_resolved(session_.config)));
+    io::write_file_atomically(folder_ / kDataRecord, std::string_view(data_record(session_.files)));
     const auto decisions = coordinator_->take_decisions();
     const auto first = decisions.empty() ? 0 : decisions.front().sequence;
     // A start from nothing keeps nothing: not even the line of step 0 of a run that died early.

@@ -300,9 +300,11 @@ coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t ro
   return recipe;
 }
 
-Session open_session(World& world, const config::RunConfig& config) {
+Session open_session(World& world, const config::RunConfig& config,
+                     const prepare::TokenFiles& files) {
   Session session;
   session.config = config;
+  session.files = files;
   together(world.host, [&] {
     const io::ModelReader reader(config.model.path);
     session.model_fingerprint = reader.fingerprint();
@@ -324,9 +326,9 @@ Session open_session(World& world, const config::RunConfig& config) {
     session.model->set_label_smoothing(config.loss.label_smoothing);
     const TokenSourceSettings settings{config.data.sequence_length, config.data.packing,
                                        session.model->vocabulary()};
-    session.train = std::make_unique<TokenSource>(config.data.train, settings);
-    if (config.data.validation) {
-      session.validation = std::make_unique<TokenSource>(*config.data.validation, settings);
+    session.train = std::make_unique<TokenSource>(files.train, settings);
+    if (files.validation) {
+      session.validation = std::make_unique<TokenSource>(*files.validation, settings);
     }
     require_one_tokenizer(session);
     for (const auto& prompt : config.sample.prompts) {
@@ -339,14 +341,14 @@ Session open_session(World& world, const config::RunConfig& config) {
     session.recipe.trainable_parameters = session.trainable.parameters->size();
     session.recipe.targets_per_epoch = session.train->targets_per_epoch();
     if (session.recipe.targets_per_epoch == 0) {
-      throw_bad_input("nothing to train: no token of " + config.data.train +
+      throw_bad_input("nothing to train: no token of " + files.train.string() +
                       " counts as a target; check its loss_mask, or raise data.sequence_length");
     }
   });
   require_same_files(world, config.model.path, session.model_fingerprint);
-  require_same_files(world, config.data.train, session.train->fingerprint());
+  require_same_files(world, files.train.string(), session.train->fingerprint());
   if (session.validation) {
-    require_same_files(world, *config.data.validation, session.validation->fingerprint());
+    require_same_files(world, files.validation->string(), session.validation->fingerprint());
   }
   if (world.is_root()) {
     for (const auto& warning : start_warnings(config, *session.model)) {

@@ -16,6 +16,7 @@
 #include "models/llama/llama.hpp"
 #include "optim/optimizer.hpp"
 #include "optim/weight_average.hpp"
+#include "prepare/preparation.hpp"
 #include "train/leaf_stream.hpp"
 #include "train/world.hpp"
 
@@ -32,6 +33,7 @@ struct Trainable {
 
 struct Session {
   config::RunConfig config;
+  prepare::TokenFiles files;  // behind config.data
   std::unique_ptr<TokenSource> train;
   std::unique_ptr<TokenSource> validation;  // may be null
   std::unique_ptr<models::llama::Llama> model;
@@ -44,8 +46,9 @@ struct Session {
 };
 
 // Collective: every rank opens its files; a failure on one ends all with its message, and files
-// that differ between ranks are refused.
-Session open_session(World& world, const config::RunConfig& config);
+// that differ between ranks are refused. `files` are those of config.data (prepare_data).
+Session open_session(World& world, const config::RunConfig& config,
+                     const prepare::TokenFiles& files);
 
 // The recipe in samples. `rows` and `tokens_per_row` describe the training set.
 coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t rows,

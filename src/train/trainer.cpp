@@ -286,12 +286,12 @@ void Trainer::count_targets(const coordinator::StepPlan& plan, std::int64_t targ
     spdlog::warn(
         "update {} has no target: either data.sequence_length cuts the answers off, or the loss "
         "mask of {} is empty",
-        plan.step, session_.config.data.train);
+        plan.step, session_.files.train.string());
   }
   targets_seen_ += targets;
   if (targets_seen_ == 0 && !coordinator_->next_step()) {
     together(world_.host, [&] {
-      throw_bad_input("nothing was trained: no token of " + session_.config.data.train +
+      throw_bad_input("nothing was trained: no token of " + session_.files.train.string() +
                       " that an update saw counts as a target; raise data.sequence_length, or "
                       "check its loss_mask");
     });

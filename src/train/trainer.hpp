@@ -29,6 +29,7 @@ class Trainer {
  private:
   ExitCode train_to_the_end();
   void open_run_folder(Watchdog& watchdog);
+  [[nodiscard]] std::string change_of_data() const;
   void require_same_run(const SnapshotFields& saved) const;
   void require_nothing_to_lose() const;
   void resume_or_start();

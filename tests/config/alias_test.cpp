@@ -297,13 +297,13 @@ TEST_F(ConfigAliasDataFolder, FindsTrainingAndValidationSet) {
   EXPECT_EQ(read(key() + "data: {validation: null}\n").data.validation, std::nullopt);
 }
 
-TEST_F(ConfigAliasDataFolder, SaysWhatIsMissing) {
-  const Thrown empty = refusal(key());
-  EXPECT_EQ(empty.code, 78);
-  expect_parts(empty.message, {"train_data_dir", "no train.h5", "data.train"});
+TEST_F(ConfigAliasDataFolder, IsItselfWhereNothingIsPreparedYet) {
   touch("texts.jsonl");
-  const Thrown text_file = refusal("train_file: \"" + (folder_ / "texts.jsonl").string() + "\"\n");
-  expect_parts(text_file.message, {"train_file", "not an HDF5 file"});
+  const ReadResult raw = read_with_ranks(key(), 1);
+  EXPECT_EQ(raw.config.data.train, folder_.string());
+  EXPECT_TRUE(reported(raw, {"train_data_dir", "→ data.train " + folder_.string()}));
+  const std::string file = (folder_ / "texts.jsonl").string();
+  EXPECT_EQ(read("train_file: \"" + file + "\"\n").data.train, file);
   EXPECT_EQ(read("train_data_dir: nowhere/a.h5").data.train, "nowhere/a.h5");
 }
 

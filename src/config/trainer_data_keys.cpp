@@ -1,0 +1,331 @@
+#include "config/trainer_data_keys.hpp"
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <optional>
+#include <sstream>
+
+#include "config/value_kinds.hpp"
+
+namespace lorascale::config {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct NamePair {
+  std::string_view theirs, ours;
+};
+
+// Kinds of records of axolotl that are told here by their keys.
+constexpr std::array<std::string_view, 8> kRecordTypes = {
+    "alpaca",        "alpaca_chat", "alpaca_w_system", "sharegpt",
+    "chat_template", "completion",  "input_output",    "pretrain"};
+constexpr std::array kAxolotlFields = {NamePair{"field", "text"},
+                                       NamePair{"field_messages", "messages"},
+                                       NamePair{"field_system", "system"},
+                                       NamePair{"field_instruction", "prompt"},
+                                       NamePair{"field_input", "input"},
+                                       NamePair{"field_output", "completion"},
+                                       NamePair{"field_tools", "tools"},
+                                       NamePair{"message_field_role", "role"},
+                                       NamePair{"message_field_content", "content"}};
+constexpr std::array kFactoryFields = {
+    NamePair{"prompt", "prompt"},       NamePair{"query", "input"},
+    NamePair{"response", "completion"}, NamePair{"history", "history"},
+    NamePair{"system", "system"},       NamePair{"tools", "tools"},
+    NamePair{"messages", "messages"}};
+// Of axolotl's items: what changes nothing here.
+constexpr std::array<std::string_view, 12> kNoMatter = {
+    "ds_type",           "conversation", "roles",         "roles_to_train",
+    "train_on_eos",      "train_on_eot", "shards",        "preprocess_shards",
+    "trust_remote_code", "name",         "chat_template", "drop_system_message"};
+
+using Columns = std::map<std::string, std::string>;
+
+YamlNode as_node(const Columns& columns, int line) {
+  YamlNode node;
+  node.kind = YamlNode::Kind::kMap;
+  node.line = line;
+  for (const auto& [part, name] : columns) {
+    node.entries.push_back({part, line, YamlNode::scalar(name, line)});
+  }
+  return node;
+}
+
+template <std::size_t N>
+std::optional<std::string> ours(const std::array<NamePair, N>& names, const std::string& theirs) {
+  const auto found = std::find_if(names.begin(), names.end(),
+                                  [&](const NamePair& name) { return name.theirs == theirs; });
+  return found == names.end() ? std::nullopt : std::optional(std::string(found->ours));
+}
+
+const YamlNode* find(const YamlNode& map, std::string_view key) {
+  for (const auto& entry : map.entries) {
+    if (entry.key == key) {
+      return entry.value.kind == YamlNode::Kind::kNull ? nullptr : &entry.value;
+    }
+  }
+  return nullptr;
+}
+
+// What records tell by themselves.
+void drop_usual(Columns& columns) {
+  static constexpr std::array kUsual = {
+      NamePair{"messages", "messages"}, NamePair{"messages", "conversations"},
+      NamePair{"role", "role"},         NamePair{"role", "from"},
+      NamePair{"content", "content"},   NamePair{"content", "value"},
+      NamePair{"text", "text"},         NamePair{"system", "system"},
+      NamePair{"tools", "tools"},       NamePair{"history", "history"}};
+  std::erase_if(columns, [](const auto& column) {
+    return std::any_of(kUsual.begin(), kUsual.end(), [&](const NamePair& usual) {
+      return usual.theirs == column.first && usual.ours == column.second;
+    });
+  });
+}
+
+// What all the sets of a key make together.
+class Sets {
+ public:
+  void add(std::string path, const Columns& columns) {
+    if (!paths_.empty() && columns != columns_) {
+      throw ValueError(
+          "names sets whose fields are called differently; give them one naming, or "
+          "prepare them one by one (scripts/prepare_text.py)");
+    }
+    columns_ = columns;
+    paths_.push_back(std::move(path));
+  }
+  [[nodiscard]] Carried carried(const AliasUse& use) const {
+    if (paths_.empty()) {
+      throw ValueError("names no set; give a path");
+    }
+    const std::string target(use.alias->target);
+    const bool alone = target != "data.train";
+    if (alone && paths_.size() > 1) {
+      throw ValueError("names several sets; one is validated on, which may be a folder");
+    }
+    Carried carried;
+    std::vector<YamlNode> items;
+    for (const auto& path : paths_) {
+      items.push_back(YamlNode::scalar(path, use.line));
+    }
+    carried.settings.emplace_back(
+        target, items.size() == 1 ? items.front() : YamlNode::sequence(std::move(items), use.line));
+    if (!columns_.empty() && !alone) {
+      carried.settings.emplace_back("data.prepare.columns", as_node(columns_, use.line));
+    }
+    return carried;
+  }
+
+ private:
+  std::vector<std::string> paths_;
+  Columns columns_;
+};
+
+void require_known_type(const YamlNode& type, Columns& columns) {
+  if (type.kind == YamlNode::Kind::kMap) {
+    for (const auto& entry : type.entries) {
+      if (entry.value.kind == YamlNode::Kind::kNull) {
+        continue;
+      }
+      const auto part = ours(kAxolotlFields, entry.key);
+      if (!part) {
+        throw ValueError("type: " + entry.key +
+                         " is not supported; write the prompts into the data as they are to be "
+                         "learnt, or use a chat template");
+      }
+      columns[*part] = scalar_text(entry.value, "a name");
+    }
+    return;
+  }
+  const std::string& name = scalar_text(type, "a kind of records");
+  const auto plain = name.substr(0, name.find_first_of(":."));
+  if (std::find(kRecordTypes.begin(), kRecordTypes.end(), plain) == kRecordTypes.end()) {
+    throw ValueError("type: " + in_quotes(name) +
+                     " is not known; records are told by their keys here (docs/data.md), and "
+                     "data.prepare.columns names others");
+  }
+}
+
+// {role: ..., content: ...}: under which names a turn has them.
+void take_turn(const YamlNode& names, Columns& columns) {
+  for (const auto& entry : names.entries) {
+    const std::string& name = scalar_text(entry.value, "a name");
+    if (entry.key == "role" || entry.key == "content") {
+      columns[entry.key] = name;
+    } else if (entry.key != name) {
+      throw ValueError("message_property_mappings: " + entry.key +
+                       " is not supported; call it so in the data");
+    }
+  }
+}
+
+std::vector<std::string> files_of(const YamlNode& item) {
+  const YamlNode* path = find(item, "path");
+  std::vector<std::string> files;
+  if (path != nullptr) {
+    PathKind::read(*path, files.emplace_back());
+  }
+  const YamlNode* data = find(item, "data_files");
+  if (data == nullptr) {
+    return files;
+  }
+  std::vector<std::string> given;
+  TextListKind{false, "[file, ...]"}.read(*data, given);
+  std::error_code ignored;
+  // `path: json` names a reader; a folder or a set of the Hub holds the files.
+  const bool reader = files.empty() || files[0].find_first_of("/.") == std::string::npos;
+  for (auto& file : given) {
+    file = reader && !(path != nullptr && fs::is_directory(files[0], ignored))
+               ? file
+               : (fs::path(files[0]) / file).string();
+  }
+  return given;
+}
+
+void add_item(const YamlNode& item, Sets& sets) {
+  if (item.kind == YamlNode::Kind::kScalar) {
+    std::string path;
+    PathKind::read(item, path);
+    sets.add(path, {});
+    return;
+  }
+  if (item.kind != YamlNode::Kind::kMap) {
+    throw ValueError("expects a list of {path: ..., type: ...}");
+  }
+  Columns columns;
+  for (const auto& [key, line, value] : item.entries) {
+    if (value.kind == YamlNode::Kind::kNull || key == "path" || key == "data_files" ||
+        std::find(kNoMatter.begin(), kNoMatter.end(), key) != kNoMatter.end()) {
+      continue;
+    }
+    if (const auto part = ours(kAxolotlFields, key)) {
+      columns[*part] = scalar_text(value, "a name");
+    } else if (key == "type") {
+      require_known_type(value, columns);
+    } else if (key == "split") {
+      if (scalar_text(value, "a name") != "train") {
+        throw ValueError("split: " + in_quotes(value.text) +
+                         " is not supported; save that part as a file and name it");
+      }
+    } else if (key == "message_property_mappings") {
+      take_turn(value, columns);
+    } else {
+      throw ValueError(in_quotes(key) + " of a set is not supported; remove it");
+    }
+  }
+  drop_usual(columns);
+  for (auto& file : files_of(item)) {
+    sets.add(std::move(file), columns);
+  }
+}
+
+// An entry of LLaMA-Factory's dataset_info.json.
+void add_named(const std::string& name, const fs::path& folder, const YamlNode& info, Sets& sets) {
+  const YamlNode* entry = find(info, name);
+  if (entry == nullptr) {
+    throw ValueError(in_quotes(name) + " is neither a file nor in " +
+                     (folder / "dataset_info.json").string());
+  }
+  const YamlNode* file = find(*entry, "file_name");
+  if (file == nullptr) {
+    throw ValueError(in_quotes(name) +
+                     " lies on the Hugging Face Hub; fetch it (hf download --repo-type dataset "
+                     "OWNER/NAME --local-dir FOLDER) and name its file");
+  }
+  Columns columns;
+  if (const YamlNode* given = find(*entry, "columns")) {
+    for (const auto& column : given->entries) {
+      const auto part = ours(kFactoryFields, column.key);
+      if (!part) {
+        throw ValueError("column " + in_quotes(column.key) + " of " + in_quotes(name) +
+                         " is not supported; only text is trained on");
+      }
+      columns[*part] = scalar_text(column.value, "a name");
+    }
+  }
+  if (const auto ranking = find(*entry, "ranking"); ranking != nullptr && ranking->text == "true") {
+    throw ValueError(in_quotes(name) + " holds preferences, which are not trained on");
+  }
+  if (const YamlNode* tags = find(*entry, "tags")) {
+    for (const auto& tag : tags->entries) {
+      if (tag.key == "role_tag" || tag.key == "content_tag") {
+        columns[tag.key.substr(0, tag.key.find('_'))] = scalar_text(tag.value, "a name");
+      }
+    }
+  }
+  drop_usual(columns);
+  sets.add((folder / scalar_text(*file, "a file")).string(), columns);
+}
+
+YamlNode read_info(const fs::path& file, const std::string& name) {
+  std::ifstream stream(file, std::ios::binary);
+  std::ostringstream text;
+  text << stream.rdbuf();
+  if (!stream) {
+    throw ValueError(in_quotes(name) + " is no file, and there is no " + file.string() +
+                     " to explain it; name the file itself");
+  }
+  try {
+    return parse_yaml(text.str());  // which JSON is
+  } catch (const YamlError& error) {
+    throw ValueError(file.string() + ", line " + std::to_string(error.line()) + ": " +
+                     error.what());
+  }
+}
+
+}  // namespace
+
+Carried carry_datasets(const AliasUse& use) {
+  if (use.value->kind == YamlNode::Kind::kNull) {
+    return {{}, "no effect"};
+  }
+  Sets sets;
+  if (use.value->kind == YamlNode::Kind::kSequence) {
+    for (const auto& item : use.value->items) {
+      add_item(item, sets);
+    }
+  } else {
+    add_item(*use.value, sets);
+  }
+  return sets.carried(use);
+}
+
+Carried carry_dataset_names(const AliasUse& use, const YamlNode* folder) {
+  if (use.value->kind == YamlNode::Kind::kNull) {
+    return {{}, "no effect"};
+  }
+  std::vector<std::string> names;
+  if (use.value->kind == YamlNode::Kind::kScalar) {
+    std::stringstream list(use.value->text);
+    for (std::string name; std::getline(list, name, ',');) {
+      name.erase(0, std::min(name.find_first_not_of(' '), name.size()));
+      name.erase(name.find_last_not_of(' ') + 1);
+      names.push_back(name);
+    }
+  } else {
+    TextListKind{false, "[name, ...]"}.read(*use.value, names);
+  }
+  const fs::path root = folder == nullptr ? "data" : scalar_text(*folder, "a folder");
+  std::optional<YamlNode> info;
+  Sets sets;
+  for (const auto& name : names) {
+    std::error_code ignored;
+    // A path, or an owner and a name on the Hub, which is said to be missing when it is opened.
+    if (name.find('/') != std::string::npos || fs::path(name).has_extension() ||
+        fs::exists(name, ignored)) {
+      sets.add(name, {});
+      continue;
+    }
+    if (!info) {
+      info = read_info(root / "dataset_info.json", name);
+    }
+    add_named(name, root, *info, sets);
+  }
+  return sets.carried(use);
+}
+
+}  // namespace lorascale::config

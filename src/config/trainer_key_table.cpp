@@ -1,0 +1,212 @@
+// The keys themselves, by what becomes of them.
+#include <vector>
+
+#include "config/trainer_keys.hpp"
+
+namespace lorascale::config {
+namespace {
+
+using enum AliasMeaning;
+
+// Names with blanks between, all with one meaning.
+void add(std::vector<Alias>& table, std::string_view names, AliasMeaning meaning,
+         std::string_view target, std::string_view only = {}) {
+  while (!names.empty()) {
+    const auto end = names.find(' ');
+    table.push_back({names.substr(0, end), meaning, target, only});
+    names.remove_prefix(end == std::string_view::npos ? names.size() : end + 1);
+  }
+}
+
+void add_renamed(std::vector<Alias>& t) {
+  add(t, "adapter finetuning_type", kTuning, "adapter.type");
+  add(t, "peft_use_rslora", kSwitch, "adapter.rslora");
+  add(t, "lora_model_dir adapter_name_or_path network_weights", kSame, "adapter.init_from");
+  add(t, "torch_dtype dtype", kPrecision, "model.dtype");
+  add(t, "bfloat16", kPrecisionFlag, "model.dtype", "bf16");
+  add(t, "float16 full_fp16", kPrecisionFlag, "model.dtype", "fp16");
+  add(t, "full_bf16", kPrecisionFlag, "model.dtype", "bf16");
+  add(t, "tokenizer_name_or_path tokenizer_name", kSame, "data.prepare.tokenizer");
+  add(t, "datasets pretraining_dataset", kDatasets, "data.train");
+  add(t, "test_datasets", kDatasets, "data.validation");
+  add(t, "dataset dataset_name data_path", kDatasetNames, "data.train");
+  add(t, "eval_dataset", kDatasetNames, "data.validation");
+  add(t, "val_set_size val_size", kShareOfData, "data.prepare.validation_fraction");
+  add(t, "dataset_prepared_path tokenized_path", kSame, "data.prepare.cache");
+  add(t, "template", kTemplate, "data.prepare.chat_template");
+  add(t, "chat_template chat_template_path chat_template_jinja", kChatTemplate,
+      "data.prepare.chat_template");
+  add(t, "default_system default_system_message", kSame, "data.prepare.default_system");
+  add(t, "dataset_text_field", kTextColumn, "data.prepare.columns");
+  add(t, "mask_history", kLearnLast, "data.prepare.learn");
+  add(t, "shuffle_merged_datasets", kSwitch, "data.shuffle");
+  add(t, "label_smoothing_factor", kSame, "loss.label_smoothing");
+  add(t, "adam_eps", kSame, "optimizer.eps");
+  add(t, "cosine_min_lr_ratio", kSame, "schedule.floor");
+  add(t, "eval_strategy evaluation_strategy", kStrategy, "evaluate.every");
+  add(t, "save_strategy", kStrategy, "checkpoint.every");
+  add(t, "evals_per_epoch", kTimesPerEpoch, "evaluate.every");
+  add(t, "saves_per_epoch", kTimesPerEpoch, "checkpoint.every");
+  add(t, "sample_every_n_epochs", kEpochs, "sample.every");
+}
+
+void add_harmless(std::vector<Alias>& t) {
+  add(t, "do_train do_eval use_peft task_type lora_task_type", kNoCounterpart,
+      "the verb train does that");
+  add(t, "dataset_dir", kNoCounterpart, "it explains the names in dataset");
+  add(t,
+      "plot_loss logging_first_step logging_strategy disable_tqdm include_num_input_tokens_seen "
+      "include_tokens_per_second log_level debug",
+      kNoCounterpart, "every update is logged, and scripts/report.py draws it");
+  add(t,
+      "wandb_project wandb_entity wandb_watch wandb_name wandb_run_id wandb_log_model "
+      "wandb_mode use_wandb run_name mlflow_experiment_name mlflow_tracking_uri use_mlflow "
+      "use_swanlab swanlab_project use_tensorboard log_with log_prefix comet_project_name",
+      kNoCounterpart, "TensorBoard and JSON lines are always written");
+  add(t,
+      "overwrite_output_dir resume_from_checkpoint auto_resume_from_checkpoints save_state "
+      "save_only_model save_safetensors load_best_model_at_end metric_for_best_model "
+      "greater_is_better save_first_step",
+      kNoCounterpart,
+      "a run goes on from its newest checkpoint; best/ holds the best by validation loss");
+  add(t,
+      "overwrite_cache preprocessing_num_workers dataset_num_proc dataset_processes "
+      "dataset_exact_deduplication skip_prepare_dataset remove_unused_columns max_samples "
+      "buffer_size "
+      "streaming dataset_config dataset_train_split dataset_test_split",
+      kNoCounterpart,
+      "the whole set is prepared once, and again where contents or settings changed");
+  add(t,
+      "dataloader_pin_memory dataloader_prefetch_factor dataloader_persistent_workers "
+      "max_data_loader_n_workers persistent_data_loader_workers lowram",
+      kNoCounterpart, "data is read ahead without worker processes");
+  add(t,
+      "flash_attention flash_attn xformers_attention sdp_attention attn_implementation sdpa "
+      "mem_eff_attn flash_attn_cross_entropy flash_attn_rms_norm flash_attn_fuse_qkv "
+      "flash_attn_fuse_mlp eager_attention flex_attention",
+      kNoCounterpart, "the attention kernel is chosen by the device");
+  add(t,
+      "tf32 torch_compile torch_compile_backend plugins use_liger_kernel enable_liger_kernel "
+      "liger_rope liger_rms_norm liger_glu_activation liger_layer_norm "
+      "liger_fused_linear_cross_entropy cut_cross_entropy use_unsloth use_unsloth_gc "
+      "lora_mlp_kernel lora_qkv_kernel lora_o_kernel unsloth_lora_mlp "
+      "gradient_checkpointing_kwargs use_reentrant_gc disable_gradient_checkpointing use_cache "
+      "lora_on_cpu torch_empty_cache_steps low_cpu_mem_usage upcast_layernorm upcast_lmhead_output",
+      kNoCounterpart, "it concerns speed and memory of other code");
+  add(t,
+      "deepspeed fsdp fsdp_config ddp_timeout ddp_find_unused_parameters ddp_backend "
+      "local_rank device_map accelerator_config",
+      kNoCounterpart, "ranks are started by launch/mpirun.sh or srun, and share the work alike");
+  add(t,
+      "group_by_length length_column_name pad_to_sequence_len pad_to_multiple_of neat_packing "
+      "padding_free eval_sample_packing eval_packing packing_strategy sample_packing_eff_est "
+      "total_num_tokens per_device_eval_batch_size eval_batch_size eval_accumulation_steps "
+      "eval_on_start "
+      "multipack_real_batches sample_packing_group_size sample_packing_bin_size",
+      kNoCounterpart, "nothing is padded, and documents that share a row do not see each other");
+  add(t,
+      "model_type tokenizer_type base_model_config tokenizer_config processor_type "
+      "trust_remote_code tokenizer_use_fast use_fast_tokenizer is_llama_derived_model "
+      "is_mistral_derived_model special_tokens eos_token bos_token pad_token strict cache_dir",
+      kNoCounterpart, "model and tokenizer say what they are; no code of a model is run");
+  add(t, "loss_watchdog_threshold loss_watchdog_patience", kNoCounterpart,
+      "a loss that stays far above its mean ends the run, or goes back (divergence.action)");
+  add(t, "average_tokens_across_devices", kNoCounterpart,
+      "the loss is the mean over all targets of the global batch, on any number of ranks");
+  add(t, "auto_find_batch_size", kNoCounterpart, "batch.micro auto does that");
+  add(t, "data_seed full_determinism", kNoCounterpart, "run.seed sets every order");
+  add(t, "warmup_type loraplus_lr_embedding val_table_size bench_dataset", kNoCounterpart,
+      "it has no counterpart");
+}
+
+void add_refused(std::vector<Alias>& t) {
+  constexpr std::string_view kSupervised =
+      "only next tokens are trained on (sft, pt), not preferences or rewards; use another trainer "
+      "for that stage, and start it from the adapter made here";
+  add(t, "stage", kOnly, kSupervised, "sft|pt");
+  add(t,
+      "rl trl pref_beta pref_ftx pref_loss dpo_beta dpo_loss kto_chosen_weight "
+      "kto_rejected_weight ref_model reward_model reward_model_type ppo_score_norm rl_beta "
+      "orpo_alpha reward_funcs process_reward_model",
+      kRefused, kSupervised);
+  constexpr std::string_view kNoQuantisation =
+      "base weights are not quantised; remove it, set model.dtype: bf16, and model.recompute: true "
+      "if memory is short";
+  add(t, "gptq fp8 fp8_base awq", kRefused, kNoQuantisation);
+  add(t, "quantization quantization_method load_in_fp8", kRefused, kNoQuantisation);
+  add(t,
+      "quantization_type double_quantization bnb_config_kwargs bnb_4bit_quant_type "
+      "bnb_4bit_compute_dtype bnb_4bit_use_double_quant use_bnb_nested_quant",
+      kNoCounterpart, "base weights are not quantised");
+  constexpr std::string_view kPlainLora =
+      "LoRA on linear layers is what is trained; remove it (adapter.targets names the layers)";
+  add(t, "lora_modules_to_save modules_to_save additional_target", kRefused,
+      "embeddings and heads are not trained beside the adapter; remove it");
+  add(t,
+      "peft_use_dora pissa_init use_galore use_badam use_apollo relora_steps "
+      "peft_layers_to_transform "
+      "lora_layers_to_transform peft_layer_replication loftq_config create_new_adapter "
+      "lora_fan_in_fan_out unfrozen_parameters freeze_trainable_layers use_llama_pro "
+      "peft_trainable_token_indices conv_dim conv_alpha",
+      kRefused, kPlainLora);
+  add(t, "bias lora_bias", kOnly, "biases are not trained; remove it", "none");
+  add(t, "init_lora_weights peft_init_lora_weights", kOnly,
+      "A starts at random and B at zero; remove it", "true");
+  add(t, "neftune_noise_alpha noisy_embedding_alpha", kRefused,
+      "no noise is added to embeddings; remove it");
+  add(t, "rope_scaling rope_theta shift_attn s2_attention", kRefused,
+      "the model is taken as its config.json says; change that file");
+  add(t,
+      "tokens added_tokens_overrides resize_vocab new_special_tokens "
+      "resize_token_embeddings_to_32x",
+      kRefused, "new tokens are not trained; write them as text that the tokenizer knows");
+  add(t, "train_on_inputs train_on_prompt", kOnly,
+      "targets are the answers; data.prepare.learn: everything makes all of a chat one", "false");
+  add(t, "assistant_only_loss completion_only_loss", kOnly,
+      "targets are the answers; data.prepare.learn: everything makes all of a chat one", "true");
+  add(t, "do_predict predict_with_generate", kRefused,
+      "lorascale generate writes text, after training");
+  add(t, "push_to_hub", kRefused, "upload adapter/ of the run folder yourself; remove it");
+  add(t, "hub_model_id hub_strategy hub_token hub_private_repo", kNoCounterpart,
+      "nothing is uploaded");
+  add(t, "model_revision revision_of_model", kOnly,
+      "fetch that revision, and name its folder in model.path", "main");
+  add(t,
+      "optim_args optimizer_args optimizer_kwargs lr_scheduler_kwargs lr_scheduler_args "
+      "loss_type use_dft_loss lr_groups embedding_lr embedding_lr_scale optim_target_modules",
+      kRefused,
+      "write what it sets as settings of its own (optimizer, schedule, loss in "
+      "docs/configuration.md)");
+  add(t,
+      "tensor_parallel_size context_parallel_size sequence_parallel_degree "
+      "pipeline_parallel_size",
+      kOnly, "every rank holds the whole model; remove it", "1");
+}
+
+void add_pictures(std::vector<Alias>& t) {
+  add(t,
+      "v2 v_parameterization sdxl bucket_no_upscale flip_aug color_aug random_crop "
+      "caption_dropout_rate caption_dropout_every_n_epochs caption_tag_dropout_rate "
+      "network_train_unet_only network_train_text_encoder_only reg_data_dir no_half_vae "
+      "cache_latents_to_disk cache_text_encoder_outputs multires_noise_iterations "
+      "multires_noise_discount sample_prompts sample_sampler weighted_captions vae_batch_size "
+      "prior_preservation keep_tokens_separator debiased_estimation_loss zero_terminal_snr "
+      "ip_noise_gamma adaptive_noise_scale in_json dataset_repeats",
+      kImagesOnly, "");
+}
+
+}  // namespace
+
+std::span<const Alias> trainer_keys() {
+  static const std::vector<Alias> table = [] {
+    std::vector<Alias> keys;
+    add_renamed(keys);
+    add_refused(keys);
+    add_harmless(keys);
+    add_pictures(keys);
+    return keys;
+  }();
+  return table;
+}
+
+}  // namespace lorascale::config

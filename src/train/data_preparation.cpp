@@ -1,0 +1,106 @@
+#include "train/data_preparation.hpp"
+
+#include <array>
+#include <chrono>
+#include <functional>
+#include <optional>
+#include <thread>
+
+#include "base/heartbeat.hpp"
+#include "train/signals.hpp"
+#include "train/vote.hpp"
+
+namespace lorascale::train {
+namespace {
+
+// How often the ranks hear of each other. Far below any deadline.
+constexpr std::chrono::seconds kTick{1};
+
+// Rank 0 does `work` and, about once a second, tells the others that it goes on; so nobody's
+// deadline passes, and a request to stop that reached any rank reaches rank 0.
+class LongWork {
+ public:
+  explicit LongWork(comm::Communicator& host) : host_(host) {}
+
+  void run(const std::function<void(const KeepGoing&)>& work) {
+    std::optional<Error> error;
+    if (host_.rank() == 0) {
+      error = attempt([&] { work([this] { return keep_going(); }); });
+      tick(false);
+    } else {
+      while (tick(true)) {
+      }
+    }
+    vote(host_, {}, error);
+  }
+
+ private:
+  bool keep_going() {
+    beat("preparing the data");
+    if (const auto now = Clock::now(); now - last_ >= kTick) {
+      last_ = now;
+      tick(true);
+    }
+    return !stop_ && !stop_was_requested();
+  }
+  // Whether rank 0 goes on.
+  bool tick(bool working) {
+    std::array<std::int64_t, 2> facts = {host_.rank() == 0 && !working ? 1 : 0,
+                                         stop_was_requested() ? 1 : 0};
+    host_.all_reduce(std::span(facts));
+    stop_ = facts[1] > 0;
+    return facts[0] == 0;
+  }
+
+  using Clock = std::chrono::steady_clock;
+  comm::Communicator& host_;
+  Clock::time_point last_ = Clock::now();
+  bool stop_ = false;
+};
+
+// Names made on another machine a moment ago may take some seconds to show on a network file
+// system.
+void require_visible(const std::filesystem::path& path) {
+  constexpr int kTries = 50;
+  for (int i = 0; i < kTries; ++i) {
+    std::error_code ignored;
+    if (std::filesystem::exists(path, ignored)) {
+      return;
+    }
+    beat("waiting for the prepared data");
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  }
+  throw_bad_input(path.string() +
+                  ", which rank 0 prepared, is not to be seen from here; set data.prepare.cache to "
+                  "a folder that all machines see");
+}
+
+}  // namespace
+
+prepare::TokenFiles prepare_data(World& world, const config::RunConfig& config) {
+  prepare::TokenFiles files;
+  LongWork(world.host).run([&](const KeepGoing& keep_going) {
+    files = prepare::prepare(config, keep_going);
+  });
+  std::string train = files.train.string();
+  std::string validation = files.validation ? files.validation->string() : "";
+  std::string records = files.records.dump();
+  for (std::string* text : {&train, &validation, &records}) {
+    world.host.broadcast_from_root(*text);
+  }
+  files.train = train;
+  files.validation =
+      validation.empty() ? std::nullopt : std::optional<std::filesystem::path>(validation);
+  files.records = nlohmann::ordered_json::parse(records);
+  together(world.host, [&] {
+    if (files.records.contains("data.train")) {
+      require_visible(files.train);
+    }
+    if (files.validation && !files.records.empty()) {
+      require_visible(*files.validation);
+    }
+  });
+  return files;
+}
+
+}  // namespace lorascale::train

@@ -1,0 +1,285 @@
+// Configurations in the style of those that other trainers publish, and each key's odd values.
+#include "config/trainer_keys.hpp"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include "config/options.hpp"
+#include "config/reader.hpp"
+#include "config/resolved.hpp"
+#include "config/validate.hpp"
+#include "support.hpp"
+
+namespace lorascale::config {
+namespace {
+
+const std::filesystem::path kPublished = LORASCALE_SOURCE_DIR "/tests/configs/published";
+
+std::string text_of(const std::string& name) {
+  std::ifstream file(kPublished / name);
+  std::ostringstream text;
+  text << file.rdbuf();
+  std::string found = text.str();
+  const std::string placeholder = "DATASET_DIR";
+  if (const auto at = found.find(placeholder); at != std::string::npos) {
+    found.replace(at, placeholder.size(), (kPublished / "data").string());
+  }
+  return found;
+}
+
+struct Said {
+  ReadResult result;
+  [[nodiscard]] bool of(const std::vector<std::string>& parts) const {
+    return std::any_of(result.translations.begin(), result.translations.end(),
+                       [&](const std::string& line) {
+                         return std::all_of(parts.begin(), parts.end(), [&](const auto& part) {
+                           return line.find(part) != std::string::npos;
+                         });
+                       });
+  }
+};
+
+Said said(const std::string& text) {
+  return {read_config_text(text, "test.yaml")};
+}
+
+void expect_same(const ReadResult& result, const std::string& own) {
+  EXPECT_EQ(to_string(differences(read(own), result.config)), "");
+  static_cast<void>(validate(result.config));
+}
+
+TEST(PublishedConfigs, AxolotlAlpaca) {
+  const auto config = said(text_of("axolotl-alpaca.yml"));
+  expect_same(config.result, R"(
+run: {output_dir: ./outputs/lora-out}
+model: {path: models/Llama-3.2-1B, recompute: true}
+adapter:
+  {rank: 16, alpha: 32, dropout: 0.05,
+   targets: [gate_proj, down_proj, up_proj, q_proj, v_proj, k_proj, o_proj]}
+data:
+  train: [data/recipes.jsonl, data/more/one.jsonl, data/more/two.jsonl]
+  sequence_length: 2048
+  prepare: {validation_fraction: 0.1, cache: last_run_prepared}
+batch: {global: 4, reference: 4, micro: 2}
+optimizer: {lr: 2e-4}
+schedule: {warmup: 10%}
+budget: 4 epochs
+checkpoint: {every: 1 epochs}
+evaluate: {every: 0.25 epochs}
+)");
+  EXPECT_TRUE(config.of({"bf16 auto", "model.dtype auto"}));
+  EXPECT_TRUE(config.of({"flash_attention true", "attention kernel"}));
+  EXPECT_TRUE(config.of({"wandb_project", "wandb_log_model", "TensorBoard"}));  // one line for all
+  EXPECT_TRUE(config.of({"val_set_size 0.1 → data.prepare.validation_fraction 0.1"}));
+}
+
+TEST(PublishedConfigs, AxolotlChat) {
+  const auto config = said(text_of("axolotl-chat.yml"));
+  expect_same(config.result, R"(
+run: {output_dir: outputs/chat}
+model: {path: models/Qwen2.5-0.5B-Instruct, dtype: bf16}
+adapter: {rank: 8, alpha: 16, rslora: true, targets: all-linear}
+data:
+  train: data/support.parquet
+  validation: data/support-held-out.parquet
+  shuffle: false
+  prepare: {columns: {messages: dialogue}}
+batch: {global: 8, reference: 8, micro: 1}
+optimizer: {lr: 1e-4}
+schedule: {floor: 0.1, warmup: 10 steps}
+budget: 300 steps
+checkpoint: {every: 0 steps}
+evaluate: {every: 10%, early_stop: {patience: 3}}
+)");
+  EXPECT_TRUE(config.of({"chat_template tokenizer_default", "the model's own"}));
+  EXPECT_TRUE(config.of({"deepspeed", "launch/mpirun.sh"}));
+}
+
+TEST(PublishedConfigs, LlamaFactory) {
+  const auto config = said(text_of("llama-factory-sft.yaml"));
+  const auto data = (kPublished / "data").string();
+  expect_same(config.result, R"(
+run: {output_dir: saves/llama3-8b/lora/sft}
+model: {path: models/Meta-Llama-3-8B-Instruct, dtype: bf16}
+adapter: {rank: 8, targets: all-linear}
+data:
+  train: [")" + data + R"(/identity.json", ")" +
+                                 data + R"(/talks.jsonl"]
+  sequence_length: 2048
+  prepare: {validation_fraction: 0.1}
+batch: {global: 8, reference: 8, micro: 1}
+optimizer: {lr: 1e-4}
+schedule: {warmup: 10%}
+budget: 3 epochs
+checkpoint: {every: 500 steps}
+evaluate: {every: 500 steps}
+)");
+  EXPECT_TRUE(config.of({"stage sft → no effect"}));
+  EXPECT_TRUE(config.of({"plot_loss true", "report.py"}));
+  EXPECT_TRUE(config.of({"max_samples 1000", "whole set"}));
+  EXPECT_TRUE(config.of({"template llama3", "the model's own template"}));
+}
+
+TEST(PublishedConfigs, Trl) {
+  const auto config = said(text_of("trl-sft.yaml"));
+  expect_same(config.result, R"(
+run: {output_dir: runs/sft-lora, seed: 42}
+model: {path: models/SmolLM2-135M, dtype: bf16, recompute: true}
+adapter: {rank: 16, alpha: 16, dropout: 0.05, targets: all-linear}
+data: {train: data/stories, sequence_length: 1024, packing: false, prepare: {columns: {text: story}}}
+batch: {global: 8, reference: 8, micro: 4}
+optimizer: {lr: 2e-4}
+schedule: {warmup: 10%}
+budget: 1 epochs
+checkpoint: {every: 100 steps, keep: 2}
+evaluate: {every: 1 epochs}
+)");
+  EXPECT_TRUE(config.of({"eval_steps 100", "not used: eval_strategy is epoch"}));
+  EXPECT_TRUE(config.of({"max_steps -1", "no effect"}));
+}
+
+TEST(PublishedConfigs, Kohya) {
+  const auto config = said(text_of("kohya.yaml"));
+  EXPECT_EQ(config.result.config.adapter.rank, 32);
+  EXPECT_EQ(config.result.config.model.dtype, "bf16");
+  EXPECT_EQ(config.result.config.budget, (Amount{10, Unit::kEpochs}));
+  EXPECT_TRUE(config.of({"bucket_no_upscale", "images only"}));
+}
+
+TEST(TrainerKeys, HaveOneMeaningEachAndTargetsThatExist) {
+  std::set<std::string_view> names;
+  for (const auto& alias : aliases()) {
+    EXPECT_TRUE(names.insert(alias.name).second) << alias.name;
+    EXPECT_FALSE(alias.name.empty());
+    if (alias.meaning != AliasMeaning::kNoCounterpart && alias.meaning != AliasMeaning::kOnly &&
+        alias.meaning != AliasMeaning::kRefused && alias.meaning != AliasMeaning::kImagesOnly) {
+      EXPECT_NE(find_option(alias.target), nullptr) << alias.name;
+    }
+  }
+}
+
+TEST(TrainerKeys, RefuseByNameAndWithTheRemedyWhatIsNotDone) {
+  struct {
+    const char* text;
+    std::vector<std::string> parts;
+  } const cases[] = {
+      {"stage: dpo", {"stage", "'dpo' is not supported", "next tokens", "sft"}},
+      {"stage: ppo", {"stage", "'ppo'"}},
+      {"stage: rm", {"stage", "'rm'"}},
+      {"stage: kto", {"stage", "'kto'"}},
+      {"rl: dpo", {"rl", "preferences"}},
+      {"pref_beta: 0.1", {"pref_beta", "preferences"}},
+      {"trl:\n  beta: 0.1", {"trl", "preferences"}},
+      {"optimizer: adamw_bnb_8bit", {"'adamw_bnb_8bit'", "not quantised", "write adamw"}},
+      {"optim: paged_adamw_8bit", {"'paged_adamw_8bit'", "write adamw"}},
+      {"optimizer_type: AdamW8bit", {"'AdamW8bit'", "write adamw"}},
+      {"optim: adafactor", {"'adafactor' is not offered", "lamb"}},
+      {"adapter: qlora", {"adapter", "'qlora'", "not quantised", "write lora"}},
+      {"finetuning_type: freeze", {"'freeze'", "lora or full"}},
+      {"quantization_method: bnb", {"quantization_method", "model.dtype: bf16"}},
+      {"gptq: true", {"gptq", "model.recompute"}},
+      {"fp8: true", {"fp8", "model.dtype: bf16"}},
+      {"lora_modules_to_save: [embed_tokens, lm_head]", {"lora_modules_to_save", "embeddings"}},
+      {"tokens: ['<|a|>']", {"tokens", "new tokens"}},
+      {"train_on_inputs: true", {"train_on_inputs", "data.prepare.learn"}},
+      {"neftune_noise_alpha: 5", {"neftune_noise_alpha", "noise"}},
+      {"push_to_hub: true", {"push_to_hub", "adapter/"}},
+      {"val_set_size: 2000", {"val_set_size", "'2000'", "share", "data.validation"}},
+      {"eval_steps: 1.5", {"eval_steps", "'1.5'"}},
+      {"save_strategy: best", {"save_strategy", "'best' is not offered"}},
+      {"packing: maybe", {"packing", "'maybe'"}},
+      {"init_lora_weights: pissa", {"init_lora_weights", "'pissa'"}},
+      {"optimizer_args: ['weight_decay=0.1']", {"optimizer_args", "settings of its own"}},
+      {"datasets:\n  - path: a\n    type: pygmalion", {"datasets", "'pygmalion'", "columns"}},
+      {"datasets:\n  - path: a\n    type: {format: '[INST] {instruction}'}", {"format"}},
+      {"datasets:\n  - path: a\n    split: 'train[:5%]'", {"split", "save that part"}},
+      {"datasets:\n  - path: a\n    message_property_mappings: {tool: t}", {"tool", "call it so"}},
+      {"datasets:\n  - path: a\n    mystery: 1", {"'mystery'"}},
+      {"datasets: []", {"datasets", "no set"}},
+      {"datasets:\n  - {path: a, field_instruction: q}\n  - {path: b, field_instruction: r}",
+       {"fields are called differently"}},
+      {"test_datasets:\n  - {path: a}\n  - {path: b}", {"several sets"}},
+      {"dataset: alpaca_en_demo", {"'alpaca_en_demo' is no file", "data/dataset_info.json"}},
+      {"chat_template_jinja: '{% for m in messages %}'", {"chat_template_jinja", ".jinja"}},
+  };
+  for (const auto& [text, parts] : cases) {
+    const Thrown thrown = refusal(text);
+    EXPECT_EQ(thrown.code, 78) << text;
+    expect_parts(thrown.message, parts);
+  }
+}
+
+TEST(TrainerKeys, TakeNoAndNoneForWhatIsNotDone) {
+  for (const char* text : {"rl:", "rl: null", "gptq: false", "push_to_hub: no", "tokens: []",
+                           "neftune_noise_alpha: none", "trl: {}", "lora_modules_to_save:"}) {
+    EXPECT_EQ(read(text), RunConfig{}) << text;
+  }
+}
+
+TEST(TrainerKeys, WordsForYesAndNoAreThoseOfYaml11) {
+  for (const char* word : {"off", "no", "false", "False", "OFF"}) {
+    EXPECT_FALSE(read("packing: " + std::string(word)).data.packing) << word;
+  }
+  for (const char* word : {"on", "yes", "true", "True"}) {
+    EXPECT_TRUE(read("data: {shuffle: false}\nsample_packing: " + std::string(word)).data.packing);
+  }
+  EXPECT_TRUE(read("packing:").data.packing);
+}
+
+TEST(TrainerKeys, CadencesFollowTheStrategyBesideThem) {
+  EXPECT_EQ(read("eval_steps: 50").evaluate.every, (Amount{50, Unit::kSteps}));
+  EXPECT_EQ(read("eval_strategy: steps\neval_steps: 50").evaluate.every,
+            (Amount{50, Unit::kSteps}));
+  EXPECT_EQ(read("evaluation_strategy: epoch\neval_steps: 50").evaluate.every,
+            (Amount{1, Unit::kEpochs}));
+  EXPECT_EQ(read("eval_strategy: no\neval_steps: 50").evaluate.every.value, 0);
+  EXPECT_EQ(read("save_strategy: epoch").checkpoint.every, (Amount{1, Unit::kEpochs}));
+  EXPECT_EQ(read("save_steps: 0.2").checkpoint.every, (Amount{0.2, Unit::kFraction}));
+  EXPECT_EQ(read("saves_per_epoch: 4").checkpoint.every, (Amount{0.25, Unit::kEpochs}));
+}
+
+TEST(TrainerKeys, TheEpochsSayHowLongWhereStepsAreNegative) {
+  EXPECT_EQ(read("max_steps: -1\nnum_train_epochs: 2").budget, (Amount{2, Unit::kEpochs}));
+  EXPECT_EQ(read("max_steps: 0\nnum_train_epochs: 2").budget, (Amount{2, Unit::kEpochs}));
+  EXPECT_EQ(read("max_steps: 20").budget, (Amount{20, Unit::kSteps}));
+}
+
+TEST(TrainerKeys, ChatTemplatesAreTheModelsOwnUnlessKnown) {
+  EXPECT_EQ(read("template: qwen").data.prepare.chat_template, "auto");
+  EXPECT_EQ(read("chat_template: chatml").data.prepare.chat_template, "chatml");
+  EXPECT_EQ(read("chat_template: gemma3").data.prepare.chat_template, "auto");
+  EXPECT_EQ(read("chat_template_path: a/b.jinja").data.prepare.chat_template, "a/b.jinja");
+  EXPECT_EQ(read("mask_history: true").data.prepare.learn, "last");
+}
+
+TEST(TrainerKeys, NamesOfSetsAreLookedUp) {
+  const std::string folder = "\ndataset_dir: " + (kPublished / "data").string() + "\n";
+  const RunConfig config = read("dataset: questions" + folder);
+  EXPECT_EQ(config.data.train, (kPublished / "data/questions.csv").string());
+  EXPECT_EQ(config.data.prepare.columns,
+            (std::map<std::string, std::string>{
+                {"prompt", "question"}, {"input", "context"}, {"completion", "answer"}}));
+  EXPECT_EQ(read("datasets:\n  - {path: a, type: chat_template, message_field_role: who}\n")
+                .data.prepare.columns,
+            (std::map<std::string, std::string>{{"role", "who"}}));
+  EXPECT_EQ(read("dataset: [a.jsonl, b/c]").data.more_train, std::vector<std::string>{"b/c"});
+  EXPECT_EQ(read("dataset: a.jsonl, b.csv").data.more_train, std::vector<std::string>{"b.csv"});
+  EXPECT_EQ(read("eval_dataset: v.jsonl").data.validation, "v.jsonl");
+  expect_parts(refusal("dataset: likes" + folder).message, {"'likes'", "preferences"});
+  expect_parts(refusal("dataset: far_away" + folder).message, {"'far_away'", "hf download"});
+  expect_parts(refusal("dataset: pictures" + folder).message, {"'images'", "only text"});
+  expect_parts(refusal("dataset: missing" + folder).message, {"'missing'", "dataset_info.json"});
+}
+
+TEST(TrainerKeys, FilesOfASetAreThoseInItsFolder) {
+  EXPECT_EQ(read("datasets:\n  - {path: owner/name, data_files: a.jsonl}").data.train,
+            "owner/name/a.jsonl");
+  EXPECT_EQ(read("datasets: data/a.jsonl").data.train, "data/a.jsonl");
+}
+
+}  // namespace
+}  // namespace lorascale::config
