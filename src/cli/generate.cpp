@@ -98,7 +98,7 @@ ExitCode run_generate(const Arguments& arguments) {
   std::optional<train::TokenSource> source;
   if (takes_text || values.count("decode") != 0) {
     source.emplace(config.data.train, train::TokenSourceSettings{config.data.sequence_length, false,
-                                                                 model->vocabulary()});
+                                                                 model->vocabulary(), true});
   }
   models::llama::GenerationSettings settings{config.sample.max_tokens, config.sample.temperature,
                                              config.sample.top_p, config.run.seed,

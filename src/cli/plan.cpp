@@ -72,6 +72,18 @@ std::string memory_text(const train::MemoryForecast& memory, const Measured& mea
          (measured.fits ? "" : ", for it does not fit here") + ": " + parts;
 }
 
+// What the updates are made of, and what is left out of them.
+std::string targets_text(const train::Session& session) {
+  std::string text = "targets   " + counted(session.train->targets_per_epoch(), "token") +
+                     " of an epoch's count as targets\n";
+  for (const auto* source : {session.train.get(), session.validation.get()}) {
+    if (source != nullptr && source->left_out().pieces > 0) {
+      text += "targets   " + source->left_out_text() + "; left out\n";
+    }
+  }
+  return text;
+}
+
 // What the rule's companions make of the other settings; nothing where none follows the batch.
 std::string companions_text(const coordinator::Recipe& recipe, std::int64_t samples) {
   if (!recipe.scale_betas && !recipe.scale_eps && !recipe.scale_weight_decay) {
@@ -99,8 +111,7 @@ ExitCode run_plan(const Arguments& arguments) {
   auto session = train::open_session(job.world(), loaded.config);
   auto recipe = train::make_recipe(loaded.config, session.train->rows(),
                                    session.train->tokens_per_row(), ranks, nullptr);
-  recipe.trainable_parameters = session.recipe.trainable_parameters;
-  recipe.targets_per_epoch = session.recipe.targets_per_epoch;
+  train::describe_data(session, recipe);
   const auto measured = measure(job, session, recipe, ranks);
   const coordinator::Coordinator coordinator(recipe, ranks);
   const auto report = coordinator::make_plan_report(recipe, ranks);
@@ -110,7 +121,7 @@ ExitCode run_plan(const Arguments& arguments) {
       train::forecast_memory(session, recipe.leaf_size, loaded.config.data.sequence_length);
   if (job.rank() == 0) {
     std::cout << "data      " << session.train->summary() << "\n"
-              << "model     " << session.model->config().model_type << ", "
+              << targets_text(session) << "model     " << session.model->config().model_type << ", "
               << memory.model_parameters
               << " parameters; trained: " << session.trainable.parameters->size() << "\n"
               << "device    " << job.device_text() << "\n"

@@ -365,10 +365,9 @@ void add_machine(std::vector<Option>& t) {
   add(t, "faults", field(&RunConfig::faults), TextListKind{true, "[fault, ...]"},
       "Faults on purpose, for drills: 'KIND step=N phase=PHASE rank=R times=T seconds=S', with "
       "oom, slow or kill in forward, backward, optimizer, evaluation, sample (rank 0 makes them) "
-      "or "
-      "recovery (step: the one that diverged), and nan in backward. times: as often as a rank "
-      "comes "
-      "to that phase of that step, once for each of its leaves.",
+      "or recovery (step: the one that diverged), nan in backward, and mask (no token of a leaf is "
+      "a target) in forward. times: as often as a rank comes to that phase of that step, once for "
+      "each of its leaves.",
       kMayChange);
 }
 

@@ -45,7 +45,7 @@ struct StepFacts {
   std::int64_t step = 0;
   double loss = 0;             // of the update's global batch, before the update
   double grad_norm = 0;        // before clipping
-  bool applied = true;         // false: not finite, skipped
+  bool applied = true;         // false: not finite or without a target, skipped
   double elapsed_minutes = 0;  // of the run, rank 0's clock; agreed on by all ranks
 
   // Of this update, agreed on by all ranks: the whole of it, and one leaf of it on average. 0: not
@@ -55,6 +55,10 @@ struct StepFacts {
   double leaf_seconds = 0;
 
   std::vector<GroupNorms> noise{};  // empty: nothing measured
+
+  // No token of the update counts as a target: it has no loss and no gradient, both of which are
+  // not finite here, and `applied` is false. It speaks neither for nor against the run.
+  bool without_targets = false;
 
   // Standard error of `loss` as an estimate over all data, from the scatter among the update's
   // leaves; 0 where it had one leaf only. For the advisor.
@@ -143,8 +147,8 @@ class Coordinator {
   // Nothing is known where the recipe's noise horizon is 0 or the facts carry no norms.
   [[nodiscard]] NoiseReport noise() const;
   [[nodiscard]] std::int64_t steps_done() const;
-  // Not finite and therefore not applied; both counts are contained in those above, for their
-  // samples are gone.
+  // Not finite or without a target, and therefore not applied; both counts are contained in those
+  // above, for their samples are gone.
   [[nodiscard]] std::int64_t steps_skipped() const;
   [[nodiscard]] std::int64_t samples_skipped() const;
   [[nodiscard]] double elapsed_minutes()

@@ -62,6 +62,9 @@ Json to_json(const StepFacts& facts) {
   if (facts.loss_error != 0) {
     json["loss_error"] = json_number(facts.loss_error);
   }
+  if (facts.without_targets) {
+    json["without_targets"] = true;
+  }
   for (const GroupNorms& norms : facts.noise) {
     json["noise"].push_back(to_json(norms));
   }
@@ -166,6 +169,7 @@ Event event_from(const Json& json) {
     facts.step_seconds = json.contains("step_seconds") ? number_from_json(json["step_seconds"]) : 0;
     facts.leaf_seconds = json.contains("leaf_seconds") ? number_from_json(json["leaf_seconds"]) : 0;
     facts.loss_error = json.contains("loss_error") ? number_from_json(json["loss_error"]) : 0;
+    facts.without_targets = json.value("without_targets", false);
     if (const auto found = json.find("noise"); found != json.end()) {
       for (const Json& norms : *found) {
         facts.noise.push_back(group_norms_from(norms));

@@ -296,6 +296,14 @@ coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t ro
   return recipe;
 }
 
+void describe_data(const Session& session, coordinator::Recipe& recipe) {
+  recipe.trainable_parameters = session.trainable.parameters->size();
+  recipe.targets_per_epoch = session.train->targets_per_epoch();
+  const auto& left_out = session.train->left_out();
+  recipe.pieces_left_out = left_out.pieces;
+  recipe.pieces = left_out.pieces > 0 ? left_out.of : 0;
+}
+
 Session open_session(World& world, const config::RunConfig& config) {
   Session session;
   session.config = config;
@@ -324,6 +332,11 @@ Session open_session(World& world, const config::RunConfig& config) {
     if (config.data.validation) {
       session.validation = std::make_unique<TokenSource>(*config.data.validation, settings);
     }
+    for (const auto* source : {session.train.get(), session.validation.get()}) {
+      if (source != nullptr) {
+        source->require_targets();
+      }
+    }
     require_one_tokenizer(session);
     for (const auto& prompt : config.sample.prompts) {
       static_cast<void>(session.train->encode_prompt(prompt));  // refuses now, not hours later
@@ -332,12 +345,7 @@ Session open_session(World& world, const config::RunConfig& config) {
     make_optimizer(session);
     session.recipe = make_recipe(config, session.train->rows(), session.train->tokens_per_row(),
                                  world.host.size(), &session.units);
-    session.recipe.trainable_parameters = session.trainable.parameters->size();
-    session.recipe.targets_per_epoch = session.train->targets_per_epoch();
-    if (session.recipe.targets_per_epoch == 0) {
-      throw_bad_input("nothing to train: no token of " + config.data.train +
-                      " counts as a target; check its loss_mask, or raise data.sequence_length");
-    }
+    describe_data(session, session.recipe);
   });
   require_same_files(world, config.model.path, session.model_fingerprint);
   require_same_files(world, config.data.train, session.train->fingerprint());
@@ -347,6 +355,11 @@ Session open_session(World& world, const config::RunConfig& config) {
   if (world.is_root()) {
     for (const auto& warning : start_warnings(config, *session.model)) {
       spdlog::warn("{}", warning);
+    }
+    for (const auto* source : {session.train.get(), session.validation.get()}) {
+      if (source != nullptr && source->left_out().pieces > 0) {
+        spdlog::warn("{}; left out", source->left_out_text());
+      }
     }
     if (session.trainable.warning) {
       spdlog::warn("adapter.init_from: {}", *session.trainable.warning);

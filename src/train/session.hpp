@@ -51,6 +51,9 @@ Session open_session(World& world, const config::RunConfig& config);
 coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t rows,
                                 double tokens_per_row, int world_size, UnitContext* units);
 
+// What the recipe says of the data and the adapter for people and the advisor.
+void describe_data(const Session& session, coordinator::Recipe& recipe);
+
 // Settings of the config as the adapter module takes them.
 adapters::LoraSettings lora_settings(const config::AdapterSection& section);
 
