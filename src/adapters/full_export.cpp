@@ -5,6 +5,7 @@
 
 #include "base/error.hpp"
 #include "io/durable_file.hpp"
+#include "io/model_reader.hpp"
 #include "io/safetensors_writer.hpp"
 #include "nn/tensor_bytes.hpp"
 
@@ -48,7 +49,8 @@ std::string config_with_type(const std::filesystem::path& base, at::ScalarType t
 
 void write_full_model(const std::filesystem::path& folder,
                       const std::vector<nn::ParameterSlot>& slots,
-                      const std::filesystem::path& base) {
+                      const std::filesystem::path& base_path) {
+  const auto base = io::model_folder(base_path);
   io::create_folders(folder);
   std::vector<at::Tensor> host;  // keeps device copies alive
   std::vector<io::TensorToWrite> tensors;

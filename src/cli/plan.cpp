@@ -40,22 +40,25 @@ Measured measure(Job& job, train::Session& session, coordinator::Recipe& recipe,
     updater.emplace(world, *session.model, *session.trainable.parameters, *session.optimizer,
                     config, *faults);
   });
-  if (!config.batch.micro) {
-    if (const auto table = train::choose_leaf(world, session, *updater, recipe, ranks)) {
-      recipe.leaf_size = table->chosen;
-      return {table->peak(table->chosen)};
-    }
-  }
   double parameters = 0;
   for (const auto& slot : session.model->parameter_slots()) {
     parameters += static_cast<double>(slot.value->numel());
   }
   const auto tokens = static_cast<double>(recipe.leaf_size * config.data.sequence_length);
-  if (session.model->device().is_cpu() && 6 * parameters * tokens > kMeasurableOnCpu) {
+  const bool long_on_cpu =
+      session.model->device().is_cpu() && 6 * parameters * tokens > kMeasurableOnCpu;
+  if (!config.batch.micro && (!long_on_cpu || train::any_limit(world))) {
+    if (const auto table = train::choose_leaf(world, session, *updater, recipe, ranks)) {
+      recipe.leaf_size = table->chosen;
+      return {table->peak(table->chosen)};
+    }
+  }
+  if (long_on_cpu) {
     return {};
   }
-  const auto table = train::measure_leaves(world, session, *updater, recipe,
-                                           {{recipe.leaf_size}, false, 1, ranks});
+  const auto table =
+      train::measure_leaves(world, session, *updater, recipe,
+                            {{recipe.leaf_size}, coordinator::LeafAim::kLargest, ranks});
   return {table.peak(recipe.leaf_size), table.chosen > 0, table.least_budget()};
 }
 

@@ -265,7 +265,8 @@ void Translator::translate_all_targets(const AliasUse& use) {
 void Translator::take_only(const AliasUse& use) {
   const YamlNode& value = *use.value;
   const bool scalar = value.kind == YamlNode::Kind::kScalar;
-  const bool none = value.kind == YamlNode::Kind::kNull || (scalar && is_none(value.text));
+  const bool none = value.kind == YamlNode::Kind::kNull || (scalar && is_none(value.text)) ||
+                    (value.kind == YamlNode::Kind::kSequence && value.items.empty());
   if (!none && !(scalar && value.text == use.alias->only)) {
     throw ValueError(in_quotes(shown(value)) +
                      " is not supported: " + std::string(use.alias->target));

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "coordinator/gradient_noise.hpp"
+#include "coordinator/leaf_choice.hpp"
 #include "coordinator/recipe.hpp"
 
 namespace lorascale::coordinator {
@@ -83,8 +84,9 @@ struct AsideMemoryFacts {
 };
 std::string_view name_of(AsideMemoryFacts::Task task);
 
-// Why the recipe has the leaf that it has: memory was measured on all ranks (leaf_fit.hpp). The
-// numbers, in bytes, are those of the rank that is left with the least.
+// Why the recipe has the leaf that it has: memory was measured on all ranks (leaf_fit.hpp), and how
+// fast the leaves are (leaf_choice.hpp). The numbers, in bytes, are those of the rank that is left
+// with the least; a budget of 0 is no limit.
 struct LeafFacts {
   std::int64_t step = 0;        // updates done
   std::int64_t leaf_size = 0;   // the recipe's
@@ -94,6 +96,8 @@ struct LeafFacts {
   double peak = 0;  // measured with this leaf
   double fixed = 0, per_sample = 0;
   double model = 0;  // weights alone
+  // Of the leaves that fit, where the fastest was chosen; empty: the largest was.
+  std::vector<LeafSpeed> speeds{};
 };
 
 struct EvaluationFacts {

@@ -123,29 +123,39 @@ AsideMemoryFacts aside_memory_facts_from(const Json& json, std::int64_t step) {
 }
 
 Json to_json(const LeafFacts& facts) {
-  return {{"event", "leaf"},
-          {"step", facts.step},
-          {"leaf_size", facts.leaf_size},
-          {"considered", facts.considered},
-          {"rank", facts.rank},
-          {"budget", json_number(facts.budget)},
-          {"peak", json_number(facts.peak)},
-          {"fixed", json_number(facts.fixed)},
-          {"per_sample", json_number(facts.per_sample)},
-          {"model", json_number(facts.model)}};
+  Json json = {{"event", "leaf"},
+               {"step", facts.step},
+               {"leaf_size", facts.leaf_size},
+               {"considered", facts.considered},
+               {"rank", facts.rank},
+               {"budget", json_number(facts.budget)},
+               {"peak", json_number(facts.peak)},
+               {"fixed", json_number(facts.fixed)},
+               {"per_sample", json_number(facts.per_sample)},
+               {"model", json_number(facts.model)}};
+  for (const LeafSpeed& speed : facts.speeds) {
+    json["speeds"].push_back(
+        {speed.leaf_size, json_number(speed.samples_per_second), json_number(speed.noise)});
+  }
+  return json;
 }
 
 LeafFacts leaf_facts_from(const Json& json, std::int64_t step) {
   const auto bytes = [&](const char* key) { return number_from_json(json.at(key)); };
-  return {step,
-          json.at("leaf_size").get<std::int64_t>(),
-          json.at("considered").get<std::int64_t>(),
-          json.at("rank").get<std::int64_t>(),
-          bytes("budget"),
-          bytes("peak"),
-          bytes("fixed"),
-          bytes("per_sample"),
-          bytes("model")};
+  LeafFacts facts{step,
+                  json.at("leaf_size").get<std::int64_t>(),
+                  json.at("considered").get<std::int64_t>(),
+                  json.at("rank").get<std::int64_t>(),
+                  bytes("budget"),
+                  bytes("peak"),
+                  bytes("fixed"),
+                  bytes("per_sample"),
+                  bytes("model")};
+  for (const Json& speed : json.value("speeds", Json::array())) {
+    facts.speeds.push_back({speed.at(0).get<std::int64_t>(), number_from_json(speed.at(1)),
+                            number_from_json(speed.at(2))});
+  }
+  return facts;
 }
 
 Json to_json(const RecoveryFacts& facts) {

@@ -6,6 +6,7 @@
 
 #include "base/error.hpp"
 #include "base/hash.hpp"
+#include "base/heartbeat.hpp"
 
 namespace lorascale::data {
 namespace {
@@ -54,11 +55,6 @@ TokenDataset::TokenDataset(std::filesystem::path path, std::int64_t vocabulary)
                     std::to_string(eos_id_) +
                     ", which cannot be; make the file again with scripts/prepare_text.py");
   }
-  if (set_vocabulary > vocabulary) {
-    throw_bad_input(name + " was made for a vocabulary of " + std::to_string(set_vocabulary) +
-                    ", the model has " + std::to_string(vocabulary) +
-                    "; prepare it again with this model's tokenizer");
-  }
   tokens_.emplace(file.dataset("/tokens", {io::Hdf5Type::kUint16, io::Hdf5Type::kUint32}));
   read_offsets(file);
   if (file.has("/loss_mask")) {
@@ -73,6 +69,14 @@ TokenDataset::TokenDataset(std::filesystem::path path, std::int64_t vocabulary)
   prompts_ = PromptTable::read(file, vocabulary);
   const auto blocks = static_cast<std::size_t>((tokens() + block_ - 1) / block_);
   verified_ = std::make_unique<std::atomic<bool>[]>(blocks);
+  if (set_vocabulary > vocabulary) {
+    // A tokenizer may know more tokens than the model, a pad token say. What matters is that none
+    // of them is here, and that is better known now than when it is come to.
+    for (std::int64_t first = 0; first < tokens(); first += block_) {
+      beat("looking through the data set");
+      verify_blocks(first, std::min(block_, tokens() - first));
+    }
+  }
   Sha256 hash;
   hash.update("tokens:" + std::to_string(tokens()) + ":" + tokenizer_ + ":");
   hash.update(std::as_bytes(std::span(offsets_)));
@@ -168,7 +172,9 @@ void TokenDataset::refuse_token(std::int64_t index, std::int64_t id) const {
   throw_bad_input(path_.string() + ": document " + std::to_string(document) + ", token " +
                   std::to_string(index - offsets_[static_cast<std::size_t>(document)]) + " is id " +
                   std::to_string(id) + ", but the model's vocabulary ends at " +
-                  std::to_string(vocabulary_ - 1) + "; prepare it with this model's tokenizer");
+                  std::to_string(vocabulary_ - 1) +
+                  "; prepare it with this model's tokenizer, or without a token that was added to "
+                  "it, for new tokens cannot be trained yet");
 }
 
 void TokenDataset::check_block(const std::vector<std::uint32_t>& checks, std::int64_t block,

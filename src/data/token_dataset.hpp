@@ -22,6 +22,7 @@ namespace lorascale::data {
 class TokenDataset {
  public:
   // `vocabulary`: of the model; an id at or above it is an error that names document and position.
+  // A set made for a larger one is looked through at once.
   TokenDataset(std::filesystem::path path, std::int64_t vocabulary);
 
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }

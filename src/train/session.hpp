@@ -54,9 +54,6 @@ coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t ro
 // What the recipe says of the data and the adapter for people and the advisor.
 void describe_data(const Session& session, coordinator::Recipe& recipe);
 
-// Settings of the config as the adapter module takes them.
-adapters::LoraSettings lora_settings(const config::AdapterSection& section);
-
 // Where text that the model writes ends: at its own end tokens, and at that of the data set, where
 // there is one.
 std::vector<std::int64_t> end_ids(const models::llama::Llama& model, const TokenSource* source);
