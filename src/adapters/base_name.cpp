@@ -28,15 +28,15 @@ fs::path absolute_folder(const fs::path& model) {
 // NAME alone.
 std::optional<BaseModel> cached_model(const fs::path& folder) {
   constexpr std::string_view kMark = "models--";
-  std::string name = folder.parent_path().parent_path().filename().string();
+  const std::string name = folder.parent_path().parent_path().filename().string();
   if (folder.parent_path().filename() != "snapshots" || !name.starts_with(kMark)) {
     return std::nullopt;
   }
-  name.erase(0, kMark.size());
-  if (const auto between = name.find("--"); between != std::string::npos) {
-    name.replace(between, 2, "/");
-  }
-  return BaseModel{name, folder.filename().string()};
+  const std::string id = name.substr(kMark.size());
+  const auto between = id.find("--");
+  const std::string owned =
+      between == std::string::npos ? id : id.substr(0, between) + "/" + id.substr(between + 2);
+  return BaseModel{owned, folder.filename().string()};
 }
 
 }  // namespace
