@@ -63,7 +63,9 @@ std::optional<std::string> take_adapter_settings(const std::set<std::string>& gi
   const auto take = [&](const char* key, auto& ours, const auto& value, const std::string& text) {
     if (!given.contains(std::string("adapter.") + key)) {
       ours = value;
-      taken.push_back(std::string(key) + " " + text);
+      if (!text.empty()) {
+        taken.push_back(std::string(key) + " " + text);
+      }
     }
   };
   take("rank", section.rank, theirs.rank, fmt::format("{}", theirs.rank));
@@ -77,7 +79,7 @@ std::optional<std::string> take_adapter_settings(const std::set<std::string>& gi
       same_names(section.targets, theirs.targets) ? section.targets : theirs.targets;
   take("targets", section.targets, targets, shown(targets));
   const auto patterned = [&](const auto& pattern) {
-    return pattern.empty() ? std::string("none") : fmt::format("of {} layers", pattern.size());
+    return pattern.empty() ? std::string() : fmt::format("of {} layers", pattern.size());
   };
   take("rank_pattern", section.rank_pattern, theirs.rank_pattern, patterned(theirs.rank_pattern));
   take("alpha_pattern", section.alpha_pattern, theirs.alpha_pattern,

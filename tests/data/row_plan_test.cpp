@@ -11,12 +11,12 @@ namespace lorascale::data {
 namespace {
 
 TEST(RowPlanTest, WithoutPackingEachDocumentIsOneRowCutToLength) {
-  const std::vector<std::int64_t> offsets = {0, 3, 13, 14};
+  const std::vector<std::int64_t> offsets = {0, 3, 13, 15};
   const RowPlan plan(offsets, 5, /*packing=*/false);
   ASSERT_EQ(plan.rows(), 3);
   EXPECT_EQ(plan.row(1)[0].first, 3);
   EXPECT_EQ(plan.row(1)[0].length, 5);
-  EXPECT_EQ(plan.tokens(), 3 + 5 + 1);
+  EXPECT_EQ(plan.tokens(), 3 + 5 + 2);
 }
 
 TEST(RowPlanTest, PackingFillsTheRowThatFitsBest) {
