@@ -59,6 +59,8 @@ def facts(run):
         pairs.append(("adapter", f"LoRA, rank {setting('adapter', 'rank')}, alpha {setting('adapter', 'alpha'):g}"))
     if setting("data", "train"):
         pairs.append(("data", str(setting("data", "train"))))
+    if run.left_out:
+        pairs.append(("left out", "{} of {} pieces of its documents, which have no target".format(*run.left_out)))
     pairs.append(
         (
             "trained",
@@ -71,7 +73,7 @@ def facts(run):
     )
     skipped = sum(update.get("applied") is False for update in run.updates)
     if skipped:
-        pairs.append(("skipped", f"{skipped} updates were not finite and left the parameters as they were"))
+        pairs.append(("skipped", f"{skipped} updates were not finite or had no target, and left the parameters as they were"))
     if run.result_folder is not None:
         pairs.append(("adapter in" if run.is_lora else "model in", str(run.result_folder)))
     pairs.append(("state", state(run)))

@@ -44,6 +44,16 @@ class Run:
         return self.status.get("outcome") == "done"
 
     @property
+    def left_out(self):
+        """(pieces of documents that are in no row, of how many), or None."""
+        for line in self.decisions:
+            inputs = line.get("inputs") if line.get("kind") == "plan" else None
+            recipe = inputs.get("recipe") if isinstance(inputs, dict) else None
+            if isinstance(recipe, dict) and recipe.get("data.pieces_left_out"):
+                return recipe["data.pieces_left_out"], recipe.get("data.pieces")
+        return None
+
+    @property
     def first_validation(self):
         return self.validations[0] if self.validations else None
 

@@ -1,7 +1,9 @@
 #include "adapters/base_name.hpp"
 
 #include <algorithm>
+#include <string_view>
 
+#include "io/model_reader.hpp"
 #include "io/untrusted_text.hpp"
 
 namespace lorascale::adapters {
@@ -16,22 +18,50 @@ std::string lower_case(std::string text) {
   return text;
 }
 
+fs::path absolute_folder(const fs::path& model) {
+  std::error_code ignored;
+  const fs::path folder = fs::absolute(model, ignored).lexically_normal();
+  return folder.has_filename() ? folder : folder.parent_path();  // a slash at the end
+}
+
+// Of a folder in a hub's cache, models--OWNER--NAME/snapshots/REVISION. Models of no owner have a
+// NAME alone.
+std::optional<BaseModel> cached_model(const fs::path& folder) {
+  constexpr std::string_view kMark = "models--";
+  const std::string name = folder.parent_path().parent_path().filename().string();
+  if (folder.parent_path().filename() != "snapshots" || !name.starts_with(kMark)) {
+    return std::nullopt;
+  }
+  const std::string id = name.substr(kMark.size());
+  const auto between = id.find("--");
+  const std::string owned =
+      between == std::string::npos ? id : id.substr(0, between) + "/" + id.substr(between + 2);
+  return BaseModel{owned, folder.filename().string()};
+}
+
 }  // namespace
 
 std::string model_name(const fs::path& model) {
-  std::error_code ignored;
-  fs::path folder = fs::absolute(model, ignored).lexically_normal();
-  if (!folder.has_filename()) {
-    folder = folder.parent_path();  // a slash at the end
-  }
-  const std::string cached = folder.parent_path().parent_path().filename().string();
-  if (folder.parent_path().filename() == "snapshots" && cached.starts_with("models--")) {
-    return lower_case(cached.substr(cached.rfind("--") + 2));
-  }
-  return lower_case(folder.filename().string());
+  const fs::path folder = absolute_folder(model);
+  const auto cached = cached_model(folder);
+  const std::string name = cached ? cached->name : folder.filename().string();
+  return lower_case(name.substr(name.rfind('/') + 1));
 }
 
-std::optional<std::string> warning_of_other_base(const PeftAdapter& adapter, const fs::path& base) {
+BaseModel base_model_of(const fs::path& model) {
+  const fs::path folder = absolute_folder(io::model_folder(model));
+  if (const auto cached = cached_model(folder)) {
+    return *cached;
+  }
+  std::error_code failure;
+  const fs::path target = fs::canonical(folder, failure);
+  const auto cached = failure ? std::nullopt : cached_model(target);
+  return cached ? *cached : BaseModel{folder.string(), ""};
+}
+
+std::optional<std::string> warning_of_other_base(const PeftAdapter& adapter,
+                                                 const fs::path& base_path) {
+  const fs::path base = io::model_folder(base_path);
   if (adapter.base_model.empty()) {
     return std::nullopt;
   }

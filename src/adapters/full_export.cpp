@@ -5,6 +5,7 @@
 
 #include "base/error.hpp"
 #include "io/durable_file.hpp"
+#include "io/model_reader.hpp"
 #include "io/safetensors_writer.hpp"
 #include "nn/tensor_bytes.hpp"
 
@@ -56,7 +57,8 @@ Json object_of(const std::string& text) {
 
 void write_full_model(const std::filesystem::path& folder,
                       const std::vector<nn::ParameterSlot>& slots,
-                      const std::filesystem::path& base, std::int64_t answer_end_id) {
+                      const std::filesystem::path& base_path, std::int64_t answer_end_id) {
+  const auto base = io::model_folder(base_path);
   io::create_folders(folder);
   std::vector<at::Tensor> host;  // keeps device copies alive
   std::vector<io::TensorToWrite> tensors;

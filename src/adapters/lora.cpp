@@ -28,10 +28,6 @@ std::regex compile(const std::string& pattern, const std::string& where) {
   }
 }
 
-bool ends_with_name(const std::string& module, const std::string& suffix) {
-  return module == suffix || module.ends_with("." + suffix);
-}
-
 // The exception that a pattern makes for a module; patterns match as PEFT's do: (.*\.)?(key)$. PEFT
 // takes the first that matches, and a mapping here has no first.
 template <typename T>
@@ -100,13 +96,21 @@ class TargetMatcher {
     }
     bool any = false;
     for (std::size_t i = 0; i < targets_.size(); ++i) {
-      if (ends_with_name(module, targets_[i])) {
+      if (target_names(targets_[i], module)) {
         hits_[i] = any = true;
       }
     }
     return any;
   }
-  void check(const std::vector<nn::LinearGroup*>& groups) const {
+  void check(const std::vector<nn::LinearGroup*>& groups) {
+    for (const char* part : {"lm_head", "model.embed_tokens"}) {
+      if (!all_ && matches(part)) {
+        throw_bad_config(
+            std::string("adapter.targets names ") + part +
+            ", which takes no adapter yet; leave it out (all-linear, as in peft, means "
+            "all other linear layers), or train all weights with adapter.type: full");
+      }
+    }
     for (std::size_t i = 0; i < targets_.size(); ++i) {
       if (!hits_[i]) {
         throw_bad_config("adapter.targets: '" + targets_[i] +
@@ -142,6 +146,10 @@ void fill_a(const at::Tensor& target, std::int64_t in, std::uint64_t seed,
 }
 
 }  // namespace
+
+bool target_names(const std::string& target, const std::string& module) {
+  return module == target || module.ends_with("." + target);
+}
 
 double LoraSettings::scale(std::int64_t module_rank, double module_alpha) const {
   const auto r = static_cast<double>(module_rank);

@@ -38,8 +38,13 @@ struct LoraModule {
   std::size_t member = 0;
 };
 
+// Whether a plain name of adapter.targets ("q_proj", a whole path) names this layer, as PEFT
+// matches them.
+bool target_names(const std::string& target, const std::string& module);
+
 // Which layers the settings name. Throws Error(kBadConfig) where a target or a pattern matches
-// nothing, listing what there is to match.
+// nothing, listing what there is to match, or where a target names a part of the model that takes
+// no adapter yet.
 std::vector<LoraModule> match_lora_targets(const std::vector<nn::LinearGroup*>& groups,
                                            const LoraSettings& settings);
 

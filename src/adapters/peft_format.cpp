@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <charconv>
 #include <nlohmann/json.hpp>
@@ -13,6 +14,7 @@
 #include <set>
 #include <utility>
 
+#include "adapters/base_name.hpp"
 #include "base/error.hpp"
 #include "io/durable_file.hpp"
 #include "io/safetensors.hpp"
@@ -33,8 +35,8 @@ std::string last_part(const std::string& module) {
 }
 
 // Short names where they mean exactly the adapted modules, full paths otherwise.
-std::vector<std::string> target_names(const std::vector<LoraModule>& modules,
-                                      const std::vector<nn::LinearGroup*>& groups) {
+std::vector<std::string> names_of_targets(const std::vector<LoraModule>& modules,
+                                          const std::vector<nn::LinearGroup*>& groups) {
   std::set<std::string> adapted, suffixes;
   for (const auto& module : modules) {
     adapted.insert(module.name);
@@ -52,7 +54,7 @@ std::vector<std::string> target_names(const std::vector<LoraModule>& modules,
 
 nlohmann::json config_json(const std::vector<LoraModule>& modules,
                            const std::vector<nn::LinearGroup*>& groups,
-                           const LoraSettings& settings, const std::string& base_model) {
+                           const LoraSettings& settings, const BaseModel& base) {
   nlohmann::json ranks = nlohmann::json::object();
   nlohmann::json alphas = nlohmann::json::object();
   for (const auto& module : modules) {
@@ -67,26 +69,27 @@ nlohmann::json config_json(const std::vector<LoraModule>& modules,
     const auto whole = static_cast<std::int64_t>(value);
     return static_cast<double>(whole) == value ? nlohmann::json(whole) : nlohmann::json(value);
   };
-  return {{"peft_type", "LORA"},
-          {"task_type", "CAUSAL_LM"},
-          {"base_model_name_or_path", base_model},
-          {"revision", nullptr},
-          {"auto_mapping", nullptr},
-          {"inference_mode", true},
-          {"r", settings.rank},
-          {"lora_alpha", number(settings.alpha)},
-          {"lora_dropout", settings.dropout},
-          {"target_modules", target_names(modules, groups)},
-          {"modules_to_save", nullptr},
-          {"bias", "none"},
-          {"fan_in_fan_out", false},
-          {"init_lora_weights", true},
-          {"use_rslora", settings.rslora},
-          {"use_dora", false},
-          {"rank_pattern", ranks},
-          {"alpha_pattern", alphas},
-          {"layers_to_transform", nullptr},
-          {"layers_pattern", nullptr}};
+  return {
+      {"peft_type", "LORA"},
+      {"task_type", "CAUSAL_LM"},
+      {"base_model_name_or_path", base.name},
+      {"revision", base.revision.empty() ? nlohmann::json(nullptr) : nlohmann::json(base.revision)},
+      {"auto_mapping", nullptr},
+      {"inference_mode", true},
+      {"r", settings.rank},
+      {"lora_alpha", number(settings.alpha)},
+      {"lora_dropout", settings.dropout},
+      {"target_modules", names_of_targets(modules, groups)},
+      {"modules_to_save", nullptr},
+      {"bias", "none"},
+      {"fan_in_fan_out", false},
+      {"init_lora_weights", true},
+      {"use_rslora", settings.rslora},
+      {"use_dora", false},
+      {"rank_pattern", ranks},
+      {"alpha_pattern", alphas},
+      {"layers_to_transform", nullptr},
+      {"layers_pattern", nullptr}};
 }
 
 at::Tensor delta(const at::Tensor& b, const at::Tensor& a, double scale) {
@@ -168,7 +171,10 @@ LoraSettings settings_of(const io::JsonObject& config) {
     config.fail("bias", "must be none");
   }
   if (config.has("modules_to_save") && !config.raw("modules_to_save").empty()) {
-    config.fail("modules_to_save", "is set; adapters that replace whole modules cannot be read");
+    config.fail("modules_to_save",
+                "is set, and adapters that replace whole modules cannot be read; merge it into its "
+                "base with peft (merge_and_unload, save_pretrained) and take the result as the "
+                "base model");
   }
   // Each makes the layer compute something else than W x + s B A x.
   for (const char* key :
@@ -193,6 +199,13 @@ LoraSettings settings_of(const io::JsonObject& config) {
     }
   }
   LoraSettings settings;
+  const bool narrowed = std::ranges::any_of(
+      std::array{"layers_to_transform", "layers_pattern", "exclude_modules"}, [&](const char* key) {
+        return config.has(key) && !config.raw(key).is_null() && !config.raw(key).empty();
+      });
+  if (!narrowed && config.has("target_modules") && config.raw("target_modules").is_array()) {
+    settings.targets = config.texts("target_modules");
+  }
   settings.rank = config.integer("r", 1, 1 << 20);
   settings.alpha = config.number_or("lora_alpha", 8.0);
   settings.dropout = config.number_or("lora_dropout", 0.0);
@@ -270,8 +283,8 @@ std::int64_t answer_end_of(const io::SafetensorsFile& file) {
 
 void write_peft_adapter(const std::filesystem::path& folder, const std::vector<LoraModule>& modules,
                         const std::vector<nn::LinearGroup*>& groups, const LoraSettings& settings,
-                        const TrainableParameters& parameters, const std::string& base_model,
-                        std::int64_t answer_end_id) {
+                        const TrainableParameters& parameters,
+                        const std::filesystem::path& model_path, std::int64_t answer_end_id) {
   io::create_folders(folder);
   const auto tensors = host_tensors(modules, parameters);
   std::vector<io::TensorToWrite> to_write;
@@ -288,7 +301,8 @@ void write_peft_adapter(const std::filesystem::path& folder, const std::vector<L
   io::write_safetensors(folder / kWeightsName, to_write, metadata);
   io::write_file_atomically(
       folder / kConfigName,
-      std::string_view(config_json(modules, groups, settings, base_model).dump(2) + "\n"));
+      std::string_view(config_json(modules, groups, settings, base_model_of(model_path)).dump(2) +
+                       "\n"));
   check_export(folder, modules, tensors);
 }
 
@@ -339,11 +353,42 @@ PeftAdapter read_peft_adapter(const std::filesystem::path& folder) {
   return adapter;
 }
 
+LoraSettings settings_to_go_on(const PeftAdapter& adapter) {
+  LoraSettings settings = adapter.settings;
+  const auto adapts = [&](const std::string& target) {
+    return std::ranges::any_of(
+        adapter.modules, [&](const auto& module) { return target_names(target, module.first); });
+  };
+  std::erase_if(settings.targets, [&](const std::string& target) { return !adapts(target); });
+  const bool all_named = std::ranges::all_of(adapter.modules, [&](const auto& module) {
+    return std::ranges::any_of(settings.targets, [&](const std::string& target) {
+      return target_names(target, module.first);
+    });
+  });
+  if (!all_named) {
+    settings.targets.clear();
+  }
+  for (const auto& [name, module] : adapter.modules) {
+    if (!all_named) {
+      settings.targets.push_back(name);
+    }
+    if (module.a.size(0) != settings.rank) {
+      settings.rank_pattern.emplace(name, module.a.size(0));
+    }
+    if (module.alpha != settings.alpha) {
+      settings.alpha_pattern.emplace(name, module.alpha);
+    }
+  }
+  return settings;
+}
+
 void load_peft_adapter(const PeftAdapter& adapter, const std::vector<LoraModule>& modules,
                        TrainableParameters& parameters) {
   const auto refuse = [&](const std::string& what) {
     throw_bad_config("adapter.init_from " + adapter.folder.string() + ": " + what +
-                     "; set adapter.rank, alpha and targets as in its " + kConfigName);
+                     "; leave adapter.rank, alpha, targets and their patterns out, and they are "
+                     "taken from its " +
+                     kConfigName);
   };
   if (adapter.modules.size() != modules.size()) {
     refuse("adapts " + std::to_string(adapter.modules.size()) + " layers, the config " +

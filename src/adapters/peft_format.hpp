@@ -14,13 +14,14 @@
 namespace lorascale::adapters {
 
 // Writes the folder (atomically file by file), reads it back and compares ΔW = s B A of every
-// module with the one in memory; a difference is Error(kInternal). `base_model` is what
-// adapter_config.json names. `answer_end_id` (-1: none), the token that ends the answers it was
-// trained on, is kept in the metadata of the weights' file, which other readers pass over.
+// module with the one in memory; a difference is Error(kInternal). `model_path` is where the base
+// model was read; adapter_config.json names it as base_model_of() does. `answer_end_id` (-1: none),
+// the token that ends the answers it was trained on, is kept in the metadata of the weights' file,
+// which other readers pass over.
 void write_peft_adapter(const std::filesystem::path& folder, const std::vector<LoraModule>& modules,
                         const std::vector<nn::LinearGroup*>& groups, const LoraSettings& settings,
-                        const TrainableParameters& parameters, const std::string& base_model,
-                        std::int64_t answer_end_id = -1);
+                        const TrainableParameters& parameters,
+                        const std::filesystem::path& model_path, std::int64_t answer_end_id = -1);
 
 struct PeftModule {
   at::Tensor a;  // fp32 CPU [rank, in]
@@ -30,7 +31,9 @@ struct PeftModule {
 };
 struct PeftAdapter {
   std::filesystem::path folder;
-  LoraSettings settings;  // rank, alpha, rslora and dropout of the file
+  // Rank, alpha, rslora and dropout of the file, and its targets where they are a list of names
+  // that nothing narrows.
+  LoraSettings settings;
   std::string base_model;
   std::int64_t answer_end_id = -1;            // of adapters of this program; -1: unknown
   std::map<std::string, PeftModule> modules;  // by module path
@@ -38,6 +41,11 @@ struct PeftAdapter {
 // Throws Error(kBadInput) on anything that is no LoRA adapter or that we could not apply faithfully
 // (DoRA, ...).
 PeftAdapter read_peft_adapter(const std::filesystem::path& folder);
+
+// Settings that attach exactly the adapter's layers, with its ranks, alphas and dropout: what a
+// training that begins from it takes where its configuration is silent. Names of layers where the
+// file's own cannot be meant literally.
+LoraSettings settings_to_go_on(const PeftAdapter& adapter);
 
 // Fills the parameters from an adapter on the same modules and ranks; refuses with the differences
 // otherwise.

@@ -16,6 +16,7 @@
 #include "comm/mpi_communicator.hpp"
 #include "config/reader.hpp"
 #include "config/resolved.hpp"
+#include "train/adapter_settings.hpp"
 #include "train/cpu_features.hpp"
 #include "train/device_choice.hpp"
 #include "train/library_settings.hpp"
@@ -61,6 +62,11 @@ LoadedConfig load_config(const options::variables_map& values, int world_size,
   config::Problems problems;
   auto result = config::read_config_file(values["config"].as<std::string>(), read, problems);
   LoadedConfig loaded{std::move(result.config), std::move(result.translations)};
+  if (purpose == config::Purpose::kTraining && problems.count() == 0) {
+    if (const auto taken = train::take_adapter_settings(result.given, &loaded.config)) {
+      loaded.notes.push_back(*taken);
+    }
+  }
   const auto warnings = config::validate(loaded.config, purpose, problems);
   problems.throw_if_any();
   loaded.notes.insert(loaded.notes.end(), warnings.begin(), warnings.end());

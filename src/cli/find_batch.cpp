@@ -1,5 +1,5 @@
-// find-batch: what each leaf takes on each rank, which is the largest that fits and which is the
-// fastest.
+// find-batch: what each leaf takes on each rank, how fast it is, and which is the fastest of those
+// that fit.
 #include <fmt/format.h>
 
 #include <iostream>
@@ -15,8 +15,6 @@
 
 namespace lorascale::cli {
 namespace {
-
-constexpr int kRepeats = 3;
 
 double in_mib(double bytes) {
   return bytes / (1 << 20);
@@ -97,21 +95,32 @@ void print_choice(const coordinator::LeafTable& table, const coordinator::Recipe
   } else {
     std::cout << "; no limit is known: memory.budget_mib sets one";
   }
-  const auto fastest = table.fastest();
   std::cout << fmt::format(
-      "\nspeed     the fastest is a leaf of {}: {:.1f} samples/s on all ranks, "
-      "{:.1f} with a leaf of {}\n",
-      fastest, *table.samples_per_second(fastest), *table.samples_per_second(table.chosen),
-      table.chosen);
+      "\nspeed     the smallest leaf that is as fast as the fastest is chosen; samples/s on all "
+      "ranks by leaf\n          {}\n",
+      coordinator::speeds_text(table.speeds()));
+}
+
+std::int64_t largest_that_fits(const coordinator::LeafTable& table) {
+  std::int64_t largest = 0;
+  for (const auto& speed : table.speeds()) {
+    largest = std::max(largest, speed.leaf_size);
+  }
+  return largest;
 }
 
 nlohmann::ordered_json to_json(const coordinator::LeafTable& table,
                                const coordinator::Recipe& recipe) {
   nlohmann::ordered_json json = {{"chosen", table.chosen},
-                                 {"fastest", table.fastest()},
+                                 {"largest", largest_that_fits(table)},
                                  {"global_batch", recipe.global_batch},
                                  {"world_size", table.ranks.size()},
                                  {"usable", table.usable}};
+  for (const auto& speed : table.speeds()) {
+    json["speeds"].push_back({{"leaf", speed.leaf_size},
+                              {"samples_per_second", speed.samples_per_second},
+                              {"noise", speed.noise}});
+  }
   for (std::size_t rank = 0; rank < table.ranks.size(); ++rank) {
     const auto& memory = table.ranks[rank];
     const auto line = memory.line();
@@ -164,9 +173,9 @@ ExitCode run_find_batch(const Arguments& arguments) {
     updater.emplace(world, *session.model, *session.trainable.parameters, *session.optimizer,
                     loaded.config, *faults);
   });
-  const auto table = train::measure_leaves(
-      world, session, *updater, session.recipe,
-      {train::auto_leaves(session, session.recipe, job.size()), true, kRepeats, job.size()});
+  const auto table = train::measure_leaves(world, session, *updater, session.recipe,
+                                           {train::auto_leaves(session, session.recipe, job.size()),
+                                            coordinator::LeafAim::kAll, job.size()});
   train::root_alone(world.host, [&] {
     print_table(table);
     if (table.chosen > 0) {

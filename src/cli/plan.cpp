@@ -42,22 +42,25 @@ Measured measure(Job& job, train::Session& session, coordinator::Recipe& recipe,
     updater.emplace(world, *session.model, *session.trainable.parameters, *session.optimizer,
                     config, *faults);
   });
-  if (!config.batch.micro) {
-    if (const auto table = train::choose_leaf(world, session, *updater, recipe, ranks)) {
-      recipe.leaf_size = table->chosen;
-      return {table->peak(table->chosen)};
-    }
-  }
   double parameters = 0;
   for (const auto& slot : session.model->parameter_slots()) {
     parameters += static_cast<double>(slot.value->numel());
   }
   const auto tokens = static_cast<double>(recipe.leaf_size * config.data.sequence_length);
-  if (session.model->device().is_cpu() && 6 * parameters * tokens > kMeasurableOnCpu) {
+  const bool long_on_cpu =
+      session.model->device().is_cpu() && 6 * parameters * tokens > kMeasurableOnCpu;
+  if (!config.batch.micro && (!long_on_cpu || train::any_limit(world))) {
+    if (const auto table = train::choose_leaf(world, session, *updater, recipe, ranks)) {
+      recipe.leaf_size = table->chosen;
+      return {table->peak(table->chosen)};
+    }
+  }
+  if (long_on_cpu) {
     return {};
   }
-  const auto table = train::measure_leaves(world, session, *updater, recipe,
-                                           {{recipe.leaf_size}, false, 1, ranks});
+  const auto table =
+      train::measure_leaves(world, session, *updater, recipe,
+                            {{recipe.leaf_size}, coordinator::LeafAim::kLargest, ranks});
   return {table.peak(recipe.leaf_size), table.chosen > 0, table.least_budget()};
 }
 
@@ -72,6 +75,18 @@ std::string memory_text(const train::MemoryForecast& memory, const Measured& mea
   }
   return "per rank about " + mebibytes(memory.total()) + " at the peak, from shapes alone" +
          (measured.fits ? "" : ", for it does not fit here") + ": " + parts;
+}
+
+// What the updates are made of, and what is left out of them.
+std::string targets_text(const train::Session& session) {
+  std::string text = "targets   " + counted(session.train->targets_per_epoch(), "token") +
+                     " of an epoch's count as targets\n";
+  for (const auto* source : {session.train.get(), session.validation.get()}) {
+    if (source != nullptr && source->left_out().pieces > 0) {
+      text += "targets   " + source->left_out_text() + "; left out\n";
+    }
+  }
+  return text;
 }
 
 // What the rule's companions make of the other settings; nothing where none follows the batch.
@@ -107,8 +122,7 @@ ExitCode run_plan(const Arguments& arguments) {
   auto session = train::open_session(job.world(), loaded.config, files);
   auto recipe = train::make_recipe(loaded.config, session.train->rows(),
                                    session.train->tokens_per_row(), ranks, nullptr);
-  recipe.trainable_parameters = session.recipe.trainable_parameters;
-  recipe.targets_per_epoch = session.recipe.targets_per_epoch;
+  train::describe_data(session, recipe);
   const auto measured = measure(job, session, recipe, ranks);
   const coordinator::Coordinator coordinator(recipe, ranks);
   const auto report = coordinator::make_plan_report(recipe, ranks);
@@ -118,7 +132,7 @@ ExitCode run_plan(const Arguments& arguments) {
       train::forecast_memory(session, recipe.leaf_size, loaded.config.data.sequence_length);
   if (job.rank() == 0) {
     std::cout << "data      " << session.train->summary() << "\n"
-              << "model     " << session.model->config().model_type << ", "
+              << targets_text(session) << "model     " << session.model->config().model_type << ", "
               << memory.model_parameters
               << " parameters; trained: " << session.trainable.parameters->size() << "\n"
               << "device    " << job.device_text() << "\n"

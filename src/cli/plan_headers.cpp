@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <iostream>
+#include <optional>
 
 #include "adapters/lora.hpp"
 #include "base/units.hpp"
@@ -10,6 +11,7 @@
 #include "io/hdf5_file.hpp"
 #include "io/model_reader.hpp"
 #include "models/llama/llama.hpp"
+#include "prepare/source_files.hpp"
 #include "train/session.hpp"
 
 namespace lorascale::cli {
@@ -17,9 +19,16 @@ namespace {
 
 namespace fs = std::filesystem;
 
-data::TokenHeader open_data(const fs::path& path, std::int64_t vocabulary) {
+// Nothing where the data is still to be prepared, which the job does where it runs.
+std::optional<data::TokenHeader> open_data(const fs::path& path) {
+  if (!prepare::is_token_file(path)) {
+    if (!fs::exists(path)) {
+      throw_bad_input(path.string() + " is not there; check the path");
+    }
+    return std::nullopt;
+  }
   const io::Hdf5File file(path);
-  return data::read_token_header(file, path, vocabulary);
+  return data::read_token_header(file, path);
 }
 
 void check_adapter(const config::RunConfig& config, models::llama::Llama& model) {
@@ -54,23 +63,31 @@ void check_headers(const options::variables_map& values, int ranks) {
   static_cast<void>(io::ModelReader(config.model.path));  // what `train` opens first
   const auto model =
       models::llama::read_llama_shapes(config.model.path, train::parse_dtype(config.model.dtype));
-  const auto data = open_data(config.data.train, model->vocabulary());
+  const auto data = open_data(config.data.train);
+  for (const auto& more : config.data.more_train) {
+    static_cast<void>(open_data(more));
+  }
   if (config.data.validation) {
-    const auto validation = open_data(*config.data.validation, model->vocabulary());
-    if (!data.tokenizer.empty() && !validation.tokenizer.empty() &&
-        data.tokenizer != validation.tokenizer) {
+    const auto validation = open_data(*config.data.validation);
+    if (data && validation && !data->tokenizer.empty() && !validation->tokenizer.empty() &&
+        data->tokenizer != validation->tokenizer) {
       throw_bad_input(*config.data.validation + " was made with another tokenizer than " +
                       config.data.train + "; prepare both with the model's own");
     }
   }
   check_adapter(config, *model);
-  check_lengths(config, data, ranks);
+  if (data) {
+    check_lengths(config, *data, ranks);
+  }
   std::cout << "settings  of " << values["config"].as<std::string>() << ", for "
             << counted(ranks, "rank") << "\n"
             << "model     " << config.model.path << ": " << model->config().model_type
             << ", headers\n"
-            << "data      " << config.data.train << ": " << counted(data.documents, "document")
-            << ", " << counted(data.tokens, "token") << ", header\n";
+            << "data      " << config.data.train << ": "
+            << (data ? counted(data->documents, "document") + ", " +
+                           counted(data->tokens, "token") + ", header"
+                     : std::string("is prepared when the job starts"))
+            << "\n";
   for (const auto& note : loaded.notes) {
     std::cout << "note      " << note << "\n";
   }

@@ -315,7 +315,8 @@ void Translator::translate_all_targets(const AliasUse& use) {
 void Translator::take_only(const AliasUse& use) {
   const YamlNode& value = *use.value;
   const bool scalar = value.kind == YamlNode::Kind::kScalar;
-  const bool none = value.kind == YamlNode::Kind::kNull || (scalar && is_none(value.text));
+  const bool none = value.kind == YamlNode::Kind::kNull || (scalar && is_none(value.text)) ||
+                    (value.kind == YamlNode::Kind::kSequence && value.items.empty());
   const std::string word = scalar ? plain_word(value.text) : "";
   const std::string taken = "|" + std::string(use.alias->only) + "|";
   const bool is_taken = scalar && word.find('|') == std::string::npos &&

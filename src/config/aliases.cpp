@@ -20,6 +20,10 @@ constexpr std::string_view kNotQuantised =
     "if "
     "memory is short";
 
+constexpr std::string_view kNoWholeModules =
+    "new tokens and whole modules are not trained beside an adapter yet; remove it and use tokens "
+    "that the model has, or train all weights with adapter.type: full";
+
 constexpr auto kAliases = std::to_array<Alias>({
     // Model and adapter
     {"base_model", kSame, "model.path"},
@@ -44,6 +48,10 @@ constexpr auto kAliases = std::to_array<Alias>({
     {"network_module", kOnly, "the adapter is LoRA; remove it or write networks.lora",
      "networks.lora"},
     {"use_dora", kOnly, "the adapter is LoRA; remove it", "false"},
+    {"modules_to_save", kOnly, kNoWholeModules, "none"},
+    {"lora_modules_to_save", kOnly, kNoWholeModules, "none"},
+    {"additional_target", kOnly, kNoWholeModules, "none"},
+    {"trainable_token_indices", kOnly, kNoWholeModules, "none"},
     {"load_in_4bit", kOnly, kNotQuantised, "false"},
     {"load_in_8bit", kOnly, kNotQuantised, "false"},
     {"quantization_bit", kOnly, kNotQuantised, "none"},

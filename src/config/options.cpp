@@ -64,7 +64,8 @@ void add_run(std::vector<Option>& t) {
 void add_model(std::vector<Option>& t) {
   const auto at = [](auto member) { return field(&RunConfig::model, member); };
   add(t, "model.path", at(&ModelSection::path), PathKind{"folder or .safetensors file"},
-      "The base model, in Hugging Face layout; required.", kMayChange);
+      "The base model, in Hugging Face layout, or its weights' file beside config.json; required.",
+      kMayChange);
   add(t, "model.dtype", at(&ModelSection::dtype), words({"auto", "bf16", "fp16", "fp32"}),
       "Type of the frozen weights and of the computation; auto is as stored.");
   add(t, "model.recompute", at(&ModelSection::recompute), BooleanKind{},
@@ -97,7 +98,9 @@ void add_adapter(std::vector<Option>& t) {
       "Other alphas for some targets, by name ending or expression.");
   add(t, "adapter.init_from", at(&AdapterSection::init_from),
       OptionalKind<PathKind>{PathKind{"PEFT adapter folder"}},
-      "Adapter whose weights the training begins with.", kMayChange);
+      "Adapter whose weights the training begins with. Rank, alpha, their patterns, targets, "
+      "dropout and rslora are those of its file where they are not set.",
+      kMayChange);
 }
 
 struct TrainAccess {
@@ -200,9 +203,10 @@ void add_batch(std::vector<Option>& t) {
   add(t, "batch.reference", at(&BatchSection::reference), OptionalKind<IntegerKind>{count},
       "Global batch that optimizer.lr was tuned at; null is batch.global.");
   add(t, "batch.micro", at(&BatchSection::micro), OptionalKind<IntegerKind>{count, "auto"},
-      "Samples computed at once on a rank; must divide batch.global. auto measures which fits into "
-      "memory before the run (docs/memory.md); where no limit is known, it is the largest divisor "
-      "up to 8. Halved when memory runs out.",
+      "Samples computed at once on a rank; must divide batch.global. auto measures before the run "
+      "which fit into memory and takes the fastest of them; under run.reduction exact the largest, "
+      "and the largest divisor up to 8 where no limit is known (docs/memory.md). Halved when "
+      "memory runs out.",
       kMayChange);
   const ChoiceKind<BatchPolicyKind> policies{{{"fixed", BatchPolicyKind::kFixed},
                                               {"ramp", BatchPolicyKind::kRamp},
@@ -435,10 +439,9 @@ void add_machine(std::vector<Option>& t) {
   add(t, "faults", field(&RunConfig::faults), TextListKind{true, "[fault, ...]"},
       "Faults on purpose, for drills: 'KIND step=N phase=PHASE rank=R times=T seconds=S', with "
       "oom, slow or kill in forward, backward, optimizer, evaluation, sample (rank 0 makes them) "
-      "or "
-      "recovery (step: the one that diverged), and nan in backward. times: as often as a rank "
-      "comes "
-      "to that phase of that step, once for each of its leaves.",
+      "or recovery (step: the one that diverged), nan in backward, and mask (no token of a leaf is "
+      "a target) in forward. times: as often as a rank comes to that phase of that step, once for "
+      "each of its leaves.",
       kMayChange);
 }
 

@@ -97,7 +97,13 @@ void Assembler::walk(const YamlEntry& entry, const std::string& section) {
     assign(path, entry.value, path, entry.line);
     return;
   }
-  const Alias* alias = section.empty() && !in_override_ ? find_alias(entry.key) : nullptr;
+  const Alias* alias = find_alias(entry.key);
+  // Where a key cannot be had at all, it does not matter where it stands.
+  const bool refused_anywhere =
+      alias != nullptr && alias->meaning == AliasMeaning::kOnly && section == "adapter";
+  if ((!section.empty() && !refused_anywhere) || in_override_) {
+    alias = nullptr;
+  }
   const bool map = entry.value.kind == YamlNode::Kind::kMap;
   const bool empty = entry.value.kind == YamlNode::Kind::kNull;
   if (is_section(path) && (map || empty || alias == nullptr)) {
@@ -178,6 +184,7 @@ void Assembler::assign(const std::string& path, const YamlNode& value, const std
   try {
     const bool quotes_dropped = read_leniently(
         value, [&](const YamlNode& node) { find_option(path)->read(node, result_.config); });
+    result_.given.insert(path);
     if (quotes_dropped) {
       result_.translations.push_back(key + ": " + std::string(kQuotesDropped));
     }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <filesystem>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,6 +22,8 @@ struct ReadOptions {
 struct ReadResult {
   RunConfig config;
   std::vector<std::string> translations;  // of aliases and quoted numbers, for the log
+  // Paths of the options that the file or an override gives a value, by whatever key.
+  std::set<std::string> given;
 };
 
 // Throws Error: kBadInput where the file cannot be read, kUsage where an override has no '=',

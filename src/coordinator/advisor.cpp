@@ -56,7 +56,7 @@ void Advisor::at_start(int world_size, std::int64_t batch, std::int64_t step, st
 
 void Advisor::on_step(const StepPlan& plan, const StepFacts& facts, std::int64_t batch,
                       const NoiseReading& noise, DecisionLog& log) {
-  if (!recipe_.advise) {
+  if (!recipe_.advise || facts.without_targets) {
     return;
   }
   const std::int64_t seen = plan.first_position + plan.samples;

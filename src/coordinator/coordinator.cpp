@@ -28,6 +28,27 @@ std::string what_follows(const AsideMemoryFacts& facts) {
                                     std::to_string(facts.leaf_size) + ", as all from here on";
 }
 
+std::string explain_leaf(const LeafFacts& facts) {
+  const std::string leaf = std::to_string(facts.leaf_size);
+  std::string text =
+      "batch.micro auto takes leaf " + leaf + " of those up to " +
+      std::to_string(facts.considered) + ": " +
+      (facts.speeds.empty() ? "the largest that was seen to fit on every rank"
+                            : "the smallest that is as fast as the fastest, in samples/s on all "
+                              "ranks by leaf " +
+                                  speeds_text(facts.speeds));
+  if (facts.budget <= 0) {
+    return text + "; no rank knows a limit of its memory";
+  }
+  const MemoryLine line{facts.fixed, facts.per_sample, 0};
+  return text + "; the least is left on rank " + std::to_string(facts.rank) + ", " +
+         mebibytes(facts.budget - facts.peak) + " of " + mebibytes(facts.budget) +
+         ", where a leaf takes " + mebibytes(facts.fixed) + " + " + mebibytes(facts.per_sample) +
+         " per sample, which " + std::to_string(line.largest_leaf(facts.budget)) +
+         " would fill; (budget - model) / per sample says " +
+         std::to_string(formula_leaf(facts.budget, facts.model, facts.per_sample));
+}
+
 }  // namespace
 
 double RunState::tau() const {
@@ -298,28 +319,20 @@ void Coordinator::on_aside_out_of_memory(const AsideMemoryFacts& facts) {
 void Coordinator::on_leaf_measured(const LeafFacts& facts) {
   RunState& self = *impl_;
   ++self.events;
-  const MemoryLine line{facts.fixed, facts.per_sample, 0};
-  const std::string leaf = std::to_string(facts.leaf_size);
-  const std::string most = std::to_string(line.largest_leaf(facts.budget));
-  const std::string formula =
-      std::to_string(formula_leaf(facts.budget, facts.model, facts.per_sample));
-  self.log.add(self.steps, self.samples, "memory",
-               "batch.micro auto takes leaf " + leaf + " of those up to " +
-                   std::to_string(facts.considered) +
-                   ": the largest that was seen to fit on every rank; " +
-                   "the least is left on rank " + std::to_string(facts.rank) + ", " +
-                   mebibytes(facts.budget - facts.peak) + " of " + mebibytes(facts.budget) +
-                   ", where a leaf takes " + mebibytes(facts.fixed) + " + " +
-                   mebibytes(facts.per_sample) + " per sample, which " + most +
-                   " would fill; (budget - model) / per sample says " + formula,
-               {{"leaf_size", facts.leaf_size},
-                {"considered", facts.considered},
-                {"rank", facts.rank},
-                {"budget_bytes", facts.budget},
-                {"peak_bytes", facts.peak},
-                {"fixed_bytes", facts.fixed},
-                {"per_sample_bytes", facts.per_sample},
-                {"model_bytes", facts.model}});
+  Json inputs = {{"leaf_size", facts.leaf_size},
+                 {"considered", facts.considered},
+                 {"rank", facts.rank},
+                 {"budget_bytes", facts.budget},
+                 {"peak_bytes", facts.peak},
+                 {"fixed_bytes", facts.fixed},
+                 {"per_sample_bytes", facts.per_sample},
+                 {"model_bytes", facts.model}};
+  for (const LeafSpeed& speed : facts.speeds) {
+    inputs["speeds"].push_back({{"leaf_size", speed.leaf_size},
+                                {"samples_per_second", speed.samples_per_second},
+                                {"noise", speed.noise}});
+  }
+  self.log.add(self.steps, self.samples, "memory", explain_leaf(facts), inputs);
 }
 
 bool Coordinator::on_evaluation(const EvaluationFacts& facts) {

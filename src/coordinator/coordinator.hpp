@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "coordinator/gradient_noise.hpp"
+#include "coordinator/leaf_choice.hpp"
 #include "coordinator/recipe.hpp"
 
 namespace lorascale::coordinator {
@@ -45,7 +46,7 @@ struct StepFacts {
   std::int64_t step = 0;
   double loss = 0;             // of the update's global batch, before the update
   double grad_norm = 0;        // before clipping
-  bool applied = true;         // false: not finite, skipped
+  bool applied = true;         // false: not finite or without a target, skipped
   double elapsed_minutes = 0;  // of the run, rank 0's clock; agreed on by all ranks
 
   // Of this update, agreed on by all ranks: the whole of it, and one leaf of it on average. 0: not
@@ -55,6 +56,10 @@ struct StepFacts {
   double leaf_seconds = 0;
 
   std::vector<GroupNorms> noise{};  // empty: nothing measured
+
+  // No token of the update counts as a target: it has no loss and no gradient, both of which are
+  // not finite here, and `applied` is false. It speaks neither for nor against the run.
+  bool without_targets = false;
 
   // Standard error of `loss` as an estimate over all data, from the scatter among the update's
   // leaves; 0 where it had one leaf only. For the advisor.
@@ -79,8 +84,9 @@ struct AsideMemoryFacts {
 };
 std::string_view name_of(AsideMemoryFacts::Task task);
 
-// Why the recipe has the leaf that it has: memory was measured on all ranks (leaf_fit.hpp). The
-// numbers, in bytes, are those of the rank that is left with the least.
+// Why the recipe has the leaf that it has: memory was measured on all ranks (leaf_fit.hpp), and how
+// fast the leaves are (leaf_choice.hpp). The numbers, in bytes, are those of the rank that is left
+// with the least; a budget of 0 is no limit.
 struct LeafFacts {
   std::int64_t step = 0;        // updates done
   std::int64_t leaf_size = 0;   // the recipe's
@@ -90,6 +96,8 @@ struct LeafFacts {
   double peak = 0;  // measured with this leaf
   double fixed = 0, per_sample = 0;
   double model = 0;  // weights alone
+  // Of the leaves that fit, where the fastest was chosen; empty: the largest was.
+  std::vector<LeafSpeed> speeds{};
 };
 
 struct EvaluationFacts {
@@ -143,8 +151,8 @@ class Coordinator {
   // Nothing is known where the recipe's noise horizon is 0 or the facts carry no norms.
   [[nodiscard]] NoiseReport noise() const;
   [[nodiscard]] std::int64_t steps_done() const;
-  // Not finite and therefore not applied; both counts are contained in those above, for their
-  // samples are gone.
+  // Not finite or without a target, and therefore not applied; both counts are contained in those
+  // above, for their samples are gone.
   [[nodiscard]] std::int64_t steps_skipped() const;
   [[nodiscard]] std::int64_t samples_skipped() const;
   [[nodiscard]] double elapsed_minutes()

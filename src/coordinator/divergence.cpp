@@ -66,7 +66,12 @@ double DivergenceDetector::z_score(double loss) const {
 }
 
 void DivergenceDetector::on_step(const StepPlan& plan, const StepFacts& facts, DecisionLog& log) {
-  if (facts.applied) {
+  if (facts.without_targets) {
+    log.add(plan.step, plan.first_position + plan.samples, "skip",
+            "update " + std::to_string(plan.step) + " has no target: nothing is applied, its " +
+                std::to_string(plan.samples) + " samples count as seen",
+            {{"without_targets", true}, {"samples", plan.samples}});
+  } else if (facts.applied) {
     skipped_ = 0;
     on_loss(plan, facts, log);
   } else {

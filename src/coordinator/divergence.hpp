@@ -5,8 +5,8 @@
 // its weight falls by kMemory for each global batch that follows. z = (loss - mean) / spread
 // against the window before the update. The detector is armed after kMinimumUpdates updates. An
 // outlier does not enter the window, else a jump would raise the mean and the spread until it
-// looked normal. The spread is at least kLeastSpread of the mean: where losses hardly vary, a small
-// and harmless shift must not end a run.
+// looked normal. An update without targets is neither. The spread is at least kLeastSpread of the
+// mean: where losses hardly vary, a small and harmless shift must not end a run.
 #pragma once
 
 #include <cstdint>

@@ -83,18 +83,30 @@ std::vector<std::int64_t> usable_leaves(const Recipe& recipe, int world_size, st
   return leaves;
 }
 
-LeafSearch::LeafSearch(std::vector<std::int64_t> usable, bool thorough)
-    : usable_(std::move(usable)) {
+LeafSearch::LeafSearch(std::vector<std::int64_t> usable, LeafAim aim)
+    : aim_(aim), usable_(std::move(usable)) {
   LS_ASSERT(!usable_.empty() && std::is_sorted(usable_.begin(), usable_.end()));
   for (const std::int64_t leaf : usable_) {
     const bool few = first_.size() < kFewestPoints;
-    if (few || (thorough && leaf >= 2 * first_.back())) {
+    if (few || (aim != LeafAim::kLargest && leaf >= 2 * first_.back())) {
       first_.push_back(leaf);
     }
   }
 }
 
+bool LeafSearch::gains_no_more() const {
+  if (aim_ != LeafAim::kFastest || speeds_.size() < kFewestPoints) {
+    return false;
+  }
+  // Sizes ascend, so what is chosen is below the last two where both of them gain nothing.
+  const std::int64_t before = speeds_[speeds_.size() - kFewestPoints].leaf_size;
+  return fastest_leaf(speeds_) < before;
+}
+
 std::optional<std::int64_t> LeafSearch::next() const {
+  if (gains_no_more()) {
+    return std::nullopt;
+  }
   // One sample is tried whatever is predicted, and so is the second leaf: a line needs two points.
   for (std::size_t i = 0; i < first_.size(); ++i) {
     const bool allowed = i < kFewestPoints || first_[i] <= predicted_;
@@ -114,11 +126,15 @@ std::optional<std::int64_t> LeafSearch::next() const {
   return std::nullopt;
 }
 
-void LeafSearch::on_measured(std::int64_t leaf_size, bool fits, std::int64_t predicted) {
+void LeafSearch::on_measured(std::int64_t leaf_size, bool fits, std::int64_t predicted,
+                             const LeafSpeed& speed) {
   last_ = std::max(last_, leaf_size);
   predicted_ = predicted;
   if (fits) {
     largest_fit_ = std::max(largest_fit_, leaf_size);
+    if (aim_ == LeafAim::kFastest) {
+      speeds_.push_back(speed);
+    }
   } else {
     smallest_failure_ = std::min(smallest_failure_, leaf_size);
   }

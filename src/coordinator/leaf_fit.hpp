@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "coordinator/leaf_choice.hpp"
 #include "coordinator/recipe.hpp"
 
 namespace lorascale::coordinator {
@@ -20,7 +21,8 @@ struct LeafMeasurement {
   bool fits = false;   // false: it ran out of memory, and nothing below is known
   double compute = 0;  // bytes at the peak of forward and backward, which grows with the leaf
   double rest = 0;     // bytes at the peak of the rest of an update, which does not
-  double seconds = 0;  // forward and backward
+  double seconds = 0;  // forward and backward, the fastest of some repeats
+  double noise = 0;    // by which share the second fastest took longer
   [[nodiscard]] double peak() const { return compute > rest ? compute : rest; }
 };
 
@@ -48,20 +50,29 @@ std::int64_t formula_leaf(double budget, double model, double per_sample);
 // upwards, up to `most`: larger ones would leave a rank idle.
 std::vector<std::int64_t> usable_leaves(const Recipe& recipe, int world_size, std::int64_t most);
 
+// What a search is for. kLargest: the largest leaf that fits, by a line through the first two.
+// kFastest: sizes are doubled until two in a row gain nothing. kAll: they are doubled as far as
+// they fit, and the largest is found, too.
+enum class LeafAim { kLargest, kFastest, kAll };
+
 // Which leaf to measure next. Equal on all ranks, as it is told what holds for all of them.
 class LeafSearch {
  public:
-  // `thorough`: every leaf that at least doubles the one before is measured, not the first two
-  // alone.
-  LeafSearch(std::vector<std::int64_t> usable, bool thorough);
+  LeafSearch(std::vector<std::int64_t> usable, LeafAim aim);
 
   [[nodiscard]] std::optional<std::int64_t> next() const;
   // `fits`: on every rank. `predicted`: the least of what the ranks' lines allow from here on.
-  void on_measured(std::int64_t leaf_size, bool fits, std::int64_t predicted);
+  // `speed`: of a leaf that fits; read where the fastest is looked for.
+  void on_measured(std::int64_t leaf_size, bool fits, std::int64_t predicted,
+                   const LeafSpeed& speed = {});
   // The largest that fits as measured; 0: none does.
-  [[nodiscard]] std::int64_t chosen() const { return largest_fit_; }
+  [[nodiscard]] std::int64_t largest() const { return largest_fit_; }
 
  private:
+  [[nodiscard]] bool gains_no_more() const;
+
+  LeafAim aim_;
+  std::vector<LeafSpeed> speeds_;
   std::vector<std::int64_t> usable_;
   std::vector<std::int64_t> first_;  // measured without asking the line, as long as it allows them
   std::int64_t largest_fit_ = 0;

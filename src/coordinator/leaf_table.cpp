@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.hpp"
+#include "coordinator/factorise.hpp"
 
 namespace lorascale::coordinator {
 
@@ -44,8 +45,12 @@ std::optional<double> LeafTable::samples_per_second(std::int64_t leaf_size) cons
     }
     slowest = std::max(slowest, leaf->seconds);
   }
-  return static_cast<double>(leaf_size) * static_cast<double>(ranks.size()) /
-         std::max(slowest, 1e-9);
+  slowest = std::max(slowest, 1e-9);
+  if (global_batch == 0) {
+    return static_cast<double>(leaf_size) * static_cast<double>(ranks.size()) / slowest;
+  }
+  const auto most = factorise_by_leaf(global_batch, update_ranks, leaf_size).max_leaves_per_rank;
+  return static_cast<double>(global_batch) / (static_cast<double>(most) * slowest);
 }
 
 std::size_t LeafTable::tightest() const {
@@ -75,20 +80,20 @@ double LeafTable::least_budget() const {
   return least;
 }
 
-std::int64_t LeafTable::fastest() const {
-  std::int64_t found = 0;
-  double best = 0;
+std::vector<LeafSpeed> LeafTable::speeds() const {
+  std::vector<LeafSpeed> speeds;
   for (const auto& leaf : ranks.front().measured) {
-    const double speed = samples_per_second(leaf.leaf_size).value_or(0);
-    if (speed > best) {
-      best = speed;
-      found = leaf.leaf_size;
+    if (const auto speed = samples_per_second(leaf.leaf_size)) {
+      speeds.push_back({leaf.leaf_size, *speed, 0});
+      for (const auto& rank : ranks) {
+        speeds.back().noise = std::max(speeds.back().noise, rank.of(leaf.leaf_size)->noise);
+      }
     }
   }
-  return found;
+  return speeds;
 }
 
-LeafFacts LeafTable::facts() const {
+LeafFacts LeafTable::facts(bool by_speed) const {
   const std::size_t rank = tightest();
   const auto leaf = ranks[rank].of(chosen);
   LS_ASSERT(leaf.has_value());
@@ -102,6 +107,9 @@ LeafFacts LeafTable::facts() const {
   facts.fixed = line.fixed;
   facts.per_sample = line.per_sample;
   facts.model = ranks[rank].model;
+  if (by_speed) {
+    facts.speeds = speeds();
+  }
   return facts;
 }
 

@@ -27,20 +27,24 @@ struct RankMemory {
 
 struct LeafTable {
   std::vector<std::int64_t> usable;  // leaves that came into question
-  std::int64_t chosen = 0;           // the largest that fits on every rank; 0: none does
+  std::int64_t chosen = 0;           // fits on every rank; 0: none does
   std::vector<RankMemory> ranks;
+  // Of the update that leaves are measured for; 0: one of many leaves.
+  std::int64_t global_batch = 0;
+  int update_ranks = 0;
   // On the rank where it is most; nothing where the leaf was not measured or did not fit.
   [[nodiscard]] std::optional<double> peak(std::int64_t leaf_size) const;
-  // On all ranks together, by the slowest: what an update of many leaves would run at.
+  // On all ranks together, by the slowest, which has the most leaves: what an update would run at.
   [[nodiscard]] std::optional<double> samples_per_second(std::int64_t leaf_size) const;
   // The rank that the chosen leaf leaves the least to.
   [[nodiscard]] std::size_t tightest() const;
   // 0 where no rank knows a limit.
   [[nodiscard]] double least_budget() const;
-  // The leaf with the most samples per second; 0 where none fits.
-  [[nodiscard]] std::int64_t fastest() const;
-  // What the log says of the choice. Some leaf must fit.
-  [[nodiscard]] LeafFacts facts() const;
+  // Of the leaves that fit on every rank, as they came.
+  [[nodiscard]] std::vector<LeafSpeed> speeds() const;
+  // What the log says of the choice, which was made by speed or by memory alone. Some leaf must
+  // fit.
+  [[nodiscard]] LeafFacts facts(bool by_speed) const;
 };
 
 }  // namespace lorascale::coordinator

@@ -152,6 +152,10 @@ PlanReport make_plan_report(const Recipe& recipe, int world_size) {
   if (recipe.budget_minutes > 0 && recipe.budget_samples != kNoSampleLimit) {
     report.reason += "; stops after " + minutes + " if that is sooner";
   }
+  if (recipe.pieces_left_out > 0) {
+    report.reason += "; " + std::to_string(recipe.pieces_left_out) + " of " +
+                     counted(recipe.pieces, "piece") + " of documents left out, without a target";
+  }
   if (recipe.batch_policy != BatchPolicyKind::kFixed) {
     report.reason += "; " + batch_text(recipe);
   }

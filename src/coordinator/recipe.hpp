@@ -88,6 +88,10 @@ struct Recipe {
   std::int64_t adapter_rank = 0;          // 0: no adapter
   std::int64_t trainable_parameters = 0;  // 0: not known
   std::int64_t targets_per_epoch = 0;     // tokens that count; 0: not known
+
+  // Pieces of documents that are in no row, for they have no target, of how many. For people.
+  std::int64_t pieces_left_out = 0;
+  std::int64_t pieces = 0;  // 0 where none is left out
 };
 
 }  // namespace lorascale::coordinator

@@ -74,6 +74,8 @@ void visit_fields(RecipeType& recipe, Visitor&& visit) {
   visit("adapter.rank", recipe.adapter_rank, Role::kLaterFree);
   visit("adapter.parameters", recipe.trainable_parameters, Role::kLaterFree);
   visit("data.targets_per_epoch", recipe.targets_per_epoch, Role::kLaterFree);
+  visit("data.pieces_left_out", recipe.pieces_left_out, Role::kLaterFree);
+  visit("data.pieces", recipe.pieces, Role::kLaterFree);
   visit("divergence.max_recoveries", recipe.max_recoveries, Role::kLaterFree);
   visit("divergence.warmup_samples", recipe.recovery_warmup_samples, Role::kLaterFree);
 }

@@ -62,6 +62,9 @@ Json to_json(const StepFacts& facts) {
   if (facts.loss_error != 0) {
     json["loss_error"] = json_number(facts.loss_error);
   }
+  if (facts.without_targets) {
+    json["without_targets"] = true;
+  }
   for (const GroupNorms& norms : facts.noise) {
     json["noise"].push_back(to_json(norms));
   }
@@ -120,29 +123,39 @@ AsideMemoryFacts aside_memory_facts_from(const Json& json, std::int64_t step) {
 }
 
 Json to_json(const LeafFacts& facts) {
-  return {{"event", "leaf"},
-          {"step", facts.step},
-          {"leaf_size", facts.leaf_size},
-          {"considered", facts.considered},
-          {"rank", facts.rank},
-          {"budget", json_number(facts.budget)},
-          {"peak", json_number(facts.peak)},
-          {"fixed", json_number(facts.fixed)},
-          {"per_sample", json_number(facts.per_sample)},
-          {"model", json_number(facts.model)}};
+  Json json = {{"event", "leaf"},
+               {"step", facts.step},
+               {"leaf_size", facts.leaf_size},
+               {"considered", facts.considered},
+               {"rank", facts.rank},
+               {"budget", json_number(facts.budget)},
+               {"peak", json_number(facts.peak)},
+               {"fixed", json_number(facts.fixed)},
+               {"per_sample", json_number(facts.per_sample)},
+               {"model", json_number(facts.model)}};
+  for (const LeafSpeed& speed : facts.speeds) {
+    json["speeds"].push_back(
+        {speed.leaf_size, json_number(speed.samples_per_second), json_number(speed.noise)});
+  }
+  return json;
 }
 
 LeafFacts leaf_facts_from(const Json& json, std::int64_t step) {
   const auto bytes = [&](const char* key) { return number_from_json(json.at(key)); };
-  return {step,
-          json.at("leaf_size").get<std::int64_t>(),
-          json.at("considered").get<std::int64_t>(),
-          json.at("rank").get<std::int64_t>(),
-          bytes("budget"),
-          bytes("peak"),
-          bytes("fixed"),
-          bytes("per_sample"),
-          bytes("model")};
+  LeafFacts facts{step,
+                  json.at("leaf_size").get<std::int64_t>(),
+                  json.at("considered").get<std::int64_t>(),
+                  json.at("rank").get<std::int64_t>(),
+                  bytes("budget"),
+                  bytes("peak"),
+                  bytes("fixed"),
+                  bytes("per_sample"),
+                  bytes("model")};
+  for (const Json& speed : json.value("speeds", Json::array())) {
+    facts.speeds.push_back({speed.at(0).get<std::int64_t>(), number_from_json(speed.at(1)),
+                            number_from_json(speed.at(2))});
+  }
+  return facts;
 }
 
 Json to_json(const RecoveryFacts& facts) {
@@ -166,6 +179,7 @@ Event event_from(const Json& json) {
     facts.step_seconds = json.contains("step_seconds") ? number_from_json(json["step_seconds"]) : 0;
     facts.leaf_seconds = json.contains("leaf_seconds") ? number_from_json(json["leaf_seconds"]) : 0;
     facts.loss_error = json.contains("loss_error") ? number_from_json(json["loss_error"]) : 0;
+    facts.without_targets = json.value("without_targets", false);
     if (const auto found = json.find("noise"); found != json.end()) {
       for (const Json& norms : *found) {
         facts.noise.push_back(group_norms_from(norms));

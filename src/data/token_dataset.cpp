@@ -6,6 +6,7 @@
 
 #include "base/error.hpp"
 #include "base/hash.hpp"
+#include "base/heartbeat.hpp"
 #include "data/token_header.hpp"
 
 namespace lorascale::data {
@@ -37,7 +38,7 @@ TokenDataset::TokenDataset(std::filesystem::path path, std::int64_t vocabulary)
       file_(std::make_unique<io::Hdf5File>(path_)) {
   const auto& file = *file_;
   const std::string name = path_.string();
-  const auto header = read_token_header(file, path_, vocabulary);
+  const auto header = read_token_header(file, path_);
   tokenizer_ = header.tokenizer;
   eos_id_ = header.eos_id;
   answer_end_id_ = header.answer_end_id;
@@ -55,6 +56,14 @@ TokenDataset::TokenDataset(std::filesystem::path path, std::int64_t vocabulary)
   prompts_ = PromptTable::read(file, vocabulary);
   const auto blocks = static_cast<std::size_t>((tokens() + block_ - 1) / block_);
   verified_ = std::make_unique<std::atomic<bool>[]>(blocks);
+  if (header.vocabulary > vocabulary) {
+    // A tokenizer may know more tokens than the model, a pad token say. What matters is that none
+    // of them is here, and that is better known now than when it is come to.
+    for (std::int64_t first = 0; first < tokens(); first += block_) {
+      beat("looking through the data set");
+      verify_blocks(first, std::min(block_, tokens() - first));
+    }
+  }
   Sha256 hash;
   hash.update("tokens:" + std::to_string(tokens()) + ":" + tokenizer_ + ":");
   hash.update(std::as_bytes(std::span(offsets_)));
@@ -150,24 +159,27 @@ void TokenDataset::refuse_token(std::int64_t index, std::int64_t id) const {
   throw_bad_input(path_.string() + ": document " + std::to_string(document) + ", token " +
                   std::to_string(index - offsets_[static_cast<std::size_t>(document)]) + " is id " +
                   std::to_string(id) + ", but the model's vocabulary ends at " +
-                  std::to_string(vocabulary_ - 1) + "; prepare it with this model's tokenizer");
+                  std::to_string(vocabulary_ - 1) +
+                  "; prepare it with this model's tokenizer, or without a token that was added to "
+                  "it, for new tokens cannot be trained yet");
+}
+
+void TokenDataset::check_block(const std::vector<std::uint32_t>& checks, std::int64_t block,
+                               std::span<const std::byte> bytes, const char* name) const {
+  if (!checks.empty() && checks[static_cast<std::size_t>(block)] != crc_of(bytes)) {
+    throw_bad_input(path_.string() + ": block " + std::to_string(block) + " of " + name +
+                    " does not match its checksum; the file is damaged, make it again");
+  }
 }
 
 void TokenDataset::verify_block(std::int64_t block) const {
   const auto first = block * block_;
   const auto count = std::min(block_, tokens() - first);
-  const auto check = [&](const std::vector<std::uint32_t>& checks, std::span<const std::byte> bytes,
-                         const char* name) {
-    if (!checks.empty() && checks[static_cast<std::size_t>(block)] != crc_of(bytes)) {
-      throw_bad_input(path_.string() + ": block " + std::to_string(block) + " of " + name +
-                      " does not match its checksum; the file is damaged, make it again");
-    }
-  };
   const auto scan = [&]<typename T>(T) {
     std::vector<T> values(static_cast<std::size_t>(count));
     read_raw(*tokens_, static_cast<std::uint64_t>(first), static_cast<std::uint64_t>(count),
              values.data());
-    check(token_checks_, std::as_bytes(std::span(values)), "/tokens");
+    check_block(token_checks_, block, std::as_bytes(std::span(values)), "/tokens");
     const auto largest = std::max_element(values.begin(), values.end());
     if (static_cast<std::int64_t>(*largest) >= vocabulary_) {
       refuse_token(first + (largest - values.begin()), static_cast<std::int64_t>(*largest));
@@ -179,18 +191,24 @@ void TokenDataset::verify_block(std::int64_t block) const {
     scan(std::uint32_t{});
   }
   if (mask_) {
-    std::vector<std::uint8_t> values(static_cast<std::size_t>(count));
-    read_raw(*mask_, static_cast<std::uint64_t>(first), static_cast<std::uint64_t>(count),
-             values.data());
-    check(mask_checks_, std::as_bytes(std::span(values)), "/loss_mask");
-    const auto wrong =
-        std::find_if(values.begin(), values.end(), [](std::uint8_t value) { return value > 1; });
-    if (wrong != values.end()) {
-      throw_bad_input(path_.string() + ": /loss_mask holds " + std::to_string(*wrong) +
-                      " at token " + std::to_string(first + (wrong - values.begin())) +
-                      "; only 0 and 1 have a meaning");
-    }
+    static_cast<void>(checked_mask(block));
   }
+}
+
+std::vector<std::uint8_t> TokenDataset::checked_mask(std::int64_t block) const {
+  LS_ASSERT(mask_.has_value());
+  const auto first = block * block_;
+  std::vector<std::uint8_t> values(static_cast<std::size_t>(std::min(block_, tokens() - first)));
+  read_raw(*mask_, static_cast<std::uint64_t>(first), values.size(), values.data());
+  check_block(mask_checks_, block, std::as_bytes(std::span(values)), "/loss_mask");
+  const auto wrong =
+      std::find_if(values.begin(), values.end(), [](std::uint8_t value) { return value > 1; });
+  if (wrong != values.end()) {
+    throw_bad_input(path_.string() + ": /loss_mask holds " + std::to_string(*wrong) + " at token " +
+                    std::to_string(first + (wrong - values.begin())) +
+                    "; only 0 and 1 have a meaning");
+  }
+  return values;
 }
 
 void TokenDataset::verify_blocks(std::int64_t first, std::int64_t count) const {

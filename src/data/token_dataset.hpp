@@ -22,6 +22,7 @@ namespace lorascale::data {
 class TokenDataset {
  public:
   // `vocabulary`: of the model; an id at or above it is an error that names document and position.
+  // A set made for a larger one is looked through at once.
   TokenDataset(std::filesystem::path path, std::int64_t vocabulary);
 
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }
@@ -43,6 +44,10 @@ class TokenDataset {
   void read_tokens(std::int64_t first, std::span<std::int32_t> destination) const;
   void read_mask(std::int64_t first,
                  std::span<std::uint8_t> destination) const;  // needs has_loss_mask()
+  // Tokens are checked in blocks of this many, the last one short.
+  [[nodiscard]] std::int64_t block_size() const { return block_; }
+  // The mask of a block, checked, without a look at its tokens; needs has_loss_mask().
+  [[nodiscard]] std::vector<std::uint8_t> checked_mask(std::int64_t block) const;
 
   // Bytes that the ids stand for; empty where the set carries no vocabulary table.
   [[nodiscard]] std::string decode(std::span<const std::int32_t> ids) const;
@@ -63,6 +68,8 @@ class TokenDataset {
                 void* destination) const;
   void verify_blocks(std::int64_t first, std::int64_t count) const;
   void verify_block(std::int64_t block) const;
+  void check_block(const std::vector<std::uint32_t>& checks, std::int64_t block,
+                   std::span<const std::byte> bytes, const char* name) const;
   [[noreturn]] void refuse_token(std::int64_t index, std::int64_t id) const;
 
   std::filesystem::path path_;

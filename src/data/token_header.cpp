@@ -6,8 +6,7 @@
 
 namespace lorascale::data {
 
-TokenHeader read_token_header(const io::Hdf5File& file, const std::filesystem::path& path,
-                              std::int64_t vocabulary) {
+TokenHeader read_token_header(const io::Hdf5File& file, const std::filesystem::path& path) {
   const std::string name = path.string();
   if (file.text_attribute("format").value_or("") != "lorascale-tokens") {
     throw_bad_input(
@@ -23,19 +22,14 @@ TokenHeader read_token_header(const io::Hdf5File& file, const std::filesystem::p
   header.tokenizer = file.text_attribute("tokenizer_sha256").value_or("");
   header.eos_id = file.integer_attribute("eos_id").value_or(-1);
   header.answer_end_id = file.integer_attribute("answer_end_id").value_or(-1);
-  const auto set_vocabulary = file.integer_attribute("vocab_size").value_or(0);
+  header.vocabulary = file.integer_attribute("vocab_size").value_or(0);
   const auto last_end = std::max(header.eos_id, header.answer_end_id);
-  if (set_vocabulary < 0 || std::min(header.eos_id, header.answer_end_id) < -1 ||
-      (set_vocabulary > 0 && last_end >= set_vocabulary)) {
-    throw_bad_input(name + " has vocab_size " + std::to_string(set_vocabulary) + ", eos_id " +
+  if (header.vocabulary < 0 || std::min(header.eos_id, header.answer_end_id) < -1 ||
+      (header.vocabulary > 0 && last_end >= header.vocabulary)) {
+    throw_bad_input(name + " has vocab_size " + std::to_string(header.vocabulary) + ", eos_id " +
                     std::to_string(header.eos_id) + " and answer_end_id " +
                     std::to_string(header.answer_end_id) +
                     ", which cannot be; make the file again with scripts/prepare_text.py");
-  }
-  if (set_vocabulary > vocabulary) {
-    throw_bad_input(name + " was made for a vocabulary of " + std::to_string(set_vocabulary) +
-                    ", the model has " + std::to_string(vocabulary) +
-                    "; prepare it again with this model's tokenizer");
   }
   header.tokens = static_cast<std::int64_t>(
       file.dataset("/tokens", {io::Hdf5Type::kUint16, io::Hdf5Type::kUint32}).size());

@@ -11,15 +11,14 @@ namespace lorascale::data {
 
 struct TokenHeader {
   std::string tokenizer;            // SHA-256, "bytes", or empty
+  std::int64_t vocabulary = 0;      // of the tokenizer; 0: unknown
   std::int64_t eos_id = -1;         // -1: none
   std::int64_t answer_end_id = -1;  // of the chat template; -1: none
   std::int64_t tokens = 0;          // of all documents
   std::int64_t documents = 0;
 };
 
-// Error(kBadInput) where the file is no data set of this version, or was made for a larger
-// vocabulary than the model's.
-TokenHeader read_token_header(const io::Hdf5File& file, const std::filesystem::path& path,
-                              std::int64_t vocabulary);
+// Error(kBadInput) where the file is no data set of this version, or holds no document.
+TokenHeader read_token_header(const io::Hdf5File& file, const std::filesystem::path& path);
 
 }  // namespace lorascale::data

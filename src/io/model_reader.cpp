@@ -107,6 +107,14 @@ void check_shards_exist(const fs::path& index, const std::vector<std::string>& n
 
 }  // namespace
 
+fs::path model_folder(const fs::path& file_or_folder) {
+  std::error_code ignored;
+  if (fs::is_regular_file(file_or_folder, ignored)) {
+    return file_or_folder.has_parent_path() ? file_or_folder.parent_path() : fs::path(".");
+  }
+  return file_or_folder;
+}
+
 ModelReader::ModelReader(const fs::path& file_or_folder) : path_(file_or_folder) {
   std::error_code ignored;
   if (!fs::is_directory(path_, ignored)) {
@@ -163,9 +171,7 @@ void ModelReader::open_index(const fs::path& index) {
   for (const auto& [key, shard] : shard_of) {
     const Entry* entry = find_entry(key);
     if (entry == nullptr || files_[entry->file].path().filename() != shard) {
-      throw_bad_input(
-          index.string() + ": tensor " + in_quotes(key) + " is not in " + in_quotes(shard) +
-          " as the index says: index and shards are of different downloads; get the model afresh");
+      stale_.emplace(key, shard);
     }
   }
 }
@@ -190,6 +196,11 @@ const ModelReader::Entry* ModelReader::find_entry(std::string_view key) const {
 }
 
 const ModelReader::Entry& ModelReader::entry_at(std::string_view key) const {
+  if (const auto stale = stale_.find(key); stale != stale_.end()) {
+    throw_bad_input(
+        path_.string() + ": tensor " + in_quotes(key) + " is not in " + in_quotes(stale->second) +
+        " as the index says: index and shards are of different downloads; get the model afresh");
+  }
   const Entry* entry = find_entry(key);
   if (entry == nullptr) {
     throw_bad_input(path_.string() + " has no tensor " + in_quotes(key) +
@@ -200,7 +211,7 @@ const ModelReader::Entry& ModelReader::entry_at(std::string_view key) const {
 
 const TensorInfo* ModelReader::find(std::string_view key) const {
   const Entry* entry = find_entry(key);
-  return entry == nullptr ? nullptr : entry->tensor;
+  return entry == nullptr || stale_.contains(key) ? nullptr : entry->tensor;
 }
 
 const TensorInfo& ModelReader::at(std::string_view key) const {

@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
@@ -15,11 +17,16 @@
 
 namespace lorascale::io {
 
+// The folder that belongs to a model's path, with config.json and the tokenizer: the path itself,
+// or where the file lies that it names.
+std::filesystem::path model_folder(const std::filesystem::path& file_or_folder);
+
 class ModelReader {
  public:
-  // Opens all files and checks them against the index: a missing shard, a key that its shard lacks
-  // and a key in two shards are Error(kBadInput). Symbolic links are followed (model caches consist
-  // of them).
+  // Opens all files and checks them against the index: a missing shard and a key in two shards are
+  // Error(kBadInput); an entry of the index that its shard lacks is one where the tensor is asked
+  // for, as indices keep entries that nobody needs. Symbolic links are followed (model caches
+  // consist of them).
   explicit ModelReader(const std::filesystem::path& file_or_folder);
 
   struct ReadRequest {
@@ -27,9 +34,10 @@ class ModelReader {
     std::span<std::byte> destination;  // exactly at(key).bytes()
   };
 
-  [[nodiscard]] const TensorInfo* find(std::string_view key) const;  // null where there is none
-  [[nodiscard]] const TensorInfo& at(std::string_view key) const;    // throws where there is none
-  [[nodiscard]] std::vector<std::string> keys() const;               // sorted
+  // Null where there is none, in the file that the index names.
+  [[nodiscard]] const TensorInfo* find(std::string_view key) const;
+  [[nodiscard]] const TensorInfo& at(std::string_view key) const;  // throws where there is none
+  [[nodiscard]] std::vector<std::string> keys() const;             // sorted
   [[nodiscard]] std::size_t tensor_count() const { return entries_.size(); }
   [[nodiscard]] std::uint64_t total_bytes() const;  // of all tensors
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }
@@ -62,6 +70,8 @@ class ModelReader {
   std::filesystem::path path_;
   std::vector<SafetensorsFile> files_;  // the order of their names
   std::vector<Entry> entries_;          // by key
+  // Entries of the index that are wrong: key -> the shard that does not hold it.
+  std::map<std::string, std::string, std::less<>> stale_;
 };
 
 }  // namespace lorascale::io

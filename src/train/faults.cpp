@@ -21,7 +21,8 @@ namespace {
 
 constexpr std::array kKinds = {
     std::pair{"oom", Fault::Kind::kOom}, std::pair{"nan", Fault::Kind::kNan},
-    std::pair{"slow", Fault::Kind::kSlow}, std::pair{"kill", Fault::Kind::kKill}};
+    std::pair{"mask", Fault::Kind::kMask}, std::pair{"slow", Fault::Kind::kSlow},
+    std::pair{"kill", Fault::Kind::kKill}};
 constexpr std::array kPhases = {
     std::pair{"forward", Phase::kForward},     std::pair{"backward", Phase::kBackward},
     std::pair{"optimizer", Phase::kOptimizer}, std::pair{"evaluation", Phase::kEvaluation},
@@ -62,8 +63,10 @@ Fault parse_fault(const std::string& text) {
   Fault fault;
   fault.text = text;
   fault.kind = named(kKinds, word, text);
-  bool phase = fault.kind == Fault::Kind::kNan;
-  fault.phase = Phase::kBackward;
+  // Two kinds have one phase each.
+  const bool mask = fault.kind == Fault::Kind::kMask;
+  bool phase = mask || fault.kind == Fault::Kind::kNan;
+  fault.phase = mask ? Phase::kForward : Phase::kBackward;
   while (words >> word) {
     const auto equals = word.find('=');
     const std::string key = word.substr(0, equals);
@@ -88,6 +91,9 @@ Fault parse_fault(const std::string& text) {
   }
   if (fault.kind == Fault::Kind::kNan && fault.phase != Phase::kBackward) {
     refuse(text, "nan spoils a gradient, which phase=backward alone makes");
+  }
+  if (mask && fault.phase != Phase::kForward) {
+    refuse(text, "mask spoils a leaf, which phase=forward alone takes");
   }
   return fault;
 }
@@ -123,6 +129,7 @@ bool FaultInjector::reach(Phase phase) {
       case Fault::Kind::kOom:
         throw std::bad_alloc();
       case Fault::Kind::kNan:
+      case Fault::Kind::kMask:
         spoil = true;
         break;
       case Fault::Kind::kSlow:

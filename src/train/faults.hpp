@@ -2,6 +2,7 @@
 //   KIND step=N phase=PHASE [rank=R] [times=T] [seconds=S]
 // KIND   oom     the phase runs out of memory
 //        nan     the gradient of the update is not a number (phase backward)
+//        mask    no token of the leaf counts as a target (phase forward)
 //        slow    the phase takes S seconds longer
 //        kill    the process ends by SIGKILL
 // PHASE  forward, backward, optimizer, evaluation, sample, recovery (before its checkpoint)
@@ -20,7 +21,7 @@ namespace lorascale::train {
 enum class Phase { kForward, kBackward, kOptimizer, kEvaluation, kSample, kRecovery };
 
 struct Fault {
-  enum class Kind { kOom, kNan, kSlow, kKill };
+  enum class Kind { kOom, kNan, kMask, kSlow, kKill };
   Kind kind = Kind::kOom;
   std::int64_t step = 0;
   Phase phase = Phase::kForward;
@@ -41,7 +42,7 @@ class FaultInjector {
   // The run goes on: what was due before is not missed.
   void resumed_after(std::int64_t step) { first_step_ = step + 1; }
   // Does what is due here: throws std::bad_alloc, sleeps or ends the process. True where the
-  // gradient is to be spoilt.
+  // gradient, or the leaf, is to be spoilt.
   bool reach(Phase phase);
 
   // Collective. The faults that came on no rank, although the run was at their steps or has ended

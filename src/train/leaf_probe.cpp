@@ -9,6 +9,7 @@
 #include <chrono>
 
 #include "train/first_time.hpp"
+#include "train/stopwatch.hpp"
 #include "train/tensor_memory.hpp"
 #include "train/vote.hpp"
 
@@ -25,6 +26,12 @@ constexpr std::int64_t kEnoughTokensOnCpu = 4096;
 constexpr std::int64_t kEnoughTokensOnDevice = 32768;
 constexpr std::int64_t kLeastCap = 8;  // samples
 
+// How often a leaf is timed; once where it takes so long that noise is of no account.
+constexpr int kRepeats = 3;
+constexpr double kLongRehearsal = 2;  // seconds
+// A search for the fastest leaf may take this long, beyond which it would cost more than it gains.
+constexpr double kLongSearch = 10;  // seconds
+
 bool validates(const Session& session) {
   return session.validation && session.config.evaluate.every.value > 0;
 }
@@ -39,12 +46,19 @@ LeafMeasurement rehearse(World& world, Session& session, Updater& updater, std::
   }
   LeafMeasurement result{leaf_size, true};
   const auto leaf = session.train->longest(leaf_size);
-  for (int i = 0; i < settings.repeats; ++i) {
+  const bool timed = settings.aim != coordinator::LeafAim::kLargest;
+  std::vector<double> seconds;
+  double all = 0;
+  do {
     const Rehearsal seen = updater.rehearse(leaf, leaves, mine);
     result.compute = std::max(result.compute, seen.compute);
     result.rest = std::max(result.rest, seen.rest);
-    result.seconds = i == 0 ? seen.seconds : std::min(result.seconds, seen.seconds);
-  }
+    seconds.push_back(seen.seconds);
+    all += seen.seconds;
+  } while (timed && std::ssize(seconds) < kRepeats && all < kLongRehearsal);
+  std::ranges::sort(seconds);
+  result.seconds = seconds[0];
+  result.noise = seconds.size() > 1 ? seconds[1] / std::max(seconds[0], 1e-9) - 1 : 0;
   if (validates(session)) {
     const at::NoGradGuard no_grad;
     reset_peak_memory(world.place);
@@ -77,7 +91,8 @@ LeafMeasurement measure(World& world, Session& session, Updater& updater, std::i
 std::vector<RankMemory> gather(World& world, const RankMemory& mine) {
   std::vector<double> row = {mine.budget, mine.model, mine.held};
   for (const auto& leaf : mine.measured) {
-    row.insert(row.end(), {leaf.fits ? 1.0 : 0.0, leaf.compute, leaf.rest, leaf.seconds});
+    row.insert(row.end(),
+               {leaf.fits ? 1.0 : 0.0, leaf.compute, leaf.rest, leaf.seconds, leaf.noise});
   }
   std::vector<double> all(row.size() * static_cast<std::size_t>(world.host.size()));
   world.host.all_gather(std::span<const double>(row), std::span(all));
@@ -86,7 +101,7 @@ std::vector<RankMemory> gather(World& world, const RankMemory& mine) {
     RankMemory rank{*at++, *at++, *at++, {}};
     for (const auto& leaf : mine.measured) {
       const bool fits = *at++ != 0;
-      rank.measured.push_back({leaf.leaf_size, fits, *at++, *at++, *at++});
+      rank.measured.push_back({leaf.leaf_size, fits, *at++, *at++, *at++, *at++});
     }
     ranks.push_back(std::move(rank));
   }
@@ -107,13 +122,17 @@ double budget_here(World& world) {
   return budget;
 }
 
+bool chosen_by_speed(const Session& session) {
+  return session.config.run.reduction != "exact";
+}
+
+}  // namespace
+
 bool any_limit(World& world) {
   std::array<double, 1> most = {budget_here(world)};
   world.host.all_reduce(std::span(most), comm::ReduceOp::kMax);
   return most[0] > 0;
 }
-
-}  // namespace
 
 LeafTable measure_leaves(World& world, Session& session, Updater& updater,
                          const coordinator::Recipe& recipe, const ProbeSettings& settings) {
@@ -122,22 +141,37 @@ LeafTable measure_leaves(World& world, Session& session, Updater& updater,
     updater.warm_up(recipe.global_batch);  // what NCCL and cuBLAS take is no leaf's any more
     first_time.emplace(world.host, "measuring leaves");
   }
-  coordinator::LeafSearch search(settings.usable, settings.thorough);
+  coordinator::LeafSearch search(settings.usable, settings.aim);
   RankMemory mine{budget_here(world),
                   model_bytes(session),
                   static_cast<double>(tensor_memory(world.place).now),
                   {}};
-  while (const auto leaf = search.next()) {
+  LeafTable table{settings.usable, 0, {}, recipe.global_batch, settings.ranks};
+  double taken = 0;  // seconds, of the slowest rank
+  for (auto leaf = search.next(); leaf; leaf = search.next()) {
     bool fits = false;
+    Stopwatch watch;
     mine.measured.push_back(
         measure(world, session, updater, *leaf, recipe, settings, mine.budget, &fits));
+    std::array<double, 1> slowest = {watch.lap() / 1000};
+    world.host.all_reduce(std::span(slowest), comm::ReduceOp::kMax);
+    taken += slowest[0];
     std::array<std::int64_t, 1> predicted = {mine.line().largest_leaf(mine.budget)};
     world.host.all_reduce(std::span(predicted), comm::ReduceOp::kMin);
-    search.on_measured(*leaf, fits, predicted[0]);
+    table.ranks = gather(world, mine);
+    search.on_measured(*leaf, fits, predicted[0],
+                       fits ? table.speeds().back() : coordinator::LeafSpeed{});
+    if (settings.aim == coordinator::LeafAim::kFastest && taken > kLongSearch &&
+        search.largest() > 0) {
+      break;
+    }
   }
+  table.chosen = settings.aim == coordinator::LeafAim::kLargest
+                     ? search.largest()
+                     : coordinator::fastest_leaf(table.speeds());
   release_cached_memory(world.place);
   reset_peak_memory(world.place);
-  return {settings.usable, search.chosen(), gather(world, mine)};
+  return table;
 }
 
 std::vector<std::int64_t> auto_leaves(const Session& session, const coordinator::Recipe& recipe,
@@ -173,11 +207,14 @@ void require_leaf(World& world, const Session& session, const LeafTable& table) 
 
 std::optional<LeafTable> choose_leaf(World& world, Session& session, Updater& updater,
                                      const coordinator::Recipe& recipe, int ranks) {
-  if (!any_limit(world)) {
+  using coordinator::LeafAim;
+  const bool by_speed = chosen_by_speed(session);
+  if (!by_speed && !any_limit(world)) {
     return std::nullopt;
   }
   auto table = measure_leaves(world, session, updater, recipe,
-                              {auto_leaves(session, recipe, ranks), false, 1, ranks});
+                              {auto_leaves(session, recipe, ranks),
+                               by_speed ? LeafAim::kFastest : LeafAim::kLargest, ranks});
   require_leaf(world, session, table);
   return table;
 }
@@ -192,8 +229,9 @@ std::optional<coordinator::LeafFacts> settle_leaf(World& world, Session& session
     const bool busy = saved * ranks <= recipe.global_batch;
     if (busy || session.config.run.reduction == "exact") {
       const bool fits =
-          !any_limit(world) ||
-          measure_leaves(world, session, updater, recipe, {{saved}, false, 1, ranks}).chosen > 0;
+          !any_limit(world) || measure_leaves(world, session, updater, recipe,
+                                              {{saved}, coordinator::LeafAim::kLargest, ranks})
+                                       .chosen > 0;
       if (fits) {
         recipe.leaf_size = saved;
         return std::nullopt;
@@ -210,7 +248,7 @@ std::optional<coordinator::LeafFacts> settle_leaf(World& world, Session& session
     spdlog::info("{} leaves measured in {:.1f} s", table->ranks[0].measured.size(), taken.count());
   }
   recipe.leaf_size = table->chosen;
-  return table->facts();
+  return table->facts(chosen_by_speed(session));
 }
 
 }  // namespace lorascale::train

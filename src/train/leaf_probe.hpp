@@ -17,12 +17,12 @@ namespace lorascale::train {
 
 struct ProbeSettings {
   std::vector<std::int64_t> usable;
-  bool thorough = false;  // LeafSearch
-  int repeats = 1;        // the fastest of them counts as the time
-  int ranks = 1;          // that an update is divided among; those of the world, or planned ones
+  coordinator::LeafAim aim = coordinator::LeafAim::kLargest;
+  int ranks = 1;  // that an update is divided among; those of the world, or planned ones
 };
 
-// Collective.
+// Collective. Chosen is the largest leaf, or the fastest where the aim is not the largest alone;
+// its time is then measured a few times, and a search for the fastest ends after some ten seconds.
 coordinator::LeafTable measure_leaves(World& world, Session& session, Updater& updater,
                                       const coordinator::Recipe& recipe,
                                       const ProbeSettings& settings);
@@ -32,11 +32,15 @@ coordinator::LeafTable measure_leaves(World& world, Session& session, Updater& u
 std::vector<std::int64_t> auto_leaves(const Session& session, const coordinator::Recipe& recipe,
                                       int ranks);
 
+// Whether some rank knows a limit of its memory. Collective.
+bool any_limit(World& world);
+
 // Throws Error(kBadConfig) on all ranks, with the remedy, where no leaf fits.
 void require_leaf(World& world, const Session& session, const coordinator::LeafTable& table);
 
-// What `batch.micro: auto` takes; nothing where no rank knows a limit, and the recipe's own stays.
-// Collective.
+// What `batch.micro: auto` takes: the fastest leaf that fits; under run.reduction exact, where bits
+// must not follow from a clock, the largest, and nothing where no rank knows a limit: the recipe's
+// own stays. Collective.
 std::optional<coordinator::LeafTable> choose_leaf(World& world, Session& session, Updater& updater,
                                                   const coordinator::Recipe& recipe, int ranks);
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <deque>
 #include <numeric>
+#include <utility>
 
 #include "base/error.hpp"
 #include "base/units.hpp"
@@ -12,19 +13,30 @@
 #include "data/prefetcher.hpp"
 #include "data/row_plan.hpp"
 #include "data/sampler.hpp"
+#include "data/target_scan.hpp"
 #include "data/token_dataset.hpp"
 
 namespace lorascale::train {
 namespace {
 
 constexpr std::size_t kPrefetchedLeaves = 4;
-constexpr double kNearlyAsLong = 0.02;                            // share of a leaf's tokens
-constexpr std::int64_t kMostMaskToCount = std::int64_t{1} << 24;  // tokens; 16 MiB are read
+constexpr double kNearlyAsLong = 0.02;  // share of a leaf's tokens
+
+data::RowPlan plan_rows(const data::TokenDataset& dataset, const TokenSourceSettings& settings) {
+  data::CountTargets count;
+  if (dataset.has_loss_mask() && !settings.text_only) {
+    count = [scan = data::TargetScan(dataset)](std::int64_t begin, std::int64_t end) mutable {
+      return scan.count(begin, end);
+    };
+  }
+  return {dataset.offsets(), settings.sequence_length, settings.packing, std::move(count)};
+}
 
 }  // namespace
 
 struct TokenSource::Impl {
   data::TokenDataset dataset;
+  TokenSourceSettings settings;
   data::RowPlan plan;
   bool shuffled = false;
   std::uint64_t seed = 0;
@@ -32,7 +44,8 @@ struct TokenSource::Impl {
 
   Impl(const std::filesystem::path& path, const TokenSourceSettings& settings)
       : dataset(path, settings.vocabulary),
-        plan(dataset.offsets(), settings.sequence_length, settings.packing) {}
+        settings(settings),
+        plan(plan_rows(dataset, settings)) {}
 
   [[nodiscard]] std::vector<std::int64_t> rows_at(std::int64_t epoch, std::int64_t first,
                                                   std::int64_t count) const {
@@ -67,26 +80,45 @@ double TokenSource::tokens_per_row() const {
 }
 
 std::int64_t TokenSource::targets_per_epoch() const {
-  const data::TokenDataset& dataset = impl_->dataset;
-  const data::RowPlan& plan = impl_->plan;
-  const bool masked = dataset.has_loss_mask() && plan.tokens() <= kMostMaskToCount;
-  std::int64_t targets = 0;
-  std::vector<std::uint8_t> mask;
-  for (std::int64_t row = 0; row < plan.rows(); ++row) {
-    for (const data::Piece& piece : plan.row(row)) {
-      if (!masked || piece.length < 2) {
-        targets += piece.length - 1;
-        continue;
-      }
-      mask.resize(static_cast<std::size_t>(piece.length));
-      dataset.read_mask(piece.first, mask);
-      targets += std::accumulate(mask.begin() + 1, mask.end(), std::int64_t{0});
-    }
+  return impl_->plan.targets();
+}
+
+const data::LeftOut& TokenSource::left_out() const {
+  return impl_->plan.left_out();
+}
+
+std::string TokenSource::left_out_text() const {
+  const auto& left_out = impl_->plan.left_out();
+  const bool packing = impl_->settings.packing;
+  std::string text = fmt::format("{} of {} {} of {} have no target", left_out.pieces, left_out.of,
+                                 packing ? "pieces" : "rows", path_.string());
+  if (left_out.cut > 0) {
+    text += fmt::format(
+        "; in {} of them data.sequence_length {} cuts off every target: {} keeps them all",
+        left_out.cut, impl_->settings.sequence_length, left_out.longest_cut);
+  } else if (impl_->dataset.has_loss_mask()) {
+    text += ": its loss_mask marks none there";
+  } else {
+    text += ": a single token has nothing to be predicted from";
   }
-  return targets;
+  return text;
+}
+
+void TokenSource::require_targets() const {
+  if (rows() > 0) {
+    return;
+  }
+  const bool cut = left_out().cut > 0;
+  throw_bad_input(
+      "nothing to train: " + left_out_text() +
+      (cut ? "; raise data.sequence_length" : "; prepare it again with its answers as targets"));
 }
 
 std::string TokenSource::fingerprint() const {
+  return dataset_fingerprint() + (left_out().pieces > 0 ? "+rows-with-targets" : "");
+}
+
+std::string TokenSource::dataset_fingerprint() const {
   return impl_->dataset.fingerprint();
 }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "data/leaf.hpp"
+#include "data/row_plan.hpp"
 
 namespace lorascale::train {
 
@@ -18,6 +19,7 @@ struct TokenSourceSettings {
   std::int64_t sequence_length = 512;
   bool packing = true;
   std::int64_t vocabulary = 0;  // of the model; larger token ids are refused
+  bool text_only = false;       // no row is asked for, and which have targets is not looked up
 };
 
 class TokenSource {
@@ -27,11 +29,18 @@ class TokenSource {
 
   [[nodiscard]] std::int64_t rows() const;
   [[nodiscard]] double tokens_per_row() const;  // average
-  // Tokens that count as targets in an epoch; of a set too large to look through, all but the first
-  // of each piece.
   [[nodiscard]] std::int64_t targets_per_epoch() const;
+  // What is in no row because none of its tokens is a target, and the same in words, with the
+  // reason: "18 of 20 rows of FILE have no target...".
+  [[nodiscard]] const data::LeftOut& left_out() const;
+  [[nodiscard]] std::string left_out_text() const;
+  // Throws Error(kBadInput) with the remedy where no row is left.
+  void require_targets() const;
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }
+  // Tells apart what is trained on: the data set, and whether rows without a target were left out
+  // of it, as versions before did not.
   [[nodiscard]] std::string fingerprint() const;
+  [[nodiscard]] std::string dataset_fingerprint() const;
   // SHA-256 of its tokenizer.json, "bytes", or empty where the file does not say.
   [[nodiscard]] const std::string& tokenizer() const;
   // What a person should know about the set: documents, rows, tokens, packing efficiency.

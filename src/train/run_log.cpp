@@ -181,10 +181,12 @@ void Progress::update(const MetricsLine& line, std::int64_t steps, double elapse
   }
   const auto whole = static_cast<std::int64_t>(std::min(left, 1e9));
   const double seconds = line.times.total / 1000.0;
+  const auto loss = line.targets == 0
+                        ? std::string("none")
+                        : fmt::format("{:.4f}", printable(line.loss.value_or(std::nan(""))));
   const auto text = fmt::format(
-      "step {}{}  epoch {:.2f}  loss {:.4f}  lr {:.3g}  {:.0f} tok/s  eta {:d}:{:02d}:{:02d}",
-      line.step, steps_ ? fmt::format("/{}", *steps_) : "", line.epoch,
-      printable(line.loss.value_or(std::nan(""))), line.plan.lr,
+      "step {}{}  epoch {:.2f}  loss {}  lr {:.3g}  {:.0f} tok/s  eta {:d}:{:02d}:{:02d}",
+      line.step, steps_ ? fmt::format("/{}", *steps_) : "", line.epoch, loss, line.plan.lr,
       seconds > 0 ? static_cast<double>(line.tokens) / seconds : 0.0, whole / 3600, whole / 60 % 60,
       whole % 60);
   if (terminal_) {

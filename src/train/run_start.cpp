@@ -84,6 +84,16 @@ void Trainer::require_same_run(const SnapshotFields& saved) const {
   if (!changed.empty()) {
     refuse(config::to_string(changed));
   }
+  if (saved.data_fingerprint != session_.train->fingerprint() &&
+      saved.data_fingerprint == session_.train->dataset_fingerprint()) {
+    throw_bad_config(folder_.string() +
+                     " was begun by a version that trained on rows without a "
+                     "target too, and " +
+                     session_.train->left_out_text() +
+                     "; they are left out now, so the run cannot go on as it began: end it with "
+                     "that version, or begin anew in another run.output_dir, with "
+                     "adapter.init_from if what it learned is worth keeping");
+  }
   if (saved.data_fingerprint != session_.train->fingerprint()) {
     refuse("the training set " + session_.config.data.train + " is not the one it began with" +
            change_of_data());

@@ -13,6 +13,7 @@
 #include "base/hash.hpp"
 #include "coordinator/factorise.hpp"
 #include "io/model_reader.hpp"
+#include "train/adapter_settings.hpp"
 #include "train/start_warnings.hpp"
 #include "train/tensor_memory.hpp"
 #include "train/vote.hpp"
@@ -53,7 +54,7 @@ void require_one_tokenizer(const Session& session) {
     throw_bad_input(session.validation->path().string() + " was made with another tokenizer than " +
                     session.train->path().string() + "; prepare both with the model's own");
   }
-  const auto file = std::filesystem::path(session.config.model.path) / "tokenizer.json";
+  const auto file = io::model_folder(session.config.model.path) / "tokenizer.json";
   std::error_code ignored;
   if (!ours.empty() && std::filesystem::is_regular_file(file, ignored) &&
       sha256_hex(io::read_file(file, kMaxTokenizerBytes)) != ours) {
@@ -173,11 +174,6 @@ std::optional<at::ScalarType> parse_dtype(const std::string& name) {
     return at::kFloat;
   }
   return std::nullopt;
-}
-
-adapters::LoraSettings lora_settings(const config::AdapterSection& section) {
-  return {section.rank,     section.alpha,   section.dropout,      section.rslora,
-          section.lr_ratio, section.targets, section.rank_pattern, section.alpha_pattern};
 }
 
 // What the recipe knows of changes of the batch. Lengths are resolved by `units`, the budget
@@ -300,6 +296,14 @@ coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t ro
   return recipe;
 }
 
+void describe_data(const Session& session, coordinator::Recipe& recipe) {
+  recipe.trainable_parameters = session.trainable.parameters->size();
+  recipe.targets_per_epoch = session.train->targets_per_epoch();
+  const auto& left_out = session.train->left_out();
+  recipe.pieces_left_out = left_out.pieces;
+  recipe.pieces = left_out.pieces > 0 ? left_out.of : 0;
+}
+
 Session open_session(World& world, const config::RunConfig& config,
                      const prepare::TokenFiles& files) {
   Session session;
@@ -330,20 +334,26 @@ Session open_session(World& world, const config::RunConfig& config,
     if (files.validation) {
       session.validation = std::make_unique<TokenSource>(*files.validation, settings);
     }
+    for (const auto* source : {session.train.get(), session.validation.get()}) {
+      if (source != nullptr) {
+        source->require_targets();
+      }
+    }
     require_one_tokenizer(session);
-    for (const auto& prompt : config.sample.prompts) {
-      static_cast<void>(session.train->encode_prompt(prompt));  // refuses now, not hours later
+    const auto& positions = session.model->config();
+    require_positions(positions, config.data.sequence_length,
+                      "data.sequence_length " + std::to_string(config.data.sequence_length));
+    for (const auto& prompt : config.sample.prompts) {  // refuses now, not hours later
+      const auto length = static_cast<std::int64_t>(session.train->encode_prompt(prompt).size());
+      require_positions(positions, length + config.sample.max_tokens,
+                        "a prompt of sample.prompts with sample.max_tokens " +
+                            std::to_string(config.sample.max_tokens));
     }
     session.trainable = make_trainable(config, *session.model);
     make_optimizer(session);
     session.recipe = make_recipe(config, session.train->rows(), session.train->tokens_per_row(),
                                  world.host.size(), &session.units);
-    session.recipe.trainable_parameters = session.trainable.parameters->size();
-    session.recipe.targets_per_epoch = session.train->targets_per_epoch();
-    if (session.recipe.targets_per_epoch == 0) {
-      throw_bad_input("nothing to train: no token of " + files.train.string() +
-                      " counts as a target; check its loss_mask, or raise data.sequence_length");
-    }
+    describe_data(session, session.recipe);
   });
   require_same_files(world, config.model.path, session.model_fingerprint);
   require_same_files(world, files.train.string(), session.train->fingerprint());
@@ -359,6 +369,11 @@ Session open_session(World& world, const config::RunConfig& config,
     if (const auto warning =
             warning_of_end_token(session.model->config(), end, session.train->decode(ids))) {
       spdlog::warn("{}", *warning);
+    }
+    for (const auto* source : {session.train.get(), session.validation.get()}) {
+      if (source != nullptr && source->left_out().pieces > 0) {
+        spdlog::warn("{}; left out", source->left_out_text());
+      }
     }
     if (session.trainable.warning) {
       spdlog::warn("adapter.init_from: {}", *session.trainable.warning);

@@ -54,8 +54,8 @@ Session open_session(World& world, const config::RunConfig& config,
 coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t rows,
                                 double tokens_per_row, int world_size, UnitContext* units);
 
-// Settings of the config as the adapter module takes them.
-adapters::LoraSettings lora_settings(const config::AdapterSection& section);
+// What the recipe says of the data and the adapter for people and the advisor.
+void describe_data(const Session& session, coordinator::Recipe& recipe);
 
 // Where text that the model writes ends: at its own end tokens, and at that of the data set, where
 // there is one.

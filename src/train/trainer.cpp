@@ -279,25 +279,6 @@ coordinator::StepPlan Trainer::shrink(const coordinator::MemoryFacts& facts,
   return plan;
 }
 
-// An update without targets changes nothing; a run of such updates is no training.
-void Trainer::count_targets(const coordinator::StepPlan& plan, std::int64_t targets) {
-  if (targets == 0 && targets_seen_ == 0 && world_.is_root()) {
-    progress_->clear();
-    spdlog::warn(
-        "update {} has no target: either data.sequence_length cuts the answers off, or the loss "
-        "mask of {} is empty",
-        plan.step, session_.files.train.string());
-  }
-  targets_seen_ += targets;
-  if (targets_seen_ == 0 && !coordinator_->next_step()) {
-    together(world_.host, [&] {
-      throw_bad_input("nothing was trained: no token of " + session_.files.train.string() +
-                      " that an update saw counts as a target; raise data.sequence_length, or "
-                      "check its loss_mask");
-    });
-  }
-}
-
 void Trainer::train_one(coordinator::StepPlan plan) {
   const auto before = progress();
   auto result = attempt_update(plan);
@@ -309,7 +290,6 @@ void Trainer::train_one(coordinator::StepPlan plan) {
   coordinator_->on_step(result.facts);
   record(result.facts);
   double coordinating = watch.lap();
-  count_targets(plan, result.targets);
   stop_requested_ = result.stop_requested;
   const auto after = progress();
   MetricsLine line = metrics_line(plan, result);

@@ -40,7 +40,6 @@ class Trainer {
   void report_movement();
   void give_up(const std::string& what);
   coordinator::StepPlan shrink(const coordinator::MemoryFacts& facts, std::int64_t leaf_size);
-  void count_targets(const coordinator::StepPlan& plan, std::int64_t targets);
   void train_one(coordinator::StepPlan plan);
   std::optional<double> validate();
   [[nodiscard]] std::string continued_prompts() const;
@@ -87,7 +86,6 @@ class Trainer {
   bool checkpoint_owed_ = false;  // due, but the state was no good
   Tolerance checkpoint_writes_, best_writes_;
   bool stop_requested_ = false;
-  std::int64_t targets_seen_ = 0;  // since this start
   std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
   double minutes_before_ = 0;  // of earlier parts of a resumed run
 };

@@ -84,9 +84,12 @@ void Updater::accumulate(const coordinator::LeafRange& mine, const NextLeaf& nex
   for (auto index = mine.begin; index < mine.end; ++index) {
     Stopwatch watch;
     beat("forward and backward");
-    const data::TokenLeaf leaf = next_leaf();
+    data::TokenLeaf leaf = next_leaf();
     times.data_wait += watch.lap();
-    faults_.reach(Phase::kForward);
+    if (faults_.reach(Phase::kForward)) {
+      std::ranges::fill(leaf.labels, -1);
+      leaf.targets = 0;
+    }
     const auto result = model_.accumulate(leaf, seed_);
     if (faults_.reach(Phase::kBackward)) {
       at::Tensor(parameters_.gradient()).fill_(std::numeric_limits<float>::quiet_NaN());
@@ -248,8 +251,9 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::
   const at::Tensor sums = leaf_facts.sum(0);
   result.times.reduce = watch.lap();
 
-  // An update without a single target leaves everything as it is, by a gradient of zero.
-  const at::Tensor count = sums[kTargets].clamp_min(1.0);
+  // Without a single target the mean loss is no number, and the mean gradient's norm neither: the
+  // update is skipped, as one that is not finite.
+  const at::Tensor count = sums[kTargets];
   const at::Tensor scatter = leaf_scatter(leaf_facts, sums[kLoss] / count);
   const auto facts = optim::gradient_facts(gradient, count, clip_norm_);
   at::Tensor master = parameters_.master();
@@ -272,6 +276,7 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::
   result.facts.elapsed_minutes = agreed.elapsed_minutes;
   result.facts.loss_error = loss_error(values[5], values[6], values[1]);
   result.targets = static_cast<std::int64_t>(values[1]);
+  result.facts.without_targets = result.targets == 0;
   result.tokens = static_cast<std::int64_t>(values[2]);
   result.times.optimizer += watch.lap();
   if (noise_) {

@@ -64,17 +64,8 @@ def test_a_run_without_targets_is_none(space, ranks):
     documents = make_documents(40, 4, 60)
     write_dataset(space.data, documents, [np.zeros(len(d)) for d in documents])
     outcome = space.train(ranks=ranks)
-    expect_refusal(outcome, BAD_INPUT, ["nothing to train", "train.h5", "loss_mask", "sequence_length"])
+    expect_refusal(outcome, BAD_INPUT, ["nothing to train", "40 of 40 rows", "train.h5", "loss_mask", "prepare it again"])
     assert not space.output.exists()  # known before it begins
-
-
-def test_targets_that_come_late_are_enough(space):
-    documents = make_documents(40, 4, 60)
-    masks = [np.full(len(d), number >= 12) for number, d in enumerate(documents)]
-    write_dataset(space.data, documents, masks)
-    space.must_train("--set", "data.shuffle=false")  # two updates of 6 without a target come first
-    targets = [line["targets"] for line in metrics(space.output)]
-    assert targets[:2] == [0, 0] and all(targets[2:])
 
 
 def test_every_key_of_a_line_is_documented(space):

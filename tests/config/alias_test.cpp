@@ -245,6 +245,10 @@ TEST(ConfigAliases, RefuseWhatIsNotSupportedByNameAndWithTheRemedy) {
       {"network_module", {"networks.lora"}, "networks.loha", {"LoRA", "networks.lora"}},
       {"lr_scheduler_num_cycles", {"1"}, "3", {"remove it"}},
       {"save_model_as", {"safetensors"}, "ckpt", {"safetensors"}},
+      {"modules_to_save", {"null", "[]"}, "lm_head", {"new tokens", "adapter.type: full"}},
+      {"lora_modules_to_save", {"[]"}, "embed_tokens", {"tokens that the model has"}},
+      {"additional_target", {"none"}, "embed_tokens", {"adapter.type: full"}},
+      {"trainable_token_indices", {"null"}, "5", {"new tokens"}},
   };
   for (const auto& [key, taken, refused, parts] : cases) {
     for (const char* value : taken) {
@@ -258,6 +262,16 @@ TEST(ConfigAliases, RefuseWhatIsNotSupportedByNameAndWithTheRemedy) {
                                   "'" + std::string(refused) + "' is not supported"});
     expect_parts(thrown.message, parts);
   }
+}
+
+// As peft's own configuration has it, among the adapter's settings.
+TEST(ConfigAliases, WhatCannotBeHadIsRefusedByNameInItsSectionToo) {
+  const auto thrown = refusal("adapter:\n  modules_to_save: [embed_tokens, lm_head]\n");
+  expect_parts(thrown.message, {"test.yaml:2: modules_to_save", "[embed_tokens, lm_head]",
+                                "not supported", "new tokens"});
+  expect_parts(refusal("adapter: {lora_rank: 4}\n").message, {"unknown key 'adapter.lora_rank'"});
+  expect_parts(refusal("optimizer: {use_dora: true}\n").message,
+               {"unknown key 'optimizer.use_dora'"});
 }
 
 TEST(ConfigAliases, LeaveOutWhatConcernsImages) {

@@ -65,6 +65,20 @@ TEST(ReadConfig, PrefersOverridesAndOfThoseTheLast) {
   EXPECT_EQ(read("data: {validation: a.h5}", {"data.validation="}).data.validation, std::nullopt);
 }
 
+// What was written is told from what is so by default, by whatever key it was written.
+TEST(ReadConfig, KnowsWhatWasGiven) {
+  const auto given = [](const std::string& text, const std::vector<std::string>& overrides = {}) {
+    return read_config_text(text, "test.yaml", {.overrides = overrides, .world_size = 1}).given;
+  };
+  using Paths = std::set<std::string>;
+  EXPECT_EQ(given(""), Paths{});
+  EXPECT_EQ(given("adapter: {rank: 8, targets: [q_proj]}"),
+            (Paths{"adapter.rank", "adapter.targets"}));
+  EXPECT_EQ(given("lora_alpha: 16"), Paths{"adapter.alpha"});
+  EXPECT_EQ(given("adapter: {rank: 8}", {"adapter.dropout=0", "adapter={rslora: false}"}),
+            (Paths{"adapter.rank", "adapter.dropout", "adapter.rslora"}));
+}
+
 TEST(ReadConfig, TakesEverySpellingOfAValue) {
   EXPECT_EQ(read("adapter: {targets: all-linear}").adapter.targets,
             std::vector<std::string>{"all-linear"});

@@ -84,10 +84,10 @@ struct Searched {
   std::vector<std::int64_t> measured;
   std::int64_t chosen = 0;
 };
-Searched search_with(const std::vector<std::int64_t>& usable, bool thorough,
+Searched search_with(const std::vector<std::int64_t>& usable, LeafAim aim,
                      const std::vector<double>& budgets,
                      const std::function<double(std::int64_t)>& bytes) {
-  LeafSearch search(usable, thorough);
+  LeafSearch search(usable, aim);
   std::vector<std::vector<LeafMeasurement>> ranks(budgets.size());
   Searched result;
   while (const auto leaf = search.next()) {
@@ -106,7 +106,7 @@ Searched search_with(const std::vector<std::int64_t>& usable, bool thorough,
       break;
     }
   }
-  result.chosen = search.chosen();
+  result.chosen = search.largest();
   return result;
 }
 
@@ -119,10 +119,10 @@ TEST(LeafSearch, FindsTheLargestThatFitsOnALine) {
     for (const auto leaf : kDivisorsOf96) {
       largest = bytes(leaf) <= budget ? leaf : largest;
     }
-    for (const bool thorough : {false, true}) {
-      const auto found = search_with(kDivisorsOf96, thorough, {budget}, bytes);
+    for (const LeafAim aim : {LeafAim::kLargest, LeafAim::kAll}) {
+      const auto found = search_with(kDivisorsOf96, aim, {budget}, bytes);
       EXPECT_EQ(found.chosen, largest) << budget;
-      if (!thorough) {
+      if (aim == LeafAim::kLargest) {
         EXPECT_LE(found.measured.size(), 3U) << budget;  // two points, and the one they predict
       }
     }
@@ -131,8 +131,8 @@ TEST(LeafSearch, FindsTheLargestThatFitsOnALine) {
 
 TEST(LeafSearch, TakesTheMinimumOverRanks) {
   const auto bytes = [](std::int64_t leaf) { return 100 + 10.0 * static_cast<double>(leaf); };
-  EXPECT_EQ(search_with(kDivisorsOf96, false, {2000, 185, 2000}, bytes).chosen, 8);
-  EXPECT_EQ(search_with(kDivisorsOf96, false, {2000, 105, 2000}, bytes).chosen, 0);
+  EXPECT_EQ(search_with(kDivisorsOf96, LeafAim::kLargest, {2000, 185, 2000}, bytes).chosen, 8);
+  EXPECT_EQ(search_with(kDivisorsOf96, LeafAim::kLargest, {2000, 105, 2000}, bytes).chosen, 0);
 }
 
 // Memory that grows faster than the first points say: the prediction fails, and it steps down.
@@ -141,7 +141,7 @@ TEST(LeafSearch, StepsDownWhereThePredictionFails) {
     const auto x = static_cast<double>(leaf);
     return 100 + 10 * x + x * x;
   };
-  const auto found = search_with(kDivisorsOf96, false, {500}, bytes);
+  const auto found = search_with(kDivisorsOf96, LeafAim::kLargest, {500}, bytes);
   EXPECT_EQ(found.chosen, 12);  // 100 + 120 + 144 <= 500 < 100 + 160 + 256
   EXPECT_EQ(std::count(found.measured.begin(), found.measured.end(), 12), 1) << "not confirmed";
 }
@@ -151,27 +151,52 @@ TEST(LeafSearch, StepsUpWhereThePredictionWasTooCareful) {
   const auto bytes = [](std::int64_t leaf) {
     return 100 + 10 * std::sqrt(100 * static_cast<double>(leaf));
   };
-  const auto found = search_with(kDivisorsOf96, false, {600}, bytes);
+  const auto found = search_with(kDivisorsOf96, LeafAim::kLargest, {600}, bytes);
   EXPECT_GE(found.chosen, 16);
   EXPECT_LE(bytes(found.chosen), 600);
 }
 
 TEST(LeafSearch, WithoutALimitTheLargestIsTried) {
-  LeafSearch search(kDivisorsOf96, false);
+  LeafSearch search(kDivisorsOf96, LeafAim::kLargest);
   std::vector<std::int64_t> measured;
   while (const auto leaf = search.next()) {
     measured.push_back(*leaf);
     search.on_measured(*leaf, true, MemoryLine::kUnlimited);
   }
   EXPECT_EQ(measured, (std::vector<std::int64_t>{1, 2, 96}));
-  EXPECT_EQ(search.chosen(), 96);
+  EXPECT_EQ(search.largest(), 96);
 }
 
 TEST(LeafSearch, AThoroughOneDoublesUpToWhatIsPredicted) {
   const auto bytes = [](std::int64_t leaf) { return 100 + 10.0 * static_cast<double>(leaf); };
-  const auto found = search_with(kDivisorsOf96, true, {400}, bytes);
+  const auto found = search_with(kDivisorsOf96, LeafAim::kAll, {400}, bytes);
   EXPECT_EQ(found.measured, (std::vector<std::int64_t>{1, 2, 4, 8, 16, 24}));
   EXPECT_EQ(found.chosen, 24);
+}
+
+// Speeds by leaf, without noise.
+std::vector<std::int64_t> measured_for_speed(const std::map<std::int64_t, double>& speeds,
+                                             std::int64_t fits_up_to = MemoryLine::kUnlimited) {
+  LeafSearch search(kDivisorsOf96, LeafAim::kFastest);
+  std::vector<std::int64_t> measured;
+  while (const auto leaf = search.next()) {
+    measured.push_back(*leaf);
+    const auto at_most = std::prev(speeds.upper_bound(*leaf));
+    search.on_measured(*leaf, *leaf <= fits_up_to, fits_up_to, {*leaf, at_most->second, 0});
+  }
+  return measured;
+}
+
+TEST(LeafSearch, OneForTheFastestEndsWhereTwoSizesGainNothing) {
+  using Leaves = std::vector<std::int64_t>;
+  EXPECT_EQ(measured_for_speed({{1, 5}}), (Leaves{1, 2, 4}));
+  EXPECT_EQ(measured_for_speed({{1, 5}, {2, 9}, {4, 9}}), (Leaves{1, 2, 4, 8}));
+  // One size that gains nothing is not the end of it.
+  EXPECT_EQ(measured_for_speed({{1, 5}, {2, 5}, {4, 9}}), (Leaves{1, 2, 4, 8, 16}));
+  EXPECT_EQ(measured_for_speed({{1, 5}, {2, 6}, {4, 6}, {8, 9}}), (Leaves{1, 2, 4, 8, 16, 32}));
+  // As long as it gains, up to the largest that fits.
+  EXPECT_EQ(measured_for_speed({{1, 1}, {2, 2}, {4, 4}, {8, 8}, {16, 16}, {24, 24}}, 24),
+            (Leaves{1, 2, 4, 8, 16, 24}));
 }
 
 TEST(LeafMeasured, IsLoggedSavedAndReplayable) {

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -10,6 +11,7 @@
 
 #include "base/error.hpp"
 #include "data/leaf_builder.hpp"
+#include "data/target_scan.hpp"
 
 namespace lorascale::data {
 namespace {
@@ -109,7 +111,6 @@ TEST_F(TokenDatasetTest, BuildsLeavesWithoutLabelsAcrossDocuments) {
 TEST_F(TokenDatasetTest, RefusesWhatIsNoSoundDataSet) {
   expect_refusal("f.attrs['format']='other'", "no token data set");
   expect_refusal("f.attrs['version']=2", "version 2");
-  expect_refusal("f.attrs['vocab_size']=200", "vocabulary of 200");
   expect_refusal("del f['tokens']", "/tokens is missing");
   expect_refusal("del f['tokens']; f['tokens']=t.astype(np.int64)", "u16 or u32");
   expect_refusal("del f['tokens']; f['tokens']=t.astype(np.float32)", "u16 or u32");
@@ -126,6 +127,36 @@ TEST_F(TokenDatasetTest, RefusesWhatIsNoSoundDataSet) {
   expect_refusal("f['loss_mask']=np.full(10,2,dtype=np.uint8)", "only 0 and 1");
   expect_refusal("f['checks/tokens']=np.array([1],dtype=np.uint32)", "checksum");
   expect_refusal("f['checks/offsets']=np.array([1],dtype=np.uint32)", "checksum");
+}
+
+// A tokenizer may know tokens that the model lacks; documents may not hold them, which is known
+// when the file is opened.
+TEST_F(TokenDatasetTest, ALargerVocabularyIsTakenWhereNoIdReachesBeyond) {
+  EXPECT_EQ(refusal("f.attrs['vocab_size']=200"), "accepted");
+  EXPECT_EQ(refusal("f.attrs['vocab_size']=200; f.attrs['eos_id']=150"), "accepted");
+  expect_refusal("f.attrs['vocab_size']=200; t[7]=100; f['tokens'][...]=t",
+                 "document 1, token 3 is id 100, but the model's vocabulary ends at 99");
+  const fs::path path = make("f.attrs['vocab_size']=200; t[9]=199; f['tokens'][...]=t");
+  EXPECT_THROW(TokenDataset(path, 100), Error);
+  EXPECT_NO_THROW(TokenDataset(path, 200));
+}
+
+TEST_F(TokenDatasetTest, TargetsAreCountedOverBlocks) {
+  const std::vector<int> mask = {0, 1, 1, 0, 0, 1, 0, 1, 1, 1};
+  const TokenDataset set(make("f.attrs['checks_block']=3; "
+                              "f['loss_mask']=np.array([0,1,1,0,0,1,0,1,1,1],dtype=np.uint8)"),
+                         100);
+  TargetScan scan(set);
+  for (std::int64_t begin = 0; begin <= 10; ++begin) {
+    for (std::int64_t end = begin; end <= 10; ++end) {
+      EXPECT_EQ(scan.count(begin, end), std::count(mask.begin() + begin, mask.begin() + end, 1));
+    }
+  }
+  const TokenDataset damaged(
+      make("f.attrs['checks_block']=5; f['loss_mask']=np.ones(10,dtype="
+           "np.uint8); f['checks/loss_mask']=np.array([1,2],dtype=np.uint32)"),
+      100);
+  EXPECT_THROW(TargetScan(damaged).count(7, 8), Error);
 }
 
 constexpr const char* kPrompts =

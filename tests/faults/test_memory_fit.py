@@ -6,7 +6,7 @@ import math
 import re
 
 import pytest
-from harness import Workspace, execute, expect_refusal, mpirun
+from harness import Workspace, execute, expect_refusal, expect_replay, mpirun
 from reference import make_documents, metrics, write_dataset
 
 USAGE, BAD_CONFIG = 64, 78
@@ -68,6 +68,13 @@ def budget_for(unlimited, leaf):
     return math.ceil(unlimited[leaf] / 2**20)
 
 
+def fastest(speeds):
+    """The smallest leaf whose speed is the best one's, within what repeats differ by (3 % at least, 15 % at most)."""
+    best = max(speeds, key=lambda speed: speed["samples_per_second"])
+    return min(speed["leaf"] for speed in speeds if speed["samples_per_second"]
+               >= best["samples_per_second"] * (1 - min(0.15, max(0.03, speed["noise"], best["noise"]))))
+
+
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_find_batch(template, tmp_path, unlimited, ranks):
     budget = budget_for(unlimited, 4)
@@ -76,7 +83,8 @@ def test_find_batch(template, tmp_path, unlimited, ranks):
     outcome = find_batch(space, ranks=ranks)
     assert outcome.code == 0, outcome.stderr
     table = table_of(space)
-    assert table["world_size"] == ranks == len(table["ranks"]) and table["chosen"] == 4
+    assert table["world_size"] == ranks == len(table["ranks"]) and table["largest"] == 4
+    assert table["chosen"] == fastest(table["speeds"])
     assert table["usable"] == [leaf for leaf in (1, 2, 4, 8, 16) if leaf * ranks <= 16]
     for rank in table["ranks"]:
         assert rank["budget_bytes"] == budget << 20
@@ -87,7 +95,9 @@ def test_find_batch(template, tmp_path, unlimited, ranks):
                 assert row["measured_bytes"] <= budget << 20
         # The rule of thumb forgets gradient, optimizer and buffers: it promises more than there is.
         assert rank["largest_by_fit"] in (4, 5) and rank["largest_by_formula"] >= rank["largest_by_fit"]
-    for words in ("batch.micro 4", f"accumulation {4 // ranks}", "remain on rank", "samples/s", "formula", "fastest"):
+    chosen = table["chosen"]
+    for words in (f"batch.micro {chosen}", f"accumulation {16 // chosen // ranks}", "remain on rank", "samples/s", "formula",
+                  "as fast as the fastest", *(f"{s['leaf']}: " for s in table["speeds"])):
         assert words in outcome.stdout, words
     # It trains nothing and leaves nothing but its report.
     assert set(space.folder.rglob("*")) - set(before) == {space.output, space.output / "find-batch.json"}
@@ -136,8 +146,8 @@ def test_find_batch_help_and_bad_input(template, tmp_path, program):
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("leaf", [1, 2, 4, 8])
 def test_auto_takes_what_fits_and_lives_in_it(template, tmp_path, unlimited, ranks, leaf):
-    """Right at the limit: the budget is the leaf's own peak, rounded up to a MiB."""
-    space = prepare(template, tmp_path / "auto", budget_for(unlimited, leaf))
+    """Right at the limit: the budget is the leaf's own peak, rounded up to a MiB. By memory alone, as exact has it."""
+    space = prepare(template, tmp_path / "auto", budget_for(unlimited, leaf), run__reduction="exact")
     outcome = space.must_train(ranks=ranks)
     assert leaves(space) == {leaf}
     (decision,) = decisions(space)  # the choice, and nothing that ran out
@@ -146,13 +156,31 @@ def test_auto_takes_what_fits_and_lives_in_it(template, tmp_path, unlimited, ran
     assert "ran out" not in outcome.stderr
     assert peak(space) <= budget_for(unlimited, leaf)
     # That it was measured leaves no trace in what is trained.
-    other = prepare(template, tmp_path / "given", micro=leaf)
+    other = prepare(template, tmp_path / "given", micro=leaf, run__reduction="exact")
     other.must_train(ranks=ranks)
     assert adapter(other) == adapter(space)
 
 
-def test_auto_without_a_limit_is_the_largest_divisor_up_to_8(template, tmp_path):
-    space = prepare(template, tmp_path)
+@pytest.mark.parametrize("limited, ranks", [(False, 1), (False, 2), (True, 2)])
+def test_auto_is_the_fastest_that_fits(template, tmp_path, unlimited, limited, ranks):
+    space = prepare(template, tmp_path / "auto", budget_for(unlimited, 4) if limited else 0)
+    space.must_train(ranks=ranks)
+    (decision,) = decisions(space)
+    speeds = [{"leaf": speed.pop("leaf_size"), **speed} for speed in decision["inputs"]["speeds"]]
+    chosen = fastest(speeds)
+    assert leaves(space) == {chosen} and f"takes leaf {chosen} of those up to" in decision["reason"]
+    assert not limited or max(speed["leaf"] for speed in speeds) <= 4
+    expect_replay(space)
+    other = prepare(template, tmp_path / "given", micro=chosen)
+    other.must_train(ranks=ranks)
+    assert adapter(other) == adapter(space)
+    space.must_train("--set", "budget=6 steps")  # a run that goes on keeps it
+    assert leaves(space) == {chosen} and len(decisions(space)) == 1
+
+
+def test_exact_bits_follow_from_no_clock(template, tmp_path):
+    """Without a limit the leaf is the largest divisor up to 8."""
+    space = prepare(template, tmp_path, run__reduction="exact")
     space.must_train()
     assert leaves(space) == {8} and not decisions(space)
 

@@ -59,6 +59,17 @@ TEST_F(ModelReaderTest, ReadsASingleFileByPath) {
   EXPECT_EQ(value_of(ModelReader(folder_ / "any name.safetensors"), "a"), "a");
 }
 
+TEST_F(ModelReaderTest, TheFolderOfAModelIsWhereItsFileLies) {
+  put_tensors(folder_ / "model.safetensors", {"a"});
+  EXPECT_EQ(model_folder(folder_ / "model.safetensors"), folder_.path());
+  EXPECT_EQ(model_folder(folder_.path()), folder_.path());
+  EXPECT_EQ(model_folder("nowhere"), fs::path("nowhere"));
+  const auto before = fs::current_path();
+  fs::current_path(folder_.path());
+  EXPECT_EQ(model_folder("model.safetensors"), fs::path("."));
+  fs::current_path(before);
+}
+
 TEST_F(ModelReaderTest, ReadsShards) {
   put_two_shards();
   for (const fs::path& path : {folder_.path(), folder_ / "model.safetensors.index.json"}) {
@@ -135,10 +146,20 @@ TEST_F(ModelReaderTest, ComparesIndexAndShards) {
   put_two_shards();
   put_index(
       R"({"a": "model-00001-of-00002.safetensors", "x": "model-00002-of-00002.safetensors"})");
-  expect_bad({"\"x\"", "not in \"model-00002-of-00002.safetensors\"", "afresh"});
+  // An entry that is wrong matters where it is asked for.
+  const ModelReader stale(folder_.path());
+  EXPECT_EQ(value_of(stale, "a"), "a");
+  EXPECT_EQ(stale.find("x"), nullptr);
+  expect_error(ExitCode::kBadInput,
+               {"\"x\"", "not in \"model-00002-of-00002.safetensors\"", "afresh"},
+               [&] { (void)stale.at("x"); });
   put_index(
       R"({"a": "model-00002-of-00002.safetensors", "c": "model-00001-of-00002.safetensors"})");
-  expect_bad({"\"a\"", "not in \"model-00002-of-00002.safetensors\""});
+  const ModelReader elsewhere(folder_.path());
+  EXPECT_EQ(value_of(elsewhere, "c"), "c");
+  EXPECT_EQ(elsewhere.find("a"), nullptr);
+  expect_error(ExitCode::kBadInput, {"\"a\"", "not in \"model-00002-of-00002.safetensors\""},
+               [&] { (void)elsewhere.at("a"); });
   put_two_shards();
   put_tensors(folder_ / "model-00002-of-00002.safetensors", {"b", "a"});
   expect_bad(

@@ -52,6 +52,12 @@ TEST(HostileConfigTest, WhatOtherProgramsWouldReadOtherwise) {
   expect_refused_with({{"rope_parameters", {{"rope_type", "default"}, {"rope_theta", 10000.0}}},
                        {"rope_scaling", {{"rope_type", "linear"}, {"factor", 2.0}}}},
                       {"rope_scaling", "rope_parameters", "keep one"});
+  // By its name, not by a key that only it has.
+  expect_refused_with({{"rope_parameters",
+                        {{"rope_type", "longrope"}, {"factor", 2.0}, {"long_factor", {1.0, 2.0}}}}},
+                      {"rope_type", "'longrope'", "not supported", "dynamic", "variant"});
+  expect_refused_with({{"rope_scaling", {{"type", "su"}, {"short_factor", {1.0}}}}},
+                      {"type", "'su'", "not supported"});
   for (const char* family : {"mistral", "qwen2", "qwen3"}) {
     expect_refused_with({{"layer_types", {"full_attention", "x"}}}, {"layer_types", "'x'"}, family);
     expect_refused_with({{"layer_types", {"full_attention"}}}, {"layer_types"}, family);

@@ -55,6 +55,27 @@ TEST(LlamaConfigTest, Llama31) {
   EXPECT_TRUE(c.warnings.empty());
 }
 
+TEST(LlamaConfigTest, DynamicRopeIsTheDefaultUpToTheContext) {
+  Json json = tiny_json("llama");
+  json["max_position_embeddings"] = 64;
+  const auto plain = parse(json);
+  require_positions(plain, 1000, "text");  // poor beyond, but followed
+  json["rope_scaling"] = {{"rope_type", "dynamic"}, {"factor", 4.0}};
+  const auto c = parse(json);
+  EXPECT_EQ(c.rope.type, nn::RopeType::kDefault);
+  EXPECT_EQ(c.rope.theta, plain.rope.theta);
+  EXPECT_EQ(c.context, 64);
+  require_positions(c, 64, "text");
+  try {
+    require_positions(c, 65, "data.sequence_length 65");
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::kBadConfig);
+    EXPECT_THAT(error.what(), testing::HasSubstr("data.sequence_length 65 is more than 64"));
+    EXPECT_THAT(error.what(), testing::HasSubstr("dynamic RoPE"));
+  }
+}
+
 TEST(LlamaConfigTest, MistralWithAndWithoutWindow) {
   Json json = tiny_json("mistral");
   EXPECT_THAT(parse(json).windows, Each(kNoWindow));

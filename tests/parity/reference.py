@@ -22,6 +22,7 @@ ROPE = {
     "linear": dict(rope_type="linear", factor=4.0, rope_theta=1e4),
     "llama3": dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
                    original_max_position_embeddings=64, rope_theta=5e5),
+    "dynamic": dict(rope_type="dynamic", factor=2.0, rope_theta=1e4),  # as the default, up to 256 positions
     "yarn": dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=64, rope_theta=1e6),
 }
 
@@ -37,6 +38,7 @@ def make_model(case: str):
         "llama-bias": lambda: t.LlamaForCausalLM(t.LlamaConfig(**COMMON, attention_bias=True, mlp_bias=True)),
         "llama-linear": lambda: t.LlamaForCausalLM(t.LlamaConfig(**COMMON, rope_parameters=ROPE["linear"])),
         "llama-llama3": lambda: t.LlamaForCausalLM(t.LlamaConfig(**COMMON, rope_parameters=ROPE["llama3"])),
+        "llama-dynamic": lambda: t.LlamaForCausalLM(t.LlamaConfig(**COMMON, rope_parameters=ROPE["dynamic"])),
         "llama-yarn": lambda: t.LlamaForCausalLM(t.LlamaConfig(**COMMON, rope_parameters=ROPE["yarn"])),
         "mistral": lambda: t.MistralForCausalLM(t.MistralConfig(**COMMON, sliding_window=None)),
         "mistral-window": lambda: t.MistralForCausalLM(t.MistralConfig(**COMMON, sliding_window=8)),
@@ -57,7 +59,7 @@ def make_model(case: str):
     return model
 
 
-CASES = ["llama", "llama-mha", "llama-tied", "llama-bias", "llama-linear", "llama-llama3", "llama-yarn", "mistral",
+CASES = ["llama", "llama-mha", "llama-tied", "llama-bias", "llama-linear", "llama-llama3", "llama-dynamic", "llama-yarn", "mistral",
          "mistral-window", "qwen2", "qwen2-window", "qwen3"]
 
 

@@ -312,3 +312,14 @@ def test_thinned_keeps_ends_and_spikes():
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (89.2, "89 s"), (150, "2 min 30 s"), (8000, "2 h 13 min")])
 def test_duration(seconds, text):
     assert words.duration(seconds) == text
+
+
+def test_pieces_without_a_target_are_counted(tmp_path):
+    folder = make_run(tmp_path / "run")
+    assert read_run(folder).left_out is None
+    plan = {"step": 0, "samples": 0, "kind": "plan", "reason": "x",
+            "inputs": {"recipe": {"data.pieces_left_out": 18, "data.pieces": 20}}}
+    (folder / "decisions.jsonl").write_text(json.dumps(plan) + "\n")
+    run = read_run(folder)
+    assert run.left_out == (18, 20)
+    assert ("left out", "18 of 20 pieces of its documents, which have no target") in facts.facts(run)

@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -21,6 +22,7 @@ namespace fs = std::filesystem;
 
 constexpr std::int64_t kBatch = 24;
 constexpr std::int64_t kLength = 96;
+constexpr auto kAll = coordinator::LeafAim::kAll;
 
 class LeafProbeTest : public testing::Test {
  protected:
@@ -66,9 +68,10 @@ class LeafProbeTest : public testing::Test {
     updater_.emplace(world_, *session_->model, *session_->trainable.parameters,
                      *session_->optimizer, config_, *faults_);
   }
-  coordinator::LeafTable measure(std::vector<std::int64_t> usable, bool thorough = false) {
+  coordinator::LeafTable measure(std::vector<std::int64_t> usable,
+                                 coordinator::LeafAim aim = coordinator::LeafAim::kLargest) {
     return measure_leaves(world_, *session_, *updater_, session_->recipe,
-                          {std::move(usable), thorough, 1, host_.size()});
+                          {std::move(usable), aim, host_.size()});
   }
   // An update of the longest rows on every rank, as rehearsed.
   UpdateResult update(std::int64_t leaf_size, std::int64_t step) {
@@ -179,15 +182,18 @@ TEST_F(LeafProbeTest, TimesOfLeavesAreThoseOfTheDevice) {
 
 TEST_F(LeafProbeTest, TheRankWithTheLeastMemoryDecidesForAll) {
   open();
-  const auto free = measure({1, 2, 4, 8}, true);
-  EXPECT_EQ(free.chosen, 8);
+  const auto free = measure({1, 2, 4, 8}, kAll);
+  EXPECT_EQ(free.chosen, coordinator::fastest_leaf(free.speeds()));
+  EXPECT_EQ(free.speeds().size(), 4U);
   ASSERT_EQ(free.ranks.size(), static_cast<std::size_t>(host_.size()));
   if (last()) {  // more than a leaf of 4 takes, less than one of 8
     limit_cpu_tensors(static_cast<std::int64_t>((*free.peak(4) + *free.peak(8)) / 2));
   }
-  for (const bool thorough : {false, true}) {
-    const auto tight = measure({1, 2, 4, 8}, thorough);
-    EXPECT_EQ(tight.chosen, 4);
+  for (const auto aim : {coordinator::LeafAim::kLargest, kAll}) {
+    auto tight = measure({1, 2, 4, 8}, aim);
+    EXPECT_EQ(tight.speeds().back().leaf_size, 4);
+    EXPECT_LE(tight.chosen, 4);
+    tight.chosen = 4;
     EXPECT_EQ(tight.tightest(), static_cast<std::size_t>(host_.size() - 1));
     EXPECT_LE(tight.ranks.back().of(4)->peak(), tight.ranks.back().budget);
     EXPECT_FALSE(tight.ranks.back().of(8));
@@ -224,11 +230,11 @@ TEST_F(LeafProbeTest, LeavesEverythingAsItWas) {
       state.push_back(tensor.clone());
     }
     const auto held = tensor_memory(at::kCPU).now;
-    const auto peaks = measure({1, 2, 4, 8}, true);
+    const auto peaks = measure({1, 2, 4, 8}, kAll);
     if (last()) {
       limit_cpu_tensors(static_cast<std::int64_t>(*peaks.peak(4)));
     }
-    EXPECT_GE(measure({1, 2, 4, 8}, true).chosen, 2);
+    EXPECT_GE(measure({1, 2, 4, 8}).chosen, 2);
     limit_cpu_tensors(0);
     EXPECT_TRUE(at::equal(before, session_->trainable.parameters->master()));
     for (std::size_t i = 0; i < state.size(); ++i) {
@@ -286,10 +292,12 @@ TEST_F(LeafProbeTest, AnUpdateThatRunsOutBeforeItsFirstLeafIsVotedOn) {
   EXPECT_TRUE(update(1, NoiseMeter::kHistory + 1).facts.applied);
 }
 
+// By memory alone, so that what is chosen is known; by speed it is some leaf that fits.
 TEST_F(LeafProbeTest, ARunThatGoesOnKeepsItsLeafWhereItFits) {
+  config_.run.reduction = "exact";
   open();
   auto& recipe = session_->recipe;
-  const auto free = measure({1, 2, 4, 8}, true);
+  const auto free = measure({1, 2, 4, 8}, kAll);
   recipe.leaf_size = 8;
   const auto state = coordinator::Coordinator(recipe, host_.size()).state();
   recipe.leaf_size = 1;
@@ -307,6 +315,29 @@ TEST_F(LeafProbeTest, ARunThatGoesOnKeepsItsLeafWhereItFits) {
   EXPECT_EQ(chosen->leaf_size, recipe.leaf_size);
   EXPECT_EQ(chosen->rank, host_.size() - 1);
   EXPECT_TRUE(recipe.leaf_size == 4 || recipe.leaf_size == 6) << recipe.leaf_size;
+  EXPECT_TRUE(chosen->speeds.empty());
+}
+
+TEST_F(LeafProbeTest, AutoTakesTheFastestThatFitsAndAllRanksAgree) {
+  open();
+  const auto free = measure({1, 2, 4, 8});
+  limit_cpu_tensors(static_cast<std::int64_t>(*free.peak(8)));
+  for (const bool limited : {true, false}) {
+    limit_cpu_tensors(limited ? static_cast<std::int64_t>(*free.peak(8)) : 0);
+    const auto chosen = settle_leaf(world_, *session_, *updater_, nullptr);
+    ASSERT_TRUE(chosen);
+    EXPECT_EQ(chosen->leaf_size, coordinator::fastest_leaf(chosen->speeds));
+    EXPECT_EQ(session_->recipe.leaf_size, chosen->leaf_size);
+    EXPECT_EQ(chosen->budget > 0, limited);
+    std::array<std::int64_t, 2> all = {chosen->leaf_size, -chosen->leaf_size};
+    host_.all_reduce(std::span(all), comm::ReduceOp::kMax);
+    EXPECT_EQ(all[0], -all[1]);
+    for (const auto& speed : chosen->speeds) {
+      EXPECT_TRUE(!limited || speed.leaf_size <= 8);
+      EXPECT_GT(speed.samples_per_second, 0);
+      EXPECT_GE(speed.noise, 0);
+    }
+  }
 }
 
 }  // namespace

@@ -68,6 +68,15 @@ void refuse_unsupported(const Fields& fields) {
 }
 
 nn::RopeParameters read_rope(const Fields& fields, const Fields& rope, LlamaConfig& config) {
+  const auto type = rope.text_or("rope_type", rope.text_or("type", "default"));
+  constexpr std::array kTypes = {"default", "linear", "llama3", "yarn", "dynamic"};
+  if (std::ranges::find(kTypes, type) == kTypes.end()) {
+    rope.fail(rope.has("rope_type") ? "rope_type" : "type",
+              "is '" + type +
+                  "', which is not supported; there are default, linear, llama3, yarn " +
+                  "and, within the context, dynamic. Take a variant of the model without it, as " +
+                  "those for shorter contexts often are");
+  }
   rope.allow_only({"rope_theta", "rope_type", "type", "factor", "original_max_position_embeddings",
                    "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "truncate",
                    "attention_factor", "mscale", "mscale_all_dim", "partial_rotary_factor",
@@ -77,8 +86,12 @@ nn::RopeParameters read_rope(const Fields& fields, const Fields& rope, LlamaConf
   p.dim = config.head_dim;
   p.theta = positive(rope, "rope_theta", positive(fields, "rope_theta", 10000.0));
   const auto context = positive(fields, "max_position_embeddings", 2048.0);
-  const auto type = rope.text_or("rope_type", rope.text_or("type", "default"));
   if (type == "default") {
+    return p;
+  }
+  if (type == "dynamic") {  // as the default up to the context; its base grows beyond
+    static_cast<void>(positive(rope, "factor"));
+    config.ends_at_context = true;
     return p;
   }
   p.original_context = positive(rope, "original_max_position_embeddings", context);
@@ -93,7 +106,7 @@ nn::RopeParameters read_rope(const Fields& fields, const Fields& rope, LlamaConf
     if (p.high_freq_factor <= p.low_freq_factor) {
       rope.fail("high_freq_factor", "must be above low_freq_factor");
     }
-  } else if (type == "yarn") {
+  } else {
     p.type = nn::RopeType::kYarn;
     if (p.theta <= 1.0) {  // its logarithm divides
       fields.fail("rope_theta", "must exceed 1 where rope_type is yarn");
@@ -117,8 +130,6 @@ nn::RopeParameters read_rope(const Fields& fields, const Fields& rope, LlamaConf
           " differs from max_position_embeddings / original_max_position_embeddings; "
           "the factor is used, as transformers 5 does");
     }
-  } else {
-    rope.fail("rope_type", "is '" + type + "'; supported are default, linear, llama3 and yarn");
   }
   return p;
 }
@@ -246,7 +257,7 @@ LlamaConfig parse_llama_config(const std::string& text, const std::string& where
   config.mlp_bias = llama && fields.boolean_or("mlp_bias", false);
   config.qk_norm = qwen3;
   read_rope(fields, config);
-  config.context = fields.number_or("max_position_embeddings", 0) *
+  config.context = fields.number_or("max_position_embeddings", config.ends_at_context ? 2048 : 0) *
                    (config.rope.type == nn::RopeType::kLinear ? config.rope.factor : 1);
   config.stored_dtype = fields.text_or("dtype", fields.text_or("torch_dtype", ""));
   if (fields.number_or("attention_dropout", 0.0) != 0.0) {
@@ -259,6 +270,15 @@ LlamaConfig parse_llama_config(const std::string& text, const std::string& where
 
 LlamaConfig read_llama_config(const std::filesystem::path& config_json) {
   return parse_llama_config(io::read_file(config_json, 1 << 20), config_json.string());
+}
+
+void require_positions(const LlamaConfig& config, std::int64_t positions, const std::string& what) {
+  if (config.ends_at_context && static_cast<double>(positions) > config.context) {
+    throw_bad_config(what + " is more than " +
+                     std::to_string(static_cast<std::int64_t>(config.context)) +
+                     " positions (max_position_embeddings): beyond them this model's dynamic RoPE "
+                     "depends on the length of the text, which is not supported; stay within");
+  }
 }
 
 void add_generation_config(const std::filesystem::path& generation_config_json,

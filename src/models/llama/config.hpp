@@ -33,6 +33,9 @@ struct LlamaConfig {
   // Positions that it was made for: max_position_embeddings, times the factor of linear RoPE
   // scaling, which stretches them; 0 where the file does not say.
   double context = 0;
+  // Whether positions beyond `context` rotate in a way that is not followed here, and are refused:
+  // dynamic RoPE, which is the usual one up to there.
+  bool ends_at_context = false;
   std::vector<std::int64_t> eos_ids;  // of config.json and generation_config.json
   // Where servers and transformers' generate() stop: at those of generation_config.json, or, where
   // it names none, of config.json.
@@ -44,6 +47,10 @@ struct LlamaConfig {
 // Throws Error(kBadInput) naming the file, the field and the remedy.
 LlamaConfig read_llama_config(const std::filesystem::path& config_json);
 LlamaConfig parse_llama_config(const std::string& text, const std::string& where);
+
+// Throws Error(kBadConfig), with the remedy, where `positions` (of `what`) go beyond the model's
+// last.
+void require_positions(const LlamaConfig& config, std::int64_t positions, const std::string& what);
 
 // Adds the end tokens of generation_config.json, where chat models name those of a turn. Nothing
 // else depends on that file: without it, or where it is damaged (a warning), those of config.json

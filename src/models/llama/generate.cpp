@@ -47,6 +47,10 @@ std::int32_t sample_token(std::span<const float> logits, double temperature, dou
 std::vector<std::int32_t> generate(const Llama& model, std::span<const std::int32_t> prompt,
                                    const GenerationSettings& settings) {
   LS_ASSERT(!prompt.empty());
+  const auto most = static_cast<std::int64_t>(prompt.size()) + settings.max_tokens;
+  require_positions(model.config(), most,
+                    "a prompt of " + std::to_string(prompt.size()) + " and up to " +
+                        std::to_string(settings.max_tokens) + " new tokens");
   const at::NoGradGuard no_grad;
   auto caches = model.make_caches(static_cast<std::int64_t>(prompt.size()) + settings.max_tokens);
   std::vector<std::int32_t> generated;

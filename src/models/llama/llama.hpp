@@ -64,8 +64,9 @@ class Llama : public Model {
   double label_smoothing_ = 0;
 };
 
-// Reads a Hugging Face folder (or its files) into a model. `dtype` empty: as stored.
-std::unique_ptr<Llama> load_llama(const std::filesystem::path& folder,
+// Reads a Hugging Face folder, or a .safetensors file beside its config.json, into a model. `dtype`
+// empty: as stored.
+std::unique_ptr<Llama> load_llama(const std::filesystem::path& path,
                                   std::optional<at::ScalarType> dtype, at::Device device);
 
 // The same from the headers of the files alone: every check but those of values, and a model

@@ -144,13 +144,14 @@ void check_tied_head(const io::ModelReader& reader, const KeyMap& keys, const st
 
 }  // namespace
 
-std::unique_ptr<Llama> read_llama_shapes(const std::filesystem::path& folder,
+std::unique_ptr<Llama> read_llama_shapes(const std::filesystem::path& path,
                                          std::optional<at::ScalarType> dtype) {
+  const auto folder = io::model_folder(path);
   auto config = read_llama_config(folder / "config.json");
   add_generation_config(folder / "generation_config.json", config);
-  const io::ModelReader reader(folder);
+  const io::ModelReader reader(path);
   const KeyMap keys(reader);
-  const std::string where = folder.string();
+  const std::string where = path.string();
   const auto stored = float_type(keys.at("model.embed_tokens.weight"), where);
   auto shapes = std::make_unique<Llama>(config, dtype.value_or(stored), at::kMeta);
   const auto slots = shapes->parameter_slots();

@@ -1,0 +1,94 @@
+#include "train/adapter_settings.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "adapters/peft_format.hpp"
+#include "base/error.hpp"
+
+namespace lorascale::train {
+namespace {
+
+// Many names are of layers one by one, which nobody reads.
+constexpr std::size_t kMostNamesShown = 8;
+
+std::string shown(const std::vector<std::string>& names) {
+  return names.size() > kMostNamesShown ? fmt::format("{} layers by name", names.size())
+                                        : fmt::format("[{}]", fmt::join(names, ", "));
+}
+
+// Names in another order mean the same, and a run that goes on should find the words it began with.
+bool same_names(std::vector<std::string> a, std::vector<std::string> b) {
+  std::ranges::sort(a);
+  std::ranges::sort(b);
+  return a == b;
+}
+
+// Patterns are of the file's layers: if the user's targets leave some of them out, it is these
+// targets that contradict the file.
+void require_all_targeted(const adapters::PeftAdapter& adapter,
+                          const std::vector<std::string>& targets) {
+  if (targets.size() == 1) {
+    return;  // a regular expression perhaps, or all-linear
+  }
+  for (const auto& [name, module] : adapter.modules) {
+    if (std::ranges::none_of(targets, [&, &layer = name](const std::string& target) {
+          return adapters::target_names(target, layer);
+        })) {
+      throw_bad_config("adapter.init_from " + adapter.folder.string() +
+                       " adapts layers that adapter.targets leaves out, such as " + name +
+                       "; remove adapter.targets, and they are taken from the file");
+    }
+  }
+}
+
+}  // namespace
+
+adapters::LoraSettings lora_settings(const config::AdapterSection& section) {
+  return {section.rank,     section.alpha,   section.dropout,      section.rslora,
+          section.lr_ratio, section.targets, section.rank_pattern, section.alpha_pattern};
+}
+
+std::optional<std::string> take_adapter_settings(const std::set<std::string>& given,
+                                                 config::RunConfig* config) {
+  auto& section = config->adapter;
+  if (!section.init_from || section.init_from->empty() || section.type == "full") {
+    return std::nullopt;
+  }
+  const auto adapter = adapters::read_peft_adapter(*section.init_from);
+  const auto theirs = adapters::settings_to_go_on(adapter);
+  std::vector<std::string> taken;
+  const auto take = [&](const char* key, auto& ours, const auto& value, const std::string& text) {
+    if (!given.contains(std::string("adapter.") + key)) {
+      ours = value;
+      if (!text.empty()) {
+        taken.push_back(std::string(key) + " " + text);
+      }
+    }
+  };
+  take("rank", section.rank, theirs.rank, fmt::format("{}", theirs.rank));
+  take("alpha", section.alpha, theirs.alpha, fmt::format("{:g}", theirs.alpha));
+  take("dropout", section.dropout, theirs.dropout, fmt::format("{:g}", theirs.dropout));
+  take("rslora", section.rslora, theirs.rslora, theirs.rslora ? "true" : "false");
+  if (given.contains("adapter.targets")) {
+    require_all_targeted(adapter, section.targets);
+  }
+  const auto targets =
+      same_names(section.targets, theirs.targets) ? section.targets : theirs.targets;
+  take("targets", section.targets, targets, shown(targets));
+  const auto patterned = [&](const auto& pattern) {
+    return pattern.empty() ? std::string() : fmt::format("of {} layers", pattern.size());
+  };
+  take("rank_pattern", section.rank_pattern, theirs.rank_pattern, patterned(theirs.rank_pattern));
+  take("alpha_pattern", section.alpha_pattern, theirs.alpha_pattern,
+       patterned(theirs.alpha_pattern));
+  if (taken.empty()) {
+    return std::nullopt;
+  }
+  return fmt::format("adapter.init_from {}: taken from it: {}", *section.init_from,
+                     fmt::join(taken, ", "));
+}
+
+}  // namespace lorascale::train
