@@ -169,7 +169,7 @@ explain() {  # CODE
     87) echo "another rank was lost" ;;
     132) echo "the program could not be started on every machine" ;;
     134) echo "a rank aborted" ;;
-    137) echo "a rank was killed (out of memory? see dmesg)" ;;
+    137) echo "a rank was killed (out of memory? see dmesg); the newest checkpoint is kept, and the next start goes on from it" ;;
     139) echo "a rank crashed" ;;
     143) echo "ended by a second stop request, or a rank was terminated" ;;
     205) echo "a machine was lost" ;;

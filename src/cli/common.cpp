@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 
 #include "base/logging.hpp"
 #include "cli/device.hpp"
@@ -14,6 +15,9 @@
 #include "comm/mpi_communicator.hpp"
 #include "config/reader.hpp"
 #include "config/resolved.hpp"
+#include "config/yaml_tree.hpp"
+#include "io/checkpoint_folder.hpp"
+#include "io/file_descriptor.hpp"
 #include "train/cpu_features.hpp"
 #include "train/tensor_memory.hpp"
 #include "train/vote.hpp"
@@ -43,6 +47,39 @@ LoadedConfig load_config(const options::variables_map& values, int world_size,
   problems.throw_if_any();
   loaded.notes.insert(loaded.notes.end(), warnings.begin(), warnings.end());
   return loaded;
+}
+
+// The configuration that the run in a folder was last started with; empty where there is none that
+// has come to a checkpoint.
+std::string config_of_run(const std::filesystem::path& folder) {
+  const auto file = folder / "config.yaml";
+  std::error_code ignored;
+  return std::filesystem::is_regular_file(file, ignored) &&
+                 !io::list_checkpoints(folder / "checkpoints").empty()
+             ? io::read_file(file, config::kMaxConfigBytes)
+             : std::string();
+}
+
+// A run that goes on keeps what its first start made of the ranks it had. Rank 0's folder says.
+void keep_first_choices(comm::Communicator& host, const options::variables_map& values,
+                        LoadedConfig& loaded) {
+  std::string text;
+  train::together(host, [&] {
+    if (host.rank() == 0 && loaded.config.run.resume == "auto") {
+      if (values.count("into") != 0) {
+        text = config_of_run(values["into"].as<std::string>());
+      }
+      text = text.empty() ? config_of_run(loaded.config.run.output_dir) : text;
+    }
+  });
+  host.broadcast_from_root(text);
+  train::together(host, [&] {
+    if (!text.empty()) {
+      const auto saved = config::read_config_text(text, "config.yaml of the run").config;
+      const auto lines = config::keep_first_choices(saved, loaded.config);
+      loaded.notes.insert(loaded.notes.end(), lines.begin(), lines.end());
+    }
+  });
 }
 
 // Every rank reads the file itself, and on another node it may be another file.
@@ -120,6 +157,9 @@ LoadedConfig Job::configure(const options::variables_map& values, config::Purpos
     loaded = load_config(values, ranks.value_or(size()), purpose);
     place = choose_device(loaded.config.run.device, place_);
   });
+  if (purpose == config::Purpose::kTraining) {
+    keep_first_choices(*host_, values, loaded);
+  }
   require_same_settings(*host_, loaded.config);
   const auto& run = loaded.config.run;
   const auto threads = run.threads > 0 ? static_cast<int>(run.threads)

@@ -5,6 +5,7 @@
 
 #include "base/units.hpp"
 #include "cli/common.hpp"
+#include "coordinator/continuation.hpp"
 #include "coordinator/factorise.hpp"
 #include "coordinator/plan_report.hpp"
 #include "coordinator/scaling.hpp"
@@ -99,8 +100,7 @@ ExitCode run_plan(const Arguments& arguments) {
   auto session = train::open_session(job.world(), loaded.config);
   auto recipe = train::make_recipe(loaded.config, session.train->rows(),
                                    session.train->tokens_per_row(), ranks, nullptr);
-  recipe.trainable_parameters = session.recipe.trainable_parameters;
-  recipe.targets_per_epoch = session.recipe.targets_per_epoch;
+  train::add_facts(session, recipe);
   const auto measured = measure(job, session, recipe, ranks);
   const coordinator::Coordinator coordinator(recipe, ranks);
   const auto report = coordinator::make_plan_report(recipe, ranks);
@@ -119,6 +119,7 @@ ExitCode run_plan(const Arguments& arguments) {
               << leaves.min_leaves_per_rank << " to " << leaves.max_leaves_per_rank << " each\n"
               << "rate      " << coordinator::explain_rate(recipe, usual) << "\n"
               << companions_text(recipe, usual) << "run       " << report.reason << "\n"
+              << "more      " << coordinator::ways_on(recipe, 0) << "\n"
               << "memory    " << memory_text(memory, measured) << "\n";
     for (const auto& note : loaded.notes) {
       std::cout << "note      " << note << "\n";

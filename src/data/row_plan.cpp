@@ -19,6 +19,21 @@ struct PlacedPiece {
 
 }  // namespace
 
+bool better_apart(std::span<const std::int64_t> offsets, std::int64_t row_length,
+                  std::int64_t packed_rows, std::int64_t batch) {
+  LS_ASSERT(batch >= 1 && !offsets.empty());
+  if ((packed_rows - 1) / batch + 1 >= kFewestPackedUpdates ||
+      packed_rows + 1 >= static_cast<std::int64_t>(offsets.size())) {
+    return false;
+  }
+  for (std::size_t i = 0; i + 1 < offsets.size(); ++i) {
+    if (offsets[i + 1] - offsets[i] > row_length) {
+      return false;
+    }
+  }
+  return true;
+}
+
 RowPlan::RowPlan(std::span<const std::int64_t> offsets, std::int64_t row_length, bool packing)
     : row_length_(row_length) {
   LS_ASSERT(row_length >= 1 && !offsets.empty());

@@ -26,13 +26,23 @@ constexpr std::int64_t kMostMaskToCount = std::int64_t{1} << 24;  // tokens; 16 
 struct TokenSource::Impl {
   data::TokenDataset dataset;
   data::RowPlan plan;
+  bool packed = true;
+  std::int64_t packed_rows = 0;  // that auto decided against; else 0
   bool shuffled = false;
   std::uint64_t seed = 0;
   std::unique_ptr<data::Prefetcher<data::TokenLeaf>> prefetcher;  // last: its thread uses the rest
 
   Impl(const std::filesystem::path& path, const TokenSourceSettings& settings)
       : dataset(path, settings.vocabulary),
-        plan(dataset.offsets(), settings.sequence_length, settings.packing) {}
+        plan(dataset.offsets(), settings.sequence_length, settings.packing.value_or(true)),
+        packed(settings.packing.value_or(true)) {
+    if (!settings.packing && data::better_apart(dataset.offsets(), settings.sequence_length,
+                                                plan.rows(), settings.batch)) {
+      packed = false;
+      packed_rows = plan.rows();
+      plan = data::RowPlan(dataset.offsets(), settings.sequence_length, /*packing=*/false);
+    }
+  }
 
   [[nodiscard]] std::vector<std::int64_t> rows_at(std::int64_t epoch, std::int64_t first,
                                                   std::int64_t count) const {
@@ -60,6 +70,14 @@ TokenSource::~TokenSource() = default;
 
 std::int64_t TokenSource::rows() const {
   return impl_->plan.rows();
+}
+
+std::int64_t TokenSource::documents() const {
+  return impl_->dataset.documents();
+}
+
+bool TokenSource::packed() const {
+  return impl_->packed;
 }
 
 double TokenSource::tokens_per_row() const {
@@ -95,10 +113,18 @@ const std::string& TokenSource::tokenizer() const {
 }
 
 std::string TokenSource::summary() const {
-  return fmt::format("{}: {}, {}, {}, packed to {:.1f} %", path_.string(),
-                     counted(impl_->dataset.documents(), "document"),
-                     counted(impl_->dataset.tokens(), "token"), counted(rows(), "row"),
-                     100 * impl_->plan.efficiency());
+  const std::string rows_text = counted(rows(), "row");
+  const double filled = 100 * impl_->plan.efficiency();
+  const std::string what =
+      impl_->packed_rows > 0
+          ? fmt::format(
+                "{}: a document each, for packing auto would make {} of them and too few "
+                "updates",
+                rows_text, impl_->packed_rows)
+      : impl_->packed ? fmt::format("{}, packed to {:.1f} %", rows_text, filled)
+                      : fmt::format("{}: a document each, {:.1f} % filled", rows_text, filled);
+  return fmt::format("{}: {}, {}, {}", path_.string(), counted(documents(), "document"),
+                     counted(impl_->dataset.tokens(), "token"), what);
 }
 
 data::TokenLeaf TokenSource::leaf(std::int64_t first, std::int64_t count) const {

@@ -16,8 +16,9 @@ namespace lorascale::train {
 
 struct TokenSourceSettings {
   std::int64_t sequence_length = 512;
-  bool packing = true;
+  std::optional<bool> packing;  // absent: auto, for updates of `batch` rows (row_plan.hpp)
   std::int64_t vocabulary = 0;  // of the model; larger token ids are refused
+  std::int64_t batch = 1;
 };
 
 class TokenSource {
@@ -26,6 +27,8 @@ class TokenSource {
   ~TokenSource();
 
   [[nodiscard]] std::int64_t rows() const;
+  [[nodiscard]] std::int64_t documents() const;
+  [[nodiscard]] bool packed() const;            // as asked for, or as auto decided
   [[nodiscard]] double tokens_per_row() const;  // average
   // Tokens that count as targets in an epoch; of a set too large to look through, all but the first
   // of each piece.

@@ -288,12 +288,29 @@ coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t ro
   recipe.patience = config.evaluate.early_stop.patience;
   recipe.min_delta = config.evaluate.early_stop.min_delta;
   recipe.advise = config.advice;
+  recipe.budget_in_steps = config.budget.unit == Unit::kSteps;
   recipe.shuffled = config.data.shuffle;
   recipe.adapter_rank = config.adapter.type == "full" ? 0 : config.adapter.rank;
   if (units != nullptr) {
     *units = context;
   }
   return recipe;
+}
+
+namespace {
+
+// None where nothing is sampled.
+std::vector<std::string> sampled_prompts(const config::RunConfig& config) {
+  return config.sample.every.value > 0 ? config.sample.prompts : std::vector<std::string>();
+}
+
+}  // namespace
+
+void add_facts(const Session& session, coordinator::Recipe& recipe) {
+  recipe.trainable_parameters = session.trainable.parameters->size();
+  recipe.targets_per_epoch = session.train->targets_per_epoch();
+  recipe.documents = session.train->documents();
+  recipe.packed = session.train->packed();
 }
 
 Session open_session(World& world, const config::RunConfig& config) {
@@ -318,22 +335,22 @@ Session open_session(World& world, const config::RunConfig& config) {
     }
     session.model->set_recompute(config.model.recompute);
     session.model->set_label_smoothing(config.loss.label_smoothing);
-    const TokenSourceSettings settings{config.data.sequence_length, config.data.packing,
-                                       session.model->vocabulary()};
+    TokenSourceSettings settings{config.data.sequence_length, config.data.packing,
+                                 session.model->vocabulary(), config.batch.global};
     session.train = std::make_unique<TokenSource>(config.data.train, settings);
+    settings.packing = session.config.data.packing = session.train->packed();
     if (config.data.validation) {
       session.validation = std::make_unique<TokenSource>(*config.data.validation, settings);
     }
     require_one_tokenizer(session);
-    for (const auto& prompt : config.sample.prompts) {
+    for (const auto& prompt : sampled_prompts(config)) {
       static_cast<void>(session.train->encode_prompt(prompt));  // refuses now, not hours later
     }
     session.trainable = make_trainable(config, *session.model);
     make_optimizer(session);
     session.recipe = make_recipe(config, session.train->rows(), session.train->tokens_per_row(),
                                  world.host.size(), &session.units);
-    session.recipe.trainable_parameters = session.trainable.parameters->size();
-    session.recipe.targets_per_epoch = session.train->targets_per_epoch();
+    add_facts(session, session.recipe);
     if (session.recipe.targets_per_epoch == 0) {
       throw_bad_input("nothing to train: no token of " + config.data.train +
                       " counts as a target; check its loss_mask, or raise data.sequence_length");

@@ -51,6 +51,9 @@ Session open_session(World& world, const config::RunConfig& config);
 coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t rows,
                                 double tokens_per_row, int world_size, UnitContext* units);
 
+// What the advisor wants to know of data and adapter.
+void add_facts(const Session& session, coordinator::Recipe& recipe);
+
 // Settings of the config as the adapter module takes them.
 adapters::LoraSettings lora_settings(const config::AdapterSection& section);
 

@@ -263,7 +263,7 @@ TEST(BatchController, OptionsBelongToTheRecipe) {
     change.apply(other);
     EXPECT_NE(recipe_fingerprint(other), recipe_fingerprint(recipe)) << change.words;
     const Recipe back = recipe_from_json(Json::parse(recipe_to_json(other).dump()));
-    EXPECT_TRUE(forbidden_changes(other, back).empty());
+    EXPECT_TRUE(forbidden_changes(other, back, 0).empty());
     expect_error(ExitCode::kBadConfig, {"another recipe", change.words},
                  [&] { Coordinator::restore(other, 2, first.state()); });
   }
