@@ -3,10 +3,13 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <utility>
 
 #include "base/error.hpp"
+#include "coordinator/schedule.hpp"
 #include "io/checkpoint_folder.hpp"
 #include "io/durable_file.hpp"
 #include "io/file_descriptor.hpp"

@@ -60,6 +60,7 @@ const std::map<std::string, std::string>& other_values() {
       {"data.sequence_length", "64"},
       {"data.packing", "false"},
       {"batch.global", "48"},
+      {"batch.per_rank", "12"},
       {"batch.reference", "8"},
       {"batch.micro", "4"},
       {"batch.policy", "seesaw"},
