@@ -241,7 +241,7 @@ def test_a_batch_per_rank_stays_that_of_the_first_start(program, inputs, tmp_pat
     plan = execute([program, "plan", str(run.config), "--ranks", "5"])
     assert "batch     global 8" in plan.stdout
     run.config.write_text(run.config.read_text().replace("batch_size: 2", "batch_size: 4"))
-    expect_refusal(run.train(code=78), 78, ["each rank is 8 and was 4"])
+    expect_refusal(run.train(ranks=2, code=78), 78, ["each rank is 8 and was 4"])
 
 
 def test_packing_auto_keeps_a_small_set_of_short_documents_apart(program, inputs, tmp_path):
