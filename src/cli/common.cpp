@@ -9,6 +9,7 @@
 #include <array>
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
 
 #include "base/logging.hpp"
 #include "cli/device.hpp"
@@ -16,6 +17,9 @@
 #include "comm/mpi_communicator.hpp"
 #include "config/reader.hpp"
 #include "config/resolved.hpp"
+#include "config/yaml_tree.hpp"
+#include "io/checkpoint_folder.hpp"
+#include "io/file_descriptor.hpp"
 #include "train/adapter_settings.hpp"
 #include "train/cpu_features.hpp"
 #include "train/device_choice.hpp"
@@ -34,6 +38,39 @@ int available_cores() {
   cpu_set_t set;
   CPU_ZERO(&set);
   return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+// The configuration that the run in a folder was last started with; empty where there is none that
+// has come to a checkpoint.
+std::string config_of_run(const std::filesystem::path& folder) {
+  const auto file = folder / "config.yaml";
+  std::error_code ignored;
+  return std::filesystem::is_regular_file(file, ignored) &&
+                 !io::list_checkpoints(folder / "checkpoints").empty()
+             ? io::read_file(file, config::kMaxConfigBytes)
+             : std::string();
+}
+
+// A run that goes on keeps what its first start made of the ranks it had. Rank 0's folder says.
+void keep_first_choices(comm::Communicator& host, const options::variables_map& values,
+                        LoadedConfig& loaded) {
+  std::string text;
+  train::together(host, [&] {
+    if (host.rank() == 0 && loaded.config.run.resume == "auto") {
+      if (values.count("into") != 0) {
+        text = config_of_run(values["into"].as<std::string>());
+      }
+      text = text.empty() ? config_of_run(loaded.config.run.output_dir) : text;
+    }
+  });
+  host.broadcast_from_root(text);
+  train::together(host, [&] {
+    if (!text.empty()) {
+      const auto saved = config::read_config_text(text, "config.yaml of the run").config;
+      const auto lines = config::keep_first_choices(saved, loaded.config);
+      loaded.notes.insert(loaded.notes.end(), lines.begin(), lines.end());
+    }
+  });
 }
 
 // Every rank reads the file itself, and on another node it may be another file.
@@ -156,6 +193,9 @@ LoadedConfig Job::configure(const options::variables_map& values, config::Purpos
                             std::optional<int> ranks) {
   LoadedConfig loaded;
   train::together(*host_, [&] { loaded = load_config(values, ranks.value_or(size()), purpose); });
+  if (purpose == config::Purpose::kTraining) {
+    keep_first_choices(*host_, values, loaded);
+  }
   require_same_settings(*host_, loaded.config);
   const at::Device place = agreed_device(loaded.config.run);
   const auto& run = loaded.config.run;

@@ -102,7 +102,7 @@ ExitCode run_generate(const Arguments& arguments) {
   if (takes_text || values.count("decode") != 0) {
     const auto files = train::prepare_data(job.world(), config);
     source.emplace(files.train, train::TokenSourceSettings{config.data.sequence_length, false,
-                                                           model->vocabulary(), true});
+                                                           model->vocabulary(), 1, true});
   }
   models::llama::GenerationSettings settings{config.sample.max_tokens, config.sample.temperature,
                                              config.sample.top_p, config.run.seed,

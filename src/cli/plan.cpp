@@ -6,6 +6,7 @@
 #include "base/units.hpp"
 #include "cli/common.hpp"
 #include "cli/plan_headers.hpp"
+#include "coordinator/continuation.hpp"
 #include "coordinator/factorise.hpp"
 #include "coordinator/plan_report.hpp"
 #include "coordinator/scaling.hpp"
@@ -141,6 +142,7 @@ ExitCode run_plan(const Arguments& arguments) {
               << leaves.min_leaves_per_rank << " to " << leaves.max_leaves_per_rank << " each\n"
               << "rate      " << coordinator::explain_rate(recipe, usual) << "\n"
               << companions_text(recipe, usual) << "run       " << report.reason << "\n"
+              << "more      " << coordinator::ways_on(recipe, 0) << "\n"
               << "memory    " << memory_text(memory, measured) << "\n";
     for (const auto& note : loaded.notes) {
       std::cout << "note      " << note << "\n";

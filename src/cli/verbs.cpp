@@ -4,8 +4,17 @@ namespace lorascale::cli {
 
 const std::vector<Verb>& verbs() {
   static const std::vector<Verb> kVerbs = {
-      {"train", "CONFIG.yaml [--set key.path=value ...]",
-       "train an adapter (or a whole model, adapter.type: full)", run_train},
+      {"train",
+       "CONFIG.yaml [--set key.path=value ...]\n"
+       "        [--more AMOUNT [--leg-rate present|peak]] [--cooldown AMOUNT]\n"
+       "        [--into FOLDER [--at-step N]]",
+       "train an adapter (or a whole model, adapter.type: full); the same command goes on where "
+       "it\n"
+       "      stopped. --more: beyond the budget, by a new leg of the schedule; --cooldown: the "
+       "rate\n"
+       "      down to its floor; --into: in another folder, from a checkpoint of the run in\n"
+       "      run.output_dir",
+       run_train},
       {"plan", "CONFIG.yaml [--ranks N] [--headers-only] [--set ...]",
        "print what train would do: batch, rates, steps, memory; trains nothing\n"
        "           --headers-only: check settings and the headers of files, where nothing may be "

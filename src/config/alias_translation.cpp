@@ -390,6 +390,7 @@ void Translator::finish_batch() {
     return YamlNode::scalar(std::to_string(value), use.line);
   };
   assign(use, "batch.global", number(global));
+  assign(use, "batch.per_rank", number(per_rank * accumulation));
   assign(use, "batch.micro", number(per_rank));
   assign(use, "batch.reference", number(global));
   const std::string ranks = std::to_string(world_size_) + (world_size_ == 1 ? " rank" : " ranks");
@@ -400,9 +401,8 @@ void Translator::finish_batch() {
                         : "accumulation 1 (none given)";
   line += " × " + ranks + " → batch.global " + std::to_string(global) + ", batch.micro " +
           std::to_string(per_rank) + "; batch.reference " + std::to_string(global) +
-          ", so the learning rate is used as written. These keys count per rank: another number of "
-          "ranks "
-          "makes another batch; write batch.global to keep it";
+          ", so the learning rate is used as written. These keys count per rank; a run keeps the "
+          "batch of its first start on any number of ranks";
   result_.lines.push_back(std::move(line));
 }
 

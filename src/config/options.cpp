@@ -183,9 +183,11 @@ void add_data(std::vector<Option>& t) {
       "A new order in each epoch, from the seed alone; false keeps the order of the file.");
   add(t, "data.sequence_length", at(&DataSection::sequence_length),
       IntegerKind{2, std::int64_t{1} << 20}, "Tokens of a row.");
-  add(t, "data.packing", at(&DataSection::packing), BooleanKind{},
+  add(t, "data.packing", at(&DataSection::packing), OptionalKind<BooleanKind>{{}, "auto"},
       "Several documents in a row, each blind to the others, and longer ones split over rows; "
-      "false: one document a row, without what is beyond sequence_length. Nothing is padded.");
+      "false: one document a row, without what is beyond sequence_length. Nothing is padded. auto "
+      "packs, unless an epoch would then have fewer than 20 updates and every document fits a row "
+      "of its own.");
 }
 
 AmountKind some_length() {
@@ -200,6 +202,10 @@ void add_batch(std::vector<Option>& t) {
   const IntegerKind count{1, kMostRows};
   add(t, "batch.global", at(&BatchSection::global), count,
       "Samples of an update, over all ranks; the number of ranks never changes it.");
+  add(t, "batch.per_rank", at(&BatchSection::per_rank), OptionalKind<IntegerKind>{count},
+      "Samples of an update on each rank, in place of batch.global: the number of ranks at the "
+      "first start makes that of it, which the run then keeps on any number of ranks.",
+      kMayChange);
   add(t, "batch.reference", at(&BatchSection::reference), OptionalKind<IntegerKind>{count},
       "Global batch that optimizer.lr was tuned at; null is batch.global.");
   add(t, "batch.micro", at(&BatchSection::micro), OptionalKind<IntegerKind>{count, "auto"},

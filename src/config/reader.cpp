@@ -2,9 +2,11 @@
 
 #include <fstream>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "base/error.hpp"
+#include "base/units.hpp"
 #include "config/alias_translation.hpp"
 #include "config/options.hpp"
 #include "config/problems.hpp"
@@ -49,6 +51,8 @@ class Assembler {
   }
 
   void read_override(const std::string& text);
+  // What is left to do when all is read.
+  void finish();
 
   ReadResult take() { return std::move(result_); }
 
@@ -78,6 +82,7 @@ class Assembler {
   ReadResult result_;
   Problems& problems_;
   std::map<std::string, Origin> assigned_;  // option path -> where the file sets it
+  std::set<std::string> overridden_;        // option paths that --set gives
   std::vector<AliasUse> uses_;
   bool in_override_ = false;
   std::string override_;
@@ -171,7 +176,9 @@ void Assembler::apply_aliases() {
 
 void Assembler::assign(const std::string& path, const YamlNode& value, const std::string& spelled,
                        int line) {
-  if (!in_override_) {
+  if (in_override_) {
+    overridden_.insert(path);
+  } else {
     const auto [first, fresh] = assigned_.emplace(path, Origin{spelled, line});
     if (!fresh) {
       refuse(line, spelled + " and " + first->second.spelled + " (line " +
@@ -205,6 +212,20 @@ void Assembler::unknown(const std::string& path, int line) {
     message += suggestion_for(path);
   }
   refuse(line, message);
+}
+
+// A batch per rank, and how many ranks there are, make a global batch; one that --set gives stands.
+void Assembler::finish() {
+  BatchSection& batch = result_.config.batch;
+  if (overridden_.contains("batch.global")) {
+    batch.per_rank.reset();
+  } else if (batch.per_rank &&
+             (overridden_.contains("batch.per_rank") || !assigned_.contains("batch.global"))) {
+    batch.global = *batch.per_rank * world_size_;
+    result_.translations.push_back("batch.per_rank " + std::to_string(*batch.per_rank) + " × " +
+                                   counted(world_size_, "rank") + " → batch.global " +
+                                   std::to_string(batch.global));
+  }
 }
 
 void Assembler::read_override(const std::string& text) {
@@ -271,6 +292,7 @@ ReadResult read_config_text(std::string_view text, const std::string& source,
   for (const auto& text_of_override : options.overrides) {
     assembler.read_override(text_of_override);
   }
+  assembler.finish();
   return assembler.take();
 }
 

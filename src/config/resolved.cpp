@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/error.hpp"
 #include "config/options.hpp"
 
 namespace lorascale::config {
@@ -43,6 +44,40 @@ std::string write_resolved(const RunConfig& config) {
            option.write(config) + "\n";
   }
   return out;
+}
+
+std::string write_for_run_folder(const RunConfig& config) {
+  RunConfig kept = config;
+  kept.faults.clear();
+  return write_resolved(kept);
+}
+
+std::vector<std::string> keep_first_choices(const RunConfig& saved, RunConfig& config) {
+  std::vector<std::string> lines;
+  if (!config.data.packing) {
+    config.data.packing = saved.data.packing;
+  }
+  BatchSection& batch = config.batch;
+  if (!batch.per_rank || batch.global == saved.batch.global) {
+    return lines;
+  }
+  const std::string per_rank = std::to_string(*batch.per_rank);
+  const bool same = saved.batch.per_rank ? *saved.batch.per_rank == *batch.per_rank
+                                         : saved.batch.global % *batch.per_rank == 0;
+  if (!same) {
+    const std::string before = saved.batch.per_rank ? std::to_string(*saved.batch.per_rank)
+                                                    : std::string("no part of its batch");
+    throw_bad_config("the batch of each rank is " + per_rank + " and was " + before +
+                     " when the run began, with batch.global " +
+                     std::to_string(saved.batch.global) +
+                     "; set it back, or choose another run.output_dir");
+  }
+  lines.push_back("a batch of " + per_rank + " on each rank would be batch.global " +
+                  std::to_string(batch.global) + " on the ranks of now; the run began with " +
+                  std::to_string(saved.batch.global) + " and goes on with that");
+  batch.global = saved.batch.global;
+  batch.reference = saved.batch.reference;
+  return lines;
 }
 
 std::vector<Difference> differences(const RunConfig& first, const RunConfig& second, Scope scope) {

@@ -11,6 +11,16 @@ namespace lorascale::config {
 // YAML with every key; reading it gives an equal RunConfig.
 std::string write_resolved(const RunConfig& config);
 
+// The same for a run's folder, as which it can be given again: without `faults`, which belong to
+// one rehearsal.
+std::string write_for_run_folder(const RunConfig& config);
+
+// What a run that goes on keeps from its first start, as `saved` has it: the batch where `config`
+// gives it per rank, and whether rows are packed where that is for the program to decide. Returns a
+// line for each that is now other than `config` would have it. Throws Error(kBadConfig) where the
+// batch per rank is another.
+std::vector<std::string> keep_first_choices(const RunConfig& saved, RunConfig& config);
+
 // Which options a comparison looks at: all, or those that a resumed run must not change. Free to
 // change on resume are paths (what model and training set hold is compared by their fingerprints),
 // device, threads, deadlines, cadences, retention, samples, the budget, and what trades memory for

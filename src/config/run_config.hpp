@@ -67,10 +67,11 @@ struct DataSection {
   PrepareSection prepare;
   bool shuffle = true;
   std::int64_t sequence_length = 512;
-  bool packing = true;
+  std::optional<bool> packing;  // absent = auto
 };
 struct BatchSection {
   std::int64_t global = 16;
+  std::optional<std::int64_t> per_rank;   // global, where it was given per rank, over the ranks
   std::optional<std::int64_t> reference;  // batch that optimizer.lr was tuned at; default: global
   std::optional<std::int64_t> micro;      // leaf size; absent = auto
   coordinator::BatchPolicyKind policy = coordinator::BatchPolicyKind::kFixed;

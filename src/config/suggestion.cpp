@@ -48,15 +48,24 @@ std::optional<std::string> option_with_last_word(const std::string& word) {
   return std::nullopt;
 }
 
+constexpr std::size_t kShortWord = 5;
+
+// How many letters may be wrong in what is still the same word.
+std::size_t slip_of(const std::string& path) {
+  return path.size() <= kShortWord ? 1 : 2;
+}
+
 // A slip of the pen in the whole path first; then a right word in the wrong section; then what is
 // left.
 std::optional<std::string> meant(const std::string& path) {
-  constexpr std::size_t kSlip = 2;
   auto near = nearest(path, all_names());
-  if (near && edit_distance(path, *near) <= kSlip) {
+  if (near && edit_distance(path, *near) <= slip_of(path)) {
     return near;
   }
   const std::string word = last_word(path);
+  if (word == path && word.size() <= kShortWord) {
+    near.reset();  // two letters of five are another word
+  }
   if (auto same = option_with_last_word(word)) {
     return same;
   }
@@ -68,7 +77,9 @@ std::optional<std::string> meant(const std::string& path) {
     words.push_back(last_word(option.path));
   }
   const auto near_word = nearest(word, words);
-  return near_word ? option_with_last_word(*near_word) : std::nullopt;
+  const bool close =
+      near_word && (word.size() > kShortWord || edit_distance(word, *near_word) <= slip_of(word));
+  return close ? option_with_last_word(*near_word) : std::nullopt;
 }
 
 }  // namespace

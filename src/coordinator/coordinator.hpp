@@ -202,11 +202,18 @@ class Coordinator {
 
   // Versioned JSON. restore() checks that the recipe agrees with the one the state was made under
   // and throws Error(kBadConfig) that lists each difference. World size, leaf size and minutes may
-  // change, and the budget may grow under a schedule that does not look at its end. The rates of
+  // change, and what lies ahead where no rate that was used depends on it: a longer budget, or one
+  // leg more that begins where the run is (continuation.hpp). The rates of
   // the last update are computed again and compared bit for bit; Error(kBadInput) where they differ
   // or the state is damaged.
   [[nodiscard]] std::string state() const;
   static Coordinator restore(Recipe recipe, int world_size, const std::string& state);
+  // The recipe of a saved state, and where its schedule stands: in samples, under adascale in tau.
+  struct SavedTerms {
+    Recipe recipe;
+    double position = 0;
+  };
+  static SavedTerms saved_terms(const std::string& state);
   // The recipe's leaf of a saved state.
   static std::int64_t saved_leaf_size(const std::string& state);
   // Equal on all ranks; independent of world size, leaf size and time. (Norms of leaves, where they

@@ -5,6 +5,7 @@
 
 #include "base/error.hpp"
 #include "base/hash.hpp"
+#include "coordinator/continuation.hpp"
 #include "coordinator/coordinator_impl.hpp"
 #include "coordinator/recipe_check.hpp"
 #include "coordinator/recipe_json.hpp"
@@ -65,9 +66,16 @@ Json parsed(const std::string& text) {
   }
 }
 
-void check_changes(const Recipe& then, const Recipe& now) {
+// Where the schedule stands: samples, or adascale's tau.
+double position_of(const Json& state, const Recipe& recipe) {
+  return follows_gain(recipe)
+             ? state.at("monitors").at("adascale").at("now").at("tau").get<double>()
+             : static_cast<double>(state.at("clock").at("samples").get<std::int64_t>());
+}
+
+void check_changes(const Recipe& then, const Recipe& now, const Json& state) {
   std::string lines;
-  for (const std::string& line : forbidden_changes(then, now)) {
+  for (const std::string& line : forbidden_changes(then, now, position_of(state, then))) {
     lines += (lines.empty() ? "" : ", ") + line;
   }
   if (!lines.empty()) {
@@ -77,11 +85,12 @@ void check_changes(const Recipe& then, const Recipe& now) {
 }
 
 // I6: rates are pure functions of (recipe, samples or tau and gain, batch), so those of the last
-// update can be had again, bit for bit. `budget` is the one that the update was made under: it may
-// have cut that update short.
-StepPlan checked_last_step(const RunState& self, std::int64_t budget, const Json& saved) {
-  Recipe recipe = self.recipe;
-  recipe.budget_samples = budget;
+// update can be had again, bit for bit. `then` is the recipe that the update was made under: its
+// budget may have cut that update short.
+StepPlan checked_last_step(const RunState& self, const Recipe& then, const Json& saved) {
+  Recipe recipe = then;
+  recipe.leaf_size = self.recipe.leaf_size;
+  const std::int64_t budget = recipe.budget_samples;
   const std::int64_t steps = self.steps;
   const std::int64_t samples = self.samples;
   const AdaScale& adascale = self.monitors.adascale;
@@ -164,7 +173,7 @@ void load_trajectory(RunState& self, const Recipe& then, const Json& state) {
     monitor->load(state.at("monitors").at(std::string(monitor->name())));
   }
   if (begun) {
-    self.last = checked_last_step(self, then.budget_samples, last);
+    self.last = checked_last_step(self, then, last);
   }
 }
 
@@ -197,6 +206,20 @@ void log_resume(RunState& self, const Recipe& then, const Json& layout) {
                 {"budget_samples", {then.budget_samples, now.budget_samples}},
                 {"budget_minutes", {then.budget_minutes, now.budget_minutes}},
                 {"elapsed_minutes", self.elapsed_minutes}});
+}
+
+void log_legs(RunState& self, const Recipe& then) {
+  const Recipe& now = self.recipe;
+  for (std::size_t i = then.legs.size(); i < now.legs.size(); ++i) {
+    const Leg& leg = now.legs[i];
+    if (leg.begin != self.tau()) {
+      refuse_damaged("a leg of the schedule begins at " + to_text(leg.begin) +
+                     ", its clock stands at " + to_text(self.tau()));
+    }
+    self.log.add(
+        self.steps, self.samples, "leg", leg_text(now, leg),
+        {{"leg", leg_to_json(leg)}, {"budget_samples", {then.budget_samples, now.budget_samples}}});
+  }
 }
 
 // The batch of the recipe may have gone with every other setting, and that of more ranks not.
@@ -274,6 +297,17 @@ std::int64_t Coordinator::saved_leaf_size(const std::string& text) {
   }
 }
 
+Coordinator::SavedTerms Coordinator::saved_terms(const std::string& text) {
+  const Json state = parsed(text);
+  try {
+    Recipe recipe = recipe_from_json(state.at("recipe"));
+    const double position = position_of(state, recipe);
+    return {std::move(recipe), position};
+  } catch (const Json::exception& error) {
+    refuse_damaged(error.what());
+  }
+}
+
 std::uint64_t Coordinator::state_hash() const {
   const RunState& self = *impl_;
   Json json = trajectory(self);
@@ -289,7 +323,7 @@ Coordinator Coordinator::restore(Recipe recipe, int world_size, const std::strin
   RunState& self = *impl;
   try {
     const Recipe then = recipe_from_json(state.at("recipe"));
-    check_changes(then, recipe);
+    check_changes(then, recipe, state);
     load_trajectory(self, then, state);
     const Json& layout = state.at("layout");
     self.elapsed_minutes = layout.at("elapsed_minutes").get<double>();
@@ -306,6 +340,7 @@ Coordinator Coordinator::restore(Recipe recipe, int world_size, const std::strin
       self.end_announced = end_announced;
     }
     log_resume(self, then, layout);
+    log_legs(self, then);
     follow_ranks(self, layout.at("world_size").get<int>());
     self.advisor.at_start(world_size, self.batch(), self.steps, self.samples, self.log);
   } catch (const Json::exception& error) {
@@ -324,7 +359,7 @@ void Coordinator::recover(const std::string& text) {
   int saved_by = 0;
   try {
     const Recipe then = recipe_from_json(state.at("recipe"));
-    check_changes(then, self.recipe);
+    check_changes(then, self.recipe, state);
     load_trajectory(self, then, state);
     self.advisor.go_back(state.at("log").value("advice", Json(nullptr)), diverged.advisor);
     saved_by = state.at("layout").at("world_size").get<int>();

@@ -113,6 +113,20 @@ std::string batch_text(const Recipe& recipe) {
   return text + "; steps are counted at the first batch";
 }
 
+// The rate of the update that ends each epoch, where it has a factor of its own.
+std::string short_update_text(const Recipe& recipe, const Arithmetic& sums) {
+  const double factor = scaled_rates(recipe, sums.epoch_tail).multiplier;
+  if (follows_gain(recipe) || sums.budget_tail == recipe.budget_samples ||
+      factor == sums.rates.multiplier) {
+    return {};
+  }
+  const double share = 100 / static_cast<double>(sums.per_epoch);
+  return "; the last update of an epoch, 1 of " + std::to_string(sums.per_epoch) + " (" +
+         to_text(std::round(10 * share) / 10) + " %), has " + counted(sums.epoch_tail, "sample") +
+         " and by the rule a factor of " + to_text(factor) + " instead of " +
+         to_text(sums.rates.multiplier);
+}
+
 // What the rule's formula does not say of the factor.
 std::string rate_remark(const Recipe& recipe, double k, double multiplier, double peak_batch) {
   if (follows_gain(recipe)) {
@@ -147,7 +161,7 @@ PlanReport make_plan_report(const Recipe& recipe, int world_size) {
   report.reason = length_text(recipe, sums, minutes) + std::to_string(recipe.samples_per_epoch) +
                   " (" + std::to_string(sums.per_epoch) + " steps each, the last of " +
                   std::to_string(sums.epoch_tail) + "); " + leaves_text(sums.batch) + "; " +
-                  explain_rate(recipe, sums.full) + "; " +
+                  explain_rate(recipe, sums.full) + short_update_text(recipe, sums) + "; " +
                   schedule_text(recipe, recipe.lr * sums.rates.multiplier) + average_text(recipe);
   if (recipe.budget_minutes > 0 && recipe.budget_samples != kNoSampleLimit) {
     report.reason += "; stops after " + minutes + " if that is sooner";

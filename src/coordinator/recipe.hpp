@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace lorascale::coordinator {
 
@@ -16,6 +17,22 @@ enum class BatchPolicyKind { kFixed, kRamp, kNoiseScale, kSeesaw, kGoodput };
 enum class ScheduleKind { kConstant, kLinear, kCosine, kWsd };
 
 inline constexpr std::int64_t kNoSampleLimit = std::int64_t{1} << 50;
+
+// A later part of the schedule, added when the run went on (continuation.hpp). Rates are shares of
+// the peak; where it stands counts as the schedule does: in samples, under adascale in tau.
+struct Leg {
+  enum class Cause { kMore, kCooldown };
+  Cause cause = Cause::kMore;
+  double begin = 0;
+  std::int64_t end = 0;
+  ScheduleKind shape = ScheduleKind::kCosine;
+  double from = 0;          // rises from here
+  double peak = 1;          // to here
+  std::int64_t warmup = 0;  // within this, in samples
+  std::int64_t decay = 0;   // last part of wsd
+  double floor = 0;         // where the shape ends
+  friend bool operator==(const Leg&, const Leg&) = default;
+};
 
 struct Recipe {
   std::uint64_t seed = 0;
@@ -65,6 +82,9 @@ struct Recipe {
   std::int64_t warmup_samples = 0;
   std::int64_t decay_samples = 0;  // last part of wsd
   double floor = 0.0;              // fraction of the peak
+  // What follows on the schedule above, in order; the last leg ends with the budget.
+  std::vector<Leg> legs;
+  std::int64_t first_leg_end = 0;  // of the schedule above, where there are legs
 
   std::int64_t patience = 0;  // early stop, in validations; 0 = off
   double min_delta = 0.0;
@@ -88,6 +108,9 @@ struct Recipe {
   std::int64_t adapter_rank = 0;          // 0: no adapter
   std::int64_t trainable_parameters = 0;  // 0: not known
   std::int64_t targets_per_epoch = 0;     // tokens that count; 0: not known
+  std::int64_t documents = 0;             // that the rows hold; 0: not known
+  bool packed = false;                    // several of them may share a row
+  bool budget_in_steps = false;           // so that it does not grow with smaller batches
 
   // Pieces of documents that are in no row, for they have no target, of how many. For people.
   std::int64_t pieces_left_out = 0;

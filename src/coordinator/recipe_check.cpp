@@ -10,6 +10,7 @@
 #include "base/units.hpp"
 #include "coordinator/adascale.hpp"
 #include "coordinator/batch_guard.hpp"
+#include "coordinator/continuation.hpp"
 #include "coordinator/factorise.hpp"
 #include "coordinator/json_number.hpp"
 #include "coordinator/noise_scale.hpp"
@@ -108,13 +109,14 @@ void check_values(Lines& lines, const Recipe& recipe) {
 
 // Written without sums, which could overflow.
 void check_lengths(Lines& lines, const Recipe& recipe) {
-  const std::string budget = std::to_string(recipe.budget_samples);
+  const std::int64_t end = leg_at(recipe, 0).end;
+  const std::string budget = std::to_string(end);
   const std::string warmup = std::to_string(recipe.warmup_samples);
-  if (recipe.warmup_samples > recipe.budget_samples) {
+  if (recipe.warmup_samples > end) {
     lines.push_back("schedule.warmup of " + warmup + " samples is longer than the budget of " +
                     budget + "; shorten the warmup or raise the budget");
   } else if (recipe.schedule == ScheduleKind::kWsd &&
-             recipe.decay_samples > recipe.budget_samples - recipe.warmup_samples) {
+             recipe.decay_samples > end - recipe.warmup_samples) {
     lines.push_back("schedule.warmup of " + warmup + " and schedule.decay of " +
                     std::to_string(recipe.decay_samples) +
                     " samples do not both fit into the budget of " + budget +
@@ -245,10 +247,9 @@ void advise_on_length(Lines& lines, const Recipe& recipe) {
   if (steps < kFewUpdates) {
     const std::int64_t smaller =
         std::min(recipe.budget_samples / kFewUpdates, recipe.global_batch - 1);
+    const bool helps = smaller >= 1 && !recipe.budget_in_steps;
     const std::string remedy =
-        smaller >= 1
-            ? "use a longer budget, or, unless it is in steps, batch.global " + at_most(smaller)
-            : "use a longer budget";
+        helps ? "use a longer budget, or batch.global " + at_most(smaller) : "use a longer budget";
     lines.push_back("only " + counted(steps, "update") + " in the whole run; LoRA wants " +
                     std::to_string(kFewUpdates) + " or more; " + remedy);
   }
@@ -256,13 +257,15 @@ void advise_on_length(Lines& lines, const Recipe& recipe) {
     lines.push_back(
         batch + " is more than the " + counted(recipe.samples_per_epoch, "sample") +
         " of an epoch: an update ends with the epoch, so none has more than that; use a "
-        "smaller batch");
+        "smaller batch" +
+        packing_text(recipe));
   } else if (per_epoch < kFewUpdatesPerEpoch) {
     const std::int64_t smaller = recipe.samples_per_epoch / kFewUpdatesPerEpoch;
     lines.push_back("only " + counted(per_epoch, "update") + " per epoch of " +
                     counted(recipe.samples_per_epoch, "sample") + " at " + batch +
                     (smaller >= 1 ? "; use " + at_most(smaller)
-                                  : std::string("; the training set is very small")));
+                                  : std::string("; the training set is very small")) +
+                    packing_text(recipe));
   }
 }
 
@@ -409,6 +412,9 @@ std::vector<std::string> contradictions(const Recipe& recipe, int world_size) {
     if (const auto line = leaf_contradiction(recipe.global_batch, recipe.leaf_size)) {
       lines.push_back(*line);
     }
+    for (const std::string& line : leg_contradictions(recipe)) {
+      lines.push_back(line);
+    }
     check_lengths(lines, recipe);
     check_average(lines, recipe);
     check_cap_and_policy(lines, recipe);
@@ -428,6 +434,16 @@ void check_recipe(const Recipe& recipe, int world_size) {
   if (!message.empty()) {
     throw_bad_config(message);
   }
+}
+
+std::string packing_text(const Recipe& recipe) {
+  const std::int64_t rows = recipe.samples_per_epoch;
+  if (!recipe.packed || recipe.documents < 2 * rows) {
+    return {};
+  }
+  return "; packing made " + counted(rows, "row") + " of " + counted(recipe.documents, "document") +
+         ": data.packing: false keeps them apart, and " +
+         "auto does where none is longer than a row";
 }
 
 std::vector<Remark> remarks(const Recipe& recipe, int world_size) {

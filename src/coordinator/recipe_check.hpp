@@ -15,6 +15,9 @@ std::vector<std::string> contradictions(const Recipe& recipe, int world_size);
 // Throws Error(kBadConfig) with all contradictions on one line.
 void check_recipe(const Recipe& recipe, int world_size);
 
+// "; packing made 5 rows of 45 documents, ..." where that is why an epoch is short, else nothing.
+std::string packing_text(const Recipe& recipe);
+
 // For a sound recipe: one line for each thing that works but wastes ranks, samples or a comparison.
 struct Remark {
   std::string topic;  // "updates", "batch_policy", "schedule", "noise", "ranks", ...

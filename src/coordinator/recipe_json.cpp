@@ -6,6 +6,7 @@
 #include "base/error.hpp"
 #include "base/hash.hpp"
 #include "coordinator/batch_policy.hpp"
+#include "coordinator/continuation.hpp"
 #include "coordinator/scaling.hpp"
 #include "coordinator/schedule.hpp"
 
@@ -21,7 +22,11 @@ enum class Role {
   // its default, for the same reason.
   kLaterFree,
   kLength,  // changes how far the run goes, and under some schedules what is computed
-  kSpeed,   // changes how fast it is computed
+  // Where the last part of the run begins: changes what is computed from there on.
+  kTail,
+  kLaterTail,  // the same, not written where it has its default
+  kLaterLegs,  // grows only, by what the run has not come to; not written where it has its default
+  kSpeed,      // changes how fast it is computed
 };
 
 // The one list of fields; a new one is a line here, as one of the kLater or with a new version of
@@ -47,7 +52,7 @@ void visit_fields(RecipeType& recipe, Visitor&& visit) {
   visit("scale.weight_decay", recipe.scale_weight_decay, Role::kResult);
   visit("schedule.name", recipe.schedule, Role::kResult);
   visit("schedule.warmup_samples", recipe.warmup_samples, Role::kResult);
-  visit("schedule.decay_samples", recipe.decay_samples, Role::kResult);
+  visit("schedule.decay_samples", recipe.decay_samples, Role::kTail);
   visit("schedule.floor", recipe.floor, Role::kResult);
   visit("early_stop.patience", recipe.patience, Role::kResult);
   visit("early_stop.min_delta", recipe.min_delta, Role::kResult);
@@ -68,7 +73,9 @@ void visit_fields(RecipeType& recipe, Visitor&& visit) {
   visit("scale.ramp_samples", recipe.ramp_samples, Role::kLaterResult);
   visit("scale.cap", recipe.surge_cap, Role::kLaterResult);
   visit("average.half_life_samples", recipe.ema_half_life_samples, Role::kLaterResult);
-  visit("average.start_samples", recipe.swa_start_samples, Role::kLaterResult);
+  visit("average.start_samples", recipe.swa_start_samples, Role::kLaterTail);
+  visit("schedule.first_leg_end", recipe.first_leg_end, Role::kLaterLegs);
+  visit("schedule.legs", recipe.legs, Role::kLaterLegs);
   visit("advice", recipe.advise, Role::kLaterFree);
   visit("data.shuffle", recipe.shuffled, Role::kLaterFree);
   visit("adapter.rank", recipe.adapter_rank, Role::kLaterFree);
@@ -76,8 +83,19 @@ void visit_fields(RecipeType& recipe, Visitor&& visit) {
   visit("data.targets_per_epoch", recipe.targets_per_epoch, Role::kLaterFree);
   visit("data.pieces_left_out", recipe.pieces_left_out, Role::kLaterFree);
   visit("data.pieces", recipe.pieces, Role::kLaterFree);
+  visit("data.documents", recipe.documents, Role::kLaterFree);
+  visit("data.packed", recipe.packed, Role::kLaterFree);
+  visit("budget.in_steps", recipe.budget_in_steps, Role::kLaterFree);
   visit("divergence.max_recoveries", recipe.max_recoveries, Role::kLaterFree);
   visit("divergence.warmup_samples", recipe.recovery_warmup_samples, Role::kLaterFree);
+}
+
+Json value_to_json(const std::vector<Leg>& legs) {
+  Json json = Json::array();
+  for (const Leg& leg : legs) {
+    json.push_back(leg_to_json(leg));
+  }
+  return json;
 }
 
 template <typename T>
@@ -108,6 +126,14 @@ T value_from_json(const Json& json) {
   } else if constexpr (std::is_same_v<T, ScheduleKind>) {
     return named(json, std::array{ScheduleKind::kConstant, ScheduleKind::kLinear,
                                   ScheduleKind::kCosine, ScheduleKind::kWsd});
+  } else if constexpr (std::is_same_v<T, Leg::Cause>) {
+    return named(json, std::array{Leg::Cause::kMore, Leg::Cause::kCooldown});
+  } else if constexpr (std::is_same_v<T, std::vector<Leg>>) {
+    std::vector<Leg> legs;
+    for (const Json& leg : json) {
+      legs.push_back(leg_from_json(leg));
+    }
+    return legs;
   } else if constexpr (std::is_same_v<T, BatchPolicyKind>) {
     return named(json, std::array{BatchPolicyKind::kFixed, BatchPolicyKind::kRamp,
                                   BatchPolicyKind::kNoiseScale, BatchPolicyKind::kSeesaw,
@@ -118,11 +144,13 @@ T value_from_json(const Json& json) {
 }
 
 bool came_later(Role role) {
-  return role == Role::kLaterResult || role == Role::kLaterFree;
+  return role == Role::kLaterResult || role == Role::kLaterFree || role == Role::kLaterTail ||
+         role == Role::kLaterLegs;
 }
 
 bool changes_results(Role role) {
-  return role == Role::kResult || role == Role::kLaterResult;
+  return role == Role::kResult || role == Role::kLaterResult || role == Role::kTail ||
+         role == Role::kLaterTail || role == Role::kLaterLegs;
 }
 
 Json all_fields(const Recipe& recipe) {
@@ -147,6 +175,24 @@ Json written_fields(const Recipe& recipe, bool results_only) {
 
 }  // namespace
 
+Json leg_to_json(const Leg& leg) {
+  return {{"cause", name_of(leg.cause)}, {"begin", leg.begin}, {"end", leg.end},
+          {"shape", name_of(leg.shape)}, {"from", leg.from},   {"peak", leg.peak},
+          {"warmup", leg.warmup},        {"decay", leg.decay}, {"floor", leg.floor}};
+}
+
+Leg leg_from_json(const Json& json) {
+  return {value_from_json<Leg::Cause>(json.at("cause")),
+          json.at("begin").get<double>(),
+          json.at("end").get<std::int64_t>(),
+          value_from_json<ScheduleKind>(json.at("shape")),
+          json.at("from").get<double>(),
+          json.at("peak").get<double>(),
+          json.at("warmup").get<std::int64_t>(),
+          json.at("decay").get<std::int64_t>(),
+          json.at("floor").get<double>()};
+}
+
 Json recipe_to_json(const Recipe& recipe) {
   return written_fields(recipe, false);
 }
@@ -162,28 +208,21 @@ Recipe recipe_from_json(const Json& json) {
   return recipe;
 }
 
-std::vector<std::string> forbidden_changes(const Recipe& then, const Recipe& now) {
+std::vector<std::string> forbidden_changes(const Recipe& then, const Recipe& now, double position) {
   std::vector<std::string> lines;
   const Json before = all_fields(then);
   const Json after = all_fields(now);
   visit_fields(now, [&](const char* key, const auto&, Role role) {
-    if (role == Role::kSpeed || role == Role::kLaterFree || before.at(key) == after.at(key)) {
+    if (role == Role::kLength || role == Role::kTail || role == Role::kLaterTail ||
+        role == Role::kLaterLegs || !changes_results(role) || before.at(key) == after.at(key)) {
       return;
     }
-    const std::string line =
-        std::string(key) + " was " + before.at(key).dump() + " and is " + after.at(key).dump();
-    if (changes_results(role)) {
-      lines.push_back(line);
-    } else if (then.budget_samples == kNoSampleLimit && !depends_on_budget(now.schedule)) {
-      // An end where only time was one.
-    } else if (now.budget_samples < then.budget_samples) {
-      lines.push_back(line + " (a budget may grow but not shrink)");
-    } else if (depends_on_budget(now.schedule)) {
-      lines.push_back(
-          line + " (the " + std::string(name_of(now.schedule)) +
-          " schedule follows the budget, so the finished part would have had other rates)");
-    }
+    lines.push_back(std::string(key) + " was " + before.at(key).dump() + " and is " +
+                    after.at(key).dump());
   });
+  for (std::string& line : changes_of_the_past(then, now, position)) {
+    lines.push_back(std::move(line));
+  }
   return lines;
 }
 

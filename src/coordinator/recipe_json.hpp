@@ -17,10 +17,14 @@ Json recipe_to_json(const Recipe& recipe);
 // kind.
 Recipe recipe_from_json(const Json& json);
 
-// One line for each difference that a run may not have when it goes on: all but leaf size and
-// minutes, which decide about speed alone, and a budget that grows under a schedule which does not
-// look at its end.
-std::vector<std::string> forbidden_changes(const Recipe& then, const Recipe& now);
+Json leg_to_json(const Leg& leg);
+// Errors as of recipe_from_json().
+Leg leg_from_json(const Json& json);
+
+// One line for each difference that a run at `position` (in samples, under adascale in tau) may not
+// have when it goes on: all but leaf size and minutes, which decide about speed alone, and what
+// changes nothing of what was done (continuation.hpp).
+std::vector<std::string> forbidden_changes(const Recipe& then, const Recipe& now, double position);
 
 // Digest of what decides about results: all fields but leaf size, minutes and budget.
 std::uint64_t recipe_fingerprint(const Recipe& recipe);

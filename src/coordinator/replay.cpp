@@ -4,6 +4,7 @@
 #include <array>
 #include <iterator>
 #include <map>
+#include <memory>
 #include <utility>
 
 #include "base/error.hpp"
@@ -89,6 +90,18 @@ Json to_json(const ResumeFacts& facts) {
   if (facts.max_recoveries != 0) {
     json["max_recoveries"] = facts.max_recoveries;
     json["recovery_warmup_samples"] = facts.recovery_warmup_samples;
+  }
+  if (facts.decay_samples) {
+    json["decay_samples"] = *facts.decay_samples;
+  }
+  if (facts.swa_start_samples) {
+    json["swa_start_samples"] = *facts.swa_start_samples;
+  }
+  if (!facts.legs.empty()) {
+    json["first_leg_end"] = facts.first_leg_end;
+    for (const Leg& leg : facts.legs) {
+      json["legs"].push_back(leg_to_json(leg));
+    }
   }
   return json;
 }
@@ -202,6 +215,18 @@ Event event_from(const Json& json) {
       facts.max_recoveries = json.at("max_recoveries").get<std::int64_t>();
       facts.recovery_warmup_samples = json.at("recovery_warmup_samples").get<std::int64_t>();
     }
+    if (json.contains("decay_samples")) {
+      facts.decay_samples = json.at("decay_samples").get<std::int64_t>();
+    }
+    if (json.contains("swa_start_samples")) {
+      facts.swa_start_samples = json.at("swa_start_samples").get<std::int64_t>();
+    }
+    if (json.contains("legs")) {
+      facts.first_leg_end = json.at("first_leg_end").get<std::int64_t>();
+      for (const Json& leg : json.at("legs")) {
+        facts.legs.push_back(leg_from_json(leg));
+      }
+    }
     return facts;
   }
   if (kind == "memory") {
@@ -234,25 +259,25 @@ struct Player {
   // What a recovery may go back to: the states after each step, of which there are several where a
   // resume changed the batch.
   struct Known {
-    std::int64_t budget_samples = 0;
+    std::shared_ptr<const Recipe> recipe;  // since the last start
     std::uint64_t state_hash = 0;
     friend bool operator==(const Known&, const Known&) = default;
   };
+  std::shared_ptr<const Recipe> recipe{std::make_shared<Recipe>(coordinator.recipe())};
   std::map<std::int64_t, std::vector<Known>> known{};
 
   void remember() {
     auto& states = known[coordinator.steps_done()];
-    const Known now{coordinator.recipe().budget_samples, coordinator.state_hash()};
+    const Known now{recipe, coordinator.state_hash()};
     if (std::ranges::find(states, now) == states.end()) {
       states.push_back(now);
     }
   }
 
   [[nodiscard]] bool was_in(const Known& then, const std::string& state) const {
-    Recipe recipe = coordinator.recipe();
-    recipe.budget_samples = then.budget_samples;
-    recipe.batch_follows_ranks = false;  // as it was saved, whoever reads it
-    return Coordinator::restore(recipe, coordinator.world_size(), state).state_hash() ==
+    Recipe saved_under = *then.recipe;
+    saved_under.batch_follows_ranks = false;  // as it was saved, whoever reads it
+    return Coordinator::restore(saved_under, coordinator.world_size(), state).state_hash() ==
            then.state_hash;
   }
 
@@ -347,16 +372,21 @@ struct Player {
       return "resumes after step " + std::to_string(facts.step) + " instead of " +
              std::to_string(coordinator.steps_done());
     }
-    Recipe recipe = coordinator.recipe();
-    recipe.leaf_size = facts.leaf_size;
-    recipe.budget_samples = facts.budget_samples;
-    recipe.budget_minutes = facts.budget_minutes;
-    recipe.batch_follows_ranks = facts.batch_follows_ranks;
-    recipe.advise = facts.advise;
-    recipe.max_recoveries = facts.max_recoveries;
-    recipe.recovery_warmup_samples = facts.recovery_warmup_samples;
+    Recipe again = coordinator.recipe();
+    again.leaf_size = facts.leaf_size;
+    again.budget_samples = facts.budget_samples;
+    again.budget_minutes = facts.budget_minutes;
+    again.batch_follows_ranks = facts.batch_follows_ranks;
+    again.advise = facts.advise;
+    again.max_recoveries = facts.max_recoveries;
+    again.recovery_warmup_samples = facts.recovery_warmup_samples;
+    again.decay_samples = facts.decay_samples.value_or(again.decay_samples);
+    again.swa_start_samples = facts.swa_start_samples.value_or(again.swa_start_samples);
+    again.legs = facts.legs;
+    again.first_leg_end = facts.first_leg_end;
     collect();
-    coordinator = Coordinator::restore(recipe, facts.world_size, coordinator.state());
+    coordinator = Coordinator::restore(again, facts.world_size, coordinator.state());
+    recipe = std::make_shared<Recipe>(coordinator.recipe());
     return {};
   }
 };
@@ -372,7 +402,9 @@ ResumeFacts resume_facts(const Coordinator& coordinator) {
   const Recipe& recipe = coordinator.recipe();
   return {coordinator.steps_done(),   coordinator.world_size(), recipe.leaf_size,
           recipe.budget_samples,      recipe.budget_minutes,    recipe.advise,
-          recipe.batch_follows_ranks, recipe.max_recoveries,    recipe.recovery_warmup_samples};
+          recipe.batch_follows_ranks, recipe.max_recoveries,    recipe.recovery_warmup_samples,
+          recipe.decay_samples,       recipe.swa_start_samples, recipe.legs,
+          recipe.first_leg_end};
 }
 
 Recorder::Recorder(const Recipe& recipe) : chain_(recipe_fingerprint(recipe)) {}

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <variant>
@@ -24,6 +25,11 @@ struct ResumeFacts {
   bool batch_follows_ranks = false;
   std::int64_t max_recoveries = 0;
   std::int64_t recovery_warmup_samples = 0;
+  // What lies ahead (continuation.hpp). Absent: as the run began, in a record of before they were.
+  std::optional<std::int64_t> decay_samples{};
+  std::optional<std::int64_t> swa_start_samples{};
+  std::vector<Leg> legs{};
+  std::int64_t first_leg_end = 0;
 };
 
 // Of a coordinator that has just been restored. Whatever a resume may change (Coordinator::restore)

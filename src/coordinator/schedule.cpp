@@ -10,36 +10,44 @@ namespace lorascale::coordinator {
 namespace {
 
 // How far position n is into the stretch [begin, end), from 0 to 1.
-double progress(double n, std::int64_t begin, std::int64_t end) {
-  const auto start = static_cast<double>(begin);
-  if (n <= start || end <= begin) {
+double progress(double n, double begin, double end) {
+  if (n <= begin || end <= begin) {
     return 0;
   }
-  return std::min(1.0, (n - start) / static_cast<double>(end - begin));
+  return std::min(1.0, (n - begin) / (end - begin));
 }
 
-// Shapes of the decay: the fraction of the way from the floor to the peak at position n >= w.
-double constant_shape(const Recipe&, double) {
+double end_of(const Leg& leg) {
+  return static_cast<double>(leg.end);
+}
+
+double warm_at(const Leg& leg) {
+  return leg.begin + static_cast<double>(leg.warmup);
+}
+
+// Shapes of the decay: the fraction of the way from the floor to the peak at a position after the
+// warmup.
+double constant_shape(const Leg&, double) {
   return 1;
 }
 
-double linear_shape(const Recipe& recipe, double n) {
-  return 1 - progress(n, recipe.warmup_samples, recipe.budget_samples);
+double linear_shape(const Leg& leg, double n) {
+  return 1 - progress(n, warm_at(leg), end_of(leg));
 }
 
-double cosine_shape(const Recipe& recipe, double n) {
-  return 0.5 * (1 + cos_pi(progress(n, recipe.warmup_samples, recipe.budget_samples)));
+double cosine_shape(const Leg& leg, double n) {
+  return 0.5 * (1 + cos_pi(progress(n, warm_at(leg), end_of(leg))));
 }
 
-double wsd_shape(const Recipe& recipe, double n) {
-  return 1 - progress(n, recipe.budget_samples - recipe.decay_samples, recipe.budget_samples);
+double wsd_shape(const Leg& leg, double n) {
+  return 1 - progress(n, end_of(leg) - static_cast<double>(leg.decay), end_of(leg));
 }
 
 struct Schedule {
   ScheduleKind kind;
   std::string_view name;
   bool depends_on_budget;
-  double (*shape)(const Recipe& recipe, double n);
+  double (*shape)(const Leg& leg, double n);
 };
 
 constexpr std::array kSchedules = {
@@ -69,13 +77,44 @@ bool depends_on_budget(ScheduleKind kind) {
   return schedule_of(kind).depends_on_budget;
 }
 
-double schedule_multiplier(const Recipe& recipe, double first, double samples) {
-  const auto warmup = static_cast<double>(recipe.warmup_samples);
-  if (first < warmup) {
-    return std::min(1.0, (first + samples) / warmup);
+Leg leg_at(const Recipe& recipe, double position) {
+  const auto later = std::ranges::find_if(
+      recipe.legs.rbegin(), recipe.legs.rend(),
+      [position](const Leg& candidate) { return candidate.begin <= position; });
+  if (later != recipe.legs.rend()) {
+    return *later;
   }
-  const double shape = schedule_of(recipe.schedule).shape(recipe, first);
-  return recipe.floor + (1 - recipe.floor) * shape;
+  Leg leg;
+  leg.end = recipe.legs.empty() ? recipe.budget_samples : recipe.first_leg_end;
+  leg.shape = recipe.schedule;
+  leg.warmup = recipe.warmup_samples;
+  leg.decay = recipe.decay_samples;
+  leg.floor = recipe.floor;
+  return leg;
+}
+
+std::optional<double> next_leg_begin(const Recipe& recipe, double position) {
+  const auto next = std::ranges::find_if(
+      recipe.legs, [position](const Leg& candidate) { return candidate.begin > position; });
+  return next == recipe.legs.end() ? std::nullopt : std::optional(next->begin);
+}
+
+std::optional<double> fall_begin(const Leg& leg) {
+  if (leg.shape == ScheduleKind::kConstant) {
+    return std::nullopt;
+  }
+  return leg.shape == ScheduleKind::kWsd ? end_of(leg) - static_cast<double>(leg.decay)
+                                         : warm_at(leg);
+}
+
+double schedule_multiplier(const Recipe& recipe, double first, double samples) {
+  const Leg leg = leg_at(recipe, first);
+  const auto warmup = static_cast<double>(leg.warmup);
+  const double into = first - leg.begin;
+  if (into < warmup) {
+    return leg.from + (leg.peak - leg.from) * std::min(1.0, (into + samples) / warmup);
+  }
+  return leg.floor + (leg.peak - leg.floor) * schedule_of(leg.shape).shape(leg, first);
 }
 
 }  // namespace lorascale::coordinator

@@ -16,6 +16,20 @@ std::int64_t divided_up(std::int64_t number, std::int64_t divisor) {
   return number / divisor + (number % divisor != 0 ? 1 : 0);
 }
 
+// Updates of the samples [position, end), without the beginning of a leg between them.
+std::int64_t steps_between(const Recipe& recipe, std::int64_t batch, std::int64_t position,
+                           std::int64_t end) {
+  const std::int64_t left = end - position;
+  if (left <= 0) {
+    return 0;
+  }
+  const std::int64_t epoch = recipe.samples_per_epoch;
+  const std::int64_t in_this_epoch = std::min(epoch - position % epoch, left);
+  const std::int64_t after = left - in_this_epoch;
+  return divided_up(in_this_epoch, batch) + after / epoch * steps_per_epoch(recipe, batch) +
+         divided_up(after % epoch, batch);
+}
+
 }  // namespace
 
 std::int64_t largest_update(const Recipe& recipe, std::int64_t batch) {
@@ -33,7 +47,9 @@ StepPlan plan_step(const Recipe& recipe, const BatchState& state, std::int64_t s
   plan.first_position = position;
   plan.samples = std::min(state.batch, left_in_epoch);
   if (!gained) {
-    plan.samples = std::min(plan.samples, recipe.budget_samples - position);
+    const auto next_leg = next_leg_begin(recipe, static_cast<double>(position));
+    const auto end = next_leg ? static_cast<std::int64_t>(*next_leg) : recipe.budget_samples;
+    plan.samples = std::min(plan.samples, end - position);
   }
   plan.leaf_size = recipe.leaf_size;
   plan.leaves = divided_up(plan.samples, plan.leaf_size);
@@ -73,15 +89,13 @@ std::int64_t steps_from(const Recipe& recipe, std::int64_t batch, std::int64_t p
     const double steps = left / (gain * static_cast<double>(recipe.reference_batch));
     return std::max<std::int64_t>(0, static_cast<std::int64_t>(std::ceil(steps)));
   }
-  const std::int64_t left = recipe.budget_samples - position;
-  if (left <= 0) {
-    return 0;
+  std::int64_t steps = 0;
+  while (const auto next_leg = next_leg_begin(recipe, static_cast<double>(position))) {
+    const auto end = static_cast<std::int64_t>(*next_leg);
+    steps += steps_between(recipe, batch, position, end);
+    position = end;
   }
-  const std::int64_t epoch = recipe.samples_per_epoch;
-  const std::int64_t in_this_epoch = std::min(epoch - position % epoch, left);
-  const std::int64_t after = left - in_this_epoch;
-  return divided_up(in_this_epoch, batch) + after / epoch * steps_per_epoch(recipe, batch) +
-         divided_up(after % epoch, batch);
+  return steps + steps_between(recipe, batch, position, recipe.budget_samples);
 }
 
 }  // namespace lorascale::coordinator

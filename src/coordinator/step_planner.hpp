@@ -1,7 +1,8 @@
 // The next update as a pure function of (recipe, batch in force, position), and under adascale of
 // the gain's clock, which takes the place of the position in schedule and budget. Positions count
-// samples over the whole run. An update never crosses the end of an epoch or of the budget: what is
-// left there makes a smaller update, whose rates follow its true size.
+// samples over the whole run. An update never crosses the end of an epoch or of the budget, nor the
+// beginning of a leg of the schedule: what is left there makes a smaller update, whose rates follow
+// its true size.
 #pragma once
 
 #include <cstdint>

@@ -16,6 +16,21 @@ constexpr std::size_t kOpenRows = 256;
 
 }  // namespace
 
+bool better_apart(std::span<const std::int64_t> offsets, std::int64_t row_length,
+                  std::int64_t packed_rows, std::int64_t batch) {
+  LS_ASSERT(batch >= 1 && !offsets.empty());
+  if ((packed_rows - 1) / batch + 1 >= kFewestPackedUpdates ||
+      packed_rows + 1 >= static_cast<std::int64_t>(offsets.size())) {
+    return false;
+  }
+  for (std::size_t i = 0; i + 1 < offsets.size(); ++i) {
+    if (offsets[i + 1] - offsets[i] > row_length) {
+      return false;
+    }
+  }
+  return true;
+}
+
 RowPlan::RowPlan(std::span<const std::int64_t> offsets, std::int64_t row_length, bool packing,
                  CountTargets count_targets)
     : row_length_(row_length), count_targets_(std::move(count_targets)), row_starts_{0} {

@@ -27,6 +27,12 @@ struct LeftOut {
   std::int64_t longest_cut = 0;
 };
 
+// data.packing auto: whether documents stay apart, a row each, because their packing would leave an
+// epoch fewer than kFewestPackedUpdates updates of `batch` rows. Not where that would cut one off.
+inline constexpr std::int64_t kFewestPackedUpdates = 20;
+bool better_apart(std::span<const std::int64_t> offsets, std::int64_t row_length,
+                  std::int64_t packed_rows, std::int64_t batch);
+
 class RowPlan {
  public:
   // `offsets`: [documents + 1] of the data set. Without packing each document is one row, cut to

@@ -29,7 +29,8 @@ data::RowPlan plan_rows(const data::TokenDataset& dataset, const TokenSourceSett
       return scan.count(begin, end);
     };
   }
-  return {dataset.offsets(), settings.sequence_length, settings.packing, std::move(count)};
+  return {dataset.offsets(), settings.sequence_length, settings.packing.value_or(true),
+          std::move(count)};
 }
 
 }  // namespace
@@ -38,6 +39,8 @@ struct TokenSource::Impl {
   data::TokenDataset dataset;
   TokenSourceSettings settings;
   data::RowPlan plan;
+  bool packed = true;
+  std::int64_t packed_rows = 0;  // that auto decided against; else 0
   bool shuffled = false;
   std::uint64_t seed = 0;
   std::unique_ptr<data::Prefetcher<data::TokenLeaf>> prefetcher;  // last: its thread uses the rest
@@ -45,7 +48,16 @@ struct TokenSource::Impl {
   Impl(const std::filesystem::path& path, const TokenSourceSettings& settings)
       : dataset(path, settings.vocabulary),
         settings(settings),
-        plan(plan_rows(dataset, settings)) {}
+        plan(plan_rows(dataset, settings)),
+        packed(settings.packing.value_or(true)) {
+    if (!settings.packing && data::better_apart(dataset.offsets(), settings.sequence_length,
+                                                plan.rows(), settings.batch)) {
+      packed = false;
+      packed_rows = plan.rows();
+      this->settings.packing = false;
+      plan = plan_rows(dataset, this->settings);
+    }
+  }
 
   [[nodiscard]] std::vector<std::int64_t> rows_at(std::int64_t epoch, std::int64_t first,
                                                   std::int64_t count) const {
@@ -75,6 +87,14 @@ std::int64_t TokenSource::rows() const {
   return impl_->plan.rows();
 }
 
+std::int64_t TokenSource::documents() const {
+  return impl_->dataset.documents();
+}
+
+bool TokenSource::packed() const {
+  return impl_->packed;
+}
+
 double TokenSource::tokens_per_row() const {
   return static_cast<double>(impl_->plan.tokens()) / static_cast<double>(rows());
 }
@@ -89,7 +109,7 @@ const data::LeftOut& TokenSource::left_out() const {
 
 std::string TokenSource::left_out_text() const {
   const auto& left_out = impl_->plan.left_out();
-  const bool packing = impl_->settings.packing;
+  const bool packing = impl_->packed;
   std::string text = fmt::format("{} of {} {} of {} have no target", left_out.pieces, left_out.of,
                                  packing ? "pieces" : "rows", path_.string());
   if (left_out.cut > 0) {
@@ -127,10 +147,18 @@ const std::string& TokenSource::tokenizer() const {
 }
 
 std::string TokenSource::summary() const {
-  return fmt::format("{}: {}, {}, {}, packed to {:.1f} %", path_.string(),
-                     counted(impl_->dataset.documents(), "document"),
-                     counted(impl_->dataset.tokens(), "token"), counted(rows(), "row"),
-                     100 * impl_->plan.efficiency());
+  const std::string rows_text = counted(rows(), "row");
+  const double filled = 100 * impl_->plan.efficiency();
+  const std::string what =
+      impl_->packed_rows > 0
+          ? fmt::format(
+                "{}: a document each, for packing auto would make {} of them and too few "
+                "updates",
+                rows_text, impl_->packed_rows)
+      : impl_->packed ? fmt::format("{}, packed to {:.1f} %", rows_text, filled)
+                      : fmt::format("{}: a document each, {:.1f} % filled", rows_text, filled);
+  return fmt::format("{}: {}, {}, {}", path_.string(), counted(documents(), "document"),
+                     counted(impl_->dataset.tokens(), "token"), what);
 }
 
 data::TokenLeaf TokenSource::leaf(std::int64_t first, std::int64_t count) const {

@@ -17,9 +17,10 @@ namespace lorascale::train {
 
 struct TokenSourceSettings {
   std::int64_t sequence_length = 512;
-  bool packing = true;
+  std::optional<bool> packing;  // absent: auto, for updates of `batch` rows (row_plan.hpp)
   std::int64_t vocabulary = 0;  // of the model; larger token ids are refused
-  bool text_only = false;       // no row is asked for, and which have targets is not looked up
+  std::int64_t batch = 1;
+  bool text_only = false;  // no row is asked for, and which have targets is not looked up
 };
 
 class TokenSource {
@@ -28,6 +29,8 @@ class TokenSource {
   ~TokenSource();
 
   [[nodiscard]] std::int64_t rows() const;
+  [[nodiscard]] std::int64_t documents() const;
+  [[nodiscard]] bool packed() const;            // as asked for, or as auto decided
   [[nodiscard]] double tokens_per_row() const;  // average
   [[nodiscard]] std::int64_t targets_per_epoch() const;
   // What is in no row because none of its tokens is a target, and the same in words, with the

@@ -123,6 +123,10 @@ ExitCode Trainer::finish() {
   });
   report_missed_faults();
   finish_status("done", ExitCode::kDone, fmt::format("done after {} steps", steps));
+  if (world_.is_root() && coordinator_->stop_reason() == coordinator::StopReason::kBudget) {
+    spdlog::info("to have more of this run: {}",
+                 coordinator::ways_on(coordinator_->recipe(), coordinator_->tau()));
+  }
   return ExitCode::kDone;
 }
 

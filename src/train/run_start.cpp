@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <nlohmann/json.hpp>
 
 #include "base/logging.hpp"
 #include "config/reader.hpp"
@@ -35,6 +36,7 @@ std::string data_record(const prepare::TokenFiles& files) {
   record["prepared"] = files.records;
   return record.dump(2) + "\n";
 }
+constexpr std::uint64_t kMaxStatusBytes = std::uint64_t{1} << 20;
 
 }  // namespace
 
@@ -43,6 +45,9 @@ void Trainer::open_run_folder(Watchdog& watchdog) {
     lock_ = std::make_unique<io::RunLock>(folder_);
     io::remove_leftovers(folder_ / "checkpoints");
     remove_failure_reports(folder_);
+    if (go_on_.source) {
+      fork_run(go_on_, folder_, *lock_);
+    }
     log_to_file(folder_ / "log.txt");
   });
   together(world_.host, [&] {
@@ -134,6 +139,53 @@ void Trainer::require_nothing_to_lose() const {
                folder_.string());
 }
 
+// Whether the run in the folder ended with its results in place.
+bool Trainer::results_written() const {
+  std::string outcome;
+  root_alone(world_.host, [&] {
+    const auto file = folder_ / "status.json";
+    if (!std::filesystem::exists(file)) {
+      return;
+    }
+    const auto status = nlohmann::json::parse(io::read_file(file, kMaxStatusBytes), nullptr,
+                                              /*allow_exceptions=*/false);
+    if (status.is_object() && status.contains("outcome") && status["outcome"].is_string()) {
+      outcome = status["outcome"].get<std::string>();
+    }
+  });
+  world_.host.broadcast_from_root(outcome);
+  return outcome == "done";
+}
+
+// The coordinator as it was saved, with the leg that is asked for. What the first start fixed in
+// samples stays.
+void Trainer::restore(const SnapshotFields& snapshot) {
+  const bool written = go_on_.adds_leg() && results_written();
+  together(world_.host, [&] {
+    const auto& state = snapshot.coordinator_state;
+    auto& recipe = session_.recipe;
+    const int ranks = world_.host.size();
+    coordinator_ = coordinator::Coordinator::restore(recipe, ranks, state);
+    if (const auto leg = leg_to_add(*coordinator_, go_on_, session_, written)) {
+      recipe = coordinator::with_leg(recipe, *leg);
+      coordinator_ = coordinator::Coordinator::restore(recipe, ranks, state);
+      saved_step_ = -1;  // saved at once: no start without the option forgets the leg
+    } else {
+      saved_step_ = snapshot.step;
+    }
+    faults_.resumed_after(snapshot.step);
+    minutes_before_ = coordinator_->elapsed_minutes();
+    if (world_.is_root()) {
+      spdlog::info("resumed at step {} ({} samples), saved by {} rank(s)", snapshot.step,
+                   snapshot.samples, snapshot.world_size);
+      if (go_on_.adds_leg() && saved_step_ >= 0) {
+        spdlog::info("the leg that is asked for began at sample {:.0f}; it goes on",
+                     recipe.legs.back().begin);
+      }
+    }
+  });
+}
+
 void Trainer::resume_or_start() {
   std::optional<SnapshotFields> snapshot;
   if (session_.config.run.resume == "auto") {
@@ -144,30 +196,29 @@ void Trainer::resume_or_start() {
   if (!snapshot) {
     root_alone(world_.host, [&] { require_nothing_to_lose(); });
   }
+  together(world_.host, [&] {
+    if (snapshot) {
+      const auto saved = coordinator::Coordinator::saved_terms(snapshot->coordinator_state);
+      session_.recipe = coordinator::continued(saved.recipe, session_.recipe, saved.position);
+    } else if (go_on_.adds_leg()) {
+      throw_bad_config(folder_.string() +
+                       " holds no checkpoint of a run that could go on: start it without --more");
+    }
+  });
   std::optional<coordinator::LeafFacts> leaf;
   if (!session_.config.batch.micro) {
     leaf =
         settle_leaf(world_, session_, updater_, snapshot ? &snapshot->coordinator_state : nullptr);
     evaluation_leaf_ = session_.recipe.leaf_size;
   }
-  together(world_.host, [&] {
-    if (!snapshot) {
-      coordinator_.emplace(session_.recipe, world_.host.size());
-      return;
-    }
-    coordinator_ = coordinator::Coordinator::restore(session_.recipe, world_.host.size(),
-                                                     snapshot->coordinator_state);
-    faults_.resumed_after(snapshot->step);
-    saved_step_ = snapshot->step;
-    minutes_before_ = coordinator_->elapsed_minutes();
-    if (world_.is_root()) {
-      spdlog::info("resumed at step {} ({} samples), saved by {} rank(s)", snapshot->step,
-                   snapshot->samples, snapshot->world_size);
-    }
-  });
+  if (snapshot) {
+    restore(*snapshot);
+  } else {
+    together(world_.host, [&] { coordinator_.emplace(session_.recipe, world_.host.size()); });
+  }
   root_alone(world_.host, [&] {
     io::write_file_atomically(folder_ / "config.yaml",
-                              std::string_view(config::write_resolved(session_.config)));
+                              std::string_view(config::write_for_run_folder(session_.config)));
     io::write_file_atomically(folder_ / kDataRecord, std::string_view(data_record(session_.files)));
     const auto decisions = coordinator_->take_decisions();
     const auto first = decisions.empty() ? 0 : decisions.front().sequence;
@@ -186,6 +237,9 @@ void Trainer::resume_or_start() {
     coordinator_->on_leaf_measured(*leaf);
     record(*leaf);
     write_decisions();
+  }
+  if (snapshot && saved_step_ < 0) {
+    save_checkpoint(/*must_succeed=*/true, io::Existing::kReplaced);
   }
 }
 

@@ -288,6 +288,7 @@ coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t ro
   recipe.patience = config.evaluate.early_stop.patience;
   recipe.min_delta = config.evaluate.early_stop.min_delta;
   recipe.advise = config.advice;
+  recipe.budget_in_steps = config.budget.unit == Unit::kSteps;
   recipe.shuffled = config.data.shuffle;
   recipe.adapter_rank = config.adapter.type == "full" ? 0 : config.adapter.rank;
   if (units != nullptr) {
@@ -296,9 +297,20 @@ coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t ro
   return recipe;
 }
 
+namespace {
+
+// None where nothing is sampled.
+std::vector<std::string> sampled_prompts(const config::RunConfig& config) {
+  return config.sample.every.value > 0 ? config.sample.prompts : std::vector<std::string>();
+}
+
+}  // namespace
+
 void describe_data(const Session& session, coordinator::Recipe& recipe) {
   recipe.trainable_parameters = session.trainable.parameters->size();
   recipe.targets_per_epoch = session.train->targets_per_epoch();
+  recipe.documents = session.train->documents();
+  recipe.packed = session.train->packed();
   const auto& left_out = session.train->left_out();
   recipe.pieces_left_out = left_out.pieces;
   recipe.pieces = left_out.pieces > 0 ? left_out.of : 0;
@@ -328,9 +340,11 @@ Session open_session(World& world, const config::RunConfig& config,
     }
     session.model->set_recompute(config.model.recompute);
     session.model->set_label_smoothing(config.loss.label_smoothing);
-    const TokenSourceSettings settings{config.data.sequence_length, config.data.packing,
-                                       session.model->vocabulary()};
+    const auto& data = config.data;
+    TokenSourceSettings settings{data.sequence_length, data.packing, session.model->vocabulary(),
+                                 config.batch.global};
     session.train = std::make_unique<TokenSource>(files.train, settings);
+    settings.packing = session.config.data.packing = session.train->packed();
     if (files.validation) {
       session.validation = std::make_unique<TokenSource>(*files.validation, settings);
     }
@@ -341,9 +355,9 @@ Session open_session(World& world, const config::RunConfig& config,
     }
     require_one_tokenizer(session);
     const auto& positions = session.model->config();
-    require_positions(positions, config.data.sequence_length,
-                      "data.sequence_length " + std::to_string(config.data.sequence_length));
-    for (const auto& prompt : config.sample.prompts) {  // refuses now, not hours later
+    require_positions(positions, data.sequence_length,
+                      "data.sequence_length " + std::to_string(data.sequence_length));
+    for (const auto& prompt : sampled_prompts(config)) {  // refuses now, not hours later
       const auto length = static_cast<std::int64_t>(session.train->encode_prompt(prompt).size());
       require_positions(positions, length + config.sample.max_tokens,
                         "a prompt of sample.prompts with sample.max_tokens " +

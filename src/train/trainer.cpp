@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <string_view>
+#include <utility>
 
 #include "config/resolved.hpp"
 #include "io/checkpoint_retention.hpp"
@@ -35,9 +36,10 @@ void say(const coordinator::Decision& decision) {
 
 }  // namespace
 
-Trainer::Trainer(World& world, Session& session)
+Trainer::Trainer(World& world, Session& session, GoOn go_on)
     : world_(world),
       session_(session),
+      go_on_(std::move(go_on)),
       folder_(session.config.run.output_dir),
       evaluation_leaf_(session.recipe.leaf_size),
       peak_memory_(world.place),
@@ -209,7 +211,7 @@ void Trainer::save_checkpoint(bool must_succeed, io::Existing existing) {
   write_alone(must_succeed ? nullptr : &checkpoint_writes_, [&] {
     save_snapshot(folder_ / "checkpoints",
                   {coordinator_->steps_done(), coordinator_->samples_seen(), world_.host.size(),
-                   config::write_resolved(session_.config), session_.train->fingerprint(),
+                   config::write_for_run_folder(session_.config), session_.train->fingerprint(),
                    session_.model_fingerprint, coordinator_->state()},
                   *session_.trainable.parameters, *session_.optimizer, *lock_, existing);
     io::prune_checkpoints(folder_ / "checkpoints",

@@ -8,6 +8,7 @@
 
 #include "io/run_lock.hpp"
 #include "train/event_record.hpp"
+#include "train/go_on.hpp"
 #include "train/movement.hpp"
 #include "train/peak_memory.hpp"
 #include "train/run_log.hpp"
@@ -20,7 +21,8 @@ namespace lorascale::train {
 
 class Trainer {
  public:
-  Trainer(World& world, Session& session);
+  // `go_on`: what is asked of a run that goes on.
+  Trainer(World& world, Session& session, GoOn go_on = {});
   ~Trainer();
 
   // Runs to the end or until asked to stop. kDone, kStopped or kDiverged; other failures throw.
@@ -33,6 +35,8 @@ class Trainer {
   void require_same_run(const SnapshotFields& saved) const;
   void require_nothing_to_lose() const;
   void resume_or_start();
+  void restore(const SnapshotFields& snapshot);
+  [[nodiscard]] bool results_written() const;
   void write(const std::vector<coordinator::Decision>& decisions);
   void write_decisions();
   UpdateResult attempt_update(const coordinator::StepPlan& plan);
@@ -68,6 +72,7 @@ class Trainer {
 
   World& world_;
   Session& session_;
+  GoOn go_on_;
   std::filesystem::path folder_;
   std::unique_ptr<io::RunLock> lock_;
   std::optional<coordinator::Coordinator> coordinator_;

@@ -54,7 +54,7 @@ run: {output_dir: runs/flat}
 model: {path: models/base}
 adapter: {rank: 4, alpha: 12}
 data: {train: nowhere/texts/train.h5}
-batch: {global: 16, reference: 16, micro: 4}
+batch: {global: 16, per_rank: 16, reference: 16, micro: 4}
 optimizer: {name: adamw, lr: 1e-4}
 schedule: {name: cosine, warmup: 100 steps}
 budget: 10 epochs
@@ -101,6 +101,20 @@ TEST(ConfigAliases, CountBatchesPerRank) {
   EXPECT_EQ(alone.config.batch.global, 16);
   EXPECT_EQ(alone.config.batch.micro, 1);
   EXPECT_TRUE(reported(alone, {"batch size 1 (none given)"}));
+}
+
+TEST(ConfigAliases, KeepWhatTheyCountedPerRank) {
+  const auto batch = [](const std::string& text, int ranks, std::vector<std::string> set = {}) {
+    return read_with_ranks(text, ranks, std::move(set)).config.batch;
+  };
+  EXPECT_EQ(batch("batch_size: 2\ngradient_accumulation_steps: 3\n", 4).per_rank, 6);
+  EXPECT_EQ(batch("batch: {per_rank: 5}\n", 3).global, 15);
+  // The folder of a run says both, and another number of ranks changes nothing of it.
+  EXPECT_EQ(batch("batch: {global: 8, per_rank: 4}\n", 3).global, 8);
+  EXPECT_EQ(batch("batch: {global: 8}\n", 3, {"batch.per_rank=4"}).global, 12);
+  const auto set = batch("batch_size: 4\n", 3, {"batch.global=20"});
+  EXPECT_EQ(set.global, 20);
+  EXPECT_FALSE(set.per_rank);
 }
 
 TEST(ConfigAliases, GiveWayToOverrides) {

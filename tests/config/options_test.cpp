@@ -75,6 +75,7 @@ const std::map<std::string, std::string>& other_values() {
       {"data.sequence_length", "64"},
       {"data.packing", "false"},
       {"batch.global", "48"},
+      {"batch.per_rank", "12"},
       {"batch.reference", "8"},
       {"batch.micro", "4"},
       {"batch.policy", "seesaw"},
@@ -141,8 +142,9 @@ TEST(ConfigOptions, EachChangesItsOwnMemberAndNoOther) {
     ASSERT_TRUE(other_values().contains(option.path)) << option.path;
     const RunConfig changed = read("", {option.path + "=" + other_values().at(option.path)});
     const auto found = differences(defaults, changed);
-    ASSERT_EQ(found.size(), 1U) << option.path;
-    EXPECT_EQ(found[0].path, option.path);
+    const bool two = option.path == "batch.per_rank";  // makes batch.global, before it in the table
+    ASSERT_EQ(found.size(), two ? 2U : 1U) << option.path;
+    EXPECT_EQ(found.back().path, option.path);
     EXPECT_EQ(read(write_resolved(changed)), changed) << option.path;
   }
   EXPECT_EQ(other_values().size(), options().size());

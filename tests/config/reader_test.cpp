@@ -1,5 +1,6 @@
 #include "config/reader.hpp"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -221,6 +222,18 @@ std::vector<std::string> beginnings(const std::string& message,
     lines.push_back(line.substr(0, at < expected.size() ? expected[at].size() : 40));
   }
   return lines;
+}
+
+// A slip of the pen is named; another word of about that shape is not.
+TEST(ReadConfig, SuggestsWhatWasMeantAndNothingElse) {
+  const auto message = [](const std::string& key) { return refusal(key + ": 1\n").message; };
+  EXPECT_THAT(message("buget"), ::testing::HasSubstr("did you mean 'budget'?"));
+  EXPECT_THAT(message("optimizr"), ::testing::HasSubstr("did you mean 'optimizer'?"));
+  EXPECT_THAT(message("modle"), ::testing::HasSubstr("did you mean 'model'?"));
+  EXPECT_THAT(message("scles"), ::testing::Not(::testing::HasSubstr("did you mean")));
+  for (const char* other : {"chunk", "swirl", "phase", "scent"}) {
+    EXPECT_THAT(message(other), ::testing::Not(::testing::HasSubstr("did you mean"))) << other;
+  }
 }
 
 TEST(ReadConfig, ListsEveryProblemInTheOrderOfTheFile) {

@@ -75,6 +75,54 @@ TEST(WriteResolved, HoldsEveryKeyAndSaysWhatItIs) {
   EXPECT_NE(text.find("\nbudget: 3 epochs\n"), std::string::npos);
 }
 
+TEST(WriteForRunFolder, LeavesOutTheFaultsOfARehearsal) {
+  RunConfig config = read("", {"faults=['kill step=3 phase=backward']", "optimizer.lr=3e-4"});
+  ASSERT_EQ(config.faults.size(), 1U);
+  const RunConfig kept = read(write_for_run_folder(config));
+  EXPECT_TRUE(kept.faults.empty());
+  config.faults.clear();
+  EXPECT_EQ(kept, config);
+}
+
+TEST(KeepFirstChoices, TheBatchOfTheFirstStartGoesOn) {
+  const auto started = [](const char* text, int ranks) {
+    ReadOptions options;
+    options.world_size = ranks;
+    return read_config_text(text, "test.yaml", options).config;
+  };
+  const char* flat = "batch_size: 2\ngradient_accumulation_steps: 2\n";
+  const RunConfig saved = read(write_for_run_folder(started(flat, 2)));
+  for (const int ranks : {1, 2, 3, 8}) {
+    RunConfig now = started(flat, ranks);
+    const auto lines = keep_first_choices(saved, now);
+    EXPECT_EQ(now.batch.global, 8);
+    EXPECT_EQ(now.batch.reference, 8);
+    EXPECT_EQ(to_string(differences(saved, now, Scope::kFixedOnResume)), "");
+    EXPECT_EQ(lines.size(), ranks == 2 ? 0U : 1U);
+  }
+  RunConfig other = started("batch_size: 4\ngradient_accumulation_steps: 2\n", 3);
+  EXPECT_THROW(keep_first_choices(saved, other), Error);
+  // Of a run that was begun before the batch per rank was kept.
+  RunConfig older = saved;
+  older.batch.per_rank.reset();
+  RunConfig now = started(flat, 3);
+  keep_first_choices(older, now);
+  EXPECT_EQ(now.batch.global, 8);
+  RunConfig written = read("batch: {global: 12}");
+  EXPECT_TRUE(keep_first_choices(saved, written).empty());
+  EXPECT_EQ(written.batch.global, 12);  // a batch that is written out is the user's
+}
+
+TEST(KeepFirstChoices, PackingAsItWasDecided) {
+  const RunConfig saved = read("data: {packing: false}");
+  RunConfig now;
+  keep_first_choices(saved, now);
+  EXPECT_EQ(now.data.packing, false);
+  RunConfig written = read("data: {packing: true}");
+  keep_first_choices(saved, written);
+  EXPECT_EQ(written.data.packing, true);
+}
+
 TEST(ConfigDifferences, NamesKeysWithBothValues) {
   const RunConfig before;
   RunConfig after;
@@ -89,7 +137,7 @@ TEST(ConfigDifferences, NamesKeysWithBothValues) {
   EXPECT_EQ(found[1].second, "4");
   EXPECT_EQ(
       to_string(found),
-      "data.packing: false was true; batch.micro: 4 was auto; optimizer.lr: 0.001 was 2.0e-04");
+      "data.packing: false was auto; batch.micro: 4 was auto; optimizer.lr: 0.001 was 2.0e-04");
   EXPECT_EQ(differences(before, after, Scope::kFixedOnResume).size(), 2U);
   EXPECT_FALSE(before == after);
 }

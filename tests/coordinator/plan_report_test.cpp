@@ -33,6 +33,23 @@ TEST(PlanReport, TellsTheArithmeticOfTheRun) {
   EXPECT_FALSE(report.inputs.at("advice").empty());  // 40 updates are few
 }
 
+TEST(PlanReport, ShowsTheRateOfAnEpochsLastUpdateAndHowManyItConcerns) {
+  Recipe recipe = small_recipe();
+  recipe.reference_batch = recipe.global_batch;
+  EXPECT_THAT(make_plan_report(recipe, 1).reason,
+              HasSubstr("the last update of an epoch, 1 of 16 (6.3 %), has 40 samples and by the "
+                        "rule a factor of 0.790569 instead of 1"));
+  for (const auto& change : std::vector<std::function<void(Recipe&)>>{
+           [](Recipe& r) { r.rule = ScaleRule::kNone; },
+           [](Recipe& r) { r.samples_per_epoch = 1024; },
+           [](Recipe& r) { r.samples_per_epoch = 4000; }}) {  // the run is over before
+    Recipe other = recipe;
+    change(other);
+    EXPECT_THAT(make_plan_report(other, 1).reason,
+                ::testing::Not(HasSubstr("the last update of an epoch")));
+  }
+}
+
 TEST(PlanReport, NamesTheDecayOfWsd) {
   Recipe recipe = small_recipe();
   recipe.schedule = ScheduleKind::kWsd;

@@ -137,14 +137,25 @@ TEST(Advice, OnTheNumberOfUpdates) {
   Recipe recipe = long_recipe();
   recipe.budget_samples = 6399;
   recipe.global_batch = 80;
+  EXPECT_THAT(advice(recipe, 1), ElementsAre(::testing::AllOf(
+                                     HasSubstr("only 80 updates in the whole run"),
+                                     HasSubstr("longer budget, or batch.global 63 or less"))));
+  recipe.budget_in_steps = true;  // then smaller batches make a shorter run, not more updates
   EXPECT_THAT(advice(recipe, 1),
-              ElementsAre(::testing::AllOf(HasSubstr("only 80 updates in the whole run"),
-                                           HasSubstr("batch.global 63 or less"))));
+              ElementsAre(::testing::AllOf(HasSubstr("use a longer budget"),
+                                           ::testing::Not(HasSubstr("batch.global")))));
   recipe = long_recipe();
   recipe.samples_per_epoch = 640;
   EXPECT_THAT(advice(recipe, 1),
               ElementsAre(::testing::AllOf(HasSubstr("only 10 updates per epoch of 640"),
                                            HasSubstr("use 32 or less"))));
+  recipe.documents = 2000;
+  EXPECT_THAT(advice(recipe, 1), ElementsAre(::testing::Not(HasSubstr("packing"))));
+  recipe.packed = true;
+  EXPECT_THAT(
+      advice(recipe, 1),
+      ElementsAre(HasSubstr("packing made 640 rows of 2000 documents: data.packing: false")));
+  recipe.packed = false;
   recipe.samples_per_epoch = 40;
   EXPECT_THAT(advice(recipe, 1), ElementsAre(HasSubstr("more than the 40 samples of an epoch")));
   recipe.samples_per_epoch = 1;

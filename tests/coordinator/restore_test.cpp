@@ -193,8 +193,7 @@ TEST(Restore, TheBudgetMayGrowWhereTheScheduleDoesNotLookAtIt) {
 }
 
 TEST(Restore, TheBudgetMayNotGrowUnderASchedule) {
-  for (const ScheduleKind kind :
-       {ScheduleKind::kLinear, ScheduleKind::kCosine, ScheduleKind::kWsd}) {
+  for (const ScheduleKind kind : {ScheduleKind::kLinear, ScheduleKind::kCosine}) {
     Recipe recipe = every_kind(kind);
     Coordinator first(recipe, 2);
     advance(first, 10);

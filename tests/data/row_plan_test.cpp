@@ -145,5 +145,32 @@ TEST(RowPlanTest, EveryTargetIsInOneRowAndNoRowIsWithout) {
   }
 }
 
+// data.packing auto, on both sides of each of its limits.
+TEST(RowPlanTest, ShortDocumentsStayApartWherePackingLeavesTooFewUpdates) {
+  const auto offsets_of = [](std::int64_t documents, std::int64_t length) {
+    std::vector<std::int64_t> offsets;
+    for (std::int64_t i = 0; i <= documents; ++i) {
+      offsets.push_back(i * length);
+    }
+    return offsets;
+  };
+  const auto apart = [](const std::vector<std::int64_t>& offsets, std::int64_t batch) {
+    const RowPlan packed(offsets, 64, /*packing=*/true);
+    return better_apart(offsets, 64, packed.rows(), batch);
+  };
+  EXPECT_TRUE(apart(offsets_of(45, 7), 2));     // 5 rows, 3 updates
+  EXPECT_TRUE(apart(offsets_of(76, 16), 1));    // 19 rows, 19 updates
+  EXPECT_FALSE(apart(offsets_of(77, 16), 1));   // 20
+  EXPECT_TRUE(apart(offsets_of(152, 16), 2));   // 38 rows, 19 updates
+  EXPECT_FALSE(apart(offsets_of(153, 16), 2));  // 39 rows, the last update short
+  EXPECT_FALSE(apart(offsets_of(10, 64), 4));   // nothing shares a row
+  EXPECT_FALSE(apart(offsets_of(1, 5), 4));
+  auto with_long = offsets_of(45, 7);
+  with_long.push_back(with_long.back() + 64);
+  EXPECT_TRUE(apart(with_long, 2));
+  with_long.back() += 1;  // would lose its last token
+  EXPECT_FALSE(apart(with_long, 2));
+}
+
 }  // namespace
 }  // namespace lorascale::data

@@ -110,7 +110,7 @@ std::optional<Finding> early_stop_finding(const Recipe& recipe, std::int64_t bat
                      std::to_string(batch) + ", where 20 to 50 are usual; " +
                      (smaller >= 1 ? "use batch.global " + std::to_string(smaller) + " or less, or "
                                    : std::string("get more data, or ")) +
-                     "raise evaluate.early_stop.patience and evaluate.every",
+                     "raise evaluate.early_stop.patience and evaluate.every" + packing_text(recipe),
                  {{"updates_per_epoch", per_epoch},
                   {"samples_per_epoch", recipe.samples_per_epoch},
                   {"batch", batch},

@@ -19,7 +19,8 @@ class Seesaw : public BatchPolicy {
  public:
   std::optional<BatchWish> wish(const BatchContext& context) override {
     const Recipe& recipe = context.recipe;
-    if (context.samples < recipe.warmup_samples) {
+    const Leg leg = leg_at(recipe, static_cast<double>(context.samples));
+    if (static_cast<double>(context.samples - leg.warmup) < leg.begin) {
       return std::nullopt;  // a rate below half is on its way up
     }
     const double left = schedule_multiplier(recipe, static_cast<double>(context.samples), 1);
