@@ -19,6 +19,10 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
         signal.signal(number, handler)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes more than half a minute on an idle machine")
+
+
 @pytest.fixture(scope="session")
 def program() -> str:
     path = pathlib.Path(os.environ.get("LORASCALE_PROGRAM", ROOT / "build/release/lorascale"))

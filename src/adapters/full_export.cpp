@@ -11,6 +11,8 @@
 namespace lorascale::adapters {
 namespace {
 
+using Json = nlohmann::ordered_json;
+
 constexpr std::array kCompanions = {"generation_config.json",
                                     "tokenizer.json",
                                     "tokenizer_config.json",
@@ -44,11 +46,17 @@ std::string config_with_type(const std::filesystem::path& base, at::ScalarType t
   return config.dump(2) + "\n";
 }
 
+// An object; empty where the text is none (damaged, or there is no file).
+Json object_of(const std::string& text) {
+  auto json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  return json.is_object() ? json : Json::object();
+}
+
 }  // namespace
 
 void write_full_model(const std::filesystem::path& folder,
                       const std::vector<nn::ParameterSlot>& slots,
-                      const std::filesystem::path& base) {
+                      const std::filesystem::path& base, std::int64_t answer_end_id) {
   io::create_folders(folder);
   std::vector<at::Tensor> host;  // keeps device copies alive
   std::vector<io::TensorToWrite> tensors;
@@ -70,6 +78,43 @@ void write_full_model(const std::filesystem::path& folder,
       io::write_file_atomically(folder / name, std::string_view(text));
     }
   }
+  const auto text_of = [&](const char* name) {
+    return std::filesystem::exists(base / name) ? io::read_file(base / name, 1 << 20)
+                                                : std::string();
+  };
+  if (const auto right = generation_config_with_end(text_of("generation_config.json"),
+                                                    text_of("config.json"), answer_end_id)) {
+    io::write_file_atomically(folder / "generation_config.json", std::string_view(*right));
+  }
+}
+
+std::optional<std::string> generation_config_with_end(const std::string& generation_config,
+                                                      const std::string& config,
+                                                      std::int64_t answer_end_id) {
+  if (answer_end_id < 0) {
+    return std::nullopt;
+  }
+  auto result = object_of(generation_config);
+  const auto model = object_of(config);
+  // As transformers makes it of config.json where there is none.
+  for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"}) {
+    if ((!result.contains(key) || result[key].is_null()) && model.contains(key)) {
+      result[key] = model[key];
+    }
+  }
+  Json ends = Json::array({answer_end_id});
+  const Json named = result.contains("eos_token_id") ? result["eos_token_id"] : Json();
+  for (const auto& id : named.is_array() ? named : Json::array({named})) {
+    if (id == answer_end_id) {
+      return std::nullopt;
+    }
+    if (id.is_number_integer()) {
+      ends.push_back(id);
+    }
+  }
+  result["eos_token_id"] = ends;
+  result.erase("_from_model_config");  // or transformers would take config.json's after all
+  return result.dump(2) + "\n";
 }
 
 }  // namespace lorascale::adapters

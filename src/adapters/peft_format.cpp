@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <charconv>
 #include <nlohmann/json.hpp>
 #include <regex>
 #include <set>
@@ -24,6 +25,7 @@ namespace {
 
 constexpr const char* kConfigName = "adapter_config.json";
 constexpr const char* kWeightsName = "adapter_model.safetensors";
+constexpr const char* kAnswerEnd = "answer_end_id";
 const std::string kPrefix = "base_model.model.";
 
 std::string last_part(const std::string& module) {
@@ -253,11 +255,23 @@ class FilePatterns {
   std::vector<std::pair<std::regex, double>> found_;
 };
 
+// A number of the file's metadata that only this program writes; -1 where there is none.
+std::int64_t answer_end_of(const io::SafetensorsFile& file) {
+  const auto found = file.metadata().find(kAnswerEnd);
+  if (found == file.metadata().end()) {
+    return -1;
+  }
+  std::int64_t id = -1;
+  const char* end = found->second.data() + found->second.size();
+  return std::from_chars(found->second.data(), end, id).ptr == end && id >= 0 ? id : -1;
+}
+
 }  // namespace
 
 void write_peft_adapter(const std::filesystem::path& folder, const std::vector<LoraModule>& modules,
                         const std::vector<nn::LinearGroup*>& groups, const LoraSettings& settings,
-                        const TrainableParameters& parameters, const std::string& base_model) {
+                        const TrainableParameters& parameters, const std::string& base_model,
+                        std::int64_t answer_end_id) {
   io::create_folders(folder);
   const auto tensors = host_tensors(modules, parameters);
   std::vector<io::TensorToWrite> to_write;
@@ -267,7 +281,11 @@ void write_peft_adapter(const std::filesystem::path& folder, const std::vector<L
     to_write.push_back({kPrefix + lora_b_name(modules[i].name), io::Dtype::kF32,
                         tensors[i].b.sizes().vec(), nn::bytes_of(tensors[i].b)});
   }
-  io::write_safetensors(folder / kWeightsName, to_write, {{"format", "pt"}});
+  io::SafetensorsMetadata metadata = {{"format", "pt"}};
+  if (answer_end_id >= 0) {
+    metadata.emplace(kAnswerEnd, std::to_string(answer_end_id));
+  }
+  io::write_safetensors(folder / kWeightsName, to_write, metadata);
   io::write_file_atomically(
       folder / kConfigName,
       std::string_view(config_json(modules, groups, settings, base_model).dump(2) + "\n"));
@@ -286,6 +304,7 @@ PeftAdapter read_peft_adapter(const std::filesystem::path& folder) {
   const FilePatterns ranks(ordered, "rank_pattern", where);
   const FilePatterns alphas(ordered, "alpha_pattern", where);
   const io::SafetensorsFile file(folder / kWeightsName);
+  adapter.answer_end_id = answer_end_of(file);
   const std::string suffix_a = lora_a_name("");
   const std::string suffix_b = lora_b_name("");
   for (const auto& info : file.tensors()) {

@@ -15,10 +15,12 @@ namespace lorascale::adapters {
 
 // Writes the folder (atomically file by file), reads it back and compares ΔW = s B A of every
 // module with the one in memory; a difference is Error(kInternal). `base_model` is what
-// adapter_config.json names.
+// adapter_config.json names. `answer_end_id` (-1: none), the token that ends the answers it was
+// trained on, is kept in the metadata of the weights' file, which other readers pass over.
 void write_peft_adapter(const std::filesystem::path& folder, const std::vector<LoraModule>& modules,
                         const std::vector<nn::LinearGroup*>& groups, const LoraSettings& settings,
-                        const TrainableParameters& parameters, const std::string& base_model);
+                        const TrainableParameters& parameters, const std::string& base_model,
+                        std::int64_t answer_end_id = -1);
 
 struct PeftModule {
   at::Tensor a;  // fp32 CPU [rank, in]
@@ -30,6 +32,7 @@ struct PeftAdapter {
   std::filesystem::path folder;
   LoraSettings settings;  // rank, alpha, rslora and dropout of the file
   std::string base_model;
+  std::int64_t answer_end_id = -1;            // of adapters of this program; -1: unknown
   std::map<std::string, PeftModule> modules;  // by module path
 };
 // Throws Error(kBadInput) on anything that is no LoRA adapter or that we could not apply faithfully

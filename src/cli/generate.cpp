@@ -83,12 +83,14 @@ ExitCode run_generate(const Arguments& arguments) {
   const bool chosen = values.count("adapter") != 0;
   const std::filesystem::path folder =
       chosen ? std::filesystem::path(values["adapter"].as<std::string>()) : run / "adapter";
+  std::int64_t answer_end = -1;
   if (chosen || (!whole && std::filesystem::exists(folder))) {
     const auto adapter = adapters::read_peft_adapter(folder);
     if (const auto warning = adapters::warning_of_other_base(adapter, base)) {
       spdlog::warn("{}", *warning);
     }
     adapters::merge_into_weights(adapter, model->linear_groups());
+    answer_end = adapter.answer_end_id;
   } else if (!whole) {
     spdlog::warn("{} does not exist: this is the base model without an adapter", folder.string());
   }
@@ -103,6 +105,9 @@ ExitCode run_generate(const Arguments& arguments) {
   models::llama::GenerationSettings settings{config.sample.max_tokens, config.sample.temperature,
                                              config.sample.top_p, config.run.seed,
                                              train::end_ids(*model, source ? &*source : nullptr)};
+  if (answer_end >= 0) {
+    settings.stop_ids.push_back(answer_end);
+  }
   if (values.count("max-tokens") != 0) {
     settings.max_tokens = values["max-tokens"].as<std::int64_t>();
   }

@@ -48,10 +48,14 @@ TokenDataset::TokenDataset(std::filesystem::path path, std::int64_t vocabulary)
   }
   tokenizer_ = file.text_attribute("tokenizer_sha256").value_or("");
   eos_id_ = file.integer_attribute("eos_id").value_or(-1);
+  answer_end_id_ = file.integer_attribute("answer_end_id").value_or(-1);
   const auto set_vocabulary = file.integer_attribute("vocab_size").value_or(0);
-  if (set_vocabulary < 0 || eos_id_ < -1 || (set_vocabulary > 0 && eos_id_ >= set_vocabulary)) {
-    throw_bad_input(name + " has vocab_size " + std::to_string(set_vocabulary) + " and eos_id " +
-                    std::to_string(eos_id_) +
+  const auto last_end = std::max(eos_id_, answer_end_id_);
+  if (set_vocabulary < 0 || std::min(eos_id_, answer_end_id_) < -1 ||
+      (set_vocabulary > 0 && last_end >= set_vocabulary)) {
+    throw_bad_input(name + " has vocab_size " + std::to_string(set_vocabulary) + ", eos_id " +
+                    std::to_string(eos_id_) + " and answer_end_id " +
+                    std::to_string(answer_end_id_) +
                     ", which cannot be; make the file again with scripts/prepare_text.py");
   }
   if (set_vocabulary > vocabulary) {

@@ -37,6 +37,8 @@ class TokenDataset {
     return tokenizer_;
   }                                                              // SHA-256, "bytes", or empty
   [[nodiscard]] std::int64_t eos_id() const { return eos_id_; }  // -1: none
+  // The token that ends an answer by the chat template of the set's conversations; -1: none.
+  [[nodiscard]] std::int64_t answer_end_id() const { return answer_end_id_; }
 
   void read_tokens(std::int64_t first, std::span<std::int32_t> destination) const;
   void read_mask(std::int64_t first,
@@ -76,6 +78,7 @@ class TokenDataset {
   mutable std::unique_ptr<std::atomic<bool>[]> verified_;  // [blocks]
   std::string tokenizer_;
   std::int64_t eos_id_ = -1;
+  std::int64_t answer_end_id_ = -1;
   ByteTable token_bytes_;
   PromptTable prompts_;
   std::string fingerprint_;

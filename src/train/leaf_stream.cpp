@@ -175,6 +175,10 @@ std::int64_t TokenSource::end_id() const {
   return impl_->dataset.eos_id();
 }
 
+std::int64_t TokenSource::answer_end_id() const {
+  return impl_->dataset.answer_end_id();
+}
+
 std::string TokenSource::decode(std::span<const std::int32_t> ids) const {
   return impl_->dataset.decode(ids);
 }

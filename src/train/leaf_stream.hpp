@@ -56,6 +56,8 @@ class TokenSource {
 
   // The token that its documents end in; -1 where they have none.
   [[nodiscard]] std::int64_t end_id() const;
+  // The token that ends an answer by the chat template of its conversations; -1: it has none.
+  [[nodiscard]] std::int64_t answer_end_id() const;
 
   // Text of token ids by the data set's own table, and the ids of a prompt that it was prepared
   // with (of any, where it is byte-level).

@@ -14,11 +14,12 @@ void Trainer::export_result(const std::filesystem::path& folder, Tolerance* tole
   write_alone(tolerance, [&] {
     if (session_.trainable.is_full()) {
       adapters::write_full_model(folder, session_.model->parameter_slots(),
-                                 session_.config.model.path);
+                                 session_.config.model.path, session_.train->answer_end_id());
     } else {
       adapters::write_peft_adapter(folder, session_.trainable.modules,
                                    session_.model->linear_groups(), session_.trainable.lora,
-                                   *session_.trainable.parameters, session_.config.model.path);
+                                   *session_.trainable.parameters, session_.config.model.path,
+                                   session_.train->answer_end_id());
     }
   });
 }

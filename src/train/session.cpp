@@ -224,8 +224,12 @@ std::int64_t usual_leaf(const config::BatchSection& batch, int world_size) {
 
 std::vector<std::int64_t> end_ids(const models::llama::Llama& model, const TokenSource* source) {
   auto ids = model.config().eos_ids;
-  if (source != nullptr && source->end_id() >= 0) {
-    ids.push_back(source->end_id());
+  if (source != nullptr) {
+    for (const auto id : {source->end_id(), source->answer_end_id()}) {
+      if (id >= 0) {
+        ids.push_back(id);
+      }
+    }
   }
   return ids;
 }
@@ -347,6 +351,12 @@ Session open_session(World& world, const config::RunConfig& config) {
   if (world.is_root()) {
     for (const auto& warning : start_warnings(config, *session.model)) {
       spdlog::warn("{}", warning);
+    }
+    const auto end = session.train->answer_end_id();
+    const std::vector<std::int32_t> ids(end >= 0 ? 1 : 0, static_cast<std::int32_t>(end));
+    if (const auto warning =
+            warning_of_end_token(session.model->config(), end, session.train->decode(ids))) {
+      spdlog::warn("{}", *warning);
     }
     if (session.trainable.warning) {
       spdlog::warn("adapter.init_from: {}", *session.trainable.warning);

@@ -1,7 +1,9 @@
 #include "train/start_warnings.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "train/cpu_features.hpp"
@@ -25,6 +27,22 @@ std::vector<std::string> start_warnings(const config::RunConfig& config,
         config.data.sequence_length, context));
   }
   return warnings;
+}
+
+std::optional<std::string> warning_of_end_token(const models::llama::LlamaConfig& model,
+                                                std::int64_t answer_end_id,
+                                                const std::string& text) {
+  const auto& known = model.server_eos_ids;
+  if (answer_end_id < 0 || std::find(known.begin(), known.end(), answer_end_id) != known.end()) {
+    return std::nullopt;
+  }
+  const std::string named =
+      known.empty() ? "no end token" : fmt::format("{} as end", fmt::join(known, ", "));
+  return fmt::format(
+      "answers of the data end with token {} ({}), but the model's generation_config.json and "
+      "config.json name {}: servers will not stop there. The result says it right: `lorascale "
+      "merge` and exported models write a generation_config.json with that token",
+      answer_end_id, text, named);
 }
 
 }  // namespace lorascale::train

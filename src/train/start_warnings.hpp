@@ -2,6 +2,8 @@
 // the machine or the model badly.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,5 +15,11 @@ namespace lorascale::train {
 // One line each, those of the model's own files included.
 std::vector<std::string> start_warnings(const config::RunConfig& config,
                                         const models::llama::Llama& model);
+
+// A line where servers and transformers' generate() would not stop at the token that ends the
+// answers of the data (`answer_end_id`, -1: none; `text` is what it reads).
+std::optional<std::string> warning_of_end_token(const models::llama::LlamaConfig& model,
+                                                std::int64_t answer_end_id,
+                                                const std::string& text);
 
 }  // namespace lorascale::train

@@ -179,6 +179,7 @@ DATASETS = {
     "foreign-filter": (edit(lzf), "filter"),
     "vocabulary-negative": (attribute("vocab_size", -1), "vocab_size -1"),
     "eos-beyond-vocabulary": (attribute("eos_id", 99999), "eos_id 99999"),
+    "answer-end-beyond-vocabulary": (attribute("answer_end_id", 99999), "answer_end_id 99999"),
     "heap-reference": (rewrite(heap_reference), "attribute format"),
     "checks-block": (attribute("checks_block", -1), "checks_block"),
 }

@@ -180,7 +180,7 @@ class GenerationConfigTest : public testing::Test {
   LlamaConfig with(const std::string& text) const {
     std::ofstream(path_) << text;
     LlamaConfig config;
-    config.eos_ids = {2};
+    config.eos_ids = config.server_eos_ids = {2};
     add_generation_config(path_, config);
     return config;
   }
@@ -192,6 +192,9 @@ class GenerationConfigTest : public testing::Test {
 
 TEST_F(GenerationConfigTest, AddsItsEndTokens) {
   EXPECT_THAT(with(R"({"eos_token_id": 7})").eos_ids, ElementsAre(2, 7));
+  EXPECT_THAT(with(R"({"eos_token_id": 7})").server_eos_ids, ElementsAre(7));
+  EXPECT_THAT(with(R"({"eos_token_id": [7, 2]})").server_eos_ids, ElementsAre(7, 2));
+  EXPECT_THAT(with("{}").server_eos_ids, ElementsAre(2));
   EXPECT_THAT(with(R"({"eos_token_id": [7, 2, 9], "pad_token_id": 0})").eos_ids,
               ElementsAre(2, 7, 9));
   for (const char* none : {"{}", R"({"eos_token_id": null})", R"({"eos_token_id": []})"}) {

@@ -215,6 +215,7 @@ std::vector<std::int64_t> end_ids(const Fields& fields) {
 
 void read_token_ids(const Fields& fields, LlamaConfig& config) {
   config.eos_ids = end_ids(fields);
+  config.server_eos_ids = config.eos_ids;
   if (fields.has("bos_token_id")) {
     config.bos_id = fields.integer("bos_token_id");
   }
@@ -269,7 +270,11 @@ void add_generation_config(const std::filesystem::path& generation_config_json,
   try {
     const std::string where = generation_config_json.string();
     const Json object = io::parse_json(io::read_file(generation_config_json, 1 << 20), where);
-    for (const auto id : end_ids(Fields(object, where))) {
+    const auto named = end_ids(Fields(object, where));
+    if (!named.empty()) {
+      config.server_eos_ids = named;
+    }
+    for (const auto id : named) {
       if (std::find(config.eos_ids.begin(), config.eos_ids.end(), id) == config.eos_ids.end()) {
         config.eos_ids.push_back(id);
       }

@@ -34,6 +34,9 @@ struct LlamaConfig {
   // scaling, which stretches them; 0 where the file does not say.
   double context = 0;
   std::vector<std::int64_t> eos_ids;  // of config.json and generation_config.json
+  // Where servers and transformers' generate() stop: at those of generation_config.json, or, where
+  // it names none, of config.json.
+  std::vector<std::int64_t> server_eos_ids;
   std::optional<std::int64_t> bos_id;
   std::vector<std::string> warnings;  // for the log
 };
