@@ -193,7 +193,7 @@ std::string meaning_text(const Alias& alias) {
     case kShareOfData:
       return target + "; a number of documents is refused";
     case kTemplate:
-      return target + " `auto`: the model's own, for which the name stands";
+      return target + " `own`: the model's, for which the name stands";
     case kChatTemplate:
       return target + "; a name not known here is `auto`, the model's own";
     case kTuning:

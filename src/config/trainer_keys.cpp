@@ -153,15 +153,24 @@ Carried carry_share_of_data(const AliasUse& use) {
   return share == 0 ? nothing("no effect") : set(use, real_text(share));
 }
 
+// The model's own template, for which their names stand; `value` is how that is written here.
+Carried carry_own_template(const AliasUse& use, const std::string& value) {
+  Carried carried = set(use, value);
+  carried.outcome = std::string(use.alias->target) + " " + value +
+                    ": the model's own template, which " + in_quotes(use.value->text) +
+                    " stands for";
+  return carried;
+}
+
 Carried carry_template(const AliasUse& use) {
   if (is_off(*use.value)) {
     return nothing("no effect");
   }
   const std::string& name = scalar_text(*use.value, "a name");
-  Carried carried = set(use, "auto");
-  carried.outcome = std::string(use.alias->target) + " auto: the model's own template, which " +
-                    in_quotes(name) + " stands for";
-  return carried;
+  if (name == "default" || name == "empty" || name == "alpaca") {
+    return nothing("no effect: answers are learnt as plain text, unless the data are chats");
+  }
+  return carry_own_template(use, "own");  // there it also holds for questions and answers
 }
 
 Carried carry_chat_template(const AliasUse& use) {
@@ -177,7 +186,7 @@ Carried carry_chat_template(const AliasUse& use) {
     throw ValueError(
         "is a template itself; write it into a file that ends in .jinja, and name that");
   }
-  return carry_template(use);
+  return carry_own_template(use, "auto");
 }
 
 Carried carry_tuning(const AliasUse& use) {

@@ -70,12 +70,14 @@ std::string Trainer::change_of_data() const {
       !std::filesystem::exists(folder_ / kDataRecord, ignored)) {
     return {};
   }
-  const auto before = io::read_ordered_json_file(folder_ / kDataRecord);
-  if (!before.contains("prepared") || !before["prepared"].contains(key)) {
+  try {
+    const auto before = io::read_ordered_json_file(folder_ / kDataRecord);
+    const auto what =
+        prepare::difference(before.at("prepared").at(key), session_.files.records.at(key));
+    return what.empty() ? what : " (" + what + " since)";
+  } catch (const nlohmann::json::exception&) {  // was made from a token file then, or edited
     return {};
   }
-  const auto what = prepare::difference(before["prepared"][key], session_.files.records.at(key));
-  return what.empty() ? what : " (" + what + " since)";
 }
 
 void Trainer::require_same_run(const SnapshotFields& saved) const {

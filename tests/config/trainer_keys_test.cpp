@@ -110,7 +110,7 @@ data:
   train: [")" + data + R"(/identity.json", ")" +
                                  data + R"(/talks.jsonl"]
   sequence_length: 2048
-  prepare: {validation_fraction: 0.1}
+  prepare: {validation_fraction: 0.1, chat_template: own}
 batch: {global: 8, reference: 8, micro: 1}
 optimizer: {lr: 1e-4}
 schedule: {warmup: 10%}
@@ -249,7 +249,8 @@ TEST(TrainerKeys, TheEpochsSayHowLongWhereStepsAreNegative) {
 }
 
 TEST(TrainerKeys, ChatTemplatesAreTheModelsOwnUnlessKnown) {
-  EXPECT_EQ(read("template: qwen").data.prepare.chat_template, "auto");
+  EXPECT_EQ(read("template: qwen").data.prepare.chat_template, "own");
+  EXPECT_EQ(read("template: default").data.prepare.chat_template, "auto");
   EXPECT_EQ(read("chat_template: chatml").data.prepare.chat_template, "chatml");
   EXPECT_EQ(read("chat_template: gemma3").data.prepare.chat_template, "auto");
   EXPECT_EQ(read("chat_template_path: a/b.jinja").data.prepare.chat_template, "a/b.jinja");

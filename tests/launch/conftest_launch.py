@@ -118,6 +118,7 @@ def run_quickstart(root: pathlib.Path, folder: pathlib.Path, **variables) -> sub
                folder / "data"]
     for key, value in settings.items():
         command += ["--set", f"{key}={value}"]
+    variables["PYTHONDONTWRITEBYTECODE"] = "1"  # other tests look at the package, too
     names = ("PATH", "HOME", "LORASCALE_HOME", "XDG_CACHE_HOME")
     result = subprocess.run([str(word) for word in command], cwd=folder, capture_output=True, text=True, timeout=200,
                             env={**{name: os.environ[name] for name in names if name in os.environ}, **variables})
