@@ -3,6 +3,7 @@ by transformers with the merged model, whose end token the base's files do not n
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {
-    "budget": "12 steps",
+    "budget": "8 steps",
     "batch.global": 4,
     "batch.micro": 2,
     "evaluate.every": "0",
@@ -55,7 +56,7 @@ def test_a_real_chat_model_answers_alike_everywhere(checkout, tmp_path, program)
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "all the same" in done.stdout
-    assert "training:   209 documents" in done.stdout
+    assert int(re.search(r"training: +([0-9]+) documents", done.stdout)[1]) >= 200
     said = done.stdout + done.stderr
     assert "answers end with <|im_end|> (token 2), but generation_config.json" in said
     assert "answers of the data end with token 2 (<|im_end|>)" in said
