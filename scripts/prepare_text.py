@@ -115,6 +115,11 @@ def make_parser():
         help="keys of records that are not needed, though they may change what is learnt",
     )
     add(
+        "--no-quotes",
+        action="store_true",
+        help="in CSV and TSV a quote is text, not the mark of a field",
+    )
+    add(
         "--text-split",
         default="document",
         metavar="RULE",
@@ -296,7 +301,9 @@ def prepare(options):
         settings = Settings(tokenizer_options, rules, options.max_length, options.skip_bad)
         statistics = report.Statistics()
         statistics.notes += notes
-        pipeline = Pipeline(inputs, options.format, split, settings, statistics)
+        pipeline = Pipeline(
+            inputs, options.format, split, settings, statistics, quotes=not options.no_quotes
+        )
         writers = write_all(options, pipeline, tokenizer, chosen, statistics, outputs)
     except OSError as error:
         where = error.filename or options.output

@@ -187,12 +187,13 @@ class Pipeline:
     """Runs everything. `writers` is (training, validation or None); `statistics` counts what
     happens."""
 
-    def __init__(self, paths, requested_format, split, settings, statistics):
+    def __init__(self, paths, requested_format, split, settings, statistics, quotes=True):
         self._settings = settings
         self._statistics = statistics
         columns = frozenset(key for _, key in settings.rules.columns)
         self._sources = [
-            Source(path, requested_format, split, columns, settings.rules.ignored) for path in paths
+            Source(path, requested_format, split, columns, settings.rules.ignored, quotes)
+            for path in paths
         ]
         for source in self._sources:
             statistics.notes += source.notes

@@ -12,15 +12,8 @@ from . import shapes
 from .chat import Segment
 from .conversation import Builder, tools_of
 from .errors import RecordError
-from .keys import (
-    ANSWERS,
-    REASONING,
-    SYSTEM,
-    Fields,
-    parsed,
-    refusal,
-    repeated,
-)
+from .keys import ANSWERS, REASONING, SYSTEM, Fields, parsed, refusal, repeated
+
 
 @dataclasses.dataclass(frozen=True)
 class Rules:

@@ -3,12 +3,19 @@
 from .errors import RecordError, ShapeError
 from .keys import ANSWERS, CHATS, PREFERENCES, QUESTIONS, SWITCHES, is_empty, refusal
 
-# What --columns may name, and the keys of records that a mapping sets aside.
+# What --columns may name.
 COLUMNS = (
     "prompt", "completion", "input", "system", "history", "messages", "role", "content", "tools",
     "text",
 )  # fmt: skip
-_SHAPE_KEYS = frozenset([*QUESTIONS, *ANSWERS, *CHATS, "input", "text", "segments"])
+# The keys of records that are not what they seem once --columns says what is what.
+_OTHERS = frozenset([*CHATS, "text", "segments"])
+_CLAIMED = {
+    "prompt": _OTHERS | {*QUESTIONS},
+    "completion": _OTHERS | {*ANSWERS},
+    "messages": _OTHERS | {*QUESTIONS, *ANSWERS, "input"},
+    "text": _OTHERS | {*QUESTIONS, *ANSWERS, "input"},
+}
 OF_MESSAGES = ("role", "content")  # of COLUMNS: what keys of messages, not of records, hold
 # The keys that a kind of record, asked for with --format, is made of.
 KIND_KEYS = {
@@ -63,11 +70,12 @@ def mapped(record, columns):
             keys = ", ".join(sorted(map(str, record))[:8]) or "none"
             raise RecordError(f'"{source}" of --columns is missing; the keys are {keys[:100]}')
         found[meaning] = record[source]
+    claimed = frozenset().union(*(_CLAIMED.get(meaning, ()) for meaning in found))
     aside = []
     for key, value in record.items():
         if key in taken:
             continue
-        if key in found or (found and key in _SHAPE_KEYS):
+        if key in found or key in claimed:
             aside += [] if is_empty(value) else [(key, value)]
         else:
             found[key] = value

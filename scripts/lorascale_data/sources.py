@@ -32,13 +32,17 @@ class Source:
 
     `container` is text, jsonl, json, table or columnar; `position` is how many of its `size` bytes
     on disk were consumed; `notes` are what the user should know of how it is read; `unused` counts
-    columns that no record shape knows (None: the records tell).
+    columns that no record shape knows (None: the records tell). `wanted` are further names of
+    columns, `ignored` those that are not needed; `quotes`: see tables.rows.
     """
 
-    def __init__(self, path, requested_format, split, wanted=frozenset(), ignored=frozenset()):
+    def __init__(
+        self, path, requested_format, split, wanted=frozenset(), ignored=frozenset(), quotes=True
+    ):
         self.path = Path(path)
         self.notes, self.hint, self.unused = [], "", None
-        self._split, self._columns = split, (frozenset(wanted), frozenset(ignored))
+        self._split, self._quotes = split, quotes
+        self._columns = (frozenset(wanted), frozenset(ignored))
         self._open = self._stream = Stream(self.path)
         self.size = self._stream.size
         is_regular = self._stream.is_regular
@@ -69,7 +73,7 @@ class Source:
         if self.container == "json":
             return json_text.elements(self._stream)
         if self.container == "table":
-            return tables.rows(self._stream, self._delimiter)
+            return tables.rows(self._stream, self._delimiter, self._quotes)
         return texts.pieces(self._stream, self._split)
 
     def place(self, number):

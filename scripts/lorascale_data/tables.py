@@ -11,31 +11,35 @@ from .keys import KNOWN, MAX_COLUMNS, repeated
 DELIMITERS = (",", "\t", ";", "|")
 SNIFFED_BYTES = 1 << 16
 SNIFFED_ROWS = 20
+_NO_QUOTES = "if quotes are text in this file, give --no-quotes"
 
 
 class Broken(str):
     """Stands for a record that cannot be read: what is wrong with it, and the remedy."""
 
 
-def rows(stream, delimiter=None):
-    """Yields (line number, bytes or Broken), a JSON object for each row below the header."""
+def rows(stream, delimiter=None, quotes=True):
+    """Yields (line number, bytes or Broken), a JSON object for each row below the header. Without
+    `quotes` a quote is a character like others, and a row is a line."""
     csv.field_size_limit(streams.MAX_RECORD_BYTES)
     first_row_is_a_setting = stream.head[:4].lower() == b"sep=" and stream.head[5:6] in b"\r\n"
     if first_row_is_a_setting:  # what Excel writes
         delimiter = stream.head[4:5].decode("ascii", "replace")
+    quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
     lines = _Lines(stream, delimiter or sniffed(stream.head))
     if first_row_is_a_setting:
         next(lines)
         lines.begin_row()
-    header = _header(stream, next(_rows(stream, lines), [""]))
-    for row in _rows(stream, lines):
+    header = _header(stream, next(_rows(stream, lines, quoting), [""]))
+    for row in _rows(stream, lines, quoting):
         if len(row) != len(header):
             yield lines.first, Broken(
                 f"the row has {len(row)} fields where the header has {len(header)}; texts with "
                 f"{lines.delimiter!r} or line ends in them need quotes"
             )
         else:
-            yield lines.first, json.dumps(dict(zip(header, row, strict=True)), ensure_ascii=False).encode()
+            record = dict(zip(header, row, strict=True))
+            yield lines.first, json.dumps(record, ensure_ascii=False).encode()
 
 
 def sniffed(head):
@@ -47,7 +51,8 @@ def sniffed(head):
 
 def _fitness(text, delimiter):
     try:
-        found = [row for row in itertools.islice(csv.reader(io.StringIO(text), delimiter=delimiter), SNIFFED_ROWS) if row]
+        reader = csv.reader(io.StringIO(text), delimiter=delimiter)
+        found = [row for row in itertools.islice(reader, SNIFFED_ROWS) if row]
     except csv.Error:
         return (0, False, 0)
     header, *others = found or [[""]]
@@ -108,13 +113,13 @@ class _Lines:
     def _too_long(self, line):
         return self._stream.fail(
             line,
-            f"one row has over {streams.MAX_RECORD_BYTES >> 20} MiB: is a quote not closed? Or cut "
-            f"it up",
+            f"one row has over {streams.MAX_RECORD_BYTES >> 20} MiB: is a quote not closed? "
+            f"Or cut it up; {_NO_QUOTES}",
         )
 
 
-def _rows(stream, lines):
-    reader = csv.reader(lines, delimiter=lines.delimiter, strict=True)
+def _rows(stream, lines, quoting):
+    reader = csv.reader(lines, delimiter=lines.delimiter, quoting=quoting, strict=True)
     while True:
         lines.begin_row()
         try:
@@ -123,11 +128,14 @@ def _rows(stream, lines):
             return
         except csv.Error as error:
             if "unexpected end" in str(error):
-                message = "the quote that this row opens is not closed"
+                message = f"the quote that this row opens is not closed; {_NO_QUOTES}"
             elif "new-line" in str(error):
                 message = "line ends of old Macs (a lone \\r): convert them (tr '\\r' '\\n')"
             else:
-                message = f"no valid CSV ({error}): a quote within a quoted text is written twice"
+                message = (
+                    f"no valid CSV ({error}): a quote within a quoted text is written twice; "
+                    f"{_NO_QUOTES}"
+                )
             raise stream.fail(lines.first, message) from error
         if row:  # empty lines are passed over
             yield row

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import prepare_text
 import pytest
 from conftest import run_script
 from lorascale_data import chat, keys, records, shapes
@@ -200,6 +201,25 @@ def test_columns_name_the_keys():
     assert of({"log": [Q, A], "text": "T"}, columns=(("messages", "log"),))[0] == turns("Q", "A")
     with pytest.raises(RecordError, match='"ask" of --columns is missing; the keys are text'):
         parse({"text": "T"}, columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("record", "columns", "text", "aside"),
+    [
+        ({"question": "Q", "answer": "A", "context": "X"}, "input=context", turns("Q\n\nX", "A"), []),
+        ({"messages": [Q, A], "preamble": "S"}, "system=preamble", turns("Q", "A", system="S"), []),
+        ({"prompt": "Q", "answer": "A", "output": "B"}, "completion=output", turns("Q", "B"), ["answer"]),
+        ({"prompt": "P", "question": "Q", "answer": "A"}, "prompt=question", turns("Q", "A"), ["prompt"]),
+        ({"ask": "Q", "input": "X", "best": "A"}, "prompt=ask,completion=best", turns("Q\n\nX", "A"), []),
+        ({"messages": [Q], "response": "A"}, "prompt=messages,completion=response", turns("Q", "A"), []),
+        ({"prompt": "P", "chosen": "A", "rejected": "B"}, "prompt=prompt,completion=chosen",
+         turns("P", "A"), ["rejected"]),
+    ],
+)  # fmt: skip
+def test_columns_leave_the_other_keys_what_they_are(record, columns, text, aside):
+    """Among them those that refusals advise."""
+    found, _, unused = of(record, columns=prepare_text.columns_of(columns))
+    assert (found, [name for name, _ in unused]) == (text, aside)
 
 
 def test_columns_name_the_keys_of_messages():

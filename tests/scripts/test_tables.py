@@ -178,6 +178,17 @@ def test_delimiters_within_quotes_are_no_columns(tmp_path):
     assert read_token_file(tmp_path / "o.h5").texts()[0] == text + "c," * 15_000 + "<|endoftext|>"
 
 
+def test_files_whose_quotes_are_text(tmp_path):
+    """TSV as databases and corpora have it: no quoting at all."""
+    contents = 'text\tn\n"Hi" he said\t1\n5" of snow\t2\n"\t3\n'
+    outcome = prepare(tmp_path, "a.tsv", contents)
+    assert outcome.code == 65 and "a.tsv:2: no valid CSV" in outcome.err
+    assert "if quotes are text in this file, give --no-quotes" in outcome.err
+    assert prepare(tmp_path, "a.tsv", contents, "--no-quotes").code == 0
+    ends = [text.removesuffix("<|endoftext|>") for text in read_token_file(tmp_path / "o.h5").texts()]
+    assert ends == ['"Hi" he said', '5" of snow', '"']
+
+
 def test_format_text_reads_a_table_as_text(tmp_path):
     assert prepare(tmp_path, "a.csv", "text\na\n", "--format", "text").code == 0
     assert read_token_file(tmp_path / "o.h5").texts() == ["text\na\n<|endoftext|>"]
