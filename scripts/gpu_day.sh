@@ -37,7 +37,7 @@ pack() {
 }
 
 run() {
-  local package='' python=${LORASCALE_PYTHON:-python3} rest=() unpacked missing
+  local package='' python=${LORASCALE_PYTHON:-python3} rest=() missing
   while (($#)); do
     case $1 in
       --package) (($# >= 2)) || fail "--package needs a value"; package=$2; shift 2 ;;
@@ -52,14 +52,8 @@ print(*[name for name in ("torch", "numpy", "transformers", "peft", "safetensors
     if [[ -d $here/material ]]; then package=$here; else package=$here/build/gpu-day.tar.gz; fi
   fi
   [[ -e $package ]] || fail "$package is missing; make it where lorascale is built: scripts/gpu_day.sh pack"
-  if [[ ! -d $package ]]; then
-    unpacked=$(mktemp -d)
-    # shellcheck disable=SC2064 # this very folder
-    trap "rm -rf '$unpacked'" EXIT
-    tar -C "$unpacked" -xf "$package"
-    package=$unpacked/gpu-day
-  fi
-  PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$here/scripts "$python" -m gpu_day --package "$package" "${rest[@]}"
+  export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$here/scripts
+  exec "$python" -m gpu_day --package "$package" "${rest[@]}"  # signals reach it
 }
 
 case ${1:-} in

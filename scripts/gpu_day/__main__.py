@@ -4,8 +4,10 @@ import os
 import pathlib
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 
@@ -75,10 +77,28 @@ def run_part(day, number, limit):
     return part
 
 
+def end_on_request(day):
+    """A request to end kills what runs, then is an exception: the scratch folder goes."""
+    def stop(number, _):
+        day.stopped = True
+        end(day.token)
+        sys.exit(128 + number)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, stop)
+
+
+def unpacked(package, work):
+    """The package is a folder, or a file that is unpacked into the scratch folder."""
+    if package.is_dir():
+        return package.resolve()
+    if subprocess.run(["tar", "-C", work, "-xf", package]).returncode or not (work / "gpu-day").is_dir():
+        shutil.rmtree(work)
+        refuse(65, f"{package} is not what `gpu_day.sh pack` makes; make it anew")
+    return work / "gpu-day"
+
+
 def main():
     values = arguments()
-    # A request to end is an exception: children are ended and the scratch folder goes.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if (values.output / "gpu-day.json").exists():
         refuse(73, f"{values.output} holds the results of another day; choose another --output")
     values.output.mkdir(parents=True, exist_ok=True)
@@ -88,8 +108,9 @@ def main():
     if values.stand_in:
         about["gpu"] = None
     work = pathlib.Path(tempfile.mkdtemp(prefix="gpu-day-", dir=values.work))
-    day = Day(values.package.resolve(), work, values.output.resolve(), "cpu" if values.stand_in else "cuda",
+    day = Day(unpacked(values.package, work), work, values.output.resolve(), "cpu" if values.stand_in else "cuda",
               values.stand_in, *(path and path.resolve() for path in (values.program, values.launcher)))
+    end_on_request(day)
     all_results = results.Results(values.output, about)
     begin, code = time.monotonic(), 1
     try:
@@ -110,6 +131,9 @@ def main():
     finally:
         day.stop_making_shapes()
         end(day.token)
+        for thread in threading.enumerate():  # those of a part that was broken off write no more after this
+            if thread is not threading.main_thread():
+                thread.join(10)
         shutil.rmtree(work, ignore_errors=True)
     print(f"results: {os.path.relpath(values.output)}/gpu-day.json and gpu-day.md", flush=True)
     sys.exit(code)

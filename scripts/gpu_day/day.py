@@ -89,6 +89,7 @@ class Day:
         self.token = f"{os.getpid()}-{time.time_ns()}"
         self.part: Part | None = None
         self.maker = None
+        self.stopped = False
         self.workers = 2 if device == "cpu" else max(2, min(6, (os.cpu_count() or 2) // 2))
         self.shapes = work  # where models with random weights lie
         self._log_lock, self._numbers = threading.Lock(), itertools.count()
@@ -127,7 +128,7 @@ class Day:
                        ended=time.time())
 
     def command(self, words, seconds=60.0, title="", env=None):
-        if self.part and self.part.remaining() < 1:
+        if self.stopped or (self.part and self.part.remaining() < 1):
             raise PartOver(title or str(words[0]))
         process = self.start(words, env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
         outcome = self.finish(process, seconds)

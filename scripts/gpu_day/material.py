@@ -81,10 +81,10 @@ def make_goldens(program: pathlib.Path, folder: pathlib.Path):
         scratch = pathlib.Path(scratch)
         day = Day(folder.parent, scratch, scratch, "cpu", True, program)
 
-        def run(name, settings, weights):
+        def make(name, settings, weights):
             outcome = day.train(name, settings)
             if outcome.code:
-                sys.exit(f"{name}: {outcome.tail()}")
+                raise RuntimeError(f"{name}: {outcome.tail()}")
             golden = folder / "golden" / name
             golden.mkdir(parents=True)
             lines = [{key: line.get(key) for key in ("step", "loss", "grad_norm", "applied", "val_loss")}
@@ -92,13 +92,16 @@ def make_goldens(program: pathlib.Path, folder: pathlib.Path):
             (golden / "lines.json").write_text(json.dumps(lines))
             for path in cases.result_of(outcome.folder, settings).glob("*.safetensors") if weights else []:
                 shutil.copy(path, golden)
-            return outcome
 
+        jobs = {}
         for name, change in cases.PARITY.items():
-            run(cases.key_of(name, "gradient"), cases.base(folder, change, cases.GRADIENT), True)
-            run(cases.key_of(name, "curve"), cases.base(folder, change), False)
+            jobs[cases.key_of(name, "gradient")] = (cases.base(folder, change, cases.GRADIENT), True)
+            jobs[cases.key_of(name, "curve")] = (cases.base(folder, change), False)
         for name, change in cases.RULES.items():
-            run(cases.key_of(name, "rule"), cases.base(folder, cases.VALIDATED, change), True)
+            jobs[cases.key_of(name, "rule")] = (cases.base(folder, cases.VALIDATED, change), True)
+        for problem in day.all({key: lambda key=key: make(key, *jobs[key]) for key in jobs}).values():
+            if problem is not None:
+                raise problem
         settings = day.write("rule-adamw", cases.base(folder, cases.VALIDATED, cases.RULES["adamw"]))
         said = day.command([program, "generate", settings, "--ids", " ".join(map(str, cases.PROMPT)), "--max-tokens",
                             "24"])

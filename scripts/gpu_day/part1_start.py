@@ -31,6 +31,10 @@ def run(day, part):
     if loaded:
         part.seen("CUDA's libraries, the first time", float(loaded[2]), "s")
 
+    first = day.train("start-train", {**cases.base(day.material), "budget": "2 steps",
+                                      "run": {"threads": 1, "deadline_seconds": 5 if day.device == "cuda" else 60}}, 1, 60)
+    part.equal("a first update under a deadline of 5 s: exit code", first.code, 0, first.tail() if first.code else "")
+
     # A container that was given no card: auto must say that it falls back, and cuda must refuse.
     for value in ("", "-1", "9"):
         hidden = plan("start-hidden", "auto", CUDA_VISIBLE_DEVICES=value)

@@ -66,11 +66,14 @@ def chosen_leaf(outcome):
 def auto(day, part):
     """The leaf of `micro: auto` on an empty card, and on one that another program fills."""
     change, whole = ({"batch": {"global": 32, "micro": micro}} for micro in ("auto", 32))
-    empty = day.train("memory-auto", settings_of(day, change))
+    empty = day.train("memory-auto", settings_of(day, {**change, "budget": "20 steps"}))
     if empty.code:
         part.fail("micro: auto", empty.tail())
         return
     part.seen("micro: auto on an empty card", chosen_leaf(empty))
+    decisions = [json.loads(line)["kind"] for line in (empty.folder / "decisions.jsonl").read_text().splitlines()]
+    part.equal("decisions about memory in 20 updates: the choice alone", decisions.count("memory"),
+               0 if day.stand_in else 1)
     if day.stand_in:
         budget = max(1, round(peak(empty) / 2))
         limit = {"memory": {"budget_mib": budget}}
@@ -87,7 +90,7 @@ def auto(day, part):
     part.seen("micro: auto on a full card", chosen_leaf(crowded))
     part.at_most("its leaf against that of an empty card", chosen_leaf(crowded), chosen_leaf(empty))
     part.at_most("its peak of tensors against what was left, MiB", peak(crowded), float(budget))
-    worst = max(abs(a / b - 1) for a, b in zip(crowded.losses(), empty.losses()))
+    worst = max(abs(a / b - 1) for a, b in zip(crowded.losses(), empty.losses()))  # of the first updates
     part.at_most("its losses against those of an empty card, relative", worst, 1e-5 if day.stand_in else 1e-2)
     # A leaf that cannot fit is halved until it does, in the middle of the run.
     part.equal("a leaf of the whole batch on a full card: exit code", forced.code, 0,
@@ -134,7 +137,11 @@ def filled_meanwhile(day, part):
                 return True
             time.sleep(0.02)
         return False
-    started = wait_for(3)
+    started = wait_for(2)
+    early = machine.used_mib()
+    if started and early is not None:
+        part.true("twenty more updates", wait_for(22))
+        part.at_most("memory of the card that they took beyond the second one, MiB", machine.used_mib() - early, 64.0)
     if started:
         with filled(day, 100) as left:
             done = metrics.read_bytes().count(b"\n")

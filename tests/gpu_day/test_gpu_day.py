@@ -111,15 +111,35 @@ def test_other_numbers_are_noticed(package, tmp_path):
     assert done.returncode == 1 and failed == ["packed rows, fp32: losses of 5 updates, relative"]
 
 
+def test_a_request_to_end_leaves_nothing(packed, tmp_path):
+    """Of the packed file, which is unpacked for the time of the day."""
+    process = subprocess.Popen([SCRIPT, "run", "--stand-in", "--package", packed, "--output", tmp_path / "out", "--work",
+                                tmp_path, "--parts", "3"], env={**os.environ, "LORASCALE_PYTHON": sys.executable,
+                                                                "TMPDIR": str(tmp_path)}, stdout=subprocess.DEVNULL)
+    begin = time.monotonic()
+    while not list(tmp_path.glob("gpu-day-*/*/metrics.jsonl")):
+        assert process.poll() is None and time.monotonic() - begin < 60
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(timeout=20) == 143
+    left = [path.name for path in tmp_path.iterdir() if not path.name.startswith("ompi.")]  # of a killed rank
+    assert left == ["out"]
+    marks = subprocess.run(["grep", "-lzs", "^LORASCALE_GPU_DAY=%d-" % process.pid,
+                            *map(str, pathlib.Path("/proc").glob("[0-9]*/environ"))], capture_output=True, text=True)
+    assert marks.stdout == ""
+
+
 @pytest.mark.parametrize("words, code, said", [
     (["--parts", "8"], 64, "numbers from 1 to 7"),
     (["--quick"], 64, "unrecognized arguments"),
     (["--package", "/nowhere"], 64, "/nowhere is missing"),
     (["--package", str(ROOT)], 69, "no GPU here"),
+    (["--stand-in", "--package", str(SCRIPT)], 65, "make it anew"),
 ])
 def test_wrong_arguments_and_no_card(tmp_path, words, code, said):
     if code == 69 and machine.smi("name"):
         pytest.skip("there is a GPU")
     words = [*words, *([] if "--package" in words else ["--package", str(ROOT)])]
-    result = sh(SCRIPT, "run", "--output", tmp_path / "out", *words)
+    result = sh(SCRIPT, "run", "--output", tmp_path / "out", "--work", tmp_path, *words)
     assert result.returncode == code and said in result.stderr, result.stderr
+    assert not list(tmp_path.glob("gpu-day-*"))

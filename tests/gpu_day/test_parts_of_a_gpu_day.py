@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -45,6 +46,20 @@ def test_no_command_begins_after_the_part(tmp_path):
     day = make(tmp_path, 0.5)
     with pytest.raises(PartOver):
         day.command(["true"])
+
+
+def test_the_page_names_checks_that_there_are():
+    """An open point of the device code whose check was renamed or lost is noticed."""
+    page = (ROOT / "docs/gpu-day.md").read_text().split("## What reading")[1]
+    points = re.findall(r"^(\d+)\. (.*(?:\n {3,}.*)*)", page, re.M)
+    assert [int(number) for number, _ in points] == list(range(1, len(points) + 1))
+    code = "".join(path.read_text() for path in (ROOT / "scripts/gpu_day").glob("*.py"))
+    code = re.sub(r'"\n\s*f?"', "", re.sub(r"\{reduction\}", "exact", code))  # sentences over two lines, names made up
+    for number, text in points:
+        words = re.findall(r"\*([^*]+)\*", re.sub(r"\s+", " ", text))
+        assert words, number
+        for name in words:
+            assert name in code, f"{number}: {name}"
 
 
 def test_verdicts():
@@ -227,7 +242,7 @@ def test_parts_about_a_filled_card(small_day, card, monkeypatch):
     part5_memory.full_card(small_day, small_day.part)
     part5_memory.filled_meanwhile(small_day, small_day.part)
     assert failed(small_day.part) == {"memory.budget_mib: 1 does not limit a run on the card"}
-    assert len(small_day.part.checks) == 7
+    assert len(small_day.part.checks) == 9
 
 
 def test_a_card_that_is_not_there_fails_its_checks(small_day):
