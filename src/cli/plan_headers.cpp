@@ -12,6 +12,7 @@
 #include "io/model_reader.hpp"
 #include "models/llama/llama.hpp"
 #include "prepare/source_files.hpp"
+#include "train/adapter_settings.hpp"
 #include "train/session.hpp"
 
 namespace lorascale::cli {

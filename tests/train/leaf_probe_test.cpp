@@ -63,7 +63,7 @@ class LeafProbeTest : public testing::Test {
   }
 
   void open() {
-    session_.emplace(open_session(world_, config_));
+    session_.emplace(open_session(world_, config_, prepare::as_named(config_)));
     faults_.emplace(config_.faults, host_.rank());
     updater_.emplace(world_, *session_->model, *session_->trainable.parameters,
                      *session_->optimizer, config_, *faults_);
