@@ -49,8 +49,8 @@ void widening_product(at::Tensor target, const at::Tensor& a, const at::Tensor& 
 
 void accumulate_product(const at::Tensor& target, const at::Tensor& a, const at::Tensor& b,
                         double scale) {
-  LS_ASSERT(target.scalar_type() == at::kFloat);
-  if (a.scalar_type() == at::kFloat) {
+  LS_ASSERT(target.element_size() >= 4);
+  if (a.scalar_type() == target.scalar_type()) {
     at::Tensor out = target;
     at::addmm_out(out, out, a, b, /*beta=*/1, /*alpha=*/scale);
   } else if (target.is_cpu()) {

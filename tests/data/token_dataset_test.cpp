@@ -143,13 +143,15 @@ TEST_F(TokenDatasetTest, ALargerVocabularyIsTakenWhereNoIdReachesBeyond) {
 
 TEST_F(TokenDatasetTest, TargetsAreCountedOverBlocks) {
   const std::vector<int> mask = {0, 1, 1, 0, 0, 1, 0, 1, 1, 1};
-  const TokenDataset set(make("f.attrs['checks_block']=3; "
-                              "f['loss_mask']=np.array([0,1,1,0,0,1,0,1,1,1],dtype=np.uint8)"),
-                         100);
-  TargetScan scan(set);
-  for (std::int64_t begin = 0; begin <= 10; ++begin) {
-    for (std::int64_t end = begin; end <= 10; ++end) {
-      EXPECT_EQ(scan.count(begin, end), std::count(mask.begin() + begin, mask.begin() + end, 1));
+  {  // closed before the file is made anew
+    const TokenDataset set(make("f.attrs['checks_block']=3; "
+                                "f['loss_mask']=np.array([0,1,1,0,0,1,0,1,1,1],dtype=np.uint8)"),
+                           100);
+    TargetScan scan(set);
+    for (std::int64_t begin = 0; begin <= 10; ++begin) {
+      for (std::int64_t end = begin; end <= 10; ++end) {
+        EXPECT_EQ(scan.count(begin, end), std::count(mask.begin() + begin, mask.begin() + end, 1));
+      }
     }
   }
   const TokenDataset damaged(

@@ -118,9 +118,10 @@ TEST(HostileConfigTest, ActivationsAndQuantisation) {
 
 TEST(HostileConfigTest, RotaryEmbeddings) {
   const auto rope = [](const Json& value) { return Json{{"rope_scaling", value}}; };
-  for (const char* type : {"longrope", "dynamic", "mrope", "su", ""}) {
-    expect_refused_with(rope({{"rope_type", type}, {"factor", 2.0}}),
-                        {"rope_type", type, "default, linear, llama3 and yarn"});
+  for (const char* type : {"longrope", "mrope", "su", ""}) {
+    expect_refused_with(
+        rope({{"rope_type", type}, {"factor", 2.0}}),
+        {"rope_type", type, "default, linear, llama3, yarn and, within the context, dynamic"});
   }
   expect_refused_with(rope({{"type", "linear"}}), {"rope_scaling", "factor", "is missing"});
   for (const double factor : {0.0, -2.0}) {
