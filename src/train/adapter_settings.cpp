@@ -57,7 +57,13 @@ std::optional<std::string> take_adapter_settings(const std::set<std::string>& gi
   if (!section.init_from || section.init_from->empty() || section.type == "full") {
     return std::nullopt;
   }
-  const auto adapter = adapters::read_peft_adapter(*section.init_from);
+  const auto adapter = [&] {
+    try {
+      return adapters::read_peft_adapter(*section.init_from);
+    } catch (const Error& error) {
+      throw Error(error.code(), std::string("adapter.init_from: ") + error.what());
+    }
+  }();
   const auto theirs = adapters::settings_to_go_on(adapter);
   std::vector<std::string> taken;
   const auto take = [&](const char* key, auto& ours, const auto& value, const std::string& text) {

@@ -95,14 +95,14 @@ def test_samples_of_training_end_at_both(space):
     shown = execute(space.command("generate", *prompt)).stdout.strip()
     assert len(shown) == 2 * TOKENS
     ids = list(bytes.fromhex(shown))
-    assert samples() == f"> ab\nab{shown}\n\n"
+    assert samples() == f"> ab\nab\n{shown}\n\n"
     end = ids.index(ids[9])
     edit_dataset(space.data, lambda file: file.attrs.modify("eos_id", ids[end]))
-    assert samples() == f"> ab\nab{bytes(ids[:end]).hex()}\n\n"
+    assert samples() == f"> ab\nab\n{bytes(ids[:end]).hex()}\n\n"
     edit_dataset(space.data, lambda file: file.attrs.modify("eos_id", -1))
     end = ids.index(ids[5])
     set_end(space, ids[end])
-    assert samples() == f"> ab\nab{bytes(ids[:end]).hex()}\n\n"
+    assert samples() == f"> ab\nab\n{bytes(ids[:end]).hex()}\n\n"
 
 
 def test_without_an_adapter_it_says_so_and_runs_the_base(space):

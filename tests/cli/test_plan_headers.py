@@ -57,8 +57,6 @@ SPOILS = {
     "no data": (lambda space: space.write_config(data__train="/nowhere.h5"), BAD_INPUT),
     "no data set": (lambda space: edit_dataset(space.data, lambda file: file.attrs.update({"format": "x"})), BAD_INPUT),
     "another version": (lambda space: edit_dataset(space.data, lambda file: file.attrs.update({"version": 9})), BAD_INPUT),
-    "a larger vocabulary": (
-        lambda space: edit_dataset(space.data, lambda file: file.attrs.update({"vocab_size": 1 << 20})), BAD_INPUT),
     "an empty set": (
         lambda space: edit_dataset(space.data, lambda file: replace_dataset(file, "offsets", np.zeros(1, np.int64))), BAD_INPUT),
     "two tokenizers": (other_tokenizer, BAD_INPUT),

@@ -180,7 +180,7 @@ def test_data_that_changed_since_is_named_on_resume(program, tmp_path, data):
     finish(start(program, tmp_path))
     finish(start(program, tmp_path, "--set", "sample.prompts=[The]"))  # the same tokens, in another file
     (data / "prose.txt").write_text("Something else. " * 9)
-    log = finish(start(program, tmp_path), BAD_CONFIG)
+    log = finish(start(program, tmp_path, "--set", "sample.prompts=[The]"), BAD_CONFIG)
     assert "the training set texts is not the one it began with (prose.txt changed since)" in log
 
 
