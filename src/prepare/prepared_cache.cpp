@@ -99,15 +99,16 @@ void PreparedCache::remove_leftovers() const {
 
 nlohmann::ordered_json PreparedCache::make(const Fill& fill, const KeepGoing& keep_going) {
   io::create_folders(root_);
+  std::error_code ignored;
+  const std::string name = "." + folder_.filename().string();
   const auto held = lock(keep_going);
   if (auto record = find(); !record.is_null()) {
+    fs::remove(root_ / (name + ".lock"), ignored);  // made anew by who came after the first
     return record;
   }
   if (held.is_open()) {
     remove_leftovers();
   }
-  std::error_code ignored;
-  const std::string name = "." + folder_.filename().string();
   const auto part = root_ / (name + ".part-" + this_process());
   try {
     io::create_folders(part);
