@@ -154,7 +154,9 @@ class Translator {
   void translate_targets(const AliasUse& use);
   void translate_all_targets(const AliasUse& use);
   void take_only(const AliasUse& use);
+  void translate_precision(const AliasUse& use);
   void translate_precision_flag(const AliasUse& use);
+  void assign_precision(const AliasUse& use, const std::string& type);
   void finish_batch();
   void finish_betas();
   void finish_not_needed();
@@ -188,7 +190,8 @@ class Translator {
   Translation result_;
   std::deque<YamlNode> unquoted_;  // values of uses that needed it
   const std::vector<AliasUse>* uses_ = nullptr;
-  std::map<std::string, std::string> not_needed_;  // reason -> keys
+  std::map<std::string, std::string> not_needed_;                 // reason -> keys
+  std::optional<std::pair<std::string, std::string>> precision_;  // key, type
   std::optional<AliasUse> batch_;
   std::optional<AliasUse> accumulation_;
   std::optional<AliasUse> beta1_;
@@ -232,7 +235,7 @@ void Translator::translate(const AliasUse& use) {
       assign_text(use, our_name(kSchedulers, scalar_text(value, "a name")));
       break;
     case AliasMeaning::kPrecision:
-      assign_text(use, our_name(kPrecisions, scalar_text(value, "a type")));
+      translate_precision(use);
       break;
     case AliasMeaning::kPrecisionFlag:
       translate_precision_flag(use);
@@ -328,17 +331,42 @@ void Translator::take_only(const AliasUse& use) {
   report(use, "no effect");
 }
 
+// Where the type is not named, the other keys may name it.
+bool is_type_as_stored(const YamlNode& value) {
+  return value.kind == YamlNode::Kind::kNull ||
+         (value.kind == YamlNode::Kind::kScalar && value.text == "auto");
+}
+
+constexpr const char* kAsStored = "no effect: as stored, which is model.dtype auto";
+
+void Translator::translate_precision(const AliasUse& use) {
+  if (is_type_as_stored(*use.value)) {
+    report(use, kAsStored);
+  } else {
+    assign_precision(use, our_name(kPrecisions, scalar_text(*use.value, "a type")));
+  }
+}
+
+// Files name the type of the weights and that of the arithmetic, which here is one setting.
+void Translator::assign_precision(const AliasUse& use, const std::string& type) {
+  if (precision_ && precision_->second == type) {
+    report(use, "model.dtype " + type + ", as " + precision_->first + " says");
+    return;
+  }
+  precision_ = {use.spelled, type};
+  assign_text(use, type);
+}
+
 void Translator::translate_precision_flag(const AliasUse& use) {
-  const bool scalar = use.value->kind == YamlNode::Kind::kScalar;
-  if (use.value->kind == YamlNode::Kind::kNull || (scalar && use.value->text == "auto")) {
-    report(use, "no effect: as stored, which is model.dtype auto");
+  if (is_type_as_stored(*use.value)) {
+    report(use, kAsStored);
     return;
   }
   bool on = false;
   BooleanKind::read(*use.value, on);
   const auto type = use.alias->only.empty() ? use.alias->name : use.alias->only;
   if (on) {
-    assign_text(use, std::string(type));
+    assign_precision(use, std::string(type));
   } else {
     report(use, "no effect");
   }

@@ -105,13 +105,14 @@ void Assembler::walk(const YamlEntry& entry, const std::string& section) {
   const Alias* alias = find_alias(entry.key);
   // Where a key cannot be had at all, it does not matter where it stands.
   const bool refused_anywhere =
-      alias != nullptr && alias->meaning == AliasMeaning::kOnly && section == "adapter";
+      alias != nullptr && section == "adapter" &&
+      (alias->meaning == AliasMeaning::kOnly || alias->meaning == AliasMeaning::kRefused);
   if ((!section.empty() && !refused_anywhere) || in_override_) {
     alias = nullptr;
   }
-  const bool map = entry.value.kind == YamlNode::Kind::kMap;
-  const bool empty = entry.value.kind == YamlNode::Kind::kNull;
-  if (is_section(path) && (map || empty || alias == nullptr)) {
+  // "adapter" and "optimizer" are also keys of others, with a word for their value.
+  const bool word = entry.value.kind == YamlNode::Kind::kScalar;
+  if (is_section(path) && (!word || alias == nullptr)) {
     walk_section(entry, path);
   } else if (alias != nullptr) {
     uses_.push_back({alias, entry.key, &entry.value, entry.line});

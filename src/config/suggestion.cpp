@@ -30,7 +30,9 @@ std::vector<std::string> all_names() {
     }
   }
   for (const auto& alias : aliases()) {
-    names.emplace_back(alias.name);
+    if (alias.meaning != AliasMeaning::kRefused) {  // which would only be refused next
+      names.emplace_back(alias.name);
+    }
   }
   return names;
 }

@@ -140,8 +140,6 @@ void add_refused(std::vector<Alias>& t) {
       kNoCounterpart, "base weights are not quantised");
   constexpr std::string_view kPlainLora =
       "LoRA on linear layers is what is trained; remove it (adapter.targets names the layers)";
-  add(t, "lora_modules_to_save modules_to_save additional_target", kRefused,
-      "embeddings and heads are not trained beside the adapter; remove it");
   add(t,
       "peft_use_dora pissa_init use_galore use_badam use_apollo relora_steps "
       "peft_layers_to_transform "

@@ -62,7 +62,12 @@ Carried carry_switch(const AliasUse& use) {
   if (word == "false" || word == "no" || word == "off") {
     return set(use, "false");
   }
-  throw ValueError(in_quotes(use.value->text) + " is neither true nor false");
+  const bool has_auto = use.alias->target == "data.packing";
+  if (has_auto && word == "auto") {
+    return set(use, "auto");
+  }
+  throw ValueError(in_quotes(use.value->text) + " is " +
+                   (has_auto ? "none of true, false and auto" : "neither true nor false"));
 }
 
 double number_in(const YamlNode& value, double low, double high) {

@@ -138,7 +138,7 @@ struct OptionalKind {
     try {
       kind.read(node, given);
     } catch (const ValueError&) {
-      if (reserved) {
+      if (reserved && !std::is_same_v<Value, bool>) {  // to a switch "off" says false, not nothing
         throw no_value(node.text);
       }
       throw;

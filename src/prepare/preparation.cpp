@@ -372,8 +372,17 @@ std::string difference(const Json& before, const Json& now) {
       found.push_back(name + " is gone");
     }
   }
+  const auto of_part = [](const Json& record, const char* part) {
+    Json kept = record.at("identity").at(part);
+    if (std::string_view(part) == "settings") {  // prompts are for samples, and change no document
+      std::erase_if(kept.get_ref<Json::array_t&>(), [](const Json& setting) {
+        return setting.get<std::string>().starts_with("--prompt=");
+      });
+    }
+    return kept;
+  };
   for (const char* part : {"settings", "support", "scripts"}) {
-    if (before.at("identity").at(part) != now.at("identity").at(part)) {
+    if (of_part(before, part) != of_part(now, part)) {
       found.push_back(std::string(part) == "settings"  ? "data.prepare changed"
                       : std::string(part) == "support" ? "the tokenizer or its template changed"
                                                        : "lorascale's scripts changed");

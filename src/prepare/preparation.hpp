@@ -32,6 +32,7 @@ TokenFiles prepare(const config::RunConfig& config, const KeepGoing& keep_going,
                    const FindPython& find = find_python);
 
 // What differs between two records of the same setting, in words: "a.txt changed, b.txt is new".
+// The prompts of samples do not count.
 std::string difference(const nlohmann::ordered_json& before, const nlohmann::ordered_json& now);
 
 }  // namespace lorascale::prepare

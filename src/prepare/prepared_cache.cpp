@@ -102,11 +102,11 @@ nlohmann::ordered_json PreparedCache::make(const Fill& fill, const KeepGoing& ke
     return record;
   }
   io::create_folders(root_);
-  const auto held = lock(keep_going);
   std::error_code ignored;
   const std::string name = "." + folder_.filename().string();
+  const auto held = lock(keep_going);
   if (auto record = find(); !record.is_null()) {
-    fs::remove(root_ / (name + ".lock"), ignored);  // made anew by us, who waited for the other
+    fs::remove(root_ / (name + ".lock"), ignored);  // made anew by who came after the first
     return record;
   }
   if (held.is_open()) {

@@ -7,6 +7,13 @@
 
 namespace lorascale::train {
 
+namespace {
+
+// Of the 47 bits of addresses that a process has.
+constexpr std::size_t kMostAddressable = std::size_t{1} << 46;
+
+}  // namespace
+
 // In front of each block, so that a block alone says how large it is.
 struct alignas(BlockPool::kAlignment) BlockPool::Header {
   std::size_t bytes;     // asked for
@@ -17,10 +24,10 @@ void* BlockPool::allocate(std::size_t bytes) {
   if (bytes == 0) {
     return nullptr;
   }
-  const auto size = static_cast<std::int64_t>(bytes);
-  if (size < 0 || bytes > SIZE_MAX - sizeof(Header) - kAlignment) {
+  if (bytes > kMostAddressable) {
     throw std::bad_alloc();
   }
+  const auto size = static_cast<std::int64_t>(bytes);
   const std::lock_guard lock(mutex_);
   if (limit_ > 0 && now_ + size > limit_) {
     throw std::bad_alloc();

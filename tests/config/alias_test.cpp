@@ -39,7 +39,7 @@ batch_size: 4
 gradient_accumulation_steps: 4
 epochs: 10
 learning_rate: 1e-4
-optimizer: AdamW8bit
+optimizer: AdamW
 lr_scheduler: cosine_with_restarts
 warmup_steps: 100
 resolution: 512
@@ -65,7 +65,7 @@ checkpoint: {every: 50 steps}
                                 "batch.global 16, batch.micro 4; batch.reference 16"}));
   EXPECT_TRUE(reported(result, {"resolution 512", "images only"}));
   EXPECT_TRUE(reported(result, {"metadata_path", "images only"}));
-  EXPECT_TRUE(reported(result, {"optimizer AdamW8bit → optimizer.name adamw"}));
+  EXPECT_TRUE(reported(result, {"optimizer AdamW → optimizer.name adamw"}));
   EXPECT_TRUE(reported(result, {"warmup_steps 100 → schedule.warmup 100 steps"}));
   EXPECT_EQ(result.translations.size(), 14U);  // one line each; batch and accumulation share theirs
 }
@@ -283,6 +283,8 @@ TEST(ConfigAliases, WhatCannotBeHadIsRefusedByNameInItsSectionToo) {
   const auto thrown = refusal("adapter:\n  modules_to_save: [embed_tokens, lm_head]\n");
   expect_parts(thrown.message, {"test.yaml:2: modules_to_save", "[embed_tokens, lm_head]",
                                 "not supported", "new tokens"});
+  expect_parts(refusal("adapter: {loftq_config: {loftq_bits: 4}}\n").message,
+               {"test.yaml:1: loftq_config", "not supported", "adapter.targets"});
   expect_parts(refusal("adapter: {lora_rank: 4}\n").message, {"unknown key 'adapter.lora_rank'"});
   expect_parts(refusal("optimizer: {use_dora: true}\n").message,
                {"unknown key 'optimizer.use_dora'"});

@@ -63,8 +63,9 @@ adapter:
 data:
   train: [data/recipes.jsonl, data/more/one.jsonl, data/more/two.jsonl]
   sequence_length: 2048
+  packing: true
   prepare: {validation_fraction: 0.1, cache: last_run_prepared}
-batch: {global: 4, reference: 4, micro: 2}
+batch: {global: 4, per_rank: 4, reference: 4, micro: 2}
 optimizer: {lr: 2e-4}
 schedule: {warmup: 10%}
 budget: 4 epochs
@@ -88,7 +89,7 @@ data:
   validation: data/support-held-out.parquet
   shuffle: false
   prepare: {columns: {messages: dialogue}}
-batch: {global: 8, reference: 8, micro: 1}
+batch: {global: 8, per_rank: 8, reference: 8, micro: 1}
 optimizer: {lr: 1e-4}
 schedule: {floor: 0.1, warmup: 10 steps}
 budget: 300 steps
@@ -111,7 +112,7 @@ data:
                                  data + R"(/talks.jsonl"]
   sequence_length: 2048
   prepare: {validation_fraction: 0.1, chat_template: own}
-batch: {global: 8, reference: 8, micro: 1}
+batch: {global: 8, per_rank: 8, reference: 8, micro: 1}
 optimizer: {lr: 1e-4}
 schedule: {warmup: 10%}
 budget: 3 epochs
@@ -131,7 +132,7 @@ run: {output_dir: runs/sft-lora, seed: 42}
 model: {path: models/SmolLM2-135M, dtype: bf16, recompute: true}
 adapter: {rank: 16, alpha: 16, dropout: 0.05, targets: all-linear}
 data: {train: data/stories, sequence_length: 1024, packing: false, prepare: {columns: {text: story}}}
-batch: {global: 8, reference: 8, micro: 4}
+batch: {global: 8, per_rank: 8, reference: 8, micro: 4}
 optimizer: {lr: 2e-4}
 schedule: {warmup: 10%}
 budget: 1 epochs
@@ -183,7 +184,7 @@ TEST(TrainerKeys, RefuseByNameAndWithTheRemedyWhatIsNotDone) {
       {"quantization_method: bnb", {"quantization_method", "model.dtype: bf16"}},
       {"gptq: true", {"gptq", "model.recompute"}},
       {"fp8: true", {"fp8", "model.dtype: bf16"}},
-      {"lora_modules_to_save: [embed_tokens, lm_head]", {"lora_modules_to_save", "embeddings"}},
+      {"lora_modules_to_save: [embed_tokens, lm_head]", {"lora_modules_to_save", "new tokens"}},
       {"tokens: ['<|a|>']", {"tokens", "new tokens"}},
       {"train_on_inputs: true", {"train_on_inputs", "data.prepare.learn"}},
       {"neftune_noise_alpha: 5", {"neftune_noise_alpha", "noise"}},
@@ -191,7 +192,8 @@ TEST(TrainerKeys, RefuseByNameAndWithTheRemedyWhatIsNotDone) {
       {"val_set_size: 2000", {"val_set_size", "'2000'", "share", "data.validation"}},
       {"eval_steps: 1.5", {"eval_steps", "'1.5'"}},
       {"save_strategy: best", {"save_strategy", "'best' is not offered"}},
-      {"packing: maybe", {"packing", "'maybe'"}},
+      {"packing: maybe", {"packing", "'maybe'", "auto"}},
+      {"shuffle: auto", {"shuffle", "'auto' is neither true nor false"}},
       {"init_lora_weights: pissa", {"init_lora_weights", "'pissa'"}},
       {"optimizer_args: ['weight_decay=0.1']", {"optimizer_args", "settings of its own"}},
       {"datasets:\n  - path: a\n    type: pygmalion", {"datasets", "'pygmalion'", "columns"}},
@@ -221,13 +223,42 @@ TEST(TrainerKeys, TakeNoAndNoneForWhatIsNotDone) {
 }
 
 TEST(TrainerKeys, WordsForYesAndNoAreThoseOfYaml11) {
-  for (const char* word : {"off", "no", "false", "False", "OFF"}) {
-    EXPECT_FALSE(read("packing: " + std::string(word)).data.packing) << word;
+  for (const char* key : {"packing", "sample_packing"}) {
+    const auto packing = [&](const std::string& word) {
+      return read(std::string(key) + ": " + word).data.packing;
+    };
+    for (const char* word : {"off", "no", "false", "False", "OFF"}) {
+      EXPECT_EQ(packing(word), false) << key << ": " << word;
+    }
+    for (const char* word : {"on", "yes", "true", "True"}) {
+      EXPECT_EQ(packing(word), true) << key << ": " << word;
+    }
+    for (const char* word : {"", "null", "auto"}) {  // the lengths decide
+      EXPECT_EQ(packing(word), std::nullopt) << key << ": " << word;
+    }
   }
-  for (const char* word : {"on", "yes", "true", "True"}) {
-    EXPECT_TRUE(read("data: {shuffle: false}\nsample_packing: " + std::string(word)).data.packing);
+  EXPECT_FALSE(read("shuffle: off").data.shuffle);
+}
+
+TEST(TrainerKeys, PackingAutoIsTranslatedAndWrittenAgain) {
+  EXPECT_TRUE(said("sample_packing: auto").of({"sample_packing auto → data.packing auto"}));
+  for (const char* word : {"auto", "true", "false"}) {
+    const auto config = read("data: {packing: " + std::string(word) + "}");
+    EXPECT_EQ(read("packing: " + std::string(word)), config) << word;
+    EXPECT_EQ(read(write_resolved(config)), config) << word;
   }
-  EXPECT_TRUE(read("packing:").data.packing);
+}
+
+TEST(TrainerKeys, TypesOfWeightsAndOfArithmeticAreOneSetting) {
+  EXPECT_EQ(read("torch_dtype: float16\nfp16: true").model.dtype, "fp16");
+  EXPECT_EQ(read("bf16: true\nmixed_precision: bf16\nfull_bf16: true").model.dtype, "bf16");
+  EXPECT_TRUE(said("dtype: bfloat16\nbf16: true").of({"bf16 true", "model.dtype bf16, as dtype"}));
+  for (const char* open : {"auto", "null", ""}) {
+    EXPECT_EQ(read("bf16: true\ntorch_dtype: " + std::string(open)).model.dtype, "bf16") << open;
+    EXPECT_EQ(read("torch_dtype: " + std::string(open)), RunConfig{}) << open;
+  }
+  expect_parts(refusal("torch_dtype: float32\nbf16: true").message,
+               {"bf16 and torch_dtype", "model.dtype", "keep one"});
 }
 
 TEST(TrainerKeys, CadencesFollowTheStrategyBesideThem) {

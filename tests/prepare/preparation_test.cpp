@@ -227,6 +227,10 @@ TEST_F(PreparationTest, DifferencesAreNamed) {
   write("texts/gone.txt", "x");
   const auto before = run().records.at("data.train");
   EXPECT_EQ(difference(before, before), "");
+  config_.sample.prompts = {"The", "--no-dedup"};
+  const auto prompted = run().records.at("data.train");
+  EXPECT_NE(prompted, before);
+  EXPECT_EQ(difference(before, prompted), "");
   fs::remove(folder_ / "texts/gone.txt");
   write("texts/a.txt", "changed");
   write("texts/new.txt", "y");
