@@ -36,7 +36,7 @@ stage() {
 }
 # One worker more than cores: most tests wait for the processes they start, which leaves a core idle.
 python_tests() {
-  "$python" -m pytest -q -p no:cacheprovider --durations=40 -n "$(($(nproc) + 1))" --dist loadgroup -m "$marks" tests
+  "$python" -m pytest -q -p no:cacheprovider --durations=40 -n "$(($(nproc) + 1))" -m "$marks" tests
 }
 sanitized() {
   scripts/build.sh asan unit-tests && ctest --test-dir build/asan --output-on-failure -j "$(nproc)" -L unit

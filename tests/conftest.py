@@ -20,17 +20,19 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "spread: the tests of this file share nothing, so any worker may take any of them")
     config.addinivalue_line("markers", "slow: minutes; scripts/test.sh --slow runs it")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """The tests of a file share fixtures, so that a worker of pytest-xdist takes a file as a whole, where nothing else is
-    said."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None and item.get_closest_marker("spread") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+def pytest_xdist_make_scheduler(config, log):
+    """Tests of a file share fixtures, so a worker takes a file as a whole; those below share a folder's."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::", 1)[0]
+            return "gpu_day" if "/gpu_day/" in file else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
