@@ -64,16 +64,16 @@ def chosen_leaf(outcome):
 
 
 def auto(day, part):
-    """The leaf of `micro: auto` on an empty card, and on one that another program fills."""
-    change, whole = ({"batch": {"global": 32, "micro": micro}} for micro in ("auto", 32))
+    """The leaf of `micro: auto` on an empty card, and on one that another program fills. By memory alone, as exact has
+    it: elsewhere the fastest is taken, and which that is may change from run to run."""
+    change, whole = ({"batch": {"global": 32, "micro": micro}, "run": {"reduction": "exact"}} for micro in ("auto", 32))
     empty = day.train("memory-auto", settings_of(day, {**change, "budget": "20 steps"}))
     if empty.code:
         part.fail("micro: auto", empty.tail())
         return
     part.seen("micro: auto on an empty card", chosen_leaf(empty))
     decisions = [json.loads(line)["kind"] for line in (empty.folder / "decisions.jsonl").read_text().splitlines()]
-    part.equal("decisions about memory in 20 updates: the choice alone", decisions.count("memory"),
-               0 if day.stand_in else 1)
+    part.at_most("decisions about memory in 20 updates: the choice alone", decisions.count("memory"), 1)
     if day.stand_in:
         budget = max(1, round(peak(empty) / 2))
         limit = {"memory": {"budget_mib": budget}}

@@ -214,7 +214,7 @@ def test_text_samples_are_of_the_average(program, folder):
     sampled = (folder / "samples" / "samples" / "after.txt").read_text()
 
     def said(adapter):
-        return [f"> {prompt}\n{prompt}" + run(program, "generate", path, "--adapter", folder / "samples" / adapter,
+        return [f"> {prompt}\n{prompt}\n" + run(program, "generate", path, "--adapter", folder / "samples" / adapter,
                                            "--prompt", prompt, "--max-tokens", "40").stdout.rstrip("\n")
                 for prompt in ("ab", "The")]
 

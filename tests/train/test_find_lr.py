@@ -237,7 +237,7 @@ def test_nothing_lowers_the_loss(program, inputs, tmp_path):
 
 
 def test_no_targets(program, inputs, tmp_path):
-    refuse(program, 65, "counts as a target", config(inputs, tmp_path, data__train=str(inputs / "flat.h5")))
+    refuse(program, 65, "have no target", config(inputs, tmp_path, data__train=str(inputs / "flat.h5")))
 
 
 def test_adascale_has_no_factor_yet(program, inputs, tmp_path):
