@@ -31,7 +31,9 @@ install(DIRECTORY scripts DESTINATION "${share}" USE_SOURCE_PERMISSIONS
   REGEX "/scripts/mutate\\.py$" EXCLUDE)
 install(FILES README.md CHANGELOG.md LICENSE requirements.txt DESTINATION "${share}")
 install(CODE "
-  set(place \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/${share}/build/release\")
+  # --prefix may be relative to where cmake is called.
+  get_filename_component(root \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}\" ABSOLUTE)
+  set(place \"\${root}/${share}/build/release\")
   file(MAKE_DIRECTORY \"\${place}\")
-  file(RELATIVE_PATH program \"\${place}\" \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/bin/lorascale\")
+  file(RELATIVE_PATH program \"\${place}\" \"\${root}/bin/lorascale\")
   file(CREATE_LINK \"\${program}\" \"\${place}/lorascale\" SYMBOLIC)")
