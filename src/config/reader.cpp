@@ -254,7 +254,7 @@ void Assembler::read_override(const std::string& text) {
 }
 
 std::string read_whole_file(const std::filesystem::path& path) {
-  const std::string name = in_quotes(path.string());
+  const std::string name = path_in_quotes(path.string());
   std::error_code error;
   const auto status = std::filesystem::status(path, error);
   if (status.type() == std::filesystem::file_type::not_found) {
@@ -280,7 +280,7 @@ std::string read_whole_file(const std::filesystem::path& path) {
 
 ReadResult read_config_text(std::string_view text, const std::string& source,
                             const ReadOptions& options, Problems& problems) {
-  const std::string name = in_quotes(source);
+  const std::string name = path_in_quotes(source);
   const std::string shown = name.find('\\') == std::string::npos ? source : name;
   YamlNode root;
   try {

@@ -49,11 +49,10 @@ void append_escaped(std::string& out, unsigned char byte) {
 
 }  // namespace
 
-std::string in_quotes(std::string_view text) {
-  constexpr std::size_t kShown = 80;
+std::string in_quotes(std::string_view text, std::size_t shown_bytes) {
   std::string shown = "'";
   std::size_t at = 0;
-  while (at < text.size() && at < kShown) {
+  while (at < text.size() && at < shown_bytes) {
     const auto byte = static_cast<unsigned char>(text[at]);
     const std::size_t length = utf8_character(text.substr(at));
     if (length == 0 || byte < 0x20 || byte == 0x7F) {
@@ -65,6 +64,11 @@ std::string in_quotes(std::string_view text) {
     }
   }
   return shown + (at < text.size() ? "...'" : "'");
+}
+
+std::string path_in_quotes(std::string_view path) {
+  constexpr std::size_t kLongestPath = 4096;  // PATH_MAX
+  return in_quotes(path, kLongestPath);
 }
 
 std::optional<std::size_t> find_invalid_utf8(std::string_view text) {

@@ -19,8 +19,11 @@ class ValueError : public std::runtime_error {
 };
 
 // `text` in single quotes, on one line, control characters and broken UTF-8 as \xNN, cut after
-// about 80 bytes.
-std::string in_quotes(std::string_view text);
+// about `shown_bytes`.
+std::string in_quotes(std::string_view text, std::size_t shown_bytes = 80);
+
+// A path in single quotes, whole as far as Linux takes one: its end is what tells files apart.
+std::string path_in_quotes(std::string_view path);
 
 // Offset of the first byte that is not well-formed UTF-8 (RFC 3629: no overlong forms, no
 // surrogates).

@@ -227,7 +227,7 @@ void add_item(const YamlNode& item, Sets& sets) {
 void add_named(const std::string& name, const fs::path& folder, const YamlNode& info, Sets& sets) {
   const YamlNode* entry = find(info, name);
   if (entry == nullptr) {
-    throw ValueError(in_quotes(name) + " is neither a file nor in " +
+    throw ValueError(path_in_quotes(name) + " is neither a file nor in " +
                      (folder / "dataset_info.json").string());
   }
   const YamlNode* file = find(*entry, "file_name");
@@ -266,7 +266,7 @@ YamlNode read_info(const fs::path& file, const std::string& name) {
   std::ostringstream text;
   text << stream.rdbuf();
   if (!stream) {
-    throw ValueError(in_quotes(name) + " is no file, and there is no " + file.string() +
+    throw ValueError(path_in_quotes(name) + " is no file, and there is no " + file.string() +
                      " to explain it; name the file itself");
   }
   try {

@@ -186,7 +186,7 @@ void TextKind::read(const YamlNode& node, std::string& value) {
 void PathKind::read(const YamlNode& node, std::string& value) {
   const std::string& text = scalar_text(node, "a path");
   if (text == "~" || text.starts_with("~/")) {
-    throw ValueError(in_quotes(text) + ": '~' is not expanded; write the whole path");
+    throw ValueError(path_in_quotes(text) + ": '~' is not expanded; write the whole path");
   }
   value = text;
 }

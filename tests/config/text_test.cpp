@@ -11,6 +11,9 @@ TEST(InQuotes, ShowsTextOnOneLine) {
   EXPECT_EQ(in_quotes("gr\xC3\xBC\xC3\x9F"), "'gr\xC3\xBC\xC3\x9F'");
   EXPECT_EQ(in_quotes("\xFF\xC3"), "'\\xff\\xc3'");
   EXPECT_EQ(in_quotes(std::string(200, 'x')), "'" + std::string(80, 'x') + "...'");
+  EXPECT_EQ(in_quotes("abcdef", 4), "'abcd...'");
+  EXPECT_EQ(path_in_quotes("/" + std::string(200, 'x') + "/config.yaml"),
+            "'/" + std::string(200, 'x') + "/config.yaml'");
 }
 
 // Boundary cases of RFC 3629, section 4.
