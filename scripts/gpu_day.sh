@@ -52,7 +52,7 @@ print(*[name for name in ("torch", "numpy", "transformers", "peft", "safetensors
     if [[ -d $here/material ]]; then package=$here; else package=$here/build/gpu-day.tar.gz; fi
   fi
   [[ -e $package ]] || fail "$package is missing; make it where lorascale is built: scripts/gpu_day.sh pack"
-  export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$here/scripts
+  export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$here/scripts${PYTHONPATH:+:$PYTHONPATH}
   exec "$python" -m gpu_day --package "$package" "${rest[@]}"  # signals reach it
 }
 

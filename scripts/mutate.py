@@ -135,7 +135,7 @@ def judge(mutant):
     finally:
         git("checkout", "--force", "--", ".", cwd=TREE)
         git("clean", "-fdq", "--exclude=build", cwd=TREE)
-    if re.search(r"no tests ran|0 tests from|collected 0 items|[Ee]rror: file or directory not found", output):
+    if re.search(r"no tests ran|\b0 tests from|collected 0 items|[Ee]rror: file or directory not found", output):
         raise MutantError(f"{mutant.name}: {' '.join(mutant.killed_by)} runs no test")
     return ("noticed" if code != 0 else "SURVIVED"), time.monotonic() - begin
 
@@ -175,17 +175,22 @@ def main():
         fresh_tree()
         if not options.trust_tests and not passes_unharmed(mutants):
             return 1
-        counts = {"noticed": 0, "SURVIVED": 0, "equivalent": 0}
+        counts = {"noticed": 0, "SURVIVED": 0, "equivalent": 0, "UNUSABLE": 0}
         for mutant in mutants:
-            verdict, seconds = judge(mutant)
+            try:
+                verdict, seconds = judge(mutant)
+            except MutantError as error:
+                verdict, seconds = "UNUSABLE", 0.0
+                print(f"mutate: {error}", file=sys.stderr, flush=True)
             counts[verdict] += 1
             print(f"{verdict:10} {mutant.name:44} {seconds:6.1f} s  {mutant.fault}", flush=True)
     except MutantError as error:
         print(f"mutate: {error}", file=sys.stderr)
         return 1
     real = counts["noticed"] + counts["SURVIVED"]
-    print(f"{counts['noticed']} of {real} faults noticed ({counts['noticed'] / max(1, real):.1%}), {counts['equivalent']} equivalent")
-    return 1 if counts["SURVIVED"] else 0
+    print(f"{counts['noticed']} of {real} faults noticed ({counts['noticed'] / max(1, real):.1%}), "
+          f"{counts['equivalent']} equivalent, {counts['UNUSABLE']} unusable (do not apply, build or run a test)")
+    return 1 if counts["SURVIVED"] or counts["UNUSABLE"] else 0
 
 
 if __name__ == "__main__":

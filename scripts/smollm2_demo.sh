@@ -17,7 +17,9 @@ fail() {
   exit "$code"
 }
 
-ranks=2 run=runs/smollm2-pirate data=data/smollm2-pirate settings=()
+place=$here
+[[ -w "$place" ]] || place=$PWD  # a package that an administrator installed
+ranks=2 run="$place/runs/smollm2-pirate" data="$place/data/smollm2-pirate" settings=()
 while (($#)); do
   case "$1" in
     -h|--help) sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
@@ -34,11 +36,17 @@ while (($#)); do
   shift 2
 done
 [[ "$ranks" =~ ^[1-9][0-9]{0,3}$ ]] || fail 64 "--ranks takes a whole number from 1 to 9999, not '$ranks'"
+# Paths below the checkout are shown, and kept in the run's own config, relative to it.
+short() { if [[ "$1" == "$here"/* ]]; then echo "${1#"$here"/}"; else echo "$1"; fi; }
+run=$(short "$run") data=$(short "$data")
 cd "$here"
 
 python=$(scripts/setup.sh --print-python)
+export LORASCALE_PYTHON=$python  # a bundle finds its torch there
 program=${LORASCALE_PROGRAM:-}
-if [[ -z "$program" ]]; then
+if [[ -z "$program" && ! -e CMakeLists.txt ]]; then
+  program=build/release/lorascale  # of a package
+elif [[ -z "$program" ]]; then
   say "building (the first time takes some minutes)"
   scripts/build.sh release lorascale
   program=build/release/lorascale

@@ -77,11 +77,13 @@ def run_part(day, number, limit):
     return part
 
 
-def end_on_request(day):
-    """A request to end kills what runs, then is an exception: the scratch folder goes."""
+def end_on_request(days):
+    """A request to end kills what the Day in `days`, if there is one yet, runs, then is an exception: the scratch folder
+    goes."""
     def stop(number, _):
-        day.stopped = True
-        end(day.token)
+        for day in days:
+            day.stopped = True
+            end(day.token)
         sys.exit(128 + number)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, stop)
@@ -92,7 +94,6 @@ def unpacked(package, work):
     if package.is_dir():
         return package.resolve()
     if subprocess.run(["tar", "-C", work, "-xf", package]).returncode or not (work / "gpu-day").is_dir():
-        shutil.rmtree(work)
         refuse(65, f"{package} is not what `gpu_day.sh pack` makes; make it anew")
     return work / "gpu-day"
 
@@ -107,13 +108,14 @@ def main():
         refuse(69, "nvidia-smi shows no GPU here; --stand-in tries the script itself on a CPU")
     if values.stand_in:
         about["gpu"] = None
+    begin, code, days = time.monotonic(), 1, []
+    end_on_request(days)
     work = pathlib.Path(tempfile.mkdtemp(prefix="gpu-day-", dir=values.work))
-    day = Day(unpacked(values.package, work), work, values.output.resolve(), "cpu" if values.stand_in else "cuda",
-              values.stand_in, *(path and path.resolve() for path in (values.program, values.launcher)))
-    end_on_request(day)
-    all_results = results.Results(values.output, about)
-    begin, code = time.monotonic(), 1
     try:
+        day = Day(unpacked(values.package, work), work, values.output.resolve(), "cpu" if values.stand_in else "cuda",
+                  values.stand_in, *(path and path.resolve() for path in (values.program, values.launcher)))
+        days.append(day)
+        all_results = results.Results(values.output, about)
         if 7 in values.parts and not values.stand_in:
             day.make_shapes(part7_speed.REAL["shapes"])
         for number in values.parts:
@@ -129,8 +131,9 @@ def main():
                 print(f"  {check['name']}: {check['value']} ({check['bound']}) {check['note']}", flush=True)
         code = 0 if all_results.passed else 1
     finally:
-        day.stop_making_shapes()
-        end(day.token)
+        for day in days:
+            day.stop_making_shapes()
+            end(day.token)
         for thread in threading.enumerate():  # those of a part that was broken off write no more after this
             if thread is not threading.main_thread():
                 thread.join(10)

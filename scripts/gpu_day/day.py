@@ -77,6 +77,11 @@ def end(mark: str, without: str = ""):
     return len(found)
 
 
+def python_path():
+    """This package first, then where this machine's torch and transformers may be."""
+    return os.pathsep.join(filter(None, (str(pathlib.Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
+
+
 class Day:
     """`device`: cuda or cpu. `package`: the folder with bundle/ and material/."""
 
@@ -99,7 +104,7 @@ class Day:
         base = {**os.environ, "LORASCALE_PYTHON": sys.executable, "LORASCALE_PROGRAM": str(self.program),
                 "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1" if self.stand_in else "4"),
                 "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "HF_HUB_OFFLINE": "1",
-                "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
+                "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": python_path()}
         return {**base, **{key: str(value) for key, value in extra.items()}}
 
     def log(self, title, outcome: Outcome):

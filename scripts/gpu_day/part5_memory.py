@@ -2,6 +2,7 @@
 import contextlib
 import json
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -30,12 +31,15 @@ def filled(day, keep_mib):
     process = day.start([sys.executable, "-m", "gpu_day.filler", keep_mib], stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
-        line = process.stdout.readline()
+        ready, _, _ = select.select([process.stdout], [], [], min(60, day.part.remaining()))
+        line = process.stdout.readline() if ready else ""
         if not line.strip():
-            raise RuntimeError("the card cannot be filled: " + process.stderr.read()[-300:])
+            outcome = day.finish(process, 5)
+            raise RuntimeError("the card cannot be filled: " + (outcome.tail() or "its filler does not answer"))
         yield int(line)
     finally:
-        day.finish(process, 20)  # closes its input
+        if process.returncode is None:
+            day.finish(process, 20)  # closes its input
 
 
 def peak(outcome):

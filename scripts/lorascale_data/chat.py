@@ -86,7 +86,7 @@ class Renderer:
     def _compare(self, rendered, conversation):
         try:
             own = self.own.render(conversation)
-        except RecordError:  # the preset writes what the model's template refuses
+        except (PrepareError, RecordError):  # what the model's template refuses, or is no template
             return
         if own.documents != rendered.documents:
             texts = [
@@ -175,13 +175,22 @@ class TurnTemplate(Preset):
 @dataclasses.dataclass(frozen=True)
 class ThinkTemplate(TurnTemplate):
     """Qwen3: a turn template whose answers to the last question begin with a thought, be it empty;
-    the thoughts of earlier answers are taken out once there is another question."""
+    the thoughts of earlier answers are taken out once there is another question. So of several
+    answers each is a document of its own, as the model meets it."""
 
     def reads(self, key):
         return key == "reasoning_content"
 
     def render(self, conversation):
-        messages = self.plain_messages(conversation)
+        learnt = [i for i, flag in enumerate(conversation.learn) if flag]
+        if len(learnt) == 1:
+            return self._up_to(conversation, learnt[0])
+        documents = [self._up_to(conversation, i).documents[0] for i in learnt]
+        return Rendered(documents, ("by_turn",))
+
+    def _up_to(self, conversation, answer):
+        """The conversation up to an answer, which alone is learnt."""
+        messages = self.plain_messages(conversation)[: answer + 1]
         last = max((i for i, each in enumerate(messages) if each.role == "user"), default=-1)
         texts, learn, left_out = [], [], False
         for i, message in enumerate(messages):
@@ -198,7 +207,7 @@ class ThinkTemplate(TurnTemplate):
                 else:
                     left_out = left_out or thought != ""
             texts.append({"role": message.role, "content": content})
-            learn.append(message.learn)
+            learn.append(i == answer)
         rendered = super().render(Conversation(texts, learn))
         return dataclasses.replace(rendered, notes=("thoughts",) if left_out else ())
 

@@ -174,7 +174,7 @@ class Table:
         names = [name for name in part.schema.names if self._is_read(name)]
         columns = [part.column(name).to_pylist(maps_as_pydicts="lossy") for name in names]
         for values in zip(*columns, strict=True) if names else [()] * part.num_rows:
-            record = _present(dict(zip(names, values, strict=True)))
+            record = {name: _present(value) for name, value in zip(names, values, strict=True)}
             yield json.dumps(record, ensure_ascii=False, default=_plain).encode()
 
     def _too_long(self, row, more=""):

@@ -120,13 +120,11 @@ class Fields:
     refused or counted at the end."""
 
     def __init__(self, values, ignored=frozenset()):
-        self.all = values
-        self._rest = {
-            key: value
-            for key, value in values.items()
-            if not is_empty(value) and key not in ignored
-        }
-        self._ignored = [key for key in values if key in ignored and not is_empty(values[key])]
+        self.all = {key: value for key, value in values.items() if key not in ignored}
+        self._rest = {key: value for key, value in self.all.items() if not is_empty(value)}
+        self._ignored = [
+            (key, value) for key, value in values.items() if key in ignored and not is_empty(value)
+        ]
 
     def __contains__(self, key):
         return key in self._rest
@@ -159,12 +157,13 @@ class Fields:
         return list(self._rest)
 
     def unused(self):
-        """[(key, value)] of what is left; RecordError where that would change what is learnt."""
-        for key in self._rest:
-            if key in CHANGES_TRAINING:
+        """[(key, value)] of what is left; RecordError where that would change what is learnt, which
+        `"train_on_inputs": false` and the like do not."""
+        for key, value in self._rest.items():
+            if key in CHANGES_TRAINING and (value is not False or key in SWITCHES):
                 remedy = CHANGES_TRAINING[key].format(key=key)
                 raise refusal(key, remedy)
-        return [*self._rest.items(), *((key, self.all[key]) for key in self._ignored)]
+        return [*self._rest.items(), *self._ignored]
 
 
 def refusal(key, remedy, *beside):

@@ -8,6 +8,7 @@ stand there. Where that is not so (a template that rewrites earlier turns), each
 document of its own, as the model meets it; where that fails, too, the record is refused.
 """
 
+import bisect
 import dataclasses
 import json
 import os
@@ -15,12 +16,12 @@ import re
 
 from .chat import Rendered, Segment
 from .errors import BAD_INPUT, PrepareError, RecordError
+from .keys import REASONING
 from .template_source import TOKEN_NAMES
 
 # Conversations are prepared in windows of so many answers, which makes the time linear in the turns.
 WINDOW = 8
 QUESTION, ANSWER = "Which letter comes first?", "Alpha does."
-REASONING = ("reasoning_content", "thinking", "reasoning")
 # Not for records to set: what the renderer itself passes on.
 RESERVED = {"messages", "tools", "documents", "add_generation_prompt", *TOKEN_NAMES}
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -94,6 +95,8 @@ class OwnTemplate:
             messages, learn = system, [False, *learn]
         messages, text = _first_that_renders(messages, render)
         lost = _what_is_lost(messages, tools, text)
+        learn, unasked = variant.asked_for(render, messages, learn)
+        notes += unasked
         spans = variant.spans(render, messages, learn, text)
         if spans is not None:
             return Rendered([_segments(text, spans)], (*notes, *lost), whole=True)
@@ -129,9 +132,17 @@ class _Variant:
         self._text = source.named[name]
         self._tokens = source.tokens
         # Here, so that presets need not wait for it: a second.
-        import jinja2
-        from jinja2 import meta, nodes
-        from transformers.utils import chat_template_utils
+        try:
+            import jinja2
+            from jinja2 import meta, nodes
+            from transformers.utils import chat_template_utils
+        except ImportError as error:
+            raise PrepareError(
+                BAD_INPUT,
+                f"{source.where}: to write chats by the model's own template this Python lacks "
+                f"{error.name}: install transformers and jinja2 (scripts/setup.sh), or give a preset "
+                f"(--chat-template chatml, ...)",
+            ) from error
 
         self._errors = (jinja2.exceptions.TemplateError, ArithmeticError, LookupError, TypeError,
                         ValueError, AttributeError, RecursionError)  # fmt: skip
@@ -193,11 +204,26 @@ class _Variant:
                     messages=messages, add_generation_prompt=add_generation_prompt, **given
                 )
             except self._errors as error:
-                reason = " ".join(str(error).split())[:200]
-                raise RecordError(f"the model's template refuses it: {reason}") from error
+                raise _refused(error) from error
 
         render.given = given
         return render
+
+    def asked_for(self, render, messages, learn):
+        """Which answers are learnt, and notes: one that the conversation begins with is no target
+        where the template cannot ask for it."""
+        first = next((i for i, message in enumerate(messages) if message["role"] == "user"), len(learn))
+        greetings = [i for i in range(first) if learn[i]]
+        if self.marked or not greetings:
+            return learn, []
+        try:
+            self._prompt(render, messages[: greetings[0]])
+            return learn, []
+        except RecordError:
+            learn = [flag and i >= first for i, flag in enumerate(learn)]
+        if not any(learn):
+            raise RecordError("no answer follows a question, so nothing to learn; remove the record")
+        return learn, ["unasked"]
 
     def spans(self, render, messages, learn, text):
         """[(begin, end)] of the learnt answers in the rendered `text`, or None."""
@@ -206,21 +232,28 @@ class _Variant:
     def _marked(self, render, messages, learn, text):
         """By the template's own {% generation %} marks."""
         given = dict(render.given)
-        [rendered], [spans] = self._utils.render_jinja_template(
-            [messages], chat_template=self._text, return_assistant_tokens_mask=True, **given
-        )
+        try:
+            [rendered], [spans] = self._utils.render_jinja_template(
+                [messages], chat_template=self._text, return_assistant_tokens_mask=True, **given
+            )
+        except self._errors as error:
+            raise _refused(error) from error
         if rendered != text:
             raise RecordError("the model's template renders it differently from time to time")
         answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
         if all(learn[i] for i in answers):
             return spans
-        if len(spans) not in (len(answers), len(answers) + 1):  # one more: an end of its own
+        # An answer may have several marks (its thought, its text, an end of its own): they lie
+        # behind what the conversation before it and the whole have in common.
+        begins = [len(os.path.commonprefix([text, render(messages[:i], False)])) if i else 0
+                  for i in answers]  # fmt: skip
+        owners = [bisect.bisect_right(begins, begin) - 1 for begin, _ in spans]
+        if sorted(set(begins)) != begins or set(owners) != set(range(len(answers))):
             raise RecordError(
-                f"the model's template marks {len(spans)} parts of {len(answers)} answers, so "
-                f"answers cannot be left out"
+                f"the model's template marks {len(spans)} parts of {len(answers)} answers, and which "
+                f"are whose cannot be told, so answers cannot be left out"
             )
-        owners = [*answers, answers[-1]][: len(spans)]
-        return [span for span, i in zip(spans, owners, strict=True) if learn[i]]
+        return [span for span, i in zip(spans, owners, strict=True) if learn[answers[i]]]
 
     def _found(self, render, messages, learn, text):
         """By renderings of the conversation's beginnings."""
@@ -258,7 +291,8 @@ class _Variant:
         if text[window.known + window.shift : begin] != prompt[window.known :]:
             return None
         told = window.messages(messages, i + 1)
-        # As the last message, and as one that a question follows.
+        # As the model writes it: as the last message. Some templates end that only once a question
+        # follows; one that then writes the answer otherwise is no guide to what the model writes.
         for following in ([], [{"role": "user", "content": QUESTION}]):
             try:
                 turn = render([*told, *following], False)
@@ -272,8 +306,9 @@ class _Variant:
             if end < len(prompt) or not turn.startswith(prompt):
                 continue
             answer = turn[len(prompt) : end + len(self.end)] if self.end else turn[len(prompt) :]
-            if answer and text.startswith(answer, begin):
-                return begin, begin + len(answer)
+            if not answer or not text.startswith(answer, begin):
+                return None
+            return begin, begin + len(answer)
         return None
 
     def answer(self, render, messages, i):
@@ -287,6 +322,11 @@ class _Variant:
                 f"preset (--chat-template chatml, ...) or a template with generation marks"
             )
         return _segments(text, [(len(prompt), end)])
+
+
+def _refused(error):
+    reason = " ".join(str(error).split())[:200]
+    return RecordError(f"the model's template refuses it: {reason}")
 
 
 def _segments(text, spans):

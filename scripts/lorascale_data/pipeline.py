@@ -100,6 +100,8 @@ class Worker:
                 counts.update(document.notes)
             documents += found
             firsts += [len(documents) - len(found)] * len(found)
+        if template is not None and batch.number == 0:
+            counts["compared"] = COMPARED - template.compared[0]
         encoded = self._tokenizer.encode(documents) if documents else []
         cut = [self._cut(each, counts) for each in encoded]
         kept = [(i, each) for i, each in enumerate(cut) if each is not None]

@@ -1,7 +1,7 @@
 """Prompts as ids: what stands before the point where the model begins to write."""
 
 from .chat import Segment, question
-from .errors import USAGE, PrepareError
+from .errors import BAD_INPUT, USAGE, PrepareError, RecordError
 from .own_template import OwnTemplate
 from .records import Document
 
@@ -15,6 +15,13 @@ def encode(tokenizer, template, text):
         text.encode()
     except UnicodeEncodeError as error:
         raise PrepareError(USAGE, "a prompt is not UTF-8, convert it (iconv -t UTF-8)") from error
+    try:
+        return _encoded(tokenizer, template, text)
+    except RecordError as error:
+        raise PrepareError(BAD_INPUT, f"a prompt: {error}") from error
+
+
+def _encoded(tokenizer, template, text):
     if template is None:
         [encoded] = tokenizer.encode([Document("plain", [Segment(text, True)])])
         end = len(encoded.ids) - (tokenizer.eos_id is not None and not encoded.ended)

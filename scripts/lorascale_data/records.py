@@ -227,6 +227,8 @@ def _rendered(builder, fields, rules):
     extras = {"tools": tools} if tools else {}
     if "documents" in fields and rules.template.reads("documents"):
         extras["documents"] = fields.take_list("documents")
+        if not shapes.is_list_of_objects(extras["documents"]):
+            raise RecordError('"documents" must be a list of objects, as {"title": ..., "text": ...}')
     if "chat_template_kwargs" in fields:
         extras |= _variables(fields, rules)
     conversation = builder.conversation(extras)

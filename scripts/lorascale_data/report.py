@@ -238,6 +238,8 @@ _COUNTED = {
     "learnt with the answer",
     "thoughts": "in {:,} conversations the model's template leaves out thoughts of earlier answers, "
     "as it does in use",
+    "unasked": "{:,} conversations begin with an answer, which the model's template cannot ask for: it is "
+    "no target",
     "by_turn": "in {:,} conversations the model's template writes earlier turns otherwise once there "
     "are later ones: each answer became a document of its own, as the model meets it",
 }
@@ -273,6 +275,6 @@ def _difference(statistics, name):
     preset, own = (repr(text[first : common + 40]) for text in (preset, own))
     return (
         f"--chat-template {name} writes chats otherwise than the model's own template in "
-        f"{len(statistics.differences)} of the first {min(20, statistics.counts['chat'])}: "
+        f"{len(statistics.differences)} of the first {statistics.counts['compared']}: "
         f"{preset}, the model's own {own}; --chat-template own takes that"
     )

@@ -16,6 +16,8 @@ _CLAIMED = {
     "messages": _OTHERS | {*QUESTIONS, *ANSWERS, "input"},
     "text": _OTHERS | {*QUESTIONS, *ANSWERS, "input"},
 }
+_TRUTH = {"0": 0, "0.0": 0, "1": 1, "1.0": 1, "false": False, "true": True}
+NEEDED = ("prompt", "completion", "messages", "text")  # of COLUMNS: without them there is no record
 OF_MESSAGES = ("role", "content")  # of COLUMNS: what keys of messages, not of records, hold
 # The keys that a kind of record, asked for with --format, is made of.
 KIND_KEYS = {
@@ -70,6 +72,8 @@ def mapped(record, columns):
             keys = ", ".join(sorted(map(str, record))[:8]) or "none"
             raise RecordError(f'"{source}" of --columns is missing; the keys are {keys[:100]}')
         found[meaning] = record[source]
+        if found[meaning] is None and meaning in NEEDED:
+            raise RecordError(f'"{source}" of --columns has no value')
     claimed = frozenset().union(*(_CLAIMED.get(meaning, ()) for meaning in found))
     aside = []
     for key, value in record.items():
@@ -87,6 +91,8 @@ def is_wanted(fields):
     wanted = True
     for key in SWITCHES:
         value = fields.peek(key)
+        if isinstance(value, str):  # of a table without types
+            value = _TRUTH.get(value.strip().lower())
         if isinstance(value, bool | int | float) and value in (0, 1):
             fields.take(key)
             wanted = wanted and bool(value)

@@ -59,7 +59,7 @@ def find(tokenizer):
 def of_file(path, tokenizer):
     """The Source of a .jinja file."""
     folder = Path(tokenizer)
-    tokens = tokens_of(folder if folder.is_dir() else folder.parent)
+    tokens = {} if tokenizer == "bytes" else tokens_of(folder if folder.is_dir() else folder.parent)
     return Source(str(path), {"default": _text(Path(path))}, tokens)
 
 

@@ -10,6 +10,7 @@ import dataclasses
 import io
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import encode_prompt
@@ -285,14 +286,14 @@ def test_ids_are_those_of_transformers_and_targets_what_the_model_would_write(na
 @pytest.mark.parametrize(
     ("family", "name", "documents"),
     [
-        ("qwen3", "two", 1), ("qwen3", "thoughts", 1), ("qwen3", "reasoning", 1), ("qwen3", "tools", 1),
-        ("qwen3", "two calls", 1), ("qwen3", "thought before a call", 3),
+        ("qwen3", "two", 2), ("qwen3", "thoughts", 2), ("qwen3", "reasoning", 1), ("qwen3", "tools", 2),
+        ("qwen3", "two calls", 2), ("qwen3", "thought before a call", 3),
         ("qwen3-no-think", "one", 1), ("qwen3-no-think", "two", 2), ("qwen3_5_think", "two", 2),
         ("qwen2_5", "tools", 1), ("llama3_1", "tools", 1), ("llama3_2", "tools", 1), ("gemma", "two", 1),
         ("gemma3", "system", 1), ("phi3", "two", 1), ("deepseek_r1_distill", "thoughts", 1),
         ("mistral_v3", "two", 1), ("mistral_v3", "system", 2), ("mistral_v3", "tools", 1),
         ("mistral_v7", "system", 1), ("phi4", "system", 1), ("gptoss", "two", 2), ("phi3", "long", 1),
-        ("qwen3", "long", 1),
+        ("qwen3", "long", 22), ("qwen2_5", "long", 1),
     ],
 )  # fmt: skip
 def test_what_is_rendered_and_how(family, name, documents, tmp_path, library):
@@ -363,11 +364,11 @@ def test_presets_write_what_the_models_do(preset, family, name, tmp_path, librar
         return
     pair = pair_of(family, tmp_path, library)
     rules = records.Rules(chat.Renderer(chat.PRESETS[preset]))
-    [ours], _ = records.parse_json(json.dumps(record).encode(), rules)
-    [theirs], [encoded] = pair.documents(record)
-    [found] = pair.tokenizer.encode([ours])
-    assert found.ids.tolist() == encoded.ids.tolist()
-    assert found.mask.tolist() == encoded.mask.tolist()
+    ours, _ = records.parse_json(json.dumps(record).encode(), rules)
+    theirs, encoded = pair.documents(record)
+    found = pair.tokenizer.encode(ours)
+    assert [each.ids.tolist() for each in found] == [each.ids.tolist() for each in encoded]
+    assert [each.mask.tolist() for each in found] == [each.mask.tolist() for each in encoded]
 
 
 def test_only_chosen_answers_are_targets(tmp_path, library):
@@ -516,7 +517,7 @@ def test_time_is_linear_in_the_turns(tmp_path, library):
     """Counted in messages rendered, so that a busy machine does not matter."""
     counts = []
     for turns in (64, 192):
-        pair = pair_of("qwen3", tmp_path, library)
+        pair = pair_of("qwen2_5", tmp_path, library)
         variant, rendered = pair.template.load()["default"], [0]
         bound = variant.bound
 
@@ -559,3 +560,94 @@ def test_an_end_token_that_servers_would_not_know_is_said(files, message, tmp_pa
         assert said == (message is not None and "messages" in contents[0]), outcome.err
         assert not said or f"but {message}" in outcome.err
         assert ("answer_end_id" in data.attributes) == ("messages" in contents[0])
+
+
+@pytest.mark.parametrize("preset", [None, "qwen3"])
+@pytest.mark.parametrize("name", ["two", "thoughts"])
+def test_every_answer_of_a_thinking_model_begins_with_its_thought(name, preset, tmp_path, library):
+    """In use Qwen3 thinks in every turn, and earlier thoughts are gone: so it learns, be they empty."""
+    pair = pair_of("qwen3", tmp_path, library)
+    if preset:
+        pair = dataclasses.replace(pair, template=chat.PRESETS[preset])
+    for document, encoded in zip(*pair.documents(CONVERSATIONS[name]), strict=True):
+        [(_, text)] = target_texts(pair, document, encoded)
+        assert text.startswith("<think>\n")
+    assert ("21 is 3 times 7." in "".join(s.text for s in document.segments)) is False  # of the last one
+
+
+def test_several_marks_of_an_answer_belong_to_it(tmp_path, library):
+    """{% generation %} around thought and text apart: of the first answer neither is learnt."""
+    pair = pair_of("phi4", tmp_path, library)
+    source = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}<|im_sep|>{% if m.role == 'assistant' %}"
+        "{% if m.reasoning_content %}{% generation %}<think>{{ m.reasoning_content }}</think>{% endgeneration %}{% endif %}"
+        " {% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant<|im_sep|>{% endif %}"
+    )
+    (tmp_path / "chat_template.jinja").write_text(source)
+    template = own_template.OwnTemplate(template_source.find(tmp_path), pair.tokenizer)
+    pair = dataclasses.replace(pair, template=template)
+    first = assistant("A number.", reasoning_content="Digits.")
+    for weights in ((0, 1), (1, 0)):
+        answers = [{**each, "weight": weight} for each, weight in zip((first, assistant("Oslo.")), weights, strict=True)]
+        record = {"messages": [TURNS[0], answers[0], TURNS[2], answers[1]]}
+        [document], [encoded] = pair.documents(record)
+        learnt = "".join(text for _, text in target_texts(pair, document, encoded))
+        assert learnt == ("Oslo.<|im_end|>" if weights[1] else "<think>Digits.</think>A number.<|im_end|>")
+
+
+@pytest.mark.parametrize("family", ["qwen2_5", "llama3_2", "gemma"])
+def test_a_conversation_that_begins_with_an_answer(family, tmp_path, library):
+    """What no prompt leads to is no target, and counted; alone it is refused by its real name."""
+    pair = pair_of(family, tmp_path, library)
+    record = {"messages": [SYSTEM, assistant("Ask me."), *TURNS] if family != "gemma" else [assistant("Ask me."), *TURNS]}
+    if family == "gemma":  # whose template wants a question first
+        with pytest.raises(RecordError, match="refuses it"):
+            pair.documents(record)
+        return
+    record = {"messages": [assistant("Ask me."), *TURNS]}
+    [document], [encoded] = pair.documents(record)
+    assert "unasked" in document.notes and encoded.ids.tolist() == pair.ids(record)
+    texts = [text for _, text in target_texts(pair, document, encoded)]
+    assert len(texts) == 2 and not any("Ask me." in text for text in texts)
+    with pytest.raises(RecordError, match="no answer follows a question"):
+        pair.documents({"messages": record["messages"][:1] + [user("Really?")]})
+
+
+def test_a_broken_template_of_the_model_does_not_stop_a_preset(tmp_path, library):
+    folder = family_folder("qwen2_5", tmp_path, library)
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m. }}")
+    outcome, data = run(folder, [{"messages": TURNS}], tmp_path, "--chat-template", "chatml")
+    assert outcome.code == 0 and len(data.tokens) == 1, outcome.err
+
+
+def test_documents_that_are_no_objects_are_refused(tmp_path, library):
+    pair = pair_of("phi4", tmp_path, library)
+    source = "{% for d in documents or [] %}{{ d.title }}{% endfor %}" + (OURS / "phi4.jinja").read_text()
+    (tmp_path / "chat_template.jinja").write_text(source)
+    template = own_template.OwnTemplate(template_source.find(tmp_path), pair.tokenizer)
+    pair = dataclasses.replace(pair, template=template)
+    with pytest.raises(RecordError, match='"documents" must be a list of objects'):
+        pair.documents({"messages": TURNS, "documents": ["a text"]})
+
+
+def test_a_prompt_that_the_template_refuses_is_said_in_one_line(tmp_path, library, capsys):
+    folder = family_folder("gemma", tmp_path, library)
+    code = encode_prompt.main(["--tokenizer", str(folder), "--chat-template", "own", "--default-system", "S", "hi"])
+    assert code == 65 and "System role not supported" in capsys.readouterr().err
+
+
+def test_bytes_take_no_tokens_from_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<far>"}))
+    (tmp_path / "t.jinja").write_text("{{ bos_token }}")
+    monkeypatch.chdir(tmp_path)
+    assert template_source.of_file("t.jinja", "bytes").tokens == {}
+
+
+def test_a_python_without_transformers_is_told(tmp_path, library, monkeypatch):
+    """Only chats need it: text is prepared all the same."""
+    pair = pair_of("qwen3", tmp_path, library)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    template = own_template.OwnTemplate(template_source.find(tmp_path), pair.tokenizer)
+    with pytest.raises(PrepareError, match="this Python lacks jinja2: install"):
+        template.load()

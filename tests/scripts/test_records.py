@@ -191,6 +191,33 @@ def test_ignored_keys_are_left_out_and_told():
     assert [name for name, _ in unused] == ["message.images", "images", "tools"]
 
 
+@pytest.mark.parametrize(
+    ("record", "key", "text"),
+    [
+        ({"instruction": "I", "context": "C", "response": "A"}, "context", "### Instruction:\nI\n\n### Response:\nA"),
+        ({"instruction": "I", "system": "S", "output": "A"}, "system", "### Instruction:\nI\n\n### Response:\nA"),
+        ({"prompt": "Q", "input": "X", "completion": "A"}, "input", "QA"),
+    ],
+)
+def test_ignored_keys_of_a_question_are_not_written(record, key, text):
+    found, _, unused = of(record, template=None, ignored=frozenset([key]))
+    assert (found, [name for name, _ in unused]) == (text, [key])
+
+
+@pytest.mark.parametrize(
+    ("switch", "learnt"),
+    [({"weight": "1"}, True), ({"weight": "0"}, False), ({"train": "TRUE"}, True), ({"loss": "false"}, False),
+     ({"train_on_inputs": False}, True), ({"images": False}, True)],
+)  # fmt: skip
+def test_switches_of_tables_are_text_and_no_is_no_wish(switch, learnt):
+    documents, _ = parse({"prompt": "Q", "completion": "A", **switch})
+    assert (documents is not None) == learnt
+    if "train_on_inputs" in switch:
+        parse({"messages": [Q, {**A, "prefix": False}], **switch})
+        with pytest.raises(RecordError, match="train_on_inputs"):
+            parse({"prompt": "Q", "completion": "A", "train_on_inputs": True})
+
+
 def test_columns_name_the_keys():
     record = {"prompt": "no", "ask": "Q", "best": "A", "worst": "B", "about": "X", "system": "S"}
     columns = (("prompt", "ask"), ("completion", "best"), ("input", "about"))
