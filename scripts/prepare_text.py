@@ -131,6 +131,12 @@ def make_parser():
         metavar="N",
         help="cut documents to N tokens",
     )
+    add(
+        "--max-records",
+        type=number(int, 1, 2**53),
+        metavar="N",
+        help="take the first N records (or documents of plain text) of each file",
+    )
     add("--no-dedup", action="store_true", help="keep duplicate documents")
     add("--skip-bad", action="store_true", help="count bad records and go on, instead of stopping")
     add(
@@ -298,7 +304,9 @@ def prepare(options):
             chosen.template, options.learn, chosen.is_found, chosen.own
         )
         rules = records.Rules(renderer, kind, columns_of(options.columns), frozenset(options.ignore))
-        settings = Settings(tokenizer_options, rules, options.max_length, options.skip_bad)
+        settings = Settings(
+            tokenizer_options, rules, options.max_length, options.skip_bad, options.max_records
+        )
         statistics = report.Statistics()
         statistics.notes += notes
         pipeline = Pipeline(

@@ -12,6 +12,7 @@ import concurrent.futures.process
 import ctypes
 import dataclasses
 import hashlib
+import itertools
 import multiprocessing
 import os
 import signal
@@ -40,6 +41,7 @@ class Settings:
     rules: records.Rules = records.Rules()
     max_length: int | None = None
     skip_bad: bool = False
+    max_records: int | None = None  # of each file the first ones
 
 
 @dataclasses.dataclass
@@ -250,7 +252,7 @@ class Pipeline:
         for index, source in enumerate(self._sources):
             waiting, size = [], 0
             is_text = source.container == "text"
-            for line, raw in source.records():
+            for line, raw in itertools.islice(source.records(), self._settings.max_records):
                 waiting.append((line, raw))
                 size += len(raw)
                 if size >= BATCH_BYTES or len(waiting) >= BATCH_RECORDS:

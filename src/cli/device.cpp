@@ -8,6 +8,7 @@
 
 #include "base/error.hpp"
 #include "comm/local_communicator.hpp"
+#include "train/library_settings.hpp"
 #include "train/torch_device.hpp"
 #include "train/vote.hpp"
 #if LORASCALE_HAVE_CUDA
@@ -18,10 +19,6 @@ namespace lorascale::cli {
 namespace {
 
 using GpuId = std::array<std::uint8_t, 16>;
-
-bool sharing_allowed() {
-  return std::getenv("LORASCALE_SHARE_GPUS") != nullptr;
-}
 
 // The driver's UUID: the same for one GPU (or MIG slice) however it is numbered for a process.
 GpuId gpu_id(int device) {
@@ -44,7 +41,7 @@ GpuId gpu_id(int device) {
 }  // namespace
 
 void require_distinct_gpus(comm::Communicator& host, at::Device device) {
-  if (sharing_allowed()) {
+  if (train::shares_gpus()) {
     if (std::getenv("NCCL_HOSTID") == nullptr) {
       setenv("NCCL_HOSTID", ("lorascale-rank-" + std::to_string(host.rank())).c_str(), 1);
     }

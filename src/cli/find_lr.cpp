@@ -45,13 +45,14 @@ train::RangeTestSettings settings_from(const options::variables_map& values) {
 }
 
 // The folder may hold a run of this configuration; its rate is what is looked for, and may differ.
-void require_own_folder(const fs::path& folder, const config::RunConfig& now) {
+void require_own_folder(const fs::path& folder, config::RunConfig now) {
   const auto saved = folder / "config.yaml";
   if (!fs::exists(saved)) {
     return;
   }
   auto before = config::read_config_file(saved.string(), {}).config;
   before.optimizer.lr = now.optimizer.lr;
+  config::keep_first_choices(before, now);  // also of a run that came to no checkpoint
   const auto changed = config::differences(before, now, config::Scope::kFixedOnResume);
   if (!changed.empty()) {
     throw_bad_config(folder.string() + " belongs to another run: " + config::to_string(changed) +

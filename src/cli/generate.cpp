@@ -100,8 +100,10 @@ ExitCode run_generate(const Arguments& arguments) {
                                 : parse_ids(values["ids"].as<std::string>(), model->vocabulary());
   std::optional<train::TokenSource> source;
   if (takes_text || values.count("decode") != 0) {
-    const auto files = train::prepare_data(job.world(), config);
-    source.emplace(files.train, train::TokenSourceSettings{config.data.sequence_length, false,
+    // What the run trained on, if there is a run: no source of it is needed again.
+    const auto before = train::trained_on(run);
+    const auto file = before ? *before : train::prepare_data(job.world(), config).train;
+    source.emplace(file, train::TokenSourceSettings{config.data.sequence_length, false,
                                                            model->vocabulary(), 1, true});
   }
   models::llama::GenerationSettings settings{config.sample.max_tokens, config.sample.temperature,

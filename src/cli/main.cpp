@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/abrupt_end.hpp"
 #include "base/error.hpp"
 #include "base/logging.hpp"
 #include "cli/report_once.hpp"
@@ -73,7 +74,7 @@ ExitCode dispatch(int argc, char** argv) {
 // A device that waits for a lost peer may never come to rest, and what runs at the end of a process
 // waits for it: then there is no such end.
 int leave(ExitCode code) {
-  if (code == ExitCode::kPeerLost) {
+  if (code == ExitCode::kPeerLost || lorascale::end_abruptly) {
     spdlog::shutdown();
     std::cout.flush();
     std::fflush(nullptr);
@@ -100,6 +101,6 @@ int main(int argc, char** argv) {
     return leave(error.code());
   } catch (const std::exception& error) {
     lorascale::report_failure(std::string("internal error: ") + error.what());
-    return static_cast<int>(ExitCode::kInternal);
+    return leave(ExitCode::kInternal);
   }
 }

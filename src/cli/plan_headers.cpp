@@ -11,6 +11,7 @@
 #include "io/hdf5_file.hpp"
 #include "io/model_reader.hpp"
 #include "models/llama/llama.hpp"
+#include "prepare/preparation.hpp"
 #include "prepare/source_files.hpp"
 #include "train/adapter_settings.hpp"
 #include "train/session.hpp"
@@ -23,9 +24,6 @@ namespace fs = std::filesystem;
 // Nothing where the data is still to be prepared, which the job does where it runs.
 std::optional<data::TokenHeader> open_data(const fs::path& path) {
   if (!prepare::is_token_file(path)) {
-    if (!fs::exists(path)) {
-      throw_bad_input(path.string() + " is not there; check the path");
-    }
     return std::nullopt;
   }
   const io::Hdf5File file(path);
@@ -64,10 +62,8 @@ void check_headers(const options::variables_map& values, int ranks) {
   static_cast<void>(io::ModelReader(config.model.path));  // what `train` opens first
   const auto model =
       models::llama::read_llama_shapes(config.model.path, train::parse_dtype(config.model.dtype));
+  prepare::require_sources(config);
   const auto data = open_data(config.data.train);
-  for (const auto& more : config.data.more_train) {
-    static_cast<void>(open_data(more));
-  }
   if (config.data.validation) {
     const auto validation = open_data(*config.data.validation);
     if (data && validation && !data->tokenizer.empty() && !validation->tokenizer.empty() &&

@@ -103,15 +103,16 @@ ExitCode run_train(const Arguments& arguments) {
   take_stop_requests();
   Job job;
   auto loaded = job.configure(values, config::Purpose::kTraining);
-  if (values.count("into") != 0) {
-    redirect(values["into"].as<std::string>(), loaded.config, wish);
-  }
   if (job.rank() == 0) {
     for (const auto& note : loaded.notes) {
       spdlog::info("{}", note);
     }
   }
+  // What the source prepared beside its own folder serves the fork.
   const auto files = train::prepare_data(job.world(), loaded.config);
+  if (values.count("into") != 0) {
+    redirect(values["into"].as<std::string>(), loaded.config, wish);
+  }
   auto session = train::open_session(job.world(), loaded.config, files);
   train::Trainer trainer(job.world(), session, std::move(wish));
   return trainer.run(job.watchdog());

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <thread>
 
+#include "base/abrupt_end.hpp"
 #include "base/heartbeat.hpp"
 #include "base/out_of_memory.hpp"
 
@@ -128,11 +129,13 @@ std::optional<ncclResult_t> NcclCommunicator::apart(
       promise.set_value(done);
     }).detach();
     const auto patience = std::chrono::duration<double>(patience_seconds_);
-    return result.wait_for(patience) == std::future_status::ready ? std::optional(result.get())
-                                                                  : std::nullopt;
+    if (result.wait_for(patience) == std::future_status::ready) {
+      return result.get();
+    }
   } catch (const std::exception&) {  // no thread to be had: better an end without NCCL's clean-up
-    return std::nullopt;
   }
+  end_abruptly = true;
+  return std::nullopt;
 }
 
 void NcclCommunicator::drop() noexcept {

@@ -52,7 +52,8 @@ class NcclCommunicator : public Communicator {
   [[noreturn]] void fail(ExitCode code, const char* call, const std::string& what);
   void drop() noexcept;  // aborts the communicator, once
   // Runs `call` on a thread of its own. Its result, or nothing where it takes longer than the
-  // patience: the thread is then left alone, and this process is to end without waiting for it.
+  // patience: the thread is then left alone, and this process is to end without waiting for it
+  // (end_abruptly).
   std::optional<ncclResult_t> apart(std::function<ncclResult_t(NcclApi&)> call) noexcept;
 
   Communicator& host_;

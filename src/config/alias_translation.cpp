@@ -282,7 +282,6 @@ void Translator::carry(const AliasUse& use) {
       outcome += (outcome.empty() ? "" : ", ") + path + " " + shown(value);
     }
     assign(use, path, std::move(value));
-    result_.assignments.back().path = path;
   }
   report(use, outcome);
 }

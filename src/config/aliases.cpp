@@ -142,6 +142,15 @@ constexpr auto kAliases = std::to_array<Alias>({
     {"save_model_as", kOnly, "adapters are saved as safetensors; remove it", "safetensors"},
 });
 
+// Values with '|' between, which would part a table's cells, as Markdown.
+std::string values_text(std::string_view values) {
+  std::string text = "`";
+  for (const char c : values) {
+    text += c == '|' ? std::string("` or `") : std::string(1, c);
+  }
+  return text + "`";
+}
+
 std::string meaning_text(const Alias& alias) {
   std::string target(1, '`');
   target.append(alias.target).append("`");
@@ -178,8 +187,7 @@ std::string meaning_text(const Alias& alias) {
     case kNoCounterpart:
       return "no effect: " + std::string(alias.target);
     case kOnly:
-      return "not supported but for `" + std::string(alias.only) +
-             "`: " + std::string(alias.target);
+      return "not supported but for " + values_text(alias.only) + ": " + std::string(alias.target);
     case kSwitch:
       return target + "; `on`, `off`, `yes` and `no` are understood";
     case kMaxSteps:
@@ -206,6 +214,9 @@ std::string meaning_text(const Alias& alias) {
       return target + ": the paths of the list; its `field_...` are `data.prepare.columns`";
     case kDatasetNames:
       return target + ": files, or names that `dataset_info.json` in `dataset_dir` explains";
+    case kSpecialTokens:
+      return "`pad_token` has no effect, for rows are not padded; others are not supported: " +
+             std::string(alias.target);
     case kRefused:
       return "not supported: " + std::string(alias.target);
   }

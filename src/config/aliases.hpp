@@ -40,6 +40,7 @@ enum class AliasMeaning {
   kLearnLast,      // true: the last answer
   kTextColumn,     // the column that holds the text
   kDatasets,       // axolotl's list of sets
+  kSpecialTokens,  // a map; only what pads means nothing here, the rest is refused
   kDatasetNames,   // paths, or names of LLaMA-Factory's dataset_info.json
   kRefused,        // anything but no, none and empty is refused; `target` says what to do
 };

@@ -151,6 +151,11 @@ void add_prepare(std::vector<Option>& t) {
       "Tokens that documents are cut to; null does not cut (data.packing: false and "
       "sequence_length do when rows are made).",
       kMayChange);
+  add(t, "data.prepare.max_records", at(&P::max_records),
+      OptionalKind<IntegerKind>{IntegerKind{1, (std::int64_t{1} << 53)}},
+      "How many records (or documents of plain text) of each file are taken, from its beginning; "
+      "null takes all.",
+      kMayChange);
   add(t, "data.prepare.validation_fraction", at(&P::validation_fraction),
       RealKind{0, false, 1, true},
       "Share of the documents of data.train that becomes the validation set, chosen by their "

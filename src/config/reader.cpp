@@ -103,7 +103,7 @@ void Assembler::walk(const YamlEntry& entry, const std::string& section) {
     return;
   }
   const Alias* alias = find_alias(entry.key);
-  // Where a key cannot be had at all, it does not matter where it stands.
+  // peft's keys may stand where ours do.
   const bool refused_anywhere =
       alias != nullptr && section == "adapter" &&
       (alias->meaning == AliasMeaning::kOnly || alias->meaning == AliasMeaning::kRefused);

@@ -75,8 +75,10 @@ std::vector<std::string> keep_first_choices(const RunConfig& saved, RunConfig& c
   lines.push_back("a batch of " + per_rank + " on each rank would be batch.global " +
                   std::to_string(batch.global) + " on the ranks of now; the run began with " +
                   std::to_string(saved.batch.global) + " and goes on with that");
+  if (batch.reference == batch.global) {  // unless it was set to something else
+    batch.reference = saved.batch.reference;
+  }
   batch.global = saved.batch.global;
-  batch.reference = saved.batch.reference;
   return lines;
 }
 

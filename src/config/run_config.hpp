@@ -53,6 +53,7 @@ struct PrepareSection {
   std::map<std::string, std::string> columns;  // what a record holds -> its key in the files
   std::vector<std::string> ignore;             // keys of records that are not needed
   std::optional<std::int64_t> max_length;      // documents are cut to it, in tokens
+  std::optional<std::int64_t> max_records;     // of each file the first ones
   double validation_fraction = 0;              // share of the documents split off
   bool deduplicate = true;
   bool skip_bad = false;

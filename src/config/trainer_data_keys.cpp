@@ -37,11 +37,45 @@ constexpr std::array kFactoryFields = {
     NamePair{"response", "completion"}, NamePair{"history", "history"},
     NamePair{"system", "system"},       NamePair{"tools", "tools"},
     NamePair{"messages", "messages"}};
-// Of axolotl's items: what changes nothing here.
-constexpr std::array<std::string_view, 12> kNoMatter = {
-    "ds_type",           "conversation", "roles",         "roles_to_train",
-    "train_on_eos",      "train_on_eot", "shards",        "preprocess_shards",
-    "trust_remote_code", "name",         "chat_template", "drop_system_message"};
+// Of axolotl's items: what changes nothing here. The files tell what they are, records which role
+// is which.
+constexpr std::array<std::string_view, 6> kNoMatter = {
+    "ds_type", "conversation", "roles", "preprocess_shards", "trust_remote_code", "name"};
+// Those that change what is learnt, the values that say what is done here anyway, and the way to the
+// others.
+struct OnlyAs {
+  std::string_view key;
+  std::array<std::string_view, 3> values;
+  std::string_view otherwise;
+};
+constexpr std::array<OnlyAs, 6> kOnlyAs = {
+    OnlyAs{"roles_to_train",
+           {"assistant", "gpt", "model"},
+           "answers are learnt; data.prepare.learn: everything takes all of a chat"},
+    OnlyAs{"train_on_eos", {"turn", "all", ""}, "the token that ends an answer is learnt with it"},
+    OnlyAs{"train_on_eot", {"turn", "all", ""}, "the token that ends an answer is learnt with it"},
+    OnlyAs{"shards", {"1", "0", ""}, "the whole set is trained on; name a file with the part"},
+    OnlyAs{"chat_template",
+           {"tokenizer_default", "tokenizer", ""},
+           "data.prepare.chat_template names the template of all sets"},
+    OnlyAs{"drop_system_message",
+           {"false", "", ""},
+           "remove system messages from the data, or --ignore system (data.prepare.ignore)"}};
+
+void require_as_done(const OnlyAs& only, const YamlNode& value) {
+  std::vector<std::string> given;
+  if (value.kind == YamlNode::Kind::kSequence) {
+    TextListKind{false, "[role, ...]"}.read(value, given);
+  } else {
+    given.push_back(scalar_text(value, "a word"));
+  }
+  for (const auto& word : given) {
+    if (std::find(only.values.begin(), only.values.end(), word) == only.values.end()) {
+      throw ValueError(std::string(only.key) + ": " + in_quotes(word) +
+                       " is not supported: " + std::string(only.otherwise));
+    }
+  }
+}
 
 using Columns = std::map<std::string, std::string>;
 
@@ -98,6 +132,7 @@ class Sets {
     columns_ = columns;
     paths_.push_back(std::move(path));
   }
+  [[nodiscard]] const Columns& columns() const { return columns_; }
   [[nodiscard]] Carried carried(const AliasUse& use) const {
     if (paths_.empty()) {
       throw ValueError("names no set; give a path");
@@ -202,7 +237,11 @@ void add_item(const YamlNode& item, Sets& sets) {
         std::find(kNoMatter.begin(), kNoMatter.end(), key) != kNoMatter.end()) {
       continue;
     }
-    if (const auto part = ours(kAxolotlFields, key)) {
+    const auto* only = std::find_if(kOnlyAs.begin(), kOnlyAs.end(),
+                                    [&](const OnlyAs& known) { return known.key == key; });
+    if (only != kOnlyAs.end()) {
+      require_as_done(*only, value);
+    } else if (const auto part = ours(kAxolotlFields, key)) {
       columns[*part] = scalar_text(value, "a name");
     } else if (key == "type") {
       require_known_type(value, columns);
@@ -221,6 +260,18 @@ void add_item(const YamlNode& item, Sets& sets) {
   for (auto& file : files_of(item)) {
     sets.add(std::move(file), columns);
   }
+}
+
+Sets sets_of(const YamlNode& list) {
+  Sets sets;
+  if (list.kind == YamlNode::Kind::kSequence) {
+    for (const auto& item : list.items) {
+      add_item(item, sets);
+    }
+  } else {
+    add_item(list, sets);
+  }
+  return sets;
 }
 
 // An entry of LLaMA-Factory's dataset_info.json.
@@ -279,17 +330,18 @@ YamlNode read_info(const fs::path& file, const std::string& name) {
 
 }  // namespace
 
-Carried carry_datasets(const AliasUse& use) {
+Carried carry_datasets(const AliasUse& use, const YamlNode* trained_on) {
   if (use.value->kind == YamlNode::Kind::kNull) {
     return {{}, "no effect"};
   }
-  Sets sets;
-  if (use.value->kind == YamlNode::Kind::kSequence) {
-    for (const auto& item : use.value->items) {
-      add_item(item, sets);
-    }
-  } else {
-    add_item(*use.value, sets);
+  const Sets sets = sets_of(*use.value);
+  // Those of `datasets` are taken for both.
+  const bool other = !sets.columns().empty() && trained_on != nullptr && trained_on->kind != YamlNode::Kind::kNull &&
+                     trained_on != use.value && sets_of(*trained_on).columns() != sets.columns();
+  if (other) {
+    throw ValueError(
+        "calls its fields otherwise than datasets; give both one naming (field_...), or prepare them "
+        "one by one (scripts/prepare_text.py)");
   }
   return sets.carried(use);
 }

@@ -38,6 +38,7 @@ void add_renamed(std::vector<Alias>& t) {
       "data.prepare.chat_template");
   add(t, "default_system default_system_message", kSame, "data.prepare.default_system");
   add(t, "dataset_text_field", kTextColumn, "data.prepare.columns");
+  add(t, "max_samples", kSame, "data.prepare.max_records");
   add(t, "mask_history", kLearnLast, "data.prepare.learn");
   add(t, "shuffle_merged_datasets", kSwitch, "data.shuffle");
   add(t, "label_smoothing_factor", kSame, "loss.label_smoothing");
@@ -71,9 +72,7 @@ void add_harmless(std::vector<Alias>& t) {
       "a run goes on from its newest checkpoint; best/ holds the best by validation loss");
   add(t,
       "overwrite_cache preprocessing_num_workers dataset_num_proc dataset_processes "
-      "dataset_exact_deduplication skip_prepare_dataset remove_unused_columns max_samples "
-      "buffer_size "
-      "streaming dataset_config dataset_train_split dataset_test_split",
+      "skip_prepare_dataset remove_unused_columns buffer_size streaming dataset_config",
       kNoCounterpart,
       "the whole set is prepared once, and again where contents or settings changed");
   add(t,
@@ -107,7 +106,7 @@ void add_harmless(std::vector<Alias>& t) {
   add(t,
       "model_type tokenizer_type base_model_config tokenizer_config processor_type "
       "trust_remote_code tokenizer_use_fast use_fast_tokenizer is_llama_derived_model "
-      "is_mistral_derived_model special_tokens eos_token bos_token pad_token strict cache_dir",
+      "is_mistral_derived_model pad_token strict cache_dir",
       kNoCounterpart, "model and tokenizer say what they are; no code of a model is run");
   add(t, "loss_watchdog_threshold loss_watchdog_patience", kNoCounterpart,
       "a loss that stays far above its mean ends the run, or goes back (divergence.action)");
@@ -120,6 +119,17 @@ void add_harmless(std::vector<Alias>& t) {
 }
 
 void add_refused(std::vector<Alias>& t) {
+  add(t, "dataset_train_split", kOnly,
+      "save that part as a file and name it in data.train", "train");
+  add(t, "dataset_test_split", kOnly,
+      "save that part as a file and name it in data.validation", "test|validation");
+  add(t, "dataset_exact_deduplication", kOnly,
+      "equal documents are kept once (data.prepare.deduplicate)", "true");
+  constexpr std::string_view kTokenizerSays =
+      "what begins and ends a text is what the tokenizer's files say; remove it, or prepare the data "
+      "with scripts/prepare_text.py --eos-token, --bos-token";
+  add(t, "eos_token bos_token", kRefused, kTokenizerSays);
+  add(t, "special_tokens", kSpecialTokens, kTokenizerSays);
   constexpr std::string_view kSupervised =
       "only next tokens are trained on (sft, pt), not preferences or rewards; use another trainer "
       "for that stage, and start it from the adapter made here";
@@ -147,7 +157,7 @@ void add_refused(std::vector<Alias>& t) {
       "lora_fan_in_fan_out unfrozen_parameters freeze_trainable_layers use_llama_pro "
       "peft_trainable_token_indices conv_dim conv_alpha",
       kRefused, kPlainLora);
-  add(t, "bias lora_bias", kOnly, "biases are not trained; remove it", "none");
+  add(t, "bias lora_bias", kOnly, "biases are not trained; remove it", "none|false");
   add(t, "init_lora_weights peft_init_lora_weights", kOnly,
       "A starts at random and B at zero; remove it", "true");
   add(t, "neftune_noise_alpha noisy_embedding_alpha", kRefused,

@@ -234,6 +234,20 @@ Carried carry_refused(const AliasUse& use) {
   throw ValueError("is not supported: " + std::string(use.alias->target));
 }
 
+// Rows are not padded, and no text holds unknown bytes.
+Carried carry_special_tokens(const AliasUse& use) {
+  if (is_off(*use.value)) {
+    return nothing("no effect");
+  }
+  for (const auto& entry : use.value->entries) {
+    if (entry.key != "pad_token" && entry.key != "unk_token" && !is_off(entry.value)) {
+      throw ValueError(in_quotes(entry.key) + " is not supported: " +
+                       std::string(use.alias->target));
+    }
+  }
+  return nothing("no effect: rows are not padded");
+}
+
 }  // namespace
 
 Carried carry_over(const AliasUse& use, const Sibling& sibling) {
@@ -261,9 +275,11 @@ Carried carry_over(const AliasUse& use, const Sibling& sibling) {
     case AliasMeaning::kTextColumn:
       return carry_text_column(use);
     case AliasMeaning::kDatasets:
-      return carry_datasets(use);
+      return carry_datasets(use, sibling("datasets"));
     case AliasMeaning::kDatasetNames:
       return carry_dataset_names(use, sibling("dataset_dir"));
+    case AliasMeaning::kSpecialTokens:
+      return carry_special_tokens(use);
     case AliasMeaning::kRefused:
       return carry_refused(use);
     default:

@@ -46,9 +46,6 @@ std::optional<double> LeafTable::samples_per_second(std::int64_t leaf_size) cons
     slowest = std::max(slowest, leaf->seconds);
   }
   slowest = std::max(slowest, 1e-9);
-  if (global_batch == 0) {
-    return static_cast<double>(leaf_size) * static_cast<double>(ranks.size()) / slowest;
-  }
   const auto most = factorise_by_leaf(global_batch, update_ranks, leaf_size).max_leaves_per_rank;
   return static_cast<double>(global_batch) / (static_cast<double>(most) * slowest);
 }

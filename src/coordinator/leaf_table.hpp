@@ -29,7 +29,7 @@ struct LeafTable {
   std::vector<std::int64_t> usable;  // leaves that came into question
   std::int64_t chosen = 0;           // fits on every rank; 0: none does
   std::vector<RankMemory> ranks;
-  // Of the update that leaves are measured for; 0: one of many leaves.
+  // Of the update that leaves are measured for.
   std::int64_t global_batch = 0;
   int update_ranks = 0;
   // On the rank where it is most; nothing where the leaf was not measured or did not fit.

@@ -99,14 +99,6 @@ std::optional<double> next_leg_begin(const Recipe& recipe, double position) {
   return next == recipe.legs.end() ? std::nullopt : std::optional(next->begin);
 }
 
-std::optional<double> fall_begin(const Leg& leg) {
-  if (leg.shape == ScheduleKind::kConstant) {
-    return std::nullopt;
-  }
-  return leg.shape == ScheduleKind::kWsd ? end_of(leg) - static_cast<double>(leg.decay)
-                                         : warm_at(leg);
-}
-
 double schedule_multiplier(const Recipe& recipe, double first, double samples) {
   const Leg leg = leg_at(recipe, first);
   const auto warmup = static_cast<double>(leg.warmup);

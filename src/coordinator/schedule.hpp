@@ -37,8 +37,6 @@ double schedule_multiplier(const Recipe& recipe, double first, double samples);
 Leg leg_at(const Recipe& recipe, double position);
 // Where the next leg begins; nothing where `position` is in the last.
 std::optional<double> next_leg_begin(const Recipe& recipe, double position);
-// Where the rate begins its fall to the floor; nothing under constant.
-std::optional<double> fall_begin(const Leg& leg);
 
 // Whether rates before the end of the run depend on where that end is.
 bool depends_on_budget(ScheduleKind kind);

@@ -1,6 +1,7 @@
 #include "io/untrusted_text.hpp"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 namespace lorascale::io {
 
@@ -22,6 +23,12 @@ std::string in_quotes(std::string_view text) {
     shown += "...";
   }
   return shown + '"';
+}
+
+std::string json_text(std::string_view text) {
+  using Json = nlohmann::json;
+  const std::string clean = Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
+  return Json::parse(clean).get<std::string>();
 }
 
 bool is_plain_file_name(std::string_view name) {

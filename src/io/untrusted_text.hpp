@@ -11,6 +11,9 @@ namespace lorascale::io {
 // bytes.
 std::string in_quotes(std::string_view text);
 
+// `text` as JSON may hold it: what is no UTF-8 (names of files may be any bytes) is replaced.
+std::string json_text(std::string_view text);
+
 // Whether `name` can be opened inside a folder without leaving it: 1 to 255 bytes, neither "." nor
 // "..", no separator of any system, no NUL and no other control character.
 bool is_plain_file_name(std::string_view name);

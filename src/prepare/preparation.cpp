@@ -10,6 +10,7 @@
 
 #include "base/error.hpp"
 #include "base/units.hpp"
+#include "io/untrusted_text.hpp"
 #include "prepare/prepared_cache.hpp"
 #include "prepare/preparer.hpp"
 #include "prepare/python.hpp"
@@ -76,7 +77,7 @@ class Preparation {
         request_(std::move(request)),
         keep_going_(keep_going),
         find_(find),
-        claim_(claim(request_.key, request_.paths)),
+        claim_(claim(request_.key, request_.paths, keep_going_)),
         script_(find_script(claim_.preparer->script)) {}
 
   // The folder, and the record of what is in it.
@@ -101,20 +102,21 @@ class Preparation {
     const Preparer& preparer = *claim_.preparer;
     Json scripts = Json::array();
     scripts.push_back(digest_of_file(script_, keep_going_));
-    for (const auto& file : files_below(script_.parent_path() / preparer.package)) {
+    for (const auto& file : files_below(script_.parent_path() / preparer.package, keep_going_)) {
       if (file.extension() == ".py") {
         scripts.push_back(digest_of_file(file, keep_going_));
       }
     }
     Json support = Json::object();
-    for (const auto& file : preparer.support(config_)) {
+    for (const auto& [role, file] : preparer.support(config_)) {
       if (fs::is_regular_file(file)) {
-        support[file.filename().string()] = digest_of_file(file, keep_going_);
+        support[role] = digest_of_file(file, keep_going_);
       }
     }
     Json inputs = Json::array();
     for (const auto& file : claim_.inputs.files) {
-      inputs.push_back({name_within(file, request_.paths), digest_of_file(file, keep_going_)});
+      inputs.push_back({io::json_text(name_within(file, request_.paths)),
+                        digest_of_file(file, keep_going_)});
     }
     auto settings = preparer.settings(config_);
     settings.push_back("--" + request_.key);
@@ -196,11 +198,10 @@ class Preparation {
     require_done(outcome, last, command);
     Json sources = Json::array();
     for (const auto& path : request_.paths) {
-      sources.push_back(fs::absolute(path).string());
+      sources.push_back(io::json_text(fs::absolute(path).string()));
     }
-    return {{"identity", nullptr},
-            {"sources", sources},
-            {"command", command},
+    return {{"sources", sources},
+            {"command", io::json_text(command)},
             {"report", report},
             {"warnings", warnings}};
   }
@@ -208,9 +209,8 @@ class Preparation {
   // A line of a child as it may stand in a log and in JSON.
   static std::string readable(std::string_view line, const fs::path& folder,
                               const fs::path& final_folder) {
-    std::string text = replaced(std::string(line), folder.string(), final_folder.string());
-    text = Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
-    text = Json::parse(text).get<std::string>();
+    std::string text =
+        io::json_text(replaced(std::string(line), folder.string(), final_folder.string()));
     std::replace_if(
         text.begin(), text.end(),
         [](char c) { return (static_cast<unsigned char>(c) < 0x20) || c == 0x7F; }, ' ');
@@ -312,10 +312,7 @@ TokenFiles as_named(const config::RunConfig& config) {
   return files;
 }
 
-TokenFiles prepare(const config::RunConfig& config, const KeepGoing& keep_going,
-                   const FindPython& find) {
-  auto files = as_named(config);
-  const double fraction = config.data.prepare.validation_fraction;
+void require_sources(const config::RunConfig& config) {
   const auto paths = train_paths(config);
   for (const auto& path : paths) {
     require_there("data.train", path);
@@ -326,6 +323,14 @@ TokenFiles prepare(const config::RunConfig& config, const KeepGoing& keep_going,
   if (paths.size() > 1) {
     require_no_token_file(paths);
   }
+}
+
+TokenFiles prepare(const config::RunConfig& config, const KeepGoing& keep_going,
+                   const FindPython& find) {
+  require_sources(config);
+  auto files = as_named(config);
+  const double fraction = config.data.prepare.validation_fraction;
+  const auto paths = train_paths(config);
   if (!is_token_file(files.train)) {
     auto [folder, record] =
         Preparation(config, {"data.train", paths, fraction}, keep_going, find).run();
@@ -335,8 +340,14 @@ TokenFiles prepare(const config::RunConfig& config, const KeepGoing& keep_going,
     }
     files.records["data.train"] = std::move(record);
   } else if (fraction > 0) {
-    spdlog::warn("data.prepare.validation_fraction has no effect: {} is a token file already",
-                 files.train.string());
+    const std::string message = "data.prepare.validation_fraction has no effect: " +
+                                files.train.string() + " is a token file already";
+    if (config.evaluate.early_stop.patience > 0 && !config.data.validation) {
+      throw_bad_config(message +
+                       ", and evaluate.early_stop needs a validation set: set data.validation, or "
+                       "patience to 0");
+    }
+    spdlog::warn("{}", message);
   }
   if (config.data.validation && !is_token_file(*config.data.validation)) {
     auto [folder, record] =

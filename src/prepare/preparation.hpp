@@ -22,6 +22,10 @@ struct TokenFiles {
   nlohmann::ordered_json records = nlohmann::ordered_json::object();
 };
 
+// What can be said of the paths before anything is prepared: Error(kBadInput) where one that is no
+// token file by its name is not there, or several are named of which one is a token file.
+void require_sources(const config::RunConfig& config);
+
 // The files as they are named, for configurations whose data is known to be token files.
 TokenFiles as_named(const config::RunConfig& config);
 

@@ -5,6 +5,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -35,6 +36,15 @@ std::string clean(const std::string& stem) {
   return name.empty() ? "data" : name;
 }
 
+std::vector<std::string> names_in(const fs::path& folder) {
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    names.push_back(entry.path().filename().string());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
 std::string this_process() {
   std::array<char, 256> host{};
   if (::gethostname(host.data(), host.size() - 1) != 0) {
@@ -60,8 +70,13 @@ nlohmann::ordered_json PreparedCache::find() const {
   if (!record.is_object() || record.value("identity", nlohmann::ordered_json()) != identity_) {
     throw_bad_input(folder_.string() + " is not what its name says; delete it");
   }
-  return record;
+  const auto files = record.value("files", std::vector<std::string>());
+  const bool whole = std::all_of(files.begin(), files.end(), [&](const std::string& name) {
+    return fs::exists(folder_ / name, ignored);
+  });
+  return whole ? record : nullptr;
 }
+
 
 // Nothing where the file system has no locks.
 io::FileDescriptor PreparedCache::lock(const KeepGoing& keep_going) {
@@ -112,11 +127,16 @@ nlohmann::ordered_json PreparedCache::make(const Fill& fill, const KeepGoing& ke
   if (held.is_open()) {
     remove_leftovers();
   }
+  if (fs::exists(folder_, ignored)) {
+    spdlog::warn("{} has lost files and is made anew", folder_.string());
+    fs::remove_all(folder_, ignored);
+  }
   const auto part = root_ / (name + ".part-" + this_process());
   try {
     io::create_folders(part);
-    auto record = fill(part);
-    record["identity"] = identity_;
+    nlohmann::ordered_json record = {{"identity", identity_}};
+    record.update(fill(part));
+    record["files"] = names_in(part);
     io::write_file_atomically(part / kRecord, std::string_view(record.dump(2) + "\n"));
     if (::rename(part.c_str(), folder_.c_str()) != 0) {
       const int cause = errno;

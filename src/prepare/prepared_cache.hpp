@@ -20,7 +20,7 @@ class PreparedCache {
                 const nlohmann::ordered_json& identity);
 
   [[nodiscard]] const std::filesystem::path& folder() const { return folder_; }
-  // The record of a folder that is there and whole; null otherwise.
+  // The record of a folder that is there and whole, with the names of its "files"; null otherwise.
   [[nodiscard]] nlohmann::ordered_json find() const;
 
   // Makes it: `fill` writes the files into the folder it is given and returns the record. Where

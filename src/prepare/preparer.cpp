@@ -11,7 +11,8 @@ std::span<const Preparer> preparers() {
   return table;
 }
 
-Claim claim(const std::string& key, std::span<const std::filesystem::path> paths) {
+Claim claim(const std::string& key, std::span<const std::filesystem::path> paths,
+            const KeepGoing& keep_going) {
   Claim found;
   for (const auto& path : paths) {
     const Preparer* preparer = nullptr;
@@ -19,7 +20,7 @@ Claim claim(const std::string& key, std::span<const std::filesystem::path> paths
     std::string known;
     for (const auto& candidate : preparers()) {
       known += (known.empty() ? "" : "; ") + std::string(candidate.takes);
-      if (!inputs && (inputs = candidate.find_inputs(path))) {
+      if (!inputs && (inputs = candidate.find_inputs(path, keep_going))) {
         preparer = &candidate;
       }
     }

@@ -50,12 +50,20 @@ bool is_token_file(const fs::path& path) {
   return !file.bad() && head == kHdf5Signature;
 }
 
-std::vector<fs::path> files_below(const fs::path& folder) {
+void require_going(const KeepGoing& keep_going, const fs::path& path) {
+  if (!keep_going()) {
+    throw Error(ExitCode::kStopped,
+                "stopped on request while " + path.string() + " was read; run it again");
+  }
+}
+
+std::vector<fs::path> files_below(const fs::path& folder, const KeepGoing& keep_going) {
   std::vector<fs::path> files;
   std::error_code failure;
   fs::recursive_directory_iterator entries(folder, fs::directory_options::follow_directory_symlink,
                                            failure);
   for (; !failure && entries != fs::recursive_directory_iterator(); entries.increment(failure)) {
+    require_going(keep_going, folder);
     std::error_code ignored;
     if (is_hidden(entries->path())) {
       if (entries->is_directory(ignored)) {
@@ -95,10 +103,7 @@ std::string digest_of_file(const fs::path& path, const KeepGoing& keep_going) {
     block.resize(static_cast<std::size_t>(std::min<std::uint64_t>(kBlock, file.bytes - at)));
     io::read_exactly(file.descriptor, at, block, path);
     hash.update(std::span<const std::byte>(block));
-    if (!keep_going()) {
-      throw Error(ExitCode::kStopped,
-                  "stopped on request while " + path.string() + " was read; run it again");
-    }
+    require_going(keep_going, path);
   }
   return hash.hex();
 }

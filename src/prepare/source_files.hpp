@@ -15,8 +15,13 @@ namespace lorascale::prepare {
 bool is_token_file(const std::filesystem::path& path);
 
 // All regular files below a folder, in the order of their relative paths, without hidden ones.
-// Error(kBadInput) where the folder cannot be read or holds more than a million.
-std::vector<std::filesystem::path> files_below(const std::filesystem::path& folder);
+// Error(kBadInput) where the folder cannot be read or holds more than a million. `keep_going` is
+// asked now and then; false is Error(kStopped).
+std::vector<std::filesystem::path> files_below(const std::filesystem::path& folder,
+                                               const KeepGoing& keep_going);
+
+// Asks it; Error(kStopped) where the answer is no. `path` is what was being read.
+void require_going(const KeepGoing& keep_going, const std::filesystem::path& path);
 
 // The name's ending in lower case, that of "a.jsonl.gz" being ".jsonl".
 std::string kind_of_name(const std::filesystem::path& path);

@@ -6,7 +6,9 @@
 #include "base/error.hpp"
 #include "config/text.hpp"
 #include "config/value_kinds.hpp"
+#include "io/model_reader.hpp"
 #include "io/strict_json.hpp"
+#include "io/untrusted_text.hpp"
 #include "prepare/preparer.hpp"
 #include "prepare/source_files.hpp"
 
@@ -16,9 +18,10 @@ namespace {
 namespace fs = std::filesystem;
 
 // What a tokenizer, its template and its end of text are made of.
-constexpr std::array<std::string_view, 7> kTokenizerFiles = {
+constexpr std::array<std::string_view, 8> kTokenizerFiles = {
     "tokenizer.json",      "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "chat_template.jinja", "chat_template.json",    "generation_config.json"};
+    "chat_template.jinja", "chat_template.json",    "generation_config.json",  "config.json"};
+constexpr std::string_view kMoreTemplates = "additional_chat_templates";
 constexpr std::int64_t kByteVocabulary = 258;
 
 bool is_picture(const fs::path& path) {
@@ -31,20 +34,24 @@ bool is_picture(const fs::path& path) {
 
 // The script looks at the contents, and says what is wrong with them; a folder is its business as a
 // whole: which files are data, and which of them are held out.
-std::optional<Inputs> find_inputs(const fs::path& path) {
+std::optional<Inputs> find_inputs(const fs::path& path, const KeepGoing& keep_going) {
   if (!fs::is_directory(path)) {
     return is_picture(path) ? std::nullopt : std::optional(Inputs{{path}, {path}});
   }
-  auto files = files_below(path);
-  if (std::all_of(files.begin(), files.end(), is_picture)) {
+  auto files = files_below(path, keep_going);
+  const auto is_no_text = [&](const fs::path& file) {
+    require_going(keep_going, file);
+    return is_picture(file);
+  };
+  if (std::all_of(files.begin(), files.end(), is_no_text)) {
     return std::nullopt;
   }
   return Inputs{{path}, std::move(files)};
 }
 
-fs::path model_folder(const config::RunConfig& config) {
-  const fs::path path = config.model.path;
-  return fs::is_regular_file(path) ? path.parent_path() : path;
+// Whether the template is a file. A preset's name is the preset, whatever lies in the folder.
+bool is_template_file(const std::string& chat_template) {
+  return chat_template != "auto" && fs::is_regular_file(chat_template);
 }
 
 // The folder or file of the tokenizer, or "bytes".
@@ -52,7 +59,7 @@ std::string tokenizer_of(const config::RunConfig& config) {
   if (config.data.prepare.tokenizer != "auto") {
     return config.data.prepare.tokenizer;
   }
-  const auto folder = model_folder(config);
+  const auto folder = io::model_folder(config.model.path);
   if (fs::exists(folder / "tokenizer.json")) {
     return folder.string();
   }
@@ -81,7 +88,7 @@ std::vector<std::string> settings(const config::RunConfig& config) {
   const auto add = [&](const std::string& option, const std::string& value) {
     arguments.push_back("--" + option + "=" + value);
   };
-  if (prepare.chat_template != "auto" && !fs::exists(prepare.chat_template)) {
+  if (prepare.chat_template != "auto" && !is_template_file(prepare.chat_template)) {
     add("chat-template", prepare.chat_template);
   }
   if (prepare.chat_template_kwargs) {
@@ -116,6 +123,9 @@ std::vector<std::string> settings(const config::RunConfig& config) {
   if (prepare.max_length) {
     add("max-length", std::to_string(*prepare.max_length));
   }
+  if (prepare.max_records) {
+    add("max-records", std::to_string(*prepare.max_records));
+  }
   if (!prepare.deduplicate) {
     arguments.emplace_back("--no-dedup");
   }
@@ -131,26 +141,30 @@ std::vector<std::string> settings(const config::RunConfig& config) {
 std::vector<std::string> locations(const config::RunConfig& config) {
   std::vector<std::string> arguments = {"--tokenizer=" + tokenizer_of(config)};
   const auto& chat = config.data.prepare.chat_template;
-  if (chat != "auto" && fs::exists(chat)) {
+  if (is_template_file(chat)) {
     arguments.push_back("--chat-template=" + chat);
   }
   return arguments;
 }
 
-std::vector<fs::path> support(const config::RunConfig& config) {
-  std::vector<fs::path> files;
+std::map<std::string, fs::path> support(const config::RunConfig& config) {
+  std::map<std::string, fs::path> files;
   if (const std::string tokenizer = tokenizer_of(config); tokenizer != "bytes") {
     const fs::path path = tokenizer;
     const auto folder = fs::is_directory(path) ? path : path.parent_path();
     for (const auto name : kTokenizerFiles) {
-      files.push_back(folder / name);
+      files[std::string(name)] = folder / name;
+    }
+    std::error_code ignored;
+    for (const auto& entry : fs::directory_iterator(folder / kMoreTemplates, ignored)) {
+      files[io::json_text((fs::path(kMoreTemplates) / entry.path().filename()).string())] = entry.path();
     }
     if (folder != path) {
-      files.push_back(path);
+      files["data.prepare.tokenizer"] = path;
     }
   }
-  if (const auto& chat = config.data.prepare.chat_template; chat != "auto") {
-    files.emplace_back(chat);
+  if (const auto& chat = config.data.prepare.chat_template; is_template_file(chat)) {
+    files["data.prepare.chat_template"] = chat;
   }
   return files;
 }

@@ -6,12 +6,18 @@
 #include <optional>
 #include <thread>
 
+#include "base/error.hpp"
 #include "base/heartbeat.hpp"
+#include "io/durable_file.hpp"
+#include "io/strict_json.hpp"
+#include "io/untrusted_text.hpp"
 #include "train/signals.hpp"
 #include "train/vote.hpp"
 
 namespace lorascale::train {
 namespace {
+
+constexpr std::string_view kDataRecord = "data.json";
 
 // How often the ranks hear of each other. Far below any deadline.
 constexpr std::chrono::seconds kTick{1};
@@ -76,6 +82,40 @@ void require_visible(const std::filesystem::path& path) {
 }
 
 }  // namespace
+
+void write_data_record(const std::filesystem::path& run, const prepare::TokenFiles& files) {
+  const auto path = [](const std::filesystem::path& file) {
+    return io::json_text(std::filesystem::absolute(file).lexically_normal().string());
+  };
+  nlohmann::ordered_json record = {{"train", path(files.train)}, {"validation", nullptr}};
+  if (files.validation) {
+    record["validation"] = path(*files.validation);
+  }
+  record["prepared"] = files.records;
+  io::write_file_atomically(run / kDataRecord, std::string_view(record.dump(2) + "\n"));
+}
+
+nlohmann::ordered_json read_data_record(const std::filesystem::path& run) {
+  std::error_code ignored;
+  if (!std::filesystem::exists(run / kDataRecord, ignored)) {
+    return nullptr;
+  }
+  try {
+    return io::read_ordered_json_file(run / kDataRecord);
+  } catch (const Error&) {
+    return nullptr;
+  }
+}
+
+std::optional<std::filesystem::path> trained_on(const std::filesystem::path& run) {
+  const auto record = read_data_record(run);
+  std::error_code ignored;
+  if (!record.is_object() || !record.contains("train") || !record["train"].is_string()) {
+    return std::nullopt;
+  }
+  const std::filesystem::path file = record["train"].get<std::string>();
+  return std::filesystem::is_regular_file(file, ignored) ? std::optional(file) : std::nullopt;
+}
 
 prepare::TokenFiles prepare_data(World& world, const config::RunConfig& config) {
   prepare::TokenFiles files;

@@ -2,19 +2,22 @@
 // over a network: the heart beats from aside, and other ranks are waited for longer.
 #pragma once
 
+#include <optional>
+
 #include "base/heartbeat.hpp"
-#include "comm/communicator.hpp"
+#include "train/world.hpp"
 
 namespace lorascale::train {
 
 class FirstTime {
  public:
   // `phase` is a string literal.
-  FirstTime(comm::Communicator& host, const char* phase)
-      : host_(host), deadline_(host.deadline_seconds()), beating_(phase, kSeconds) {
-    host_.set_deadline(kPatience * deadline_);
+  FirstTime(World& world, const char* phase)
+      : host_(world.host), beating_(phase, kSeconds) {
+    if (&world.device != &world.host) {
+      device_.emplace(world.device);
+    }
   }
-  ~FirstTime() { host_.set_deadline(deadline_); }
   FirstTime(const FirstTime&) = delete;
   FirstTime& operator=(const FirstTime&) = delete;
 
@@ -22,8 +25,23 @@ class FirstTime {
   static constexpr double kSeconds = 600;
   static constexpr double kPatience = 5;
 
-  comm::Communicator& host_;
-  double deadline_;
+  // Of one of the ways that ranks wait for each other.
+  class Patience {
+   public:
+    explicit Patience(comm::Communicator& way) : way_(way), deadline_(way.deadline_seconds()) {
+      way_.set_deadline(kPatience * deadline_);
+    }
+    ~Patience() { way_.set_deadline(deadline_); }
+    Patience(const Patience&) = delete;
+    Patience& operator=(const Patience&) = delete;
+
+   private:
+    comm::Communicator& way_;
+    double deadline_;
+  };
+
+  Patience host_;
+  std::optional<Patience> device_;
   KeepBeating beating_;
 };
 

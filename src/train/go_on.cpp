@@ -13,6 +13,7 @@
 #include "io/checkpoint_folder.hpp"
 #include "io/durable_file.hpp"
 #include "io/file_descriptor.hpp"
+#include "io/untrusted_text.hpp"
 #include "train/snapshot.hpp"
 
 namespace lorascale::train {
@@ -24,6 +25,7 @@ using coordinator::Recipe;
 
 constexpr const char* kOriginFile = "origin.json";  // of a folder that was forked
 constexpr std::uint64_t kMaxRecordBytes = std::uint64_t{4} << 30;
+constexpr std::uint64_t kMaxStatusBytes = std::uint64_t{1} << 20;
 
 // Samples of `amount` more than `end`. Steps are counted from there, where an epoch may be under
 // way.
@@ -43,9 +45,9 @@ std::int64_t end_before(const Recipe& recipe) {
 }
 
 bool granted_before(const coordinator::Coordinator& run, const GoOn& wish, const Session& session,
-                    bool results_written) {
+                    const RunPast& past) {
   const Recipe& recipe = run.recipe();
-  if (recipe.legs.empty()) {
+  if (recipe.legs.size() <= past.legs_of_source) {
     return false;
   }
   const Leg& last = recipe.legs.back();
@@ -55,7 +57,7 @@ bool granted_before(const coordinator::Coordinator& run, const GoOn& wish, const
   const std::int64_t end = end_before(recipe);
   return last.cause == Leg::Cause::kMore &&
          last.end - end == samples_beyond(end, *wish.more, session.units) &&
-         !(run.stop_reason() && results_written);
+         !(run.stop_reason() && past.results_written);
 }
 
 std::int64_t at_least_one(std::int64_t samples, const char* option, const Amount& amount) {
@@ -72,9 +74,16 @@ Leg leg_for_more(const coordinator::Coordinator& run, const GoOn& wish, const Se
   UnitContext leg = session.units;  // a leg's percentages are of the leg
   leg.budget_samples = recipe.budget_samples + samples - static_cast<std::int64_t>(run.tau());
   const auto& schedule = session.config.schedule;
-  return coordinator::leg_for_more(recipe, run.tau(), samples, wish.leg_start,
-                                   to_samples(schedule.warmup, leg),
-                                   to_samples(schedule.decay, leg));
+  const Leg added = coordinator::leg_for_more(recipe, run.tau(), samples, wish.leg_start,
+                                              to_samples(schedule.warmup, leg),
+                                              to_samples(schedule.decay, leg));
+  if (added.peak <= 0) {
+    throw_bad_config(
+        "--leg-rate present: the schedule has taken the rate down to 0, and nothing is learnt at "
+        "that; leave it out or give peak, which lets the rate rise again, or go on from an earlier "
+        "checkpoint with --at-step N");
+  }
+  return added;
 }
 
 Leg cooldown_leg(const coordinator::Coordinator& run, const GoOn& wish, const Session& session) {
@@ -163,9 +172,28 @@ void copy_best(const fs::path& from, const fs::path& to) {
 
 }  // namespace
 
+RunPast read_past(const fs::path& folder) {
+  using Json = nlohmann::json;
+  const auto read = [&](const char* name) {
+    const fs::path file = folder / name;
+    return fs::exists(file) ? Json::parse(io::read_file(file, kMaxStatusBytes), nullptr,
+                                          /*allow_exceptions=*/false)
+                            : Json();
+  };
+  RunPast past;
+  const Json status = read("status.json");
+  past.results_written = status.is_object() && status.contains("outcome") &&
+                         status["outcome"] == "done";
+  const Json origin = read(kOriginFile);
+  if (origin.is_object() && origin.contains("legs") && origin["legs"].is_number_unsigned()) {
+    past.legs_of_source = origin["legs"].get<std::size_t>();
+  }
+  return past;
+}
+
 std::optional<Leg> leg_to_add(const coordinator::Coordinator& run, const GoOn& wish,
-                              const Session& session, bool results_written) {
-  if (!wish.adds_leg() || granted_before(run, wish, session, results_written)) {
+                              const Session& session, const RunPast& past) {
+  if (!wish.adds_leg() || granted_before(run, wish, session, past)) {
     return std::nullopt;
   }
   const auto stop = run.stop_reason();
@@ -190,10 +218,12 @@ void fork_run(const GoOn& wish, const fs::path& folder, const io::RunLock& lock)
   }
   require_room(folder);
   const io::Checkpoint checkpoint = chosen_checkpoint(wish);
-  const nlohmann::ordered_json origin = {{"run", wish.source->string()},
-                                         {"step", checkpoint.step()}};
-  io::write_file_atomically(folder / kOriginFile, std::string_view(origin.dump(2) + "\n"));
   const SnapshotFields fields = read_snapshot_fields(checkpoint);
+  const auto terms = coordinator::Coordinator::saved_terms(fields.coordinator_state);
+  const nlohmann::ordered_json origin = {{"run", io::json_text(wish.source->string())},
+                                         {"step", checkpoint.step()},
+                                         {"legs", terms.recipe.legs.size()}};
+  io::write_file_atomically(folder / kOriginFile, std::string_view(origin.dump(2) + "\n"));
   std::string decisions;
   for (const char* name : {"metrics.jsonl", "decisions.jsonl", "events.jsonl"}) {
     const fs::path record = *wish.source / name;

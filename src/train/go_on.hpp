@@ -23,11 +23,19 @@ struct GoOn {
   [[nodiscard]] bool adds_leg() const { return more || cooldown; }
 };
 
-// The leg that `wish` asks for, of a run that has come to its present state: nothing where the same
-// wish was granted before and its leg is under way, or has ended without its results written
-// (`results_written`). Throws Error(kBadConfig) where the run cannot be given one.
+// What the run's folder tells of it beside the checkpoint.
+struct RunPast {
+  bool results_written = false;
+  std::size_t legs_of_source = 0;  // of a fork: those of its schedule that the source had
+};
+// Rank 0.
+RunPast read_past(const std::filesystem::path& folder);
+
+// The leg that `wish` asks for, of a run that has come to its present state: nothing where this run
+// was granted the same wish before and its leg is under way, or has ended without its results
+// written. Throws Error(kBadConfig) where the run cannot be given one.
 std::optional<coordinator::Leg> leg_to_add(const coordinator::Coordinator& run, const GoOn& wish,
-                                           const Session& session, bool results_written);
+                                           const Session& session, const RunPast& past);
 
 // Rank 0: makes `folder`, which holds no checkpoint yet, a copy of the run in *wish.source as it
 // was at a checkpoint: that checkpoint, last, and the records that lead to it. Error(kBadConfig)

@@ -139,7 +139,7 @@ LeafTable measure_leaves(World& world, Session& session, Updater& updater,
   std::optional<FirstTime> first_time;
   if (!world.place.is_cpu()) {
     updater.warm_up(recipe.global_batch);  // what NCCL and cuBLAS take is no leaf's any more
-    first_time.emplace(world.host, "measuring leaves");
+    first_time.emplace(world, "measuring leaves");
   }
   coordinator::LeafSearch search(settings.usable, settings.aim);
   RankMemory mine{budget_here(world),

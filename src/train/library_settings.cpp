@@ -18,11 +18,6 @@ std::string variable(const char* name) {
   return value != nullptr ? value : "";
 }
 
-// Two ranks on one card, as tests have them, must not each count on all of it.
-bool shares_gpus() {
-  return std::getenv("LORASCALE_SHARE_GPUS") != nullptr;
-}
-
 // The new name goes before the old one; where only the old one is set, what it says is kept.
 void leave_a_reserve() {
   constexpr const char* kName = "PYTORCH_ALLOC_CONF";
@@ -52,6 +47,10 @@ void fix_cublas_workspace() {
 }
 
 }  // namespace
+
+bool shares_gpus() {
+  return std::getenv("LORASCALE_SHARE_GPUS") != nullptr;
+}
 
 void set_up_libraries(bool exact) {
   leave_a_reserve();

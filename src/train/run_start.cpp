@@ -12,33 +12,13 @@
 #include "io/checkpoint_folder.hpp"
 #include "io/checkpoint_retention.hpp"
 #include "io/durable_file.hpp"
-#include "io/strict_json.hpp"
+#include "train/data_preparation.hpp"
 #include "train/failure_report.hpp"
 #include "train/leaf_probe.hpp"
 #include "train/snapshot.hpp"
 #include "train/trainer.hpp"
 
 namespace lorascale::train {
-namespace {
-
-// Which token files the run reads, and what they were made of. For people, report.py, and for the
-// message where the data is another on resume.
-constexpr std::string_view kDataRecord = "data.json";
-
-std::string data_record(const prepare::TokenFiles& files) {
-  const auto path = [](const std::filesystem::path& file) {
-    return std::filesystem::absolute(file).lexically_normal().string();
-  };
-  nlohmann::ordered_json record = {{"train", path(files.train)}, {"validation", nullptr}};
-  if (files.validation) {
-    record["validation"] = path(*files.validation);
-  }
-  record["prepared"] = files.records;
-  return record.dump(2) + "\n";
-}
-constexpr std::uint64_t kMaxStatusBytes = std::uint64_t{1} << 20;
-
-}  // namespace
 
 void Trainer::open_run_folder(Watchdog& watchdog) {
   root_alone(world_.host, [&] {
@@ -65,13 +45,11 @@ void Trainer::open_run_folder(Watchdog& watchdog) {
 // now: " (a.txt changed)".
 std::string Trainer::change_of_data() const {
   const auto key = "data.train";
-  std::error_code ignored;
-  if (!session_.files.records.contains(key) ||
-      !std::filesystem::exists(folder_ / kDataRecord, ignored)) {
+  if (!session_.files.records.contains(key)) {
     return {};
   }
   try {
-    const auto before = io::read_ordered_json_file(folder_ / kDataRecord);
+    const auto before = read_data_record(folder_);
     const auto what =
         prepare::difference(before.at("prepared").at(key), session_.files.records.at(key));
     return what.empty() ? what : " (" + what + " since)";
@@ -141,36 +119,35 @@ void Trainer::require_nothing_to_lose() const {
                folder_.string());
 }
 
-// Whether the run in the folder ended with its results in place.
-bool Trainer::results_written() const {
-  std::string outcome;
+// What rank 0 reads in the run's folder, on every rank.
+RunPast Trainer::past() const {
+  std::string told;
   root_alone(world_.host, [&] {
-    const auto file = folder_ / "status.json";
-    if (!std::filesystem::exists(file)) {
-      return;
-    }
-    const auto status = nlohmann::json::parse(io::read_file(file, kMaxStatusBytes), nullptr,
-                                              /*allow_exceptions=*/false);
-    if (status.is_object() && status.contains("outcome") && status["outcome"].is_string()) {
-      outcome = status["outcome"].get<std::string>();
-    }
+    const RunPast past = read_past(folder_);
+    told = nlohmann::json{past.results_written, past.legs_of_source}.dump();
   });
-  world_.host.broadcast_from_root(outcome);
-  return outcome == "done";
+  world_.host.broadcast_from_root(told);
+  const auto values = nlohmann::json::parse(told);
+  return {values[0].get<bool>(), values[1].get<std::size_t>()};
 }
 
 // The coordinator as it was saved, with the leg that is asked for. What the first start fixed in
 // samples stays.
 void Trainer::restore(const SnapshotFields& snapshot) {
-  const bool written = go_on_.adds_leg() && results_written();
+  const RunPast before = go_on_.adds_leg() ? past() : RunPast{};
   together(world_.host, [&] {
     const auto& state = snapshot.coordinator_state;
     auto& recipe = session_.recipe;
     const int ranks = world_.host.size();
-    coordinator_ = coordinator::Coordinator::restore(recipe, ranks, state);
-    if (const auto leg = leg_to_add(*coordinator_, go_on_, session_, written)) {
+    // Ours only once nothing is refused any more: see record_failure.
+    auto restored = coordinator::Coordinator::restore(recipe, ranks, state);
+    const auto leg = leg_to_add(restored, go_on_, session_, before);
+    if (leg) {
       recipe = coordinator::with_leg(recipe, *leg);
-      coordinator_ = coordinator::Coordinator::restore(recipe, ranks, state);
+      restored = coordinator::Coordinator::restore(recipe, ranks, state);
+    }
+    coordinator_ = std::move(restored);
+    if (leg) {
       saved_step_ = -1;  // saved at once: no start without the option forgets the leg
     } else {
       saved_step_ = snapshot.step;
@@ -221,7 +198,7 @@ void Trainer::resume_or_start() {
   root_alone(world_.host, [&] {
     io::write_file_atomically(folder_ / "config.yaml",
                               std::string_view(config::write_for_run_folder(session_.config)));
-    io::write_file_atomically(folder_ / kDataRecord, std::string_view(data_record(session_.files)));
+    write_data_record(folder_, session_.files);
     const auto decisions = coordinator_->take_decisions();
     const auto first = decisions.empty() ? 0 : decisions.front().sequence;
     // A start from nothing keeps nothing: not even the line of step 0 of a run that died early.

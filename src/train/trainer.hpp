@@ -36,7 +36,7 @@ class Trainer {
   void require_nothing_to_lose() const;
   void resume_or_start();
   void restore(const SnapshotFields& snapshot);
-  [[nodiscard]] bool results_written() const;
+  [[nodiscard]] RunPast past() const;
   void write(const std::vector<coordinator::Decision>& decisions);
   void write_decisions();
   UpdateResult attempt_update(const coordinator::StepPlan& plan);

@@ -143,7 +143,6 @@ at::Tensor Updater::begin(std::int64_t leaves, const optim::Hyperparameters& hyp
 // What the sum over ranks, the noise of the whole and the optimizer need for a moment is asked for
 // now, and given back to whoever comes next.
 void Updater::reserve_for_the_rest() {
-  faults_.reach(Phase::kOptimizer);
   const auto gradient = parameters_.gradient();
   const at::Tensor reserved =
       at::empty({kTemporaries * gradient.numel() + gradient_sum_->temporary_elements() + kSmall},
@@ -203,6 +202,7 @@ Rehearsal Updater::rehearse(const data::TokenLeaf& leaf, std::int64_t leaves,
                                      gradient_sum_->kept_elements(mine.begin, mine.begin + 1)},
                                     options);
   reset_peak_memory(world_.place);
+  faults_.reach(Phase::kOptimizer);
   reserve_for_the_rest();
   result.rest = static_cast<double>(tensor_memory(world_.place).peak);
   return result;
@@ -217,7 +217,7 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::
   if (!world_.place.is_cpu()) {
     warm_up(plan.leaves);
     if (!std::exchange(ran_, true)) {
-      first_time.emplace(world_.host, "first update");
+      first_time.emplace(world_, "first update");
     }
   }
   UpdateResult result;
@@ -232,6 +232,7 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::
         leaf_facts = begin(plan.leaves, hyper, plan.step - 1);
         (noise_ ? result.times.noise : result.times.compute) += watch.lap();
         accumulate(mine, next_leaf, leaf_facts, result.times);
+        faults_.reach(Phase::kOptimizer);
         reserve_for_the_rest();
       },
       &own.out_of_memory);

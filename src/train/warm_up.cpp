@@ -17,7 +17,7 @@ void Updater::warm_up(std::int64_t leaves) {
     return;
   }
   const at::NoGradGuard no_grad;
-  const FirstTime first_time(world_.host, "warming up");
+  const FirstTime first_time(world_, "warming up");
   at::Tensor gradient = parameters_.gradient();
   at::Tensor facts_of_leaves;
   together(world_.host, [&] {

@@ -13,6 +13,8 @@
 #include <thread>
 #include <tuple>
 
+#include "base/abrupt_end.hpp"
+
 namespace lorascale::comm {
 namespace {
 
@@ -328,6 +330,7 @@ TEST_F(NcclCommunicatorTest, ACleanUpThatHangsIsLeftAlone) {
     });
   });
   EXPECT_LT(seconds, 3);
+  EXPECT_TRUE(end_abruptly.exchange(false));
 
   auto other = std::make_unique<NiceMock<MockNccl>>();
   EXPECT_CALL(*other, init_rank).WillOnce(DoAll(SetArgPointee<0>(kComm), Return(ncclSuccess)));
@@ -341,6 +344,7 @@ TEST_F(NcclCommunicatorTest, ACleanUpThatHangsIsLeftAlone) {
             }),
             3);
   EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("ncclCommDestroy: takes too long"));
+  EXPECT_TRUE(end_abruptly.exchange(false));
 
   gate.set_value();
   while (MockNccl::alive > 0) {

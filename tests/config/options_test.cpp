@@ -116,6 +116,7 @@ const std::map<std::string, std::string>& other_values() {
       {"checkpoint.every", "10 min"},
       {"checkpoint.keep", "5"},
       {"evaluate.every", "1 epoch"},
+      {"data.prepare.max_records", "1000"},
       {"evaluate.max_samples", "1000"},
       {"evaluate.early_stop.patience", "5"},
       {"evaluate.early_stop.min_delta", "0.01"},
@@ -212,6 +213,7 @@ TEST(ConfigAliases, PointAtOptionsThatExistAndHideNone) {
     const bool points = alias.meaning != AliasMeaning::kImagesOnly &&
                         alias.meaning != AliasMeaning::kNoCounterpart &&
                         alias.meaning != AliasMeaning::kOnly &&
+                        alias.meaning != AliasMeaning::kSpecialTokens &&
                         alias.meaning != AliasMeaning::kRefused;
     if (alias.meaning == AliasMeaning::kPrecisionFlag) {  // the type, where the key is not it
       const auto& type = alias.only.empty() ? alias.name : alias.only;

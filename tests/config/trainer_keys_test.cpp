@@ -111,7 +111,7 @@ data:
   train: [")" + data + R"(/identity.json", ")" +
                                  data + R"(/talks.jsonl"]
   sequence_length: 2048
-  prepare: {validation_fraction: 0.1, chat_template: own}
+  prepare: {validation_fraction: 0.1, chat_template: own, max_records: 1000}
 batch: {global: 8, per_rank: 8, reference: 8, micro: 1}
 optimizer: {lr: 1e-4}
 schedule: {warmup: 10%}
@@ -121,7 +121,7 @@ evaluate: {every: 500 steps}
 )");
   EXPECT_TRUE(config.of({"stage sft → no effect"}));
   EXPECT_TRUE(config.of({"plot_loss true", "report.py"}));
-  EXPECT_TRUE(config.of({"max_samples 1000", "whole set"}));
+  EXPECT_TRUE(config.of({"max_samples 1000", "data.prepare.max_records"}));
   EXPECT_TRUE(config.of({"template llama3", "the model's own template"}));
 }
 
@@ -157,7 +157,8 @@ TEST(TrainerKeys, HaveOneMeaningEachAndTargetsThatExist) {
     EXPECT_TRUE(names.insert(alias.name).second) << alias.name;
     EXPECT_FALSE(alias.name.empty());
     if (alias.meaning != AliasMeaning::kNoCounterpart && alias.meaning != AliasMeaning::kOnly &&
-        alias.meaning != AliasMeaning::kRefused && alias.meaning != AliasMeaning::kImagesOnly) {
+        alias.meaning != AliasMeaning::kSpecialTokens && alias.meaning != AliasMeaning::kRefused &&
+        alias.meaning != AliasMeaning::kImagesOnly) {
       EXPECT_NE(find_option(alias.target), nullptr) << alias.name;
     }
   }
@@ -205,6 +206,16 @@ TEST(TrainerKeys, RefuseByNameAndWithTheRemedyWhatIsNotDone) {
       {"datasets:\n  - {path: a, field_instruction: q}\n  - {path: b, field_instruction: r}",
        {"fields are called differently"}},
       {"test_datasets:\n  - {path: a}\n  - {path: b}", {"several sets"}},
+      {"datasets:\n  - {path: a}\ntest_datasets:\n  - {path: b, field_instruction: q}",
+       {"test_datasets", "otherwise than datasets"}},
+      {"datasets:\n  - {path: a, roles_to_train: [assistant, user]}", {"roles_to_train: 'user'", "everything"}},
+      {"datasets:\n  - {path: a, train_on_eos: none}", {"train_on_eos: 'none'"}},
+      {"datasets:\n  - {path: a, shards: 10}", {"shards: '10'", "the whole set"}},
+      {"datasets:\n  - {path: a, chat_template: chatml}", {"chat_template: 'chatml'"}},
+      {"datasets:\n  - {path: a, drop_system_message: true}", {"drop_system_message", "data.prepare.ignore"}},
+      {"eos_token: <|end|>", {"eos_token", "--eos-token"}},
+      {"dataset_train_split: test", {"dataset_train_split", "save that part"}},
+      {"special_tokens: {pad_token: x, eos_token: y}", {"special_tokens", "'eos_token'", "--eos-token"}},
       {"dataset: alpaca_en_demo", {"'alpaca_en_demo' is no file", "data/dataset_info.json"}},
       {"chat_template_jinja: '{% for m in messages %}'", {"chat_template_jinja", ".jinja"}},
   };

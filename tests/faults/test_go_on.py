@@ -129,11 +129,25 @@ def test_killed_inside_a_leg_goes_on_with_the_same_bits(cosine, extended, tmp_pa
 def test_the_same_amount_again_is_another_leg_once_the_first_is_over(extended, tmp_path):
     run = extended.copy(tmp_path)
     assert "done after 19 steps" in run.train().stderr  # as finished as any run
-    run.train("--more", "9 steps", "--leg-rate", "present", code=0)
+    # The present rate is the floor, and that is 0.
+    expect_refusal(run.train("--more", "9 steps", "--leg-rate", "present", code=78), 78, ["rate down to 0", "peak"])
+    run.train("--more", "9 steps")
     assert [leg["step"] for leg in legs(run.folder)] == [10, 19]
     assert records(run.folder)[-1]["step"] == 28
-    assert {line["lr"] for line in records(run.folder)[19:]} == {0}  # the present rate was the floor
+    assert max(line["lr"] for line in records(run.folder)[19:]) == 5e-3
     expect_replay(run.program, run.folder)
+
+
+@pytest.mark.parametrize("at", [(), ("--at-step", 14)])
+def test_a_fork_of_an_extended_run_gets_its_own_leg(extended, tmp_path, at):
+    """The leg of the same length that the source had is none that the fork was granted."""
+    run = extended.copy(tmp_path)
+    fork = tmp_path / "fork"
+    run.train("--more", "9 steps", "--into", fork, *at)
+    assert [leg["step"] for leg in legs(fork)] == [10, 14 if at else 19]
+    assert records(fork)[-1]["step"] == 28
+    run.train("--more", "9 steps", "--into", fork, *at)  # granted, and over: another one
+    assert records(fork)[-1]["step"] == 37
 
 
 def test_results_that_could_not_be_written_are_no_end_of_a_leg(extended, tmp_path):

@@ -11,9 +11,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
+bool go_on() {
+  return true;
+}
+
 std::string refusal(const std::vector<fs::path>& paths) {
   try {
-    static_cast<void>(claim("data.train", paths));
+    static_cast<void>(claim("data.train", paths, go_on));
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::kBadInput);
     return error.what();
@@ -46,7 +50,7 @@ TEST_F(SourceFiles, AFolderIsGivenAsAWholeAndReadInTheOrderOfItsNames) {
   write(".hidden.txt", "no");
   write(".git/x.txt", "no");
   write("picture.png", "\x89PNG");
-  const auto found = claim("data.train", std::vector{folder_});
+  const auto found = claim("data.train", std::vector{folder_}, go_on);
   EXPECT_EQ(found.inputs.files,
             (std::vector{folder_ / "a/z.jsonl", folder_ / "b.txt", folder_ / "picture.png"}));
   EXPECT_EQ(found.inputs.arguments, std::vector{folder_});
@@ -56,8 +60,14 @@ TEST_F(SourceFiles, AFolderIsGivenAsAWholeAndReadInTheOrderOfItsNames) {
 TEST_F(SourceFiles, SeveralPathsBecomeOneSet) {
   const auto first = write("z.txt", "1");
   const auto second = write("a.jsonl", "{}");
-  EXPECT_EQ(claim("data.train", std::vector{first, second}).inputs.files,
+  EXPECT_EQ(claim("data.train", std::vector{first, second}, go_on).inputs.files,
             (std::vector{first, second}));
+}
+
+TEST_F(SourceFiles, AListingStops) {
+  write("a.txt", "1");
+  EXPECT_THROW(static_cast<void>(claim("data.train", std::vector{folder_}, [] { return false; })),
+               Error);
 }
 
 TEST_F(SourceFiles, PicturesAndEmptyFoldersAreRefused) {

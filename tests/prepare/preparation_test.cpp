@@ -120,6 +120,50 @@ TEST_F(PreparationTest, ContentsAndSettingsMakeItAnother) {
   EXPECT_EQ(run().train, made.front());
 }
 
+// The model's own template is taken for chats alone, the same file named for every question.
+TEST_F(PreparationTest, ATemplateThatIsNamedIsNotTheOneThatIsFound) {
+  write("model/tokenizer.json", "{}");
+  const auto file = write("model/chat_template.jinja", "{{ messages }}");
+  std::vector<fs::path> made = {run().train};
+  config_.data.prepare.chat_template = file.string();
+  made.push_back(run().train);
+  EXPECT_EQ(lines("python.arguments")[3], "--chat-template=" + file.string());
+  config_.data.prepare.chat_template = "llama3";
+  fs::create_directories(folder_ / "llama3");
+  const auto before = fs::current_path();
+  fs::current_path(folder_);
+  made.push_back(run().train);
+  fs::current_path(before);
+  config_.data.prepare.chat_template = "auto";
+  write("model/additional_chat_templates/tool_use.jinja", "{{ tools }}");
+  made.push_back(run().train);
+  std::sort(made.begin(), made.end());
+  EXPECT_EQ(std::unique(made.begin(), made.end()), made.end());
+}
+
+TEST_F(PreparationTest, NamesThatAreNoUtf8AreTaken) {
+  config_.data.train = (folder_ / "texts").string();
+  write("texts/gr\xFC\xDF.txt", "two");
+  EXPECT_TRUE(fs::exists(run().train));
+}
+
+TEST_F(PreparationTest, WhatSomebodyDeletedIsMadeAnew) {
+  const auto train = run().train;
+  fs::remove(train);
+  EXPECT_EQ(run().train, train);
+  EXPECT_TRUE(fs::exists(train));
+  EXPECT_EQ(lines("python.runs").size(), 2U);
+}
+
+TEST_F(PreparationTest, EarlyStoppingOnNothingIsRefused) {
+  config_.data.train = write("a.h5", "x").string();
+  config_.data.prepare.validation_fraction = 0.1;
+  run();
+  config_.evaluate.early_stop.patience = 3;
+  EXPECT_NE(refusal(ExitCode::kBadConfig).find("early_stop needs a validation set"),
+            std::string::npos);
+}
+
 TEST_F(PreparationTest, AMovedFolderIsTheSameSet) {
   config_.data.train = (folder_ / "texts").string();
   const auto before = run().train.parent_path().filename().string();
@@ -141,6 +185,7 @@ TEST_F(PreparationTest, EverySettingReachesTheScript) {
   prepare.columns = {{"prompt", "q"}, {"completion", "a"}};
   prepare.ignore = {"weight", "loss"};
   prepare.max_length = 99;
+  prepare.max_records = 7;
   prepare.validation_fraction = 0.125;
   prepare.deduplicate = false;
   prepare.skip_bad = true;
@@ -163,7 +208,7 @@ TEST_F(PreparationTest, EverySettingReachesTheScript) {
                 "--tokenizer=" + prepare.tokenizer, "--chat-template=chatml",
                 "--chat-template-kwargs={\"a\": 1}", "--default-system=Be brief.",
                 "--format=messages", "--text-split=lines:3", "--learn=last",
-                "--columns=completion=a,prompt=q", "--ignore=weight,loss", "--max-length=99",
+                "--columns=completion=a,prompt=q", "--ignore=weight,loss", "--max-length=99", "--max-records=7",
                 "--no-dedup", "--skip-bad", "--prompt=--odd one", "--validation-fraction=0.125"}));
 }
 

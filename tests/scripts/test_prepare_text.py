@@ -395,3 +395,13 @@ def test_summary(prepare):
     assert "mean 8.0, longest 8 tokens" in out
     assert "<=          8            2  ####" in out
     assert "suggested:  sequence_length: 64" in out
+
+
+def test_the_first_records_of_each_file(tmp_path):
+    for name, texts in (("a.jsonl", "abc"), ("b.jsonl", "de")):
+        (tmp_path / name).write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    out = tmp_path / "o.h5"
+    outcome = run_script(tmp_path / "a.jsonl", tmp_path / "b.jsonl", "--tokenizer", "bytes", "--output", out,
+                         "--max-records", "2")
+    assert outcome.code == 0, outcome.err
+    assert [text[0] for text in read_token_file(out).texts()] == ["a", "b", "d", "e"]

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "comm/local_communicator.hpp"
 #include "comm/mpi_communicator.hpp"
 #include "train/first_time.hpp"
 #include "train/tensor_memory.hpp"
@@ -128,7 +129,16 @@ TEST_F(LeafProbeTest, WarmingUpChangesNothing) {
 
 TEST_F(LeafProbeTest, TheFirstTimeIsWaitedForLonger) {
   {
-    const FirstTime first_time(host_, "warming up");
+    comm::LocalCommunicator device;
+    device.set_deadline(20);
+    World world{host_, device, at::kCPU, "here"};
+    {
+      const FirstTime first_time(world, "warming up");
+      EXPECT_EQ(host_.deadline_seconds(), 150);
+      EXPECT_EQ(device.deadline_seconds(), 100);
+    }
+    EXPECT_EQ(device.deadline_seconds(), 20);
+    const FirstTime first_time(world_, "warming up");  // one way for both
     EXPECT_EQ(host_.deadline_seconds(), 150);
     EXPECT_STREQ(last_heartbeat().phase, "warming up");
   }
