@@ -11,7 +11,8 @@
 #          --program F, --launcher F: others than the package's
 # The machine needs a GPU with its driver, bash, and a Python (LORASCALE_PYTHON, or python3) with the CUDA torch of
 # requirements.txt, numpy, transformers, peft and safetensors. It needs no network, MPI, HDF5 or compiler.
-# Exit code: 0 where all checks passed, 1 where one failed, 64 for a wrong command line. docs/gpu-day.md has the rest.
+# Exit code: 0 where no check failed, 1 where one did, 64 for a wrong command line, 65 for a package that is none, 69 without
+# a GPU, 73 where --output holds another day. docs/gpu-day.md has the rest.
 set -euo pipefail
 here=$(cd "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/.." && pwd)
 fail() { echo "gpu_day.sh: $*" >&2; exit 64; }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds, and runs every test:
-#   scripts/test.sh           everything but what takes minutes
+# Installs what is missing, builds, and runs the tests:
+#   scripts/test.sh           all but those that take minutes each
 #   scripts/test.sh --quick   without the sanitizer build
 #   scripts/test.sh --slow    what takes minutes, too
 # Unit and MPI tests run under CTest, comparisons with transformers and peft and the fault tests under pytest; the

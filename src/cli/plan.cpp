@@ -5,6 +5,7 @@
 
 #include "base/units.hpp"
 #include "cli/common.hpp"
+#include "cli/go_on_options.hpp"
 #include "cli/plan_headers.hpp"
 #include "coordinator/continuation.hpp"
 #include "coordinator/factorise.hpp"
@@ -107,7 +108,13 @@ ExitCode run_plan(const Arguments& arguments) {
   description.add_options()("ranks", options::value<int>(),
                             "plan for this many ranks instead of those started")(
       "headers-only", "check settings and the headers of files; load and measure nothing");
+  add_go_on_options(description);  // of the `train` that is checked
   const auto values = parse(arguments, description, config_position());
+  const bool goes_on = go_on_of(values).adds_leg() || values.count("into") != 0;
+  if (goes_on && values.count("headers-only") == 0) {
+    throw Error(ExitCode::kUsage,
+                "plan tells of a run from its beginning; --more, --cooldown and --into are for train");
+  }
   const bool chosen = values.count("ranks") != 0;
   if (chosen && values["ranks"].as<int>() < 1) {
     throw Error(ExitCode::kUsage, "--ranks must be at least 1");

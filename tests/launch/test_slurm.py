@@ -291,6 +291,18 @@ def test_what_plan_refuses_is_not_submitted(fake_sbatch, setting, code, words):
     assert unchecked.returncode == 0 and "--unchecked" not in unchecked.stdout and setting in unchecked.stdout
 
 
+def test_a_wrong_option_of_train_is_not_submitted(fake_sbatch):
+    result = fake_sbatch("--nodes=2", "--", "train", "run.yaml", "--mroe", "2 epochs")
+    assert (result.returncode, result.stdout) == (64, "") and "mroe" in result.stderr, result.stderr
+    result = fake_sbatch("--nodes=2", "--", "train", "run.yaml", "--more", "2 epochs")
+    assert result.returncode == 0 and "--more" in result.stdout, result.stderr
+
+
+def test_warnings_are_seen_where_the_job_is_submitted(fake_sbatch):
+    result = fake_sbatch("--nodes=2", "--", "train", "run.yaml", "--set", "optimizer.momentum=0.5")
+    assert result.returncode == 0 and "optimizer.momentum" in result.stderr, result.stderr
+
+
 def test_a_misspelt_key_of_the_file_is_not_submitted(fake_sbatch, tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text(path.read_text().replace("checkpoint:", "chekpoint:"))

@@ -225,9 +225,13 @@ def test_early_stopping_with_few_updates_an_epoch(case):
     assert advice["early_stop"]["inputs"]["updates_per_epoch"] == 8
 
 
+# Weight decay holds the adapter back that a high rate would blow up; what remains swings about a mean gradient of nothing,
+# so that the noise scale is not known. A small batch as the cause needs a known one and a high rate at once, which is chaos:
+# tests/coordinator/advice has it from losses that are given.
 OSCILLATIONS = {
     "rate": dict(documents=alike(1600, 1), batch__global=16, optimizer__lr=0.05),
-    "batch": dict(documents=alike(1600, 1, changed=6), batch__global=2, batch__micro=1, optimizer__lr=0.035),
+    "unknown": dict(documents=alike(1600, 1, changed=6), batch__global=2, batch__micro=1, optimizer__lr=0.2,
+                    optimizer__weight_decay=2),
 }
 
 
@@ -235,10 +239,6 @@ OSCILLATIONS = {
 def test_a_loss_that_oscillates(case, cause):
     case.prepare(**OSCILLATIONS[cause], noise__horizon="100 steps", budget="200 steps", schedule__name="constant")
     advice = case.train()
-    if cause == "batch" and "loss_oscillates" not in advice and "adapter_overwhelms" in advice:
-        # So small a batch at so high a rate is chaos: which way it goes follows from the last bits of the CPU's products.
-        # tests/coordinator has the same symptom from losses that are given.
-        pytest.skip("on this CPU the adapter overwhelms the model before its loss oscillates")
     assert "loss_oscillates" in advice
     assert advice["loss_oscillates"]["inputs"]["cause"] == cause
 
