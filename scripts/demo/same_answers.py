@@ -82,9 +82,10 @@ def main():
             if tokens != ([*ours, end] if stopped else ours):
                 wrong += 1
                 print(f"    {name} answers {tokenizer.decode(tokens)!r}")
+    asked = len(options.questions)
     print(
-        f"  {wrong} differ" if wrong else f"  all the same; {ended} of {len(options.questions)} ended "
-        f"by their end token, the others cut at {MAX_TOKENS}"
+        f"  {wrong} differ" if wrong else f"  all the same; {ended} of {asked} ended by their end token"
+        + (f", the others cut at {MAX_TOKENS}" if ended < asked else "")
     )
     return 1 if wrong else 0
 
