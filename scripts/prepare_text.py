@@ -169,6 +169,13 @@ def make_parser():
         default="all",
         help="of chats: all answers, the last answer only, or everything (default: all)",
     )
+    add(
+        "--turns",
+        choices=("together", "apart"),
+        default="together",
+        help="a chat is one document where its template allows that, or each answer is one with what "
+        "led to it, as the model meets and writes it (default: together)",
+    )
     return parser
 
 
@@ -192,6 +199,12 @@ def columns_of(text):
     if len({meaning for meaning, _ in pairs}) < len(pairs):
         raise PrepareError(USAGE, "--columns gives one meaning two keys, keep one")
     return tuple(pairs)
+
+
+def check_learn(options):
+    if options.turns == "apart" and options.learn == "everything":
+        raise PrepareError(USAGE, "--turns apart repeats what led to an answer, so that --learn everything would learn it "
+                                  "over and over; take one of them")
 
 
 def check_outputs(options, inputs):
@@ -285,6 +298,7 @@ def prepare(options):
     split = texts.parse_text_split(options.text_split)
     try:
         inputs, notes = files.expand(options.inputs)
+        check_learn(options)
         outputs = check_outputs(options, inputs)
         tokenizer_options = tokenizing.TokenizerOptions(
             options.tokenizer,
@@ -301,7 +315,7 @@ def prepare(options):
             prompts.encode(tokenizer, None, text)  # says early what is wrong with it
         kind = options.format if options.format in sources.RECORD_FORMATS else None
         renderer = chosen.template and chat.Renderer(
-            chosen.template, options.learn, chosen.is_found, chosen.own
+            chosen.template, options.learn, options.turns == "apart", chosen.is_found, chosen.own
         )
         rules = records.Rules(renderer, kind, columns_of(options.columns), frozenset(options.ignore))
         settings = Settings(

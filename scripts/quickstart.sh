@@ -14,17 +14,10 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-say() { echo "quickstart: $*"; }
-fail() {
-  local code=$1
-  shift
-  echo "quickstart: $*" >&2
-  exit "$code"
-}
-absolute() { realpath -ms -- "$1"; }  # links are kept: --fresh will not follow one
+speaker=quickstart
+# shellcheck source=scripts/demo/common.sh
+source "$here/scripts/demo/common.sh"
 
-place=$here
-[[ -w "$place" ]] || place=$PWD  # a package that an administrator installed
 fresh=false ranks=2 text="" run="$place/runs/quickstart" data="$place/data/quickstart" settings=()
 while (($#)); do
   case "$1" in
@@ -43,7 +36,7 @@ while (($#)); do
   esac
   shift 2
 done
-[[ "$ranks" =~ ^[1-9][0-9]{0,3}$ ]] || fail 64 "--ranks takes a whole number from 1 to 9999, not '$ranks'"
+require_ranks "$ranks"
 [[ -z "$text" || -r "$text" ]] || fail 65 "--text $text cannot be read"
 for setting in "${settings[@]}"; do
   case "$setting" in
@@ -52,8 +45,6 @@ for setting in "${settings[@]}"; do
   esac
 done
 
-# Paths below the checkout are shown, and kept in the run's own config, relative to it.
-short() { if [[ "$1" == "$here"/* ]]; then echo "${1#"$here"/}"; else echo "$1"; fi; }
 run=$(short "$run") data=$(short "$data")
 cd "$here"
 
@@ -136,23 +127,10 @@ train() {
   launch -n "$ranks" train configs/quickstart.yaml \
     --set run.output_dir="$run" --set data.train="$data/train.h5" --set data.validation="$data/validation.h5" \
     "${settings[@]}" || code=$?
-  case "$code" in
-    0) ;;
-    75) say "stopped and saved; run the same command again to go on"; exit 75 ;;
-    *) fail "$code" "training ended with exit code $code; its messages are above and in $run/log.txt" ;;
-  esac
+  judge_training "$code" "$run"
 }
 
-python=$(scripts/setup.sh --print-python)
-export LORASCALE_PYTHON=$python  # a bundle finds its torch there
-program=${LORASCALE_PROGRAM:-}
-if [[ -z "$program" && ! -e CMakeLists.txt ]]; then
-  program=build/release/lorascale  # of a package
-elif [[ -z "$program" ]]; then
-  say "building (the first time takes some minutes)"
-  scripts/build.sh release lorascale
-  program=build/release/lorascale
-fi
+find_programs
 make_data
 if $fresh; then delete_run; fi
 # A finished run is not touched; the trainer itself decides what other settings mean to it.

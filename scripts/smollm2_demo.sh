@@ -9,16 +9,10 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-say() { echo "smollm2_demo: $*"; }
-fail() {
-  local code=$1
-  shift
-  echo "smollm2_demo: $*" >&2
-  exit "$code"
-}
+speaker=smollm2_demo
+# shellcheck source=scripts/demo/common.sh
+source "$here/scripts/demo/common.sh"
 
-place=$here
-[[ -w "$place" ]] || place=$PWD  # a package that an administrator installed
 ranks=2 run="$place/runs/smollm2-pirate" data="$place/data/smollm2-pirate" settings=()
 while (($#)); do
   case "$1" in
@@ -30,27 +24,16 @@ while (($#)); do
   case "$1" in
     --ranks) ranks=$2 ;;
     --set) settings+=(--set "$2") ;;
-    --output) run=$(realpath -ms -- "$2") ;;
-    --data) data=$(realpath -ms -- "$2") ;;
+    --output) run=$(absolute "$2") ;;
+    --data) data=$(absolute "$2") ;;
   esac
   shift 2
 done
-[[ "$ranks" =~ ^[1-9][0-9]{0,3}$ ]] || fail 64 "--ranks takes a whole number from 1 to 9999, not '$ranks'"
-# Paths below the checkout are shown, and kept in the run's own config, relative to it.
-short() { if [[ "$1" == "$here"/* ]]; then echo "${1#"$here"/}"; else echo "$1"; fi; }
+require_ranks "$ranks"
 run=$(short "$run") data=$(short "$data")
 cd "$here"
 
-python=$(scripts/setup.sh --print-python)
-export LORASCALE_PYTHON=$python  # a bundle finds its torch there
-program=${LORASCALE_PROGRAM:-}
-if [[ -z "$program" && ! -e CMakeLists.txt ]]; then
-  program=build/release/lorascale  # of a package
-elif [[ -z "$program" ]]; then
-  say "building (the first time takes some minutes)"
-  scripts/build.sh release lorascale
-  program=build/release/lorascale
-fi
+find_programs
 model=$(scripts/models/smollm2.sh)
 say "model: $model"
 prompts=("What is the capital of France?" "What is a young tiger called?" "How do I make a cup of tea?")
@@ -67,11 +50,8 @@ config=(configs/smollm2-pirate.yaml --set model.path="$model" --set run.output_d
 code=0
 begin=$SECONDS
 LORASCALE_PROGRAM=$program launch/mpirun.sh -n "$ranks" train "${config[@]}" || code=$?
-case "$code" in
-  0) say "training took $((SECONDS - begin)) s" ;;
-  75) say "stopped and saved; run the same command again to go on"; exit 75 ;;
-  *) fail "$code" "training ended with exit code $code; its messages are above and in $run/log.txt" ;;
-esac
+judge_training "$code" "$run"
+say "training took $((SECONDS - begin)) s"
 "$python" scripts/report.py "$run" --program "$program"
 
 rm -rf "$run/merged"

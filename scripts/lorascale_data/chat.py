@@ -57,6 +57,7 @@ class Renderer:
 
     template: object  # TurnTemplate, InstTemplate or own_template.OwnTemplate
     learn: str = "all"
+    apart: bool = False  # each answer as a document of its own, as the model writes it
     chats_only: bool = False  # not for a question and its answer that no record calls a chat
     own: object = None  # the model's own template beside a preset, to compare with
     # [0]: conversations still to compare; behind it the (preset's, own) texts of those that differ.
@@ -74,7 +75,7 @@ class Renderer:
             conversation = dataclasses.replace(
                 conversation, learn=[i == last for i in range(len(learn))]
             )
-        rendered = self.template.render(conversation)
+        rendered = self._written(self.template, conversation)
         if self.own is not None and self.compared[0] > 0:
             self.compared[0] -= 1
             self._compare(rendered, conversation)
@@ -83,9 +84,27 @@ class Renderer:
             return dataclasses.replace(rendered, documents=[[Segment(text, True)]])
         return rendered
 
+    def _written(self, template, conversation):
+        if not self.apart:
+            return template.render(conversation)
+        first = next((i for i, each in enumerate(conversation.messages) if each["role"] == "user"), 0)
+        learnt = [i for i, flag in enumerate(conversation.learn) if flag]
+        parts = []
+        for answer in [i for i in learnt if i > first] or learnt:  # a greeting answers nothing
+            messages = conversation.messages[: answer + 1]
+            learn = [i == answer for i in range(answer + 1)]
+            part = dataclasses.replace(conversation, messages=messages, learn=learn)
+            parts.append(template.render(part))
+        return Rendered(
+            [document for part in parts for document in part.documents],
+            # Each answer is learnt with its own thought.
+            tuple(sorted({note for part in parts for note in part.notes} - {"thoughts"})),
+            parts[0].whole,
+        )
+
     def _compare(self, rendered, conversation):
         try:
-            own = self.own.render(conversation)
+            own = self._written(self.own, conversation)
         except (PrepareError, RecordError):  # what the model's template refuses, or is no template
             return
         if own.documents != rendered.documents:
@@ -175,24 +194,15 @@ class TurnTemplate(Preset):
 @dataclasses.dataclass(frozen=True)
 class ThinkTemplate(TurnTemplate):
     """Qwen3: a turn template whose answers to the last question begin with a thought, be it empty;
-    the thoughts of earlier answers are taken out once there is another question. So of several
-    answers each is a document of its own, as the model meets it."""
+    the thoughts of earlier answers are taken out once there is another question."""
 
     def reads(self, key):
         return key == "reasoning_content"
 
     def render(self, conversation):
-        learnt = [i for i, flag in enumerate(conversation.learn) if flag]
-        if len(learnt) == 1:
-            return self._up_to(conversation, learnt[0])
-        documents = [self._up_to(conversation, i).documents[0] for i in learnt]
-        return Rendered(documents, ("by_turn",))
-
-    def _up_to(self, conversation, answer):
-        """The conversation up to an answer, which alone is learnt."""
-        messages = self.plain_messages(conversation)[: answer + 1]
+        messages = self.plain_messages(conversation)
         last = max((i for i, each in enumerate(messages) if each.role == "user"), default=-1)
-        texts, learn, left_out = [], [], False
+        texts, learn, notes = [], [], set()
         for i, message in enumerate(messages):
             content = message.content
             if message.role == "assistant":
@@ -205,11 +215,12 @@ class ThinkTemplate(TurnTemplate):
                 if i > last and not self.last_answer_prefix and (i == len(messages) - 1 or thought):
                     content = f"<think>\n{thought}\n</think>\n\n{content.lstrip(chr(10))}"
                 else:
-                    left_out = left_out or thought != ""
+                    notes |= {"thoughts"} if thought else set()
+                    notes |= {"earlier"} if message.learn and i < last else set()
             texts.append({"role": message.role, "content": content})
-            learn.append(i == answer)
+            learn.append(message.learn)
         rendered = super().render(Conversation(texts, learn))
-        return dataclasses.replace(rendered, notes=("thoughts",) if left_out else ())
+        return dataclasses.replace(rendered, notes=tuple(sorted(notes)))
 
 
 def _thought_and_answer(message):

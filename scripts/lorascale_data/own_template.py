@@ -97,9 +97,9 @@ class OwnTemplate:
         lost = _what_is_lost(messages, tools, text)
         learn, unasked = variant.asked_for(render, messages, learn)
         notes += unasked
-        spans = variant.spans(render, messages, learn, text)
+        spans, otherwise = variant.spans(render, messages, learn, text)
         if spans is not None:
-            return Rendered([_segments(text, spans)], (*notes, *lost), whole=True)
+            return Rendered([_segments(text, spans)], (*notes, *lost, *otherwise), whole=True)
         documents = [
             variant.answer(render, messages, i) for i, flag in enumerate(learn) if flag
         ]
@@ -226,7 +226,7 @@ class _Variant:
         return learn, ["unasked"]
 
     def spans(self, render, messages, learn, text):
-        """[(begin, end)] of the learnt answers in the rendered `text`, or None."""
+        """[(begin, end)] of the learnt answers in the rendered `text`, or None; and notes."""
         return (self._marked if self.marked else self._found)(render, messages, learn, text)
 
     def _marked(self, render, messages, learn, text):
@@ -242,7 +242,7 @@ class _Variant:
             raise RecordError("the model's template renders it differently from time to time")
         answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
         if all(learn[i] for i in answers):
-            return spans
+            return spans, []
         # An answer may have several marks (its thought, its text, an end of its own): they lie
         # behind what the conversation before it and the whole have in common.
         begins = [len(os.path.commonprefix([text, render(messages[:i], False)])) if i else 0
@@ -253,24 +253,26 @@ class _Variant:
                 f"the model's template marks {len(spans)} parts of {len(answers)} answers, and which "
                 f"are whose cannot be told, so answers cannot be left out"
             )
-        return [span for span, i in zip(spans, owners, strict=True) if learn[answers[i]]]
+        return [span for span, i in zip(spans, owners, strict=True) if learn[answers[i]]], []
 
     def _found(self, render, messages, learn, text):
         """By renderings of the conversation's beginnings."""
         learnt = [i for i, flag in enumerate(learn) if flag]
-        window, spans = _Window(), []
+        window, spans, notes = _Window(), [], []
         for number, i in enumerate(learnt):
             if number and number % WINDOW == 0:
                 window = self._next_window(render, messages, learnt[number - 1], spans[-1][0])
-            span = self._span(render, messages, window, i, text)
-            if span is None or (spans and span[0] < spans[-1][1]):
-                return None
+            found = self._span(render, messages, window, i, text)
+            if found is None or (spans and found[0] < spans[-1][1]):
+                return None, []
+            *span, is_as_written = found
+            notes = notes if is_as_written else ["earlier"]
             # Windows cannot show that much earlier turns change: some prompts are rendered in full.
             whole = number & (number - 1) == 0 or i == learnt[-1]
             if window.first and whole and text[: span[0]] != self._prompt(render, messages[:i]):
-                return None
+                return None, []
             spans.append(span)
-        return spans
+        return spans, notes
 
     def _next_window(self, render, messages, answer, begin):
         """The window from the question before `answer` on, which begins at character `begin`."""
@@ -285,14 +287,14 @@ class _Variant:
         return prompt.removesuffix(self.lost) if self.lost else prompt
 
     def _span(self, render, messages, window, i, text):
-        """Where answer i stands in `text`: behind its prompt, up to the token that ends it."""
+        """Where answer i stands in `text`: behind its prompt, up to the token that ends it; and
+        whether it stands there as the model writes it."""
         prompt = self._prompt(render, window.messages(messages, i))
         begin = len(prompt) + window.shift
         if text[window.known + window.shift : begin] != prompt[window.known :]:
             return None
         told = window.messages(messages, i + 1)
-        # As the model writes it: as the last message. Some templates end that only once a question
-        # follows; one that then writes the answer otherwise is no guide to what the model writes.
+        # As the last message, which the model writes, and as one that a question follows.
         for following in ([], [{"role": "user", "content": QUESTION}]):
             try:
                 turn = render([*told, *following], False)
@@ -306,9 +308,8 @@ class _Variant:
             if end < len(prompt) or not turn.startswith(prompt):
                 continue
             answer = turn[len(prompt) : end + len(self.end)] if self.end else turn[len(prompt) :]
-            if not answer or not text.startswith(answer, begin):
-                return None
-            return begin, begin + len(answer)
+            if answer and text.startswith(answer, begin):
+                return begin, begin + len(answer), not following
         return None
 
     def answer(self, render, messages, i):

@@ -240,6 +240,9 @@ _COUNTED = {
     "as it does in use",
     "unasked": "{:,} conversations begin with an answer, which the model's template cannot ask for: it is "
     "no target",
+    "earlier": "in {:,} conversations the model's template writes answers before the last one otherwise "
+    "than the model does (without their thoughts), and so they are learnt; --turns apart makes a document "
+    "of each answer instead, as the model writes it",
     "by_turn": "in {:,} conversations the model's template writes earlier turns otherwise once there "
     "are later ones: each answer became a document of its own, as the model meets it",
 }

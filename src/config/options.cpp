@@ -140,6 +140,10 @@ void add_prepare(std::vector<Option>& t) {
       "What a document is in plain text; document: a file.", kMayChange);
   add(t, "data.prepare.learn", at(&P::learn), words({"all", "last", "everything"}),
       "What of a chat is a target: all answers, the last one, or every token.", kMayChange);
+  add(t, "data.prepare.turns", at(&P::turns), words({"together", "apart"}),
+      "Whether a chat is one document where its template allows that, or each answer is one with "
+      "what led to it, as the model meets and writes it.",
+      kMayChange);
   add(t, "data.prepare.columns", at(&P::columns),
       MapKind<TextKind>{TextKind{"name"}, "part", "{prompt: question, completion: answer}"},
       "Names in the files of what a record holds, as in {prompt: question, completion: answer}.",

@@ -50,6 +50,7 @@ struct PrepareSection {
   std::string format = "auto";                 // of the files
   std::string text_split = "document";         // what a document is in plain text
   std::string learn = "all";                   // all | last | everything
+  std::string turns = "together";              // together | apart
   std::map<std::string, std::string> columns;  // what a record holds -> its key in the files
   std::vector<std::string> ignore;             // keys of records that are not needed
   std::optional<std::int64_t> max_length;      // documents are cut to it, in tokens

@@ -106,6 +106,9 @@ std::vector<std::string> settings(const config::RunConfig& config) {
   if (prepare.learn != "all") {
     add("learn", prepare.learn);
   }
+  if (prepare.turns != "together") {
+    add("turns", prepare.turns);
+  }
   std::string columns;
   for (const auto& [part, name] : prepare.columns) {
     columns += (columns.empty() ? "" : ",") + part + "=" + name;

@@ -32,5 +32,12 @@ TEST(Philox, UniformsFillTheUnitInterval) {
   EXPECT_NEAR(sum / (4.0 * kBlocks), 0.5, 0.0046);
 }
 
+// Half-open: the greatest is still below 1, which a draw of more than 24 bits rounds up to.
+TEST(Uniform24, LiesBelowOne) {
+  EXPECT_EQ(uniform24(0xFFFFFFFF), 1 - 0x1p-24F);
+  EXPECT_EQ(uniform24(0x100), 0x1p-24F);
+  EXPECT_EQ(uniform24(0xFF), 0);
+}
+
 }  // namespace
 }  // namespace lorascale

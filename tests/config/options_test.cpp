@@ -117,6 +117,7 @@ const std::map<std::string, std::string>& other_values() {
       {"checkpoint.keep", "5"},
       {"evaluate.every", "1 epoch"},
       {"data.prepare.max_records", "1000"},
+      {"data.prepare.turns", "apart"},
       {"evaluate.max_samples", "1000"},
       {"evaluate.early_stop.patience", "5"},
       {"evaluate.early_stop.min_delta", "0.01"},

@@ -186,6 +186,7 @@ TEST_F(PreparationTest, EverySettingReachesTheScript) {
   prepare.ignore = {"weight", "loss"};
   prepare.max_length = 99;
   prepare.max_records = 7;
+  prepare.turns = "apart";
   prepare.validation_fraction = 0.125;
   prepare.deduplicate = false;
   prepare.skip_bad = true;
@@ -207,7 +208,7 @@ TEST_F(PreparationTest, EverySettingReachesTheScript) {
             (std::vector<std::string>{
                 "--tokenizer=" + prepare.tokenizer, "--chat-template=chatml",
                 "--chat-template-kwargs={\"a\": 1}", "--default-system=Be brief.",
-                "--format=messages", "--text-split=lines:3", "--learn=last",
+                "--format=messages", "--text-split=lines:3", "--learn=last", "--turns=apart",
                 "--columns=completion=a,prompt=q", "--ignore=weight,loss", "--max-length=99", "--max-records=7",
                 "--no-dedup", "--skip-bad", "--prompt=--odd one", "--validation-fraction=0.125"}));
 }

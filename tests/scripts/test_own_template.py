@@ -174,7 +174,7 @@ class Pair:
     source: str
 
     def documents(self, record, learn="all"):
-        renderer = chat.Renderer(self.template, learn)
+        renderer = self.template if isinstance(self.template, chat.Renderer) else chat.Renderer(self.template, learn)
         found, unused = records.parse_json(json.dumps(record).encode(), records.Rules(renderer))
         assert {key for key, _ in unused} <= {"message.name"}
         return found, self.tokenizer.encode(found)
@@ -210,6 +210,13 @@ def pair_of(name, folder, library):
         tokenizer_object=tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), **tokens
     )
     return Pair(folder, family, tokenizer, template, theirs, source)
+
+
+def with_template(pair, source):
+    """The same tokenizer with another template in its folder."""
+    (pair.folder / "chat_template.jinja").write_text(source)
+    template = own_template.OwnTemplate(template_source.find(pair.folder), pair.tokenizer)
+    return dataclasses.replace(pair, template=template)
 
 
 @pytest.fixture(scope="session", params=FAMILIES)
@@ -286,14 +293,14 @@ def test_ids_are_those_of_transformers_and_targets_what_the_model_would_write(na
 @pytest.mark.parametrize(
     ("family", "name", "documents"),
     [
-        ("qwen3", "two", 2), ("qwen3", "thoughts", 2), ("qwen3", "reasoning", 1), ("qwen3", "tools", 2),
-        ("qwen3", "two calls", 2), ("qwen3", "thought before a call", 3),
+        ("qwen3", "two", 1), ("qwen3", "thoughts", 1), ("qwen3", "reasoning", 1), ("qwen3", "tools", 1),
+        ("qwen3", "two calls", 1), ("qwen3", "thought before a call", 3),
         ("qwen3-no-think", "one", 1), ("qwen3-no-think", "two", 2), ("qwen3_5_think", "two", 2),
         ("qwen2_5", "tools", 1), ("llama3_1", "tools", 1), ("llama3_2", "tools", 1), ("gemma", "two", 1),
         ("gemma3", "system", 1), ("phi3", "two", 1), ("deepseek_r1_distill", "thoughts", 1),
         ("mistral_v3", "two", 1), ("mistral_v3", "system", 2), ("mistral_v3", "tools", 1),
         ("mistral_v7", "system", 1), ("phi4", "system", 1), ("gptoss", "two", 2), ("phi3", "long", 1),
-        ("qwen3", "long", 22), ("qwen2_5", "long", 1),
+        ("qwen3", "long", 1),
     ],
 )  # fmt: skip
 def test_what_is_rendered_and_how(family, name, documents, tmp_path, library):
@@ -328,9 +335,7 @@ def test_a_template_that_rewrites_what_was_said_is_refused(tmp_path, library):
         own_template.OwnTemplate(template_source.find(tmp_path), pair.tokenizer).load()
     # Anew from the second answer on only: found out at the conversation.
     source = source.replace("messages | length", "[messages | length, 2] | max")
-    (tmp_path / "chat_template.jinja").write_text(source)
-    template = own_template.OwnTemplate(template_source.find(tmp_path), pair.tokenizer)
-    pair = dataclasses.replace(pair, template=template)
+    pair = with_template(pair, source)
     assert len(pair.documents({"messages": TURNS[:2]})[0]) == 1
     with pytest.raises(RecordError, match="message 4: the model's template writes the conversation"):
         pair.documents({"messages": TURNS})
@@ -345,9 +350,7 @@ def test_changes_of_old_turns_are_found_behind_the_window(tmp_path, library):
         "{{ '<|im_start|>' + m.role + '<|im_sep|>' + m.content[:5 if old else 999] + '<|im_end|>' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant<|im_sep|>' }}{% endif %}"
     )
-    (tmp_path / "chat_template.jinja").write_text(source)
-    template = own_template.OwnTemplate(template_source.find(tmp_path), pair.tokenizer)
-    pair = dataclasses.replace(pair, template=template)
+    pair = with_template(pair, source)
     assert len(pair.documents({"messages": LONG[:28]})[0]) == 1
     with pytest.raises(RecordError, match="leaves its content out"):
         pair.documents({"messages": LONG})
@@ -563,16 +566,35 @@ def test_an_end_token_that_servers_would_not_know_is_said(files, message, tmp_pa
 
 
 @pytest.mark.parametrize("preset", [None, "qwen3"])
-@pytest.mark.parametrize("name", ["two", "thoughts"])
-def test_every_answer_of_a_thinking_model_begins_with_its_thought(name, preset, tmp_path, library):
-    """In use Qwen3 thinks in every turn, and earlier thoughts are gone: so it learns, be they empty."""
+@pytest.mark.parametrize("name", ["two", "thoughts", "long"])
+def test_answers_apart_are_what_the_model_writes(name, preset, tmp_path, library):
+    """Qwen3 thinks in every turn, and takes earlier thoughts out. Together earlier answers are learnt without a thought,
+    which is said; apart each is learnt with its own, be it empty, after what the model then sees."""
     pair = pair_of("qwen3", tmp_path, library)
     if preset:
         pair = dataclasses.replace(pair, template=chat.PRESETS[preset])
-    for document, encoded in zip(*pair.documents(CONVERSATIONS[name]), strict=True):
-        [(_, text)] = target_texts(pair, document, encoded)
-        assert text.startswith("<think>\n")
-    assert ("21 is 3 times 7." in "".join(s.text for s in document.segments)) is False  # of the last one
+    record = CONVERSATIONS[name]
+    [together], _ = pair.documents(record)
+    assert "earlier" in together.notes
+    pair = dataclasses.replace(pair, template=chat.Renderer(pair.template, apart=True))
+    documents, encoded = pair.documents(record)
+    answers = [i for i, each in enumerate(record["messages"]) if each["role"] == "assistant"]
+    assert len(documents) == len(answers) and not any("earlier" in each.notes for each in documents)
+    for i, document, each in zip(answers, documents, encoded, strict=True):
+        assert each.ids.tolist() == pair.ids({"messages": record["messages"][: i + 1]})
+        [(_, text)] = target_texts(pair, document, each)
+        assert text.startswith("<think>\n") and text.endswith("<|im_end|>")
+
+
+@pytest.mark.parametrize("family", ["qwen2_5", "llama3_1", "phi3_training"])
+def test_any_template_writes_answers_apart(family, tmp_path, library):
+    pair = pair_of(family, tmp_path, library)
+    pair = dataclasses.replace(pair, template=chat.Renderer(pair.template, apart=True))
+    record = {"messages": [assistant("Ask me."), *TURNS]}
+    documents, encoded = pair.documents(record)
+    assert [each.ids.tolist() for each in encoded] == [pair.ids({"messages": record["messages"][:end]}) for end in (3, 5)]
+    texts = [text for pieces in zip(documents, encoded, strict=True) for _, text in target_texts(pair, *pieces)]
+    assert "".join(texts).count("A number.") == 1 and not any("Ask me." in text for text in texts)
 
 
 def test_several_marks_of_an_answer_belong_to_it(tmp_path, library):
@@ -584,9 +606,7 @@ def test_several_marks_of_an_answer_belong_to_it(tmp_path, library):
         " {% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}"
         "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant<|im_sep|>{% endif %}"
     )
-    (tmp_path / "chat_template.jinja").write_text(source)
-    template = own_template.OwnTemplate(template_source.find(tmp_path), pair.tokenizer)
-    pair = dataclasses.replace(pair, template=template)
+    pair = with_template(pair, source)
     first = assistant("A number.", reasoning_content="Digits.")
     for weights in ((0, 1), (1, 0)):
         answers = [{**each, "weight": weight} for each, weight in zip((first, assistant("Oslo.")), weights, strict=True)]
@@ -624,9 +644,7 @@ def test_a_broken_template_of_the_model_does_not_stop_a_preset(tmp_path, library
 def test_documents_that_are_no_objects_are_refused(tmp_path, library):
     pair = pair_of("phi4", tmp_path, library)
     source = "{% for d in documents or [] %}{{ d.title }}{% endfor %}" + (OURS / "phi4.jinja").read_text()
-    (tmp_path / "chat_template.jinja").write_text(source)
-    template = own_template.OwnTemplate(template_source.find(tmp_path), pair.tokenizer)
-    pair = dataclasses.replace(pair, template=template)
+    pair = with_template(pair, source)
     with pytest.raises(RecordError, match='"documents" must be a list of objects'):
         pair.documents({"messages": TURNS, "documents": ["a text"]})
 

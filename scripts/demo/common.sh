@@ -1,0 +1,46 @@
+# What the demonstrations share. Sourced with `speaker` and `here` (the checkout or package) set.
+# shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154 # for and from the sourcing script
+
+say() { echo "$speaker: $*"; }
+
+fail() {  # CODE MESSAGE
+  local code=$1
+  shift
+  echo "$speaker: $*" >&2
+  exit "$code"
+}
+
+absolute() { realpath -ms -- "$1"; }  # links are kept: --fresh will not follow one
+
+# Where folders are made: here, unless this is a package that an administrator installed.
+place=$here
+[[ -w "$place" ]] || place=$PWD
+
+# Paths below the checkout are shown, and kept in the run's own config, relative to it.
+short() { if [[ "$1" == "$here"/* ]]; then echo "${1#"$here"/}"; else echo "$1"; fi; }
+
+require_ranks() {  # WORD
+  [[ "$1" =~ ^[1-9][0-9]{0,3}$ ]] || fail 64 "--ranks takes a whole number from 1 to 9999, not '$1'"
+}
+
+# Sets python and program, which is built where this is a checkout. In the folder `here`.
+find_programs() {
+  python=$(scripts/setup.sh --print-python)
+  export LORASCALE_PYTHON=$python  # a bundle finds its torch there
+  program=${LORASCALE_PROGRAM:-}
+  [[ -z "$program" ]] || return 0
+  program=build/release/lorascale
+  [[ -e CMakeLists.txt ]] || return 0  # a package has it
+  say "building (the first time takes some minutes)"
+  scripts/build.sh release lorascale
+}
+
+# What a training that ended with CODE means for a demonstration.
+judge_training() {  # CODE RUN_FOLDER
+  case "$1" in
+    0) ;;
+    75) say "stopped and saved; run the same command again to go on"; exit 75 ;;
+    *) fail "$1" "training ended with exit code $1; its messages are above and in $2/log.txt" ;;
+  esac
+}
