@@ -32,6 +32,12 @@ TEST(Philox, UniformsFillTheUnitInterval) {
   EXPECT_NEAR(sum / (4.0 * kBlocks), 0.5, 0.0046);
 }
 
+// The first numbers of the published splitmix64 from the seed 0.
+TEST(Mix64, IsSplitmix64) {
+  EXPECT_EQ(mix64(0), 0xE220A8397B1DCDAFULL);
+  EXPECT_EQ(mix64(0x9E3779B97F4A7C15ULL), 0x6E789E6AA1B965F4ULL);
+}
+
 // Half-open: the greatest is still below 1, which a draw of more than 24 bits rounds up to.
 TEST(Uniform24, LiesBelowOne) {
   EXPECT_EQ(uniform24(0xFFFFFFFF), 1 - 0x1p-24F);

@@ -16,6 +16,8 @@ TEST(Units, ReadsEveryForm) {
   EXPECT_EQ(parse_amount("10 min", Unit::kSamples), (Amount{10, Unit::kMinutes}));
   EXPECT_EQ(parse_amount("10m", Unit::kSamples), (Amount{10, Unit::kMinutes}));
   EXPECT_EQ(parse_amount("2 h", Unit::kSamples), (Amount{120, Unit::kMinutes}));
+  EXPECT_EQ(parse_amount("90 s", Unit::kSamples), (Amount{1.5, Unit::kMinutes}));
+  EXPECT_EQ(parse_amount("90 sec", Unit::kSamples), (Amount{1.5, Unit::kMinutes}));
   EXPECT_EQ(parse_amount("1B tokens", Unit::kSamples), (Amount{1e9, Unit::kTokens}));
   EXPECT_EQ(parse_amount(" 64 ", Unit::kSteps), (Amount{64, Unit::kSteps}));
   EXPECT_EQ(parse_amount("64K", Unit::kSamples), (Amount{64000, Unit::kSamples}));
@@ -47,7 +49,10 @@ TEST(Units, ResolvesToSamples) {
   // An epoch of 1000 takes 15 batches of 64 and one of 40.
   EXPECT_EQ(to_samples({16, Unit::kSteps}, context), 1000);
   EXPECT_EQ(to_samples({33, Unit::kSteps}, context), 2064);
+  EXPECT_EQ(to_samples({15.9, Unit::kSteps}, context), 1000);  // a part of a short one is not more
   EXPECT_EQ(to_samples({3, Unit::kEpochs}, context), 3000);
+  EXPECT_EQ(to_samples({2.6, Unit::kSamples}, context), 3);
+  EXPECT_EQ(to_samples({2.4, Unit::kSamples}, context), 2);
   EXPECT_EQ(to_samples({0.03, Unit::kFraction}, context), 90);
   EXPECT_EQ(to_samples({5120, Unit::kTokens}, context), 10);
   EXPECT_THROW(to_samples({1, Unit::kMinutes}, context), Error);

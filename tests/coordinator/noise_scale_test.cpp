@@ -168,6 +168,21 @@ TEST(NoiseScale, TheErrorBarIsTheSpreadOfRepeatedRuns) {
               readings.sd() / readings.mean());
 }
 
+// Where trace and gradient rise and fall together their ratio is certain, and where one rises as the
+// other falls it is less so than if they did not know of each other.
+TEST(NoiseScale, TheErrorBarKnowsHowBothMoveTogether) {
+  const auto of = [](double trace, double gradient_square) {
+    NoiseTracker tracker;
+    for (int i = 0; i < 40; ++i) {
+      const double up = 0.1 * (i % 2 == 0 ? 1 : -1);
+      tracker.add(NoiseEstimate{100 * (1 + trace * up), 2 * (1 + gradient_square * up)}, 10, 1000);
+    }
+    return tracker.reading().relative_sd;
+  };
+  EXPECT_NEAR(of(1, 1), 0, 1e-7);
+  EXPECT_NEAR(of(1, -1) / of(1, 0), 2, 2e-3);  // the newest of 40 weighs most, so the mean is not 100
+}
+
 // Averages, spread and effective number against the definition, weights written out, with updates
 // of unlike size.
 TEST(NoiseScale, AveragesInSampleTime) {
