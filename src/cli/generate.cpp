@@ -104,7 +104,7 @@ ExitCode run_generate(const Arguments& arguments) {
     const auto before = train::trained_on(run);
     const auto file = before ? *before : train::prepare_data(job.world(), config).train;
     source.emplace(file, train::TokenSourceSettings{config.data.sequence_length, false,
-                                                           model->vocabulary(), 1, true});
+                                                    model->vocabulary(), 1, true});
   }
   models::llama::GenerationSettings settings{config.sample.max_tokens, config.sample.temperature,
                                              config.sample.top_p, config.run.seed,

@@ -112,8 +112,9 @@ ExitCode run_plan(const Arguments& arguments) {
   const auto values = parse(arguments, description, config_position());
   const bool goes_on = go_on_of(values).adds_leg() || values.count("into") != 0;
   if (goes_on && values.count("headers-only") == 0) {
-    throw Error(ExitCode::kUsage,
-                "plan tells of a run from its beginning; --more, --cooldown and --into are for train");
+    throw Error(
+        ExitCode::kUsage,
+        "plan tells of a run from its beginning; --more, --cooldown and --into are for train");
   }
   const bool chosen = values.count("ranks") != 0;
   if (chosen && values["ranks"].as<int>() < 1) {

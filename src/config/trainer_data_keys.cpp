@@ -41,8 +41,8 @@ constexpr std::array kFactoryFields = {
 // is which.
 constexpr std::array<std::string_view, 6> kNoMatter = {
     "ds_type", "conversation", "roles", "preprocess_shards", "trust_remote_code", "name"};
-// Those that change what is learnt, the values that say what is done here anyway, and the way to the
-// others.
+// Those that change what is learnt, the values that say what is done here anyway, and the way to
+// the others.
 struct OnlyAs {
   std::string_view key;
   std::array<std::string_view, 3> values;
@@ -336,11 +336,13 @@ Carried carry_datasets(const AliasUse& use, const YamlNode* trained_on) {
   }
   const Sets sets = sets_of(*use.value);
   // Those of `datasets` are taken for both.
-  const bool other = !sets.columns().empty() && trained_on != nullptr && trained_on->kind != YamlNode::Kind::kNull &&
-                     trained_on != use.value && sets_of(*trained_on).columns() != sets.columns();
+  const bool other = !sets.columns().empty() && trained_on != nullptr &&
+                     trained_on->kind != YamlNode::Kind::kNull && trained_on != use.value &&
+                     sets_of(*trained_on).columns() != sets.columns();
   if (other) {
     throw ValueError(
-        "calls its fields otherwise than datasets; give both one naming (field_...), or prepare them "
+        "calls its fields otherwise than datasets; give both one naming (field_...), or prepare "
+        "them "
         "one by one (scripts/prepare_text.py)");
   }
   return sets.carried(use);

@@ -5,8 +5,8 @@
 
 namespace lorascale::config {
 
-// A list of {path, type, data_files, field_..., ...}. Of sets to validate on `trained_on` is the list
-// to train on, if there is one: fields are called alike in both.
+// A list of {path, type, data_files, field_..., ...}. Of sets to validate on `trained_on` is the
+// list to train on, if there is one: fields are called alike in both.
 Carried carry_datasets(const AliasUse& use, const YamlNode* trained_on);
 
 // Paths, or names that dataset_info.json in `folder` (a path; nullptr: "data") explains.

@@ -119,14 +119,15 @@ void add_harmless(std::vector<Alias>& t) {
 }
 
 void add_refused(std::vector<Alias>& t) {
-  add(t, "dataset_train_split", kOnly,
-      "save that part as a file and name it in data.train", "train");
-  add(t, "dataset_test_split", kOnly,
-      "save that part as a file and name it in data.validation", "test|validation");
+  add(t, "dataset_train_split", kOnly, "save that part as a file and name it in data.train",
+      "train");
+  add(t, "dataset_test_split", kOnly, "save that part as a file and name it in data.validation",
+      "test|validation");
   add(t, "dataset_exact_deduplication", kOnly,
       "equal documents are kept once (data.prepare.deduplicate)", "true");
   constexpr std::string_view kTokenizerSays =
-      "what begins and ends a text is what the tokenizer's files say; remove it, or prepare the data "
+      "what begins and ends a text is what the tokenizer's files say; remove it, or prepare the "
+      "data "
       "with scripts/prepare_text.py --eos-token, --bos-token";
   add(t, "eos_token bos_token", kRefused, kTokenizerSays);
   add(t, "special_tokens", kSpecialTokens, kTokenizerSays);

@@ -241,8 +241,8 @@ Carried carry_special_tokens(const AliasUse& use) {
   }
   for (const auto& entry : use.value->entries) {
     if (entry.key != "pad_token" && entry.key != "unk_token" && !is_off(entry.value)) {
-      throw ValueError(in_quotes(entry.key) + " is not supported: " +
-                       std::string(use.alias->target));
+      throw ValueError(in_quotes(entry.key) +
+                       " is not supported: " + std::string(use.alias->target));
     }
   }
   return nothing("no effect: rows are not padded");

@@ -1,5 +1,6 @@
 // The recipe: what the user asked for, in samples, after every unit has been resolved. Between
-// two starts of a run it never changes; all rates and lengths are pure functions of (recipe, samples seen, batch).
+// two starts of a run it never changes; all rates and lengths are pure functions of (recipe,
+// samples seen, batch).
 #pragma once
 
 #include <cstdint>

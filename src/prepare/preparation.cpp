@@ -115,8 +115,8 @@ class Preparation {
     }
     Json inputs = Json::array();
     for (const auto& file : claim_.inputs.files) {
-      inputs.push_back({io::json_text(name_within(file, request_.paths)),
-                        digest_of_file(file, keep_going_)});
+      inputs.push_back(
+          {io::json_text(name_within(file, request_.paths)), digest_of_file(file, keep_going_)});
     }
     auto settings = preparer.settings(config_);
     settings.push_back("--" + request_.key);
@@ -340,8 +340,9 @@ TokenFiles prepare(const config::RunConfig& config, const KeepGoing& keep_going,
     }
     files.records["data.train"] = std::move(record);
   } else if (fraction > 0) {
-    const std::string message = "data.prepare.validation_fraction has no effect: " +
-                                files.train.string() + " is a token file already";
+    const std::string message =
+        "data.prepare.validation_fraction has no effect: " + files.train.string() +
+        " is a token file already";
     if (config.evaluate.early_stop.patience > 0 && !config.data.validation) {
       throw_bad_config(message +
                        ", and evaluate.early_stop needs a validation set: set data.validation, or "

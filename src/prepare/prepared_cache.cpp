@@ -77,7 +77,6 @@ nlohmann::ordered_json PreparedCache::find() const {
   return whole ? record : nullptr;
 }
 
-
 // Nothing where the file system has no locks.
 io::FileDescriptor PreparedCache::lock(const KeepGoing& keep_going) {
   const auto path = root_ / ("." + folder_.filename().string() + ".lock");

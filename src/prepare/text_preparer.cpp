@@ -160,7 +160,8 @@ std::map<std::string, fs::path> support(const config::RunConfig& config) {
     }
     std::error_code ignored;
     for (const auto& entry : fs::directory_iterator(folder / kMoreTemplates, ignored)) {
-      files[io::json_text((fs::path(kMoreTemplates) / entry.path().filename()).string())] = entry.path();
+      files[io::json_text((fs::path(kMoreTemplates) / entry.path().filename()).string())] =
+          entry.path();
     }
     if (folder != path) {
       files["data.prepare.tokenizer"] = path;

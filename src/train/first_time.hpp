@@ -12,8 +12,7 @@ namespace lorascale::train {
 class FirstTime {
  public:
   // `phase` is a string literal.
-  FirstTime(World& world, const char* phase)
-      : host_(world.host), beating_(phase, kSeconds) {
+  FirstTime(World& world, const char* phase) : host_(world.host), beating_(phase, kSeconds) {
     if (&world.device != &world.host) {
       device_.emplace(world.device);
     }

@@ -74,9 +74,9 @@ Leg leg_for_more(const coordinator::Coordinator& run, const GoOn& wish, const Se
   UnitContext leg = session.units;  // a leg's percentages are of the leg
   leg.budget_samples = recipe.budget_samples + samples - static_cast<std::int64_t>(run.tau());
   const auto& schedule = session.config.schedule;
-  const Leg added = coordinator::leg_for_more(recipe, run.tau(), samples, wish.leg_start,
-                                              to_samples(schedule.warmup, leg),
-                                              to_samples(schedule.decay, leg));
+  const Leg added =
+      coordinator::leg_for_more(recipe, run.tau(), samples, wish.leg_start,
+                                to_samples(schedule.warmup, leg), to_samples(schedule.decay, leg));
   if (added.peak <= 0) {
     throw_bad_config(
         "--leg-rate present: the schedule has taken the rate down to 0, and nothing is learnt at "
@@ -182,8 +182,8 @@ RunPast read_past(const fs::path& folder) {
   };
   RunPast past;
   const Json status = read("status.json");
-  past.results_written = status.is_object() && status.contains("outcome") &&
-                         status["outcome"] == "done";
+  past.results_written =
+      status.is_object() && status.contains("outcome") && status["outcome"] == "done";
   const Json origin = read(kOriginFile);
   if (origin.is_object() && origin.contains("legs") && origin["legs"].is_number_unsigned()) {
     past.legs_of_source = origin["legs"].get<std::size_t>();

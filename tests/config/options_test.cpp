@@ -211,11 +211,10 @@ TEST(ConfigAliases, PointAtOptionsThatExistAndHideNone) {
   for (const auto& alias : aliases()) {
     EXPECT_TRUE(names.insert(alias.name).second) << alias.name;
     EXPECT_EQ(find_option(alias.name), nullptr) << alias.name;
-    const bool points = alias.meaning != AliasMeaning::kImagesOnly &&
-                        alias.meaning != AliasMeaning::kNoCounterpart &&
-                        alias.meaning != AliasMeaning::kOnly &&
-                        alias.meaning != AliasMeaning::kSpecialTokens &&
-                        alias.meaning != AliasMeaning::kRefused;
+    const bool points =
+        alias.meaning != AliasMeaning::kImagesOnly &&
+        alias.meaning != AliasMeaning::kNoCounterpart && alias.meaning != AliasMeaning::kOnly &&
+        alias.meaning != AliasMeaning::kSpecialTokens && alias.meaning != AliasMeaning::kRefused;
     if (alias.meaning == AliasMeaning::kPrecisionFlag) {  // the type, where the key is not it
       const auto& type = alias.only.empty() ? alias.name : alias.only;
       EXPECT_TRUE(type == "bf16" || type == "fp16") << alias.name;

@@ -168,8 +168,8 @@ TEST(NoiseScale, TheErrorBarIsTheSpreadOfRepeatedRuns) {
               readings.sd() / readings.mean());
 }
 
-// Where trace and gradient rise and fall together their ratio is certain, and where one rises as the
-// other falls it is less so than if they did not know of each other.
+// Where trace and gradient rise and fall together their ratio is certain, and where one rises as
+// the other falls it is less so than if they did not know of each other.
 TEST(NoiseScale, TheErrorBarKnowsHowBothMoveTogether) {
   const auto of = [](double trace, double gradient_square) {
     NoiseTracker tracker;
@@ -180,7 +180,8 @@ TEST(NoiseScale, TheErrorBarKnowsHowBothMoveTogether) {
     return tracker.reading().relative_sd;
   };
   EXPECT_NEAR(of(1, 1), 0, 1e-7);
-  EXPECT_NEAR(of(1, -1) / of(1, 0), 2, 2e-3);  // the newest of 40 weighs most, so the mean is not 100
+  EXPECT_NEAR(of(1, -1) / of(1, 0), 2,
+              2e-3);  // the newest of 40 weighs most, so the mean is not 100
 }
 
 // Averages, spread and effective number against the definition, weights written out, with updates

@@ -204,13 +204,13 @@ TEST_F(PreparationTest, EverySettingReachesTheScript) {
   std::erase_if(words, [](const auto& word) {
     return word.starts_with("--output=") || word.starts_with("--validation=");
   });
-  EXPECT_EQ(words,
-            (std::vector<std::string>{
-                "--tokenizer=" + prepare.tokenizer, "--chat-template=chatml",
-                "--chat-template-kwargs={\"a\": 1}", "--default-system=Be brief.",
-                "--format=messages", "--text-split=lines:3", "--learn=last", "--turns=apart",
-                "--columns=completion=a,prompt=q", "--ignore=weight,loss", "--max-length=99", "--max-records=7",
-                "--no-dedup", "--skip-bad", "--prompt=--odd one", "--validation-fraction=0.125"}));
+  EXPECT_EQ(words, (std::vector<std::string>{
+                       "--tokenizer=" + prepare.tokenizer, "--chat-template=chatml",
+                       "--chat-template-kwargs={\"a\": 1}", "--default-system=Be brief.",
+                       "--format=messages", "--text-split=lines:3", "--learn=last", "--turns=apart",
+                       "--columns=completion=a,prompt=q", "--ignore=weight,loss", "--max-length=99",
+                       "--max-records=7", "--no-dedup", "--skip-bad", "--prompt=--odd one",
+                       "--validation-fraction=0.125"}));
 }
 
 TEST_F(PreparationTest, ValidationIsPreparedByItself) {
