@@ -63,6 +63,11 @@ class Renderer:
     # [0]: conversations still to compare; behind it the (preset's, own) texts of those that differ.
     compared: list = dataclasses.field(default_factory=lambda: [0])
 
+    @property
+    def is_own(self):
+        """Whether it is the model's, and not a preset."""
+        return hasattr(self.template, "where")
+
     def reads(self, key):
         """Whether the template does something with this key of messages or of the record: keys
         that it would drop are refused or counted before."""

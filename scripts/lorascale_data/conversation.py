@@ -5,7 +5,7 @@ import json
 
 from .chat import Conversation
 from .errors import RecordError
-from .keys import CHANGES_TRAINING, REASONING, SWITCHES, Fields, json_type, parsed, refusal
+from .keys import CHANGES_TRAINING, REASONING, SWITCHES, Fields, json_type, not_written, parsed, refusal
 
 # What the roles of data sets are to templates. One that a template knows by itself stays.
 ROLES = {
@@ -100,7 +100,10 @@ class Builder:
                 raise RecordError(f"message {number}: {error}") from None
 
     def conversation(self, extras):
+        """None where every answer is marked as not to be learnt."""
         if not any(self.learn):
+            if any(message["role"] == "assistant" for message in self.messages):
+                return None
             raise RecordError(
                 "no message of the assistant, so nothing to learn; remove the record"
             )
@@ -113,7 +116,7 @@ class Builder:
                 continue
             names = [name for name in (key, *REASONING) if self._template.reads(name)]
             if not names:
-                raise refusal(key, "this template writes no thoughts; use the model's own template")
+                raise refusal(key, not_written(self._template, "thoughts"))
             return {names[0]: fields.take_string(key)}
         return {}
 
@@ -205,7 +208,7 @@ class Builder:
         if not self._template.reads("tool_calls"):
             raise refusal(
                 "tool_calls",
-                "this template writes no calls of tools; use the model's own template",
+                not_written(self._template, "calls of tools"),
                 *self._tools,
             )
 

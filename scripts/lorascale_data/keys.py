@@ -175,6 +175,13 @@ def refusal(key, remedy, *beside):
     )
 
 
+def not_written(template, what):
+    """Why `template` cannot honour a key, and what can."""
+    if getattr(template, "is_own", False):
+        return f"the model's own template writes no {what}"
+    return f"this template writes no {what}; use the model's own template"
+
+
 def parsed(value, key):
     """The value behind a string of JSON; other values as they are."""
     if not isinstance(value, str):

@@ -95,7 +95,7 @@ class OwnTemplate:
             messages, learn = system, [False, *learn]
         messages, text = _first_that_renders(messages, render)
         lost = _what_is_lost(messages, tools, text)
-        learn, unasked = variant.asked_for(render, messages, learn)
+        learn, unasked = variant.asked_for(render, messages, learn, text)
         notes += unasked
         spans, otherwise = variant.spans(render, messages, learn, text)
         if spans is not None:
@@ -209,18 +209,19 @@ class _Variant:
         render.given = given
         return render
 
-    def asked_for(self, render, messages, learn):
+    def asked_for(self, render, messages, learn, text):
         """Which answers are learnt, and notes: one that the conversation begins with is no target
-        where the template cannot ask for it."""
+        where the template cannot ask for it as it stands in `text`."""
         first = next((i for i, message in enumerate(messages) if message["role"] == "user"), len(learn))
         greetings = [i for i in range(first) if learn[i]]
         if self.marked or not greetings:
             return learn, []
         try:
-            self._prompt(render, messages[: greetings[0]])
-            return learn, []
+            if text.startswith(self._prompt(render, messages[: greetings[0]])):
+                return learn, []
         except RecordError:
-            learn = [flag and i >= first for i, flag in enumerate(learn)]
+            pass
+        learn = [flag and i >= first for i, flag in enumerate(learn)]
         if not any(learn):
             raise RecordError("no answer follows a question, so nothing to learn; remove the record")
         return learn, ["unasked"]

@@ -97,7 +97,8 @@ class Worker:
                 counts["unwanted"] += 1
                 continue
             counts["empty"] += not found
-            counts["chat"] += any(document.kind == "chat" for document in found)
+            for kind in ("chat", "answer"):
+                counts[kind] += any(document.kind == kind for document in found)
             for document in found:
                 counts.update(document.notes)
             documents += found

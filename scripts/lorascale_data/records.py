@@ -12,7 +12,7 @@ from . import shapes
 from .chat import Segment
 from .conversation import Builder, tools_of
 from .errors import RecordError
-from .keys import ANSWERS, REASONING, SYSTEM, Fields, parsed, refusal, repeated
+from .keys import ANSWERS, REASONING, SYSTEM, Fields, not_written, parsed, refusal, repeated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,7 +223,7 @@ def _rendered(builder, fields, rules):
         found = tools_of(fields.take(key), key)
         tools += found
         if found and not rules.template.reads("tools"):
-            raise refusal(key, "this template writes no tools; use the model's own template")
+            raise refusal(key, not_written(rules.template, "tools"))
     extras = {"tools": tools} if tools else {}
     if "documents" in fields and rules.template.reads("documents"):
         extras["documents"] = fields.take_list("documents")
@@ -232,6 +232,8 @@ def _rendered(builder, fields, rules):
     if "chat_template_kwargs" in fields:
         extras |= _variables(fields, rules)
     conversation = builder.conversation(extras)
+    if conversation is None:
+        return None, []
     rendered = rules.template.render(conversation)
     documents = [
         Document("chat", segments, conversation.texts, rendered.whole, () if i else rendered.notes)

@@ -10,6 +10,7 @@ import time
 
 from .keys import Unused
 
+BAD_EXAMPLES = 10
 SHOWN_KEYS = 12  # unused keys that the summary names
 SHOWN_NOTES = 12
 SAMPLE = 65_536  # documents whose lengths stand for all
@@ -51,7 +52,7 @@ class Statistics:
 
     def note_bad(self, message):
         self.bad += 1
-        if len(self.bad_examples) < 3:
+        if len(self.bad_examples) < BAD_EXAMPLES:
             self.bad_examples.append(message)
 
 
@@ -148,6 +149,8 @@ def summary(statistics, writers, seconds):
     found = [f"{count:,} {name}" for name, count in dropped.items() if count]
     lines.append(f"{'left out:':12}{', '.join(found) or 'nothing'}")
     lines += [f"{'':12}  {example}" for example in statistics.bad_examples]
+    if statistics.bad > len(statistics.bad_examples):
+        lines.append(f"{'':12}  and {statistics.bad - len(statistics.bad_examples):,} more")
     lines += _unused_keys(statistics.unused.found)
     if statistics.counts["truncated"]:
         lines.append(
@@ -206,6 +209,11 @@ def warnings(statistics, chosen, end_id=None, end_text="", model=None):
         lines.append(
             f"no document used --chat-template {chosen.name}: they are plain text. Chats are JSON "
             f"Lines, CSV or Parquet with messages, or prompt and completion"
+        )
+    if chosen.is_found and chosen.template is not None and counts["answer"]:
+        lines.append(
+            f"{counts['answer']:,} questions and answers are plain text, without the model's chat template "
+            f"and with nothing between them but what the data has; --chat-template own writes them as chats"
         )
     if counts["chat"] and hasattr(chosen.template, "notes"):
         lines += chosen.template.notes()

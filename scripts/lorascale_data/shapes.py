@@ -93,7 +93,12 @@ def is_wanted(fields):
         value = fields.peek(key)
         if isinstance(value, str):  # of a table without types
             value = _TRUTH.get(value.strip().lower())
-        if isinstance(value, bool | int | float) and value in (0, 1):
+        if key in fields and (not isinstance(value, bool | int | float) or value not in (0, 1)):
+            raise RecordError(
+                f'"{key}" is {fields.peek(key)!r}, it must be 0 or 1, true or false; or leave it out with '
+                f"--ignore {key}"
+            )
+        if key in fields:
             fields.take(key)
             wanted = wanted and bool(value)
     if isinstance(fields.peek("label"), bool) and not fields.peek("label"):

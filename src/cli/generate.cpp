@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 #include <spdlog/spdlog.h>
 
+#include <charconv>
 #include <iostream>
 #include <optional>
 
@@ -19,23 +20,19 @@ namespace {
 
 // Token ids given as numbers, for models whose tokenizer is not at hand.
 std::vector<std::int32_t> parse_ids(const std::string& text, std::int64_t vocabulary) {
+  constexpr const char* kBetween = " ,\t\n";
   std::vector<std::int32_t> ids;
-  std::size_t at = 0;
-  while (at < text.size()) {
-    std::size_t used = 0;
-    long id = -1;
-    try {
-      id = std::stol(text.substr(at), &used);
-    } catch (const std::exception&) {
-    }
-    if (id < 0 || id >= vocabulary) {
+  for (auto at = text.find_first_not_of(kBetween); at != std::string::npos;) {
+    const auto end = std::min(text.find_first_of(kBetween, at), text.size());
+    std::int64_t id = -1;
+    const auto [rest, status] = std::from_chars(text.data() + at, text.data() + end, id);
+    if (status != std::errc() || rest != text.data() + end || id < 0 || id >= vocabulary) {
       throw Error(ExitCode::kUsage, "--ids takes token ids from 0 to " +
                                         std::to_string(vocabulary - 1) +
                                         " separated by spaces or commas, not '" + text + "'");
     }
     ids.push_back(static_cast<std::int32_t>(id));
-    at = text.find_first_of("0123456789-", at + used);
-    at = at == std::string::npos ? text.size() : at;
+    at = text.find_first_not_of(kBetween, end);
   }
   if (ids.empty()) {
     throw Error(ExitCode::kUsage, "--ids is empty; give at least one token id to continue");

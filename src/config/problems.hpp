@@ -20,12 +20,15 @@ constexpr int kAfterTheFile = std::numeric_limits<int>::max();
 class Problems {
  public:
   // `order` is the line of the file; problems of one line keep the order they were found in.
-  void add(int order, std::string message) { found_.push_back({order, std::move(message)}); }
+  // `key` is the option that it concerns, where the message does not name it.
+  void add(int order, std::string message, std::string_view key = {}) {
+    found_.push_back({order, std::move(message), std::string(key)});
+  }
   [[nodiscard]] std::size_t count() const { return found_.size(); }
   // Whether one of them speaks of this key.
   [[nodiscard]] bool name(std::string_view key) const {
     return std::any_of(found_.begin(), found_.end(), [&](const Problem& problem) {
-      return problem.message.find(key) != std::string::npos;
+      return problem.key == key || problem.message.find(key) != std::string::npos;
     });
   }
 
@@ -55,6 +58,7 @@ class Problems {
   struct Problem {
     int order;
     std::string message;
+    std::string key;
   };
   std::vector<Problem> found_;
 };

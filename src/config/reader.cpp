@@ -52,6 +52,8 @@ class Assembler {
 
   void read_override(const std::string& text);
   // What is left to do when all is read.
+  void use(const Alias& alias, const std::string& spelled, const YamlEntry& entry);
+  void tell_own_defaults();
   void finish();
 
   ReadResult take() { return std::move(result_); }
@@ -69,11 +71,11 @@ class Assembler {
   void assign(const std::string& path, const YamlNode& value, const std::string& spelled, int line);
   void unknown(const std::string& path, int line);
 
-  void refuse(int line, const std::string& message) {
+  void refuse(int line, const std::string& message, std::string_view key = {}) {
     if (in_override_) {
-      problems_.add(kAfterTheFile, override_ + ": " + message);
+      problems_.add(kAfterTheFile, override_ + ": " + message, key);
     } else {
-      problems_.add(line, source_ + ":" + std::to_string(line) + ": " + message);
+      problems_.add(line, source_ + ":" + std::to_string(line) + ": " + message, key);
     }
   }
 
@@ -115,11 +117,20 @@ void Assembler::walk(const YamlEntry& entry, const std::string& section) {
   if (is_section(path) && (!word || alias == nullptr)) {
     walk_section(entry, path);
   } else if (alias != nullptr) {
-    uses_.push_back({alias, entry.key, &entry.value, entry.line});
+    use(*alias, entry.key, entry);
   } else if (section.empty() && !in_override_ && is_alias_section(entry.key)) {
     walk_alias_section(entry);
   } else {
     unknown(path, entry.line);
+  }
+}
+
+// A key of another trainer without a value is one that its user left to the default.
+void Assembler::use(const Alias& alias, const std::string& spelled, const YamlEntry& entry) {
+  if (entry.value.kind == YamlNode::Kind::kNull && alias.meaning == AliasMeaning::kSame) {
+    result_.translations.push_back(spelled + " without a value → no effect");
+  } else {
+    uses_.push_back({&alias, spelled, &entry.value, entry.line});
   }
 }
 
@@ -148,7 +159,7 @@ void Assembler::walk_alias_section(const YamlEntry& section) {
   for (const auto& entry : section.value.entries) {
     const std::string spelled = section.key + "." + entry.key;
     if (const Alias* alias = find_alias(entry.key)) {
-      uses_.push_back({alias, spelled, &entry.value, entry.line});
+      use(*alias, spelled, entry);
     } else {
       unknown(spelled, entry.line);
     }
@@ -157,7 +168,7 @@ void Assembler::walk_alias_section(const YamlEntry& section) {
 
 void Assembler::apply_aliases() {
   const auto refuse_use = [this](const AliasUse& use, const std::string& message) {
-    refuse(use.line, use.spelled + ": " + message);
+    refuse(use.line, use.spelled + ": " + message, use.alias->target);
   };
   Translation translation = translate_aliases(uses_, world_size_, refuse_use);
   result_.translations.insert(result_.translations.end(), translation.lines.begin(),
@@ -215,6 +226,27 @@ void Assembler::unknown(const std::string& path, int line) {
   refuse(line, message);
 }
 
+// Other trainers have other defaults for what makes the recipe: what their keys leave open is said.
+void Assembler::tell_own_defaults() {
+  static constexpr std::array<std::string_view, 9> kRecipe = {
+      "adapter.rank",  "adapter.alpha",   "adapter.targets",      "batch.global", "optimizer.lr",
+      "schedule.name", "schedule.warmup", "data.sequence_length", "data.packing"};
+  std::string left;
+  for (const auto path : kRecipe) {
+    const Option* option = find_option(path);
+    const bool per_rank = path == "batch.global" && result_.config.batch.per_rank;
+    if (!per_rank && !result_.given.contains(option->path)) {
+      left += (left.empty() ? "" : ", ") + option->path + " " + option->write(result_.config);
+    }
+  }
+  if (!uses_.empty() && !left.empty()) {
+    result_.translations.push_back(
+        "not set, and so as lorascale has it, which may be otherwise than "
+        "in the trainer of these keys: " +
+        left);
+  }
+}
+
 // A batch per rank, and how many ranks there are, make a global batch; one that --set gives stands.
 void Assembler::finish() {
   BatchSection& batch = result_.config.batch;
@@ -227,6 +259,7 @@ void Assembler::finish() {
                                    counted(world_size_, "rank") + " → batch.global " +
                                    std::to_string(batch.global));
   }
+  tell_own_defaults();
 }
 
 void Assembler::read_override(const std::string& text) {

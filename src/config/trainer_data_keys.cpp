@@ -39,8 +39,8 @@ constexpr std::array kFactoryFields = {
     NamePair{"messages", "messages"}};
 // Of axolotl's items: what changes nothing here. The files tell what they are, records which role
 // is which.
-constexpr std::array<std::string_view, 6> kNoMatter = {
-    "ds_type", "conversation", "roles", "preprocess_shards", "trust_remote_code", "name"};
+constexpr std::array<std::string_view, 5> kNoMatter = {
+    "ds_type", "conversation", "preprocess_shards", "trust_remote_code", "name"};
 // Those that change what is learnt, the values that say what is done here anyway, and the way to
 // the others.
 struct OnlyAs {
@@ -52,8 +52,8 @@ constexpr std::array<OnlyAs, 6> kOnlyAs = {
     OnlyAs{"roles_to_train",
            {"assistant", "gpt", "model"},
            "answers are learnt; data.prepare.learn: everything takes all of a chat"},
-    OnlyAs{"train_on_eos", {"turn", "all", ""}, "the token that ends an answer is learnt with it"},
-    OnlyAs{"train_on_eot", {"turn", "all", ""}, "the token that ends an answer is learnt with it"},
+    OnlyAs{"train_on_eos", {"turn", "", ""}, "the token that ends an answer is learnt with it"},
+    OnlyAs{"train_on_eot", {"turn", "", ""}, "the token that ends an answer is learnt with it"},
     OnlyAs{"shards", {"1", "0", ""}, "the whole set is trained on; name a file with the part"},
     OnlyAs{"chat_template",
            {"tokenizer_default", "tokenizer", ""},
@@ -94,6 +94,28 @@ std::optional<std::string> ours(const std::array<NamePair, N>& names, const std:
   const auto found = std::find_if(names.begin(), names.end(),
                                   [&](const NamePair& name) { return name.theirs == theirs; });
   return found == names.end() ? std::nullopt : std::optional(std::string(found->ours));
+}
+
+// {role: [names of it in the data]}, of those that records are read by (docs/data.md).
+void require_usual_roles(const YamlNode& roles) {
+  static constexpr std::array kUsual = {
+      NamePair{"system", "system"},       NamePair{"developer", "system"},
+      NamePair{"user", "user"},           NamePair{"human", "user"},
+      NamePair{"assistant", "assistant"}, NamePair{"gpt", "assistant"},
+      NamePair{"model", "assistant"},     NamePair{"bot", "assistant"},
+      NamePair{"chatgpt", "assistant"},   NamePair{"tool", "tool"},
+      NamePair{"function", "tool"}};
+  for (const auto& role : roles.entries) {
+    std::vector<std::string> names;
+    TextListKind{false, "[name, ...]"}.read(role.value, names);
+    for (const auto& name : names) {
+      if (ours(kUsual, name) != role.key) {
+        throw ValueError("roles: " + in_quotes(name) + " for " + role.key +
+                         " is not supported; call the roles in the data system, user and assistant "
+                         "(or human and gpt)");
+      }
+    }
+  }
 }
 
 const YamlNode* find(const YamlNode& map, std::string_view key) {
@@ -241,6 +263,8 @@ void add_item(const YamlNode& item, Sets& sets) {
                                     [&](const OnlyAs& known) { return known.key == key; });
     if (only != kOnlyAs.end()) {
       require_as_done(*only, value);
+    } else if (key == "roles") {
+      require_usual_roles(value);
     } else if (const auto part = ours(kAxolotlFields, key)) {
       columns[*part] = scalar_text(value, "a name");
     } else if (key == "type") {

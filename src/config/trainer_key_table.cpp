@@ -114,8 +114,8 @@ void add_harmless(std::vector<Alias>& t) {
       "the loss is the mean over all targets of the global batch, on any number of ranks");
   add(t, "auto_find_batch_size", kNoCounterpart, "batch.micro auto does that");
   add(t, "data_seed full_determinism", kNoCounterpart, "run.seed sets every order");
-  add(t, "warmup_type loraplus_lr_embedding val_table_size bench_dataset", kNoCounterpart,
-      "it has no counterpart");
+  add(t, "warmup_type loraplus_lr_embedding eval_table_size eval_max_new_tokens bench_dataset",
+      kNoCounterpart, "it has no counterpart");
 }
 
 void add_refused(std::vector<Alias>& t) {
@@ -149,6 +149,10 @@ void add_refused(std::vector<Alias>& t) {
       "quantization_type double_quantization bnb_config_kwargs bnb_4bit_quant_type "
       "bnb_4bit_compute_dtype bnb_4bit_use_double_quant use_bnb_nested_quant",
       kNoCounterpart, "base weights are not quantised");
+  add(t, "network_args", kRefused,
+      "settings of a network module (conv_dim, conv_alpha, algo, dropout, ...) have keys of their "
+      "own "
+      "here, as adapter.dropout, or none; remove it");
   constexpr std::string_view kPlainLora =
       "LoRA on linear layers is what is trained; remove it (adapter.targets names the layers)";
   add(t,

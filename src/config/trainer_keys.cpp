@@ -162,8 +162,8 @@ Carried carry_share_of_data(const AliasUse& use) {
 Carried carry_own_template(const AliasUse& use, const std::string& value) {
   Carried carried = set(use, value);
   carried.outcome = std::string(use.alias->target) + " " + value +
-                    ": the model's own template, which " + in_quotes(use.value->text) +
-                    " stands for";
+                    ": the model's own template is taken, not one of the name " +
+                    in_quotes(use.value->text) + "; data.prepare.chat_template names another";
   return carried;
 }
 

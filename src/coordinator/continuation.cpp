@@ -75,9 +75,17 @@ void check_legs(Lines& lines, const Recipe& then, const Recipe& now, double posi
                     " samples; set budget back to that, and go on with --more AMOUNT");
     return;
   }
-  const std::int64_t first_end = then.legs.empty() ? then.budget_samples : then.first_leg_end;
   const bool added = now.legs.size() > then.legs.size();
-  if (now.first_leg_end != first_end || then.decay_samples != now.decay_samples ||
+  std::int64_t first_end = then.legs.empty() ? then.budget_samples : then.first_leg_end;
+  if (then.legs.empty()) {  // the budget may have grown before the leg was asked for
+    Recipe grown = now;
+    grown.legs.clear();
+    grown.budget_samples = now.first_leg_end;
+    check_budget(lines, then, grown, position);
+    first_end = now.first_leg_end;
+  }
+  if (now.first_leg_end != first_end ||
+      (!then.legs.empty() && then.decay_samples != now.decay_samples) ||
       (!added && now.budget_samples != then.budget_samples) ||
       (added && now.legs[then.legs.size()].begin < position)) {
     lines.emplace_back("the legs of its schedule are others");

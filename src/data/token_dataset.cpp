@@ -138,7 +138,8 @@ void TokenDataset::read_checksums(const io::Hdf5File& file) {
   read("/checks/offsets", offset_check, 1);
   if (!offset_check.empty() && offset_check[0] != crc_of(std::as_bytes(std::span(offsets_)))) {
     throw_bad_input(path_.string() +
-                    ": /offsets does not match its checksum; the file is damaged, make it again");
+                    ": /offsets does not match its checksum; the file is damaged: make it "
+                    "again (where train prepared it: delete its folder)");
   }
 }
 
@@ -168,7 +169,8 @@ void TokenDataset::check_block(const std::vector<std::uint32_t>& checks, std::in
                                std::span<const std::byte> bytes, const char* name) const {
   if (!checks.empty() && checks[static_cast<std::size_t>(block)] != crc_of(bytes)) {
     throw_bad_input(path_.string() + ": block " + std::to_string(block) + " of " + name +
-                    " does not match its checksum; the file is damaged, make it again");
+                    " does not match its checksum; the file is damaged: make it "
+                    "again (where train prepared it: delete its folder)");
   }
 }
 

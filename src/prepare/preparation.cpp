@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <span>
 
@@ -44,6 +45,31 @@ std::string joined(const std::vector<fs::path>& paths) {
 std::string replaced(std::string text, const std::string& from, const std::string& to) {
   for (auto at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size())) {
     text.replace(at, from.size(), to);
+  }
+  return text;
+}
+
+// Options of the script as the settings that stand for them, for messages of a run.
+std::string in_settings(std::string text) {
+  static constexpr std::array<std::pair<std::string_view, std::string_view>, 15> kSettings = {{
+      {"--skip-bad", "data.prepare.skip_bad: true"},
+      {"--validation-fraction or --seed", "data.prepare.validation_fraction"},
+      {"--validation-fraction", "data.prepare.validation_fraction"},
+      {"--chat-template-kwargs", "data.prepare.chat_template_kwargs"},
+      {"--chat-template", "data.prepare.chat_template"},
+      {"--default-system", "data.prepare.default_system"},
+      {"--tokenizer", "data.prepare.tokenizer"},
+      {"--columns", "data.prepare.columns"},
+      {"--ignore", "data.prepare.ignore"},
+      {"--format", "data.prepare.format"},
+      {"--text-split", "data.prepare.text_split"},
+      {"--max-length", "data.prepare.max_length"},
+      {"--max-records", "data.prepare.max_records"},
+      {"--learn", "data.prepare.learn"},
+      {"--turns", "data.prepare.turns"},
+  }};
+  for (const auto& [option, setting] : kSettings) {
+    text = replaced(std::move(text), std::string(option), std::string(setting));
   }
   return text;
 }
@@ -185,13 +211,13 @@ class Preparation {
         [&](ChildStream stream, std::string_view line) {
           const auto text = readable(line, folder, final_folder);
           if (stream == ChildStream::kOutput) {
-            report.push_back(text);
+            report.push_back(in_settings(text));
           } else if (text.starts_with(kProgress)) {
             spdlog::info("{}: {}", request_.key, text.substr(kProgress.size()));
           } else if (const auto at = text.find("warning: "); at != std::string::npos) {
-            warnings.push_back(text.substr(at + 9));
+            warnings.push_back(in_settings(text.substr(at + 9)));
           } else {
-            last = text;
+            last = in_settings(text);
           }
         },
         keep_going_);

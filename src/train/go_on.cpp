@@ -44,6 +44,22 @@ std::int64_t end_before(const Recipe& recipe) {
   return recipe.legs.size() > 1 ? recipe.legs[recipe.legs.size() - 2].end : recipe.first_leg_end;
 }
 
+std::int64_t at_least_one(std::int64_t samples, const char* option, const Amount& amount) {
+  if (samples < 1) {
+    throw_bad_config(fmt::format("{} {} is not one sample; use more", option, to_string(amount)));
+  }
+  return samples;
+}
+
+// Samples of a cooldown that begins at `position`.
+std::int64_t cooldown_samples(double position, const Amount& length, UnitContext units) {
+  const std::int64_t samples =
+      length.unit == Unit::kFraction
+          ? coordinator::cooldown_samples(position, length.value)
+          : samples_beyond(static_cast<std::int64_t>(position), length, units);
+  return at_least_one(samples, "--cooldown", length);
+}
+
 bool granted_before(const coordinator::Coordinator& run, const GoOn& wish, const Session& session,
                     const RunPast& past) {
   const Recipe& recipe = run.recipe();
@@ -52,19 +68,23 @@ bool granted_before(const coordinator::Coordinator& run, const GoOn& wish, const
   }
   const Leg& last = recipe.legs.back();
   if (wish.cooldown) {
-    return last.cause == Leg::Cause::kCooldown;
+    if (last.cause != Leg::Cause::kCooldown) {
+      return false;
+    }
+    const auto wished = coordinator::cooldown_leg(
+        recipe, last.begin, cooldown_samples(last.begin, *wish.cooldown, session.units));
+    if (last.end != wished.end) {
+      throw_bad_config(fmt::format(
+          "--cooldown: the run ends by a cooldown of another length already, from sample {:.0f} to "
+          "{}; name another folder with --into",
+          last.begin, last.end));
+    }
+    return true;
   }
   const std::int64_t end = end_before(recipe);
   return last.cause == Leg::Cause::kMore &&
          last.end - end == samples_beyond(end, *wish.more, session.units) &&
          !(run.stop_reason() && past.results_written);
-}
-
-std::int64_t at_least_one(std::int64_t samples, const char* option, const Amount& amount) {
-  if (samples < 1) {
-    throw_bad_config(fmt::format("{} {} is not one sample; use more", option, to_string(amount)));
-  }
-  return samples;
 }
 
 Leg leg_for_more(const coordinator::Coordinator& run, const GoOn& wish, const Session& session) {
@@ -88,13 +108,8 @@ Leg leg_for_more(const coordinator::Coordinator& run, const GoOn& wish, const Se
 
 Leg cooldown_leg(const coordinator::Coordinator& run, const GoOn& wish, const Session& session) {
   const Recipe& recipe = run.recipe();
-  const Amount& length = *wish.cooldown;
-  const std::int64_t samples =
-      length.unit == Unit::kFraction
-          ? coordinator::cooldown_samples(run.tau(), length.value)
-          : samples_beyond(static_cast<std::int64_t>(run.tau()), length, session.units);
-  const Leg leg =
-      coordinator::cooldown_leg(recipe, run.tau(), at_least_one(samples, "--cooldown", length));
+  const Leg leg = coordinator::cooldown_leg(
+      recipe, run.tau(), cooldown_samples(run.tau(), *wish.cooldown, session.units));
   if (leg.from <= recipe.floor) {
     throw_bad_config(fmt::format(
         "--cooldown takes the rate down to its floor, and at sample {} the {} schedule has it "
@@ -147,6 +162,31 @@ bool best_is_of(const std::string& decisions, const SnapshotFields& fields) {
   return sequence >= 0;
 }
 
+struct ForkOrigin {
+  std::string run;
+  std::int64_t step = 0;
+  std::size_t legs = 0;
+};
+
+// Nothing where the folder is no fork's, or nobody can tell.
+std::optional<ForkOrigin> origin_of(const fs::path& folder) {
+  using Json = nlohmann::json;
+  if (!fs::exists(folder / kOriginFile)) {
+    return std::nullopt;
+  }
+  const Json json = Json::parse(io::read_file(folder / kOriginFile, kMaxStatusBytes), nullptr,
+                                /*allow_exceptions=*/false);
+  if (!json.is_object() || !json.contains("run") || !json["run"].is_string() ||
+      !json.contains("step") || !json["step"].is_number_integer()) {
+    return std::nullopt;
+  }
+  ForkOrigin origin{json["run"].get<std::string>(), json["step"].get<std::int64_t>(), 0};
+  if (json.contains("legs") && json["legs"].is_number_unsigned()) {  // not so in earlier versions
+    origin.legs = json["legs"].get<std::size_t>();
+  }
+  return origin;
+}
+
 // What another run left is not overwritten; what an earlier fork began is.
 void require_room(const fs::path& folder) {
   if (fs::exists(folder / kOriginFile)) {
@@ -158,6 +198,33 @@ void require_room(const fs::path& folder) {
                                    folder.string(), name));
     }
   }
+}
+
+// Whether the fork in `folder`, whose newest checkpoint is of step `newest`, is under way. One that
+// was refused before its first update is not, and may be made of another checkpoint.
+bool has_begun(const GoOn& wish, const fs::path& folder, std::int64_t newest) {
+  const auto origin = origin_of(folder);
+  if (!origin) {
+    return true;  // a run of its own, which goes on as it is
+  }
+  if (newest <= origin->step) {
+    const io::Checkpoint copy(folder / "checkpoints" / io::checkpoint_name(newest));
+    const auto fields = read_snapshot_fields(copy);
+    const auto terms = coordinator::Coordinator::saved_terms(fields.coordinator_state);
+    if (terms.recipe.legs.size() <= origin->legs) {
+      return false;
+    }
+  }
+  std::error_code ignored;
+  const bool other =
+      (wish.at_step && *wish.at_step != origin->step) ||
+      fs::weakly_canonical(*wish.source, ignored) != fs::weakly_canonical(origin->run, ignored);
+  if (other) {
+    throw_bad_config(
+        fmt::format("--into: {} went on from step {} of {} and is under way; name another folder",
+                    folder.string(), origin->step, origin->run));
+  }
+  return true;
 }
 
 void copy_best(const fs::path& from, const fs::path& to) {
@@ -173,20 +240,16 @@ void copy_best(const fs::path& from, const fs::path& to) {
 }  // namespace
 
 RunPast read_past(const fs::path& folder) {
-  using Json = nlohmann::json;
-  const auto read = [&](const char* name) {
-    const fs::path file = folder / name;
-    return fs::exists(file) ? Json::parse(io::read_file(file, kMaxStatusBytes), nullptr,
-                                          /*allow_exceptions=*/false)
-                            : Json();
-  };
   RunPast past;
-  const Json status = read("status.json");
-  past.results_written =
-      status.is_object() && status.contains("outcome") && status["outcome"] == "done";
-  const Json origin = read(kOriginFile);
-  if (origin.is_object() && origin.contains("legs") && origin["legs"].is_number_unsigned()) {
-    past.legs_of_source = origin["legs"].get<std::size_t>();
+  if (fs::exists(folder / "status.json")) {
+    const auto status =
+        nlohmann::json::parse(io::read_file(folder / "status.json", kMaxStatusBytes), nullptr,
+                              /*allow_exceptions=*/false);
+    past.results_written =
+        status.is_object() && status.contains("outcome") && status["outcome"] == "done";
+  }
+  if (const auto origin = origin_of(folder)) {
+    past.legs_of_source = origin->legs;
   }
   return past;
 }
@@ -213,11 +276,14 @@ std::optional<Leg> leg_to_add(const coordinator::Coordinator& run, const GoOn& w
 }
 
 void fork_run(const GoOn& wish, const fs::path& folder, const io::RunLock& lock) {
-  if (!io::list_checkpoints(folder / "checkpoints").empty()) {
-    return;  // it has begun
+  const auto own = io::list_checkpoints(folder / "checkpoints");
+  if (!own.empty() && has_begun(wish, folder, own.back())) {
+    return;
   }
   require_room(folder);
   const io::Checkpoint checkpoint = chosen_checkpoint(wish);
+  std::error_code ignored;
+  fs::remove_all(folder / "checkpoints", ignored);  // of a fork that was refused
   const SnapshotFields fields = read_snapshot_fields(checkpoint);
   const auto terms = coordinator::Coordinator::saved_terms(fields.coordinator_state);
   const nlohmann::ordered_json origin = {{"run", io::json_text(wish.source->string())},

@@ -1,14 +1,25 @@
 #include "train/start_warnings.hpp"
 
+#include <ATen/Parallel.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cstdlib>
+#include <thread>
 
 #include "train/cpu_features.hpp"
 
 namespace lorascale::train {
+namespace {
+
+// Over the last minute; 0 where the system does not tell.
+double load_of_this_machine() {
+  double load = 0;
+  return getloadavg(&load, 1) == 1 ? load : 0;
+}
+
+}  // namespace
 
 std::vector<std::string> start_warnings(const config::RunConfig& config,
                                         const models::llama::Llama& model) {
@@ -26,7 +37,30 @@ std::vector<std::string> start_warnings(const config::RunConfig& config,
         "(max_position_embeddings); what it learns of longer documents may be poor",
         config.data.sequence_length, context));
   }
+  if (model.device().is_cpu()) {
+    if (const auto warning =
+            warning_of_spinning(at::get_num_threads(), load_of_this_machine(),
+                                static_cast<int>(std::thread::hardware_concurrency()),
+                                std::getenv("OMP_WAIT_POLICY") != nullptr)) {
+      warnings.push_back(*warning);
+    }
+  }
   return warnings;
+}
+
+std::optional<std::string> warning_of_spinning(int threads, double load, int cores,
+                                               bool policy_is_set) {
+  // Half a core for what a machine does by itself.
+  if (policy_is_set || threads < 2 || load + threads <= cores + 0.5) {
+    return std::nullopt;
+  }
+  return fmt::format(
+      "other programs want this machine's {} cores (load {:.1f}), and {} threads that wait for "
+      "each "
+      "other by spinning may then take several times as long: start with OMP_WAIT_POLICY=passive "
+      "in "
+      "front, or by launch/mpirun.sh, which sets it",
+      cores, load, threads);
 }
 
 std::optional<std::string> warning_of_end_token(const models::llama::LlamaConfig& model,

@@ -153,3 +153,13 @@ def test_adapter_of_another_base_is_a_warning(space, name, other):
     for outcome in (generated, merged, begun):
         assert ("made for the base model \"owner/other-model\"" in outcome.stderr) == other, outcome.stderr
     assert "model.safetensors" in digest(space.folder / "merged")
+
+
+@pytest.mark.parametrize("ids", ["1 2x", "1 two", "two", "1 -2", "999999", "1;2", "3.5"])
+def test_what_is_no_list_of_ids_is_refused(space, ids):
+    outcome = generate(space, ids=ids)
+    assert outcome.code == 64 and "--ids takes token ids from 0 to" in outcome.stderr
+
+
+def test_ids_may_have_commas_and_spaces_between(space, free):
+    assert ids_of(generate(space, ids=" " + PROMPT.replace(" ", ", ") + ",")) == free

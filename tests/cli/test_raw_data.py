@@ -185,11 +185,11 @@ def test_data_that_changed_since_is_named_on_resume(program, tmp_path, data):
     assert "the training set texts is not the one it began with (prose.txt changed since)" in log
 
 
-def test_what_is_wrong_with_a_file_is_said_as_by_hand(program, tmp_path, data):
+def test_what_is_wrong_with_a_file_is_said_with_the_setting_that_mends_it(program, tmp_path, data):
     (data / "pairs.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": 1\n')
     log = finish(start(program, tmp_path), BAD_INPUT)
     assert re.search(r"data\.train: .*texts/pairs\.jsonl:2: ", log)
-    assert "--skip-bad" in log
+    assert "data.prepare.skip_bad: true" in log
     log = finish(start(program, tmp_path, "--set", "data.prepare.skip_bad=true"))
     assert "1 bad" in log
     log = finish(start(program, tmp_path, "--set", "data.prepare.columns={nonsense: x}"), BAD_CONFIG)

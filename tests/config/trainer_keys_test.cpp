@@ -210,6 +210,11 @@ TEST(TrainerKeys, RefuseByNameAndWithTheRemedyWhatIsNotDone) {
        {"test_datasets", "otherwise than datasets"}},
       {"datasets:\n  - {path: a, roles_to_train: [assistant, user]}",
        {"roles_to_train: 'user'", "everything"}},
+      {"datasets:\n  - {path: a, train_on_eos: all}", {"train_on_eos: 'all'"}},
+      {"datasets:\n  - {path: a, roles: {user: [gpt], assistant: [human]}}",
+       {"roles: 'gpt' for user"}},
+      {"datasets:\n  - {path: a, roles: {assistant: [owl]}}", {"roles: 'owl' for assistant"}},
+      {"network_args: ['conv_dim=4']", {"network_args", "conv_dim"}},
       {"datasets:\n  - {path: a, train_on_eos: none}", {"train_on_eos: 'none'"}},
       {"datasets:\n  - {path: a, shards: 10}", {"shards: '10'", "the whole set"}},
       {"datasets:\n  - {path: a, chat_template: chatml}", {"chat_template: 'chatml'"}},
@@ -234,6 +239,27 @@ TEST(TrainerKeys, TakeNoAndNoneForWhatIsNotDone) {
                            "neftune_noise_alpha: none", "trl: {}", "lora_modules_to_save:"}) {
     EXPECT_EQ(read(text), RunConfig{}) << text;
   }
+}
+
+// Axolotl's examples leave them empty.
+TEST(TrainerKeys, WithoutAValueAreLeftToTheDefault) {
+  const auto config = said("early_stopping_patience:\nlora_alpha: null\neval_table_size:\n");
+  EXPECT_TRUE(config.of({"early_stopping_patience without a value"}));
+  EXPECT_EQ(config.result.config.adapter.alpha, RunConfig{}.adapter.alpha);
+}
+
+TEST(TrainerKeys, WhatTheyLeaveOpenIsTold) {
+  const auto config = said("lora_r: 32\nlearning_rate: 1e-4\npacking: off\nbatch_size: 2\n");
+  EXPECT_TRUE(config.of({"not set", "adapter.alpha 16", "schedule.name cosine"}));
+  EXPECT_FALSE(config.of({"not set", "adapter.rank"}));
+  EXPECT_FALSE(config.of({"not set", "batch.global"}));
+  EXPECT_FALSE(said("adapter: {rank: 4}\n").of({"not set"}));
+}
+
+// One mistake is one line.
+TEST(TrainerKeys, ASetThatIsRefusedIsNotMissingToo) {
+  const Thrown thrown = refusal("datasets:\n  - {path: a, mystery: 1}");
+  EXPECT_EQ(thrown.message.find("data.train is not set"), std::string::npos);
 }
 
 TEST(TrainerKeys, WordsForYesAndNoAreThoseOfYaml11) {

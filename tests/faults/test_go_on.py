@@ -287,3 +287,34 @@ def test_prompts_that_are_never_sampled_need_no_ids(program, inputs, tmp_path):
     run.train()
     run = Run(program, inputs, tmp_path / "sampled", budget="2 steps", sample={**prompts, "every": 1})
     expect_refusal(run.train(code=65), 65, "prompt")
+
+
+def test_a_cooldown_from_before_the_budget_grew(program, inputs, tmp_path):
+    """Of the same bits as without the growth, which was none of its past; and each folder holds one cooldown."""
+    constant = {"name": "constant", "warmup": "0 samples"}
+    run = Run(program, inputs, tmp_path, schedule=constant, budget="8 steps")
+    run.train()
+    before, after = tmp_path / "before", tmp_path / "after"
+    run.train("--cooldown", "3 steps", "--into", before, "--at-step", 4)
+    run.train("--set", "budget=12 steps")
+    cooldown = ("--set", "budget=12 steps", "--cooldown", "3 steps", "--into", after)
+    # What was refused leaves nothing that stands in the way of the next wish.
+    expect_refusal(run.train("--set", "budget=12 steps", "--more", "10 min", "--into", after, code=64), 64, "--more")
+    run.train(*cooldown, "--at-step", 4)
+    expect_same(before, after)
+    run.train(*cooldown, "--at-step", 4)  # done: nothing changes
+    expect_same(before, after)
+    expect_refusal(run.train(*cooldown, "--at-step", 6, code=78), 78, ["went on from step 4", "another folder"])
+    longer = ("--set", "budget=12 steps", "--cooldown", "4 steps", "--into", after, "--at-step", 4)
+    expect_refusal(run.train(*longer, code=78), 78, ["cooldown of another length"])
+    expect_same(before, after)
+    expect_replay(program, after)
+
+
+def test_a_fork_that_was_refused_may_be_made_of_another_checkpoint(program, inputs, tmp_path):
+    run = Run(program, inputs, tmp_path, budget="8 steps")
+    run.train()
+    fork = tmp_path / "fork"
+    expect_refusal(run.train("--cooldown", "3 steps", "--into", fork, code=78), 78, "already")  # its rate is at the floor
+    run.train("--cooldown", "3 steps", "--into", fork, "--at-step", 4)
+    assert records(fork)[-1]["step"] == 7

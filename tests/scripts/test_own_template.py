@@ -616,6 +616,25 @@ def test_several_marks_of_an_answer_belong_to_it(tmp_path, library):
         assert learnt == ("Oslo.<|im_end|>" if weights[1] else "<think>Digits.</think>A number.<|im_end|>")
 
 
+def test_a_greeting_of_smollm2(smollm2):
+    """Whose template writes a system text of its own before the first message, but not before none."""
+    tokenizer = tokenizing.load(tokenizing.TokenizerOptions(str(smollm2)))
+    template = own_template.OwnTemplate(template_source.find(smollm2), tokenizer)
+    record = {"messages": [assistant("Welcome!"), user("Hi?"), assistant("Hello.")]}
+    [document], _ = records.parse_json(json.dumps(record).encode(), records.Rules(chat.Renderer(template)))
+    assert [s.text for s in document.segments if s.target] == ["Hello.<|im_end|>"] and "unasked" in document.notes
+    tools = {"messages": USE, "tools": [WEATHER]}
+    with pytest.raises(RecordError, match="the model's own template writes no calls of tools, or leave out"):
+        records.parse_json(json.dumps(tools).encode(), records.Rules(chat.Renderer(template)))
+
+
+def test_questions_and_answers_without_the_template_are_said(smollm2, tmp_path):
+    outcome, _ = run(smollm2, [{"prompt": "Q", "completion": "A"}], tmp_path)
+    assert "1 questions and answers are plain text, without the model's chat template" in outcome.err
+    outcome, _ = run(smollm2, [{"prompt": "Q", "completion": "A"}], tmp_path, "--chat-template", "own")
+    assert "plain text" not in outcome.err
+
+
 @pytest.mark.parametrize("family", ["qwen2_5", "llama3_2", "gemma"])
 def test_a_conversation_that_begins_with_an_answer(family, tmp_path, library):
     """What no prompt leads to is no target, and counted; alone it is refused by its real name."""

@@ -238,7 +238,7 @@ def test_skip_bad_counts_and_names_examples(prepare):
             'message 1: "weight" is 0.5, it must be 0 or 1',
         ),
         (
-            {"messages": [{"role": "assistant", "content": "a", "weight": 0}]},
+            {"messages": [{"role": "user", "content": "a"}]},
             "no message of the assistant",
         ),
     ],

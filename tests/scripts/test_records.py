@@ -182,6 +182,9 @@ def test_what_needs_a_template_says_so(record):
 def test_records_marked_as_not_to_be_learnt_are_left_out():
     for switch in ({"weight": 0}, {"train": False}, {"loss": False}, {"weight": 0, "train": True}):
         assert parse({"prompt": "Q", "completion": "A", **switch}) == (None, [])
+        assert parse({"messages": [Q, {**A, **switch}]}) == (None, [])  # of all its answers
+    with pytest.raises(RecordError, match='"weight" is 0.5, it must be 0 or 1'):
+        parse({"prompt": "Q", "completion": "A", "weight": 0.5})
 
 
 def test_ignored_keys_are_left_out_and_told():

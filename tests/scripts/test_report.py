@@ -8,12 +8,13 @@ import math
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import matplotlib.image
 import pytest
 from lorascale_report import chart, commands, facts, page, terminal, words
-from lorascale_report.run_folder import ReportError, read_run, read_samples, smoothed
+from lorascale_report.run_folder import ReportError, Sample, read_run, read_samples, smoothed
 
 REPORT = Path(__file__).resolve().parents[2] / "scripts" / "report.py"
 CONFIG = """run: {output_dir: runs/x}
@@ -323,3 +324,12 @@ def test_pieces_without_a_target_are_counted(tmp_path):
     run = read_run(folder)
     assert run.left_out == (18, 20)
     assert ("left out", "18 of 20 pieces of its documents, which have no target") in facts.facts(run)
+
+
+def test_answers_go_with_their_prompts_where_prompts_changed_on_the_way():
+    samples = [[Sample("a", "1"), Sample("b", "2")], [Sample("b", "4"), Sample("c", "5")]]
+    run = types.SimpleNamespace(before=samples[0], after=samples[1])
+    assert facts.sample_pairs(run) == [("a", "1", None), ("b", "2", "4")]
+    run = types.SimpleNamespace(before=samples[0], after=[Sample("a", "3"), Sample("b", "4")])
+    assert facts.sample_pairs(run) == [("a", "1", "3"), ("b", "2", "4")]
+    assert facts.sample_pairs(types.SimpleNamespace(before=[], after=samples[1])) == [("b", None, "4"), ("c", None, "5")]

@@ -132,3 +132,17 @@ def test_digest_set_is_a_set(random):
         assert ours.add(digest) == (digest not in pythons)
         pythons.add(digest)
     assert len(ours) == len(pythons) == 20_003
+
+
+def test_a_file_has_its_name_when_it_is_on_the_disk(tmp_path, monkeypatch):
+    """Its contents are synced before the rename, and the folder that names it after."""
+    done = []
+
+    def note(name, original, of):
+        monkeypatch.setattr(token_file.os, name, lambda *args: (done.append((name, of(*args))), original(*args))[1])
+
+    note("fsync", token_file.os.fsync, lambda descriptor: token_file.os.fstat(descriptor).st_ino)
+    note("replace", token_file.os.replace, lambda source, _: token_file.os.stat(source).st_ino)
+    write(tmp_path / "t.h5", [numpy.array([1, 2])])
+    file, folder = (tmp_path / "t.h5").stat().st_ino, tmp_path.stat().st_ino
+    assert done == [("fsync", file), ("replace", file), ("fsync", folder)]

@@ -57,6 +57,8 @@ def test_bos_comes_once_where_the_tokenizer_adds_one(sentencepiece):
     bos, eos = library.token_to_id("<s>"), library.token_to_id("</s>")
     body = library.encode("The fox", add_special_tokens=False).ids
     assert one(load(sentencepiece), plain("The fox")).ids.tolist() == [bos, *body, eos]
+    own = one(load(sentencepiece), plain("<s>The fox"))  # a text that brings it gets no second one
+    assert own.begun and own.ids.tolist().count(bos) == 1 and own.ids[0] == bos
     bare = load(sentencepiece, add_bos=False, add_eos=False)
     assert one(bare, plain("The fox")).ids.tolist() == body
     assert bare.file_eos_id == eos

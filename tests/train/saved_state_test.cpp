@@ -2,11 +2,16 @@
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstring>
+#include <filesystem>
 #include <limits>
 
+#include "base/error.hpp"
 #include "base/hash.hpp"
+#include "io/checkpoint_folder.hpp"
+#include "train/snapshot.hpp"
 
 namespace lorascale::train {
 namespace {
@@ -106,6 +111,37 @@ TEST(SavedState, DigestIsOfTheBytes) {
     bytes.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float));
   }
   EXPECT_EQ(state_digest(trained.parameters, *trained.optimizer), sha256_hex(bytes));
+}
+
+// A checkpoint of weights that are not numbers would be gone back to for ever.
+TEST(Snapshot, OfWhatIsNotFiniteIsRefused) {
+  const auto folder =
+      std::filesystem::path(testing::TempDir()) / ("snapshot_" + std::to_string(::getpid()));
+  {
+    Trained trained("adamw");
+    const io::RunLock lock(folder);
+    SnapshotFields fields;
+    fields.step = 3;
+    const auto save = [&] {
+      save_snapshot(folder / "checkpoints", fields, trained.parameters, *trained.optimizer, lock);
+    };
+    for (const double value :
+         {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+      at::Tensor(trained.parameters.master())[5] = value;
+      try {
+        save();
+        ADD_FAILURE() << "saved with " << value;
+      } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ExitCode::kDiverged);
+        EXPECT_NE(std::string(error.what()).find("step 3"), std::string::npos);
+      }
+    }
+    EXPECT_TRUE(io::list_checkpoints(folder / "checkpoints").empty());
+    at::Tensor(trained.parameters.master())[5] = 1;
+    save();
+    EXPECT_EQ(io::list_checkpoints(folder / "checkpoints"), std::vector<std::int64_t>{3});
+  }
+  std::filesystem::remove_all(folder);
 }
 
 }  // namespace
