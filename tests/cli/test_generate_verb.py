@@ -157,9 +157,9 @@ def test_adapter_of_another_base_is_a_warning(space, name, other):
 
 @pytest.mark.parametrize("ids", ["1 2x", "1 two", "two", "1 -2", "999999", "1;2", "3.5"])
 def test_what_is_no_list_of_ids_is_refused(space, ids):
-    outcome = generate(space, ids=ids)
+    outcome = execute(space.command("generate", "--ids", ids, "--max-tokens", TOKENS))
     assert outcome.code == 64 and "--ids takes token ids from 0 to" in outcome.stderr
 
 
 def test_ids_may_have_commas_and_spaces_between(space, free):
-    assert ids_of(generate(space, ids=" " + PROMPT.replace(" ", ", ") + ",")) == free
+    assert ids_of(generate(space, ids=" " + PROMPT.replace(" ", ", ") + ",")) == free[0]
