@@ -298,7 +298,7 @@ def test_a_wrong_option_of_train_is_not_submitted(fake_sbatch):
     assert result.returncode == 0 and "--more" in result.stdout, result.stderr
 
 
-def test_warnings_are_seen_where_the_job_is_submitted(fake_sbatch):
+def test_notes_on_settings_are_seen_where_the_job_is_submitted(fake_sbatch):
     result = fake_sbatch("--nodes=2", "--", "train", "run.yaml", "--set", "optimizer.momentum=0.5")
     assert result.returncode == 0 and "optimizer.momentum" in result.stderr, result.stderr
 
