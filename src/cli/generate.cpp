@@ -40,6 +40,15 @@ std::vector<std::int32_t> parse_ids(const std::string& text, std::int64_t vocabu
   return ids;
 }
 
+bool knows(const train::TokenSource& source, const std::string& prompt) {
+  try {
+    static_cast<void>(source.encode_prompt(prompt));
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 }  // namespace
 
 ExitCode run_generate(const Arguments& arguments) {
@@ -97,11 +106,21 @@ ExitCode run_generate(const Arguments& arguments) {
                                 : parse_ids(values["ids"].as<std::string>(), model->vocabulary());
   std::optional<train::TokenSource> source;
   if (takes_text || values.count("decode") != 0) {
-    // What the run trained on, if there is a run: no source of it is needed again.
-    const auto before = train::trained_on(run);
-    const auto file = before ? *before : train::prepare_data(job.world(), config).train;
-    source.emplace(file, train::TokenSourceSettings{config.data.sequence_length, false,
-                                                    model->vocabulary(), 1, true});
+    const auto open = [&](const std::filesystem::path& file) {
+      source.emplace(file, train::TokenSourceSettings{config.data.sequence_length, false,
+                                                      model->vocabulary(), 1, true});
+    };
+    // What the run trained on, if there is a run and it knows the prompt: no source of it is needed
+    // again. A prompt that the configuration names since is prepared.
+    if (const auto before = train::trained_on(run)) {
+      open(*before);
+      if (takes_text && !knows(*source, values["prompt"].as<std::string>())) {
+        source.reset();
+      }
+    }
+    if (!source) {
+      open(train::prepare_data(job.world(), config).train);
+    }
   }
   models::llama::GenerationSettings settings{config.sample.max_tokens, config.sample.temperature,
                                              config.sample.top_p, config.run.seed,

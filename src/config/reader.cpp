@@ -52,8 +52,6 @@ class Assembler {
 
   void read_override(const std::string& text);
   // What is left to do when all is read.
-  void use(const Alias& alias, const std::string& spelled, const YamlEntry& entry);
-  void tell_own_defaults();
   void finish();
 
   ReadResult take() { return std::move(result_); }
@@ -70,6 +68,8 @@ class Assembler {
   void apply_aliases();
   void assign(const std::string& path, const YamlNode& value, const std::string& spelled, int line);
   void unknown(const std::string& path, int line);
+  void use(const Alias& alias, const std::string& spelled, const YamlEntry& entry);
+  void tell_own_defaults();
 
   void refuse(int line, const std::string& message, std::string_view key = {}) {
     if (in_override_) {

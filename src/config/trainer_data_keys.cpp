@@ -366,8 +366,7 @@ Carried carry_datasets(const AliasUse& use, const YamlNode* trained_on) {
   if (other) {
     throw ValueError(
         "calls its fields otherwise than datasets; give both one naming (field_...), or prepare "
-        "them "
-        "one by one (scripts/prepare_text.py)");
+        "them one by one (scripts/prepare_text.py)");
   }
   return sets.carried(use);
 }

@@ -286,9 +286,10 @@ void fork_run(const GoOn& wish, const fs::path& folder, const io::RunLock& lock)
   fs::remove_all(folder / "checkpoints", ignored);  // of a fork that was refused
   const SnapshotFields fields = read_snapshot_fields(checkpoint);
   const auto terms = coordinator::Coordinator::saved_terms(fields.coordinator_state);
-  const nlohmann::ordered_json origin = {{"run", io::json_text(wish.source->string())},
-                                         {"step", checkpoint.step()},
-                                         {"legs", terms.recipe.legs.size()}};
+  const nlohmann::ordered_json origin = {
+      {"run", io::json_text(fs::absolute(*wish.source).string())},
+      {"step", checkpoint.step()},
+      {"legs", terms.recipe.legs.size()}};
   io::write_file_atomically(folder / kOriginFile, std::string_view(origin.dump(2) + "\n"));
   std::string decisions;
   for (const char* name : {"metrics.jsonl", "decisions.jsonl", "events.jsonl"}) {

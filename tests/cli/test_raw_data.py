@@ -214,6 +214,9 @@ def test_a_python_that_was_named_must_do(program, tmp_path, data):
 
 def test_prompts_of_the_run_are_known_to_generate(program, tmp_path, data):
     finish(start(program, tmp_path, "--set", "sample.prompts=[It was]"))
+    # One that the configuration names since is prepared.
+    finish(start(program, tmp_path, "--set", "sample.prompts=[It was, She]", "--prompt", "She", "--max-tokens", "5",
+                 verb="generate"))
     shutil.rmtree(data)  # what was made of it is all that is needed
     process = start(program, tmp_path, "--set", "sample.prompts=[It was]", "--prompt", "It was", "--max-tokens", "5",
                     verb="generate")
