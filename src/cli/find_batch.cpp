@@ -7,7 +7,7 @@
 
 #include "base/units.hpp"
 #include "cli/common.hpp"
-#include "coordinator/factorise.hpp"
+#include "coordinator/batch/factorise.hpp"
 #include "io/durable_file.hpp"
 #include "train/data_preparation.hpp"
 #include "train/leaf_probe.hpp"

@@ -9,7 +9,7 @@
 #include "cli/common.hpp"
 #include "config/reader.hpp"
 #include "config/resolved.hpp"
-#include "coordinator/scaling.hpp"
+#include "coordinator/rates/scaling.hpp"
 #include "io/durable_file.hpp"
 #include "io/run_lock.hpp"
 #include "train/data_preparation.hpp"

@@ -1,4 +1,4 @@
-#include "models/llama/generate.hpp"
+#include "models/decoder/generate.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -82,8 +82,8 @@ ExitCode run_generate(const Arguments& arguments) {
   const std::filesystem::path run = config.run.output_dir;
   const bool whole = config.adapter.type == "full" && std::filesystem::exists(run / "model");
   const auto base = whole ? run / "model" : std::filesystem::path(config.model.path);
-  const auto model =
-      models::llama::load_llama(base, train::parse_dtype(config.model.dtype), job.world().place);
+  const auto model = models::decoder::load_decoder(base, train::parse_dtype(config.model.dtype),
+                                                   job.world().place);
   for (const auto& warning : model->config().warnings) {
     spdlog::warn("{}", warning);
   }
@@ -122,9 +122,9 @@ ExitCode run_generate(const Arguments& arguments) {
       open(train::prepare_data(job.world(), config).train);
     }
   }
-  models::llama::GenerationSettings settings{config.sample.max_tokens, config.sample.temperature,
-                                             config.sample.top_p, config.run.seed,
-                                             train::end_ids(*model, source ? &*source : nullptr)};
+  models::decoder::GenerationSettings settings{config.sample.max_tokens, config.sample.temperature,
+                                               config.sample.top_p, config.run.seed,
+                                               train::end_ids(*model, source ? &*source : nullptr)};
   if (answer_end >= 0) {
     settings.stop_ids.push_back(answer_end);
   }
@@ -141,7 +141,7 @@ ExitCode run_generate(const Arguments& arguments) {
         "model was made for (max_position_embeddings); what comes beyond them may be poor",
         prompt.size(), settings.max_tokens, context);
   }
-  const auto ids = models::llama::generate(*model, prompt, settings);
+  const auto ids = models::decoder::generate(*model, prompt, settings);
   if (source) {
     std::cout << source->decode(ids) << '\n';
   } else {

@@ -10,8 +10,8 @@
 #include "cli/common.hpp"
 #include "cli/inspect_run.hpp"
 #include "cli/run_records.hpp"
-#include "data/row_plan.hpp"
-#include "data/token_dataset.hpp"
+#include "data/tokens/row_plan.hpp"
+#include "data/tokens/token_file.hpp"
 #include "io/checkpoint_folder.hpp"
 #include "io/model_reader.hpp"
 
@@ -37,7 +37,7 @@ void inspect_adapter(const fs::path& folder) {
 }
 
 void inspect_dataset(const fs::path& file) {
-  const data::TokenDataset dataset(file, std::numeric_limits<std::int32_t>::max());
+  const data::TokenFile dataset(file, std::numeric_limits<std::int32_t>::max());
   std::cout << fmt::format("token data set: {}, {}, tokenizer {}, loss mask {}\n",
                            counted(dataset.documents(), "document"),
                            counted(dataset.tokens(), "token"),

@@ -7,8 +7,8 @@
 
 #include "base/error.hpp"
 #include "cli/run_records.hpp"
-#include "coordinator/decision_log.hpp"
-#include "coordinator/recipe_json.hpp"
+#include "coordinator/record/decision_log.hpp"
+#include "coordinator/record/recipe_json.hpp"
 
 namespace lorascale::cli {
 namespace {

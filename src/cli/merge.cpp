@@ -8,7 +8,7 @@
 #include "adapters/peft_format.hpp"
 #include "base/logging.hpp"
 #include "cli/common.hpp"
-#include "models/llama/llama.hpp"
+#include "models/decoder/decoder.hpp"
 #include "train/session.hpp"
 
 namespace lorascale::cli {
@@ -41,7 +41,7 @@ ExitCode run_merge(const Arguments& arguments) {
   }
   const auto adapter = adapters::read_peft_adapter(values["adapter"].as<std::string>());
   const std::filesystem::path model_folder = values["model"].as<std::string>();
-  const auto model = models::llama::load_llama(model_folder, dtype, at::Device(at::kCPU));
+  const auto model = models::decoder::load_decoder(model_folder, dtype, at::Device(at::kCPU));
   if (const auto warning = adapters::warning_of_other_base(adapter, model_folder)) {
     spdlog::warn("{}", *warning);
   }

@@ -7,10 +7,10 @@
 
 #include "adapters/lora.hpp"
 #include "base/units.hpp"
-#include "data/token_header.hpp"
+#include "data/tokens/token_header.hpp"
 #include "io/hdf5_file.hpp"
 #include "io/model_reader.hpp"
-#include "models/llama/llama.hpp"
+#include "models/decoder/decoder.hpp"
 #include "prepare/preparation.hpp"
 #include "prepare/source_files.hpp"
 #include "train/adapter_settings.hpp"
@@ -30,7 +30,7 @@ std::optional<data::TokenHeader> open_data(const fs::path& path) {
   return data::read_token_header(file, path);
 }
 
-void check_adapter(const config::RunConfig& config, models::llama::Llama& model) {
+void check_adapter(const config::RunConfig& config, models::decoder::Decoder& model) {
   if (config.adapter.type != "full") {
     adapters::match_lora_targets(model.linear_groups(), train::lora_settings(config.adapter));
   }
@@ -60,8 +60,8 @@ void check_headers(const options::variables_map& values, int ranks) {
   const auto loaded = load_config(values, ranks, config::Purpose::kTraining);
   const auto& config = loaded.config;
   static_cast<void>(io::ModelReader(config.model.path));  // what `train` opens first
-  const auto model =
-      models::llama::read_llama_shapes(config.model.path, train::parse_dtype(config.model.dtype));
+  const auto model = models::decoder::read_decoder_shapes(config.model.path,
+                                                          train::parse_dtype(config.model.dtype));
   prepare::require_sources(config);
   const auto data = open_data(config.data.train);
   if (config.data.validation) {

@@ -6,7 +6,7 @@
 #include <string_view>
 
 #include "base/error.hpp"
-#include "coordinator/decision_log.hpp"
+#include "coordinator/record/decision_log.hpp"
 #include "io/checkpoint_folder.hpp"
 #include "io/file_descriptor.hpp"
 #include "io/strict_json.hpp"

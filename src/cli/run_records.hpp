@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "coordinator/coordinator.hpp"
-#include "coordinator/json_number.hpp"
-#include "coordinator/replay.hpp"
+#include "coordinator/record/json_number.hpp"
+#include "coordinator/record/replay.hpp"
 
 namespace lorascale::cli {
 

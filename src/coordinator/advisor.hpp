@@ -11,8 +11,9 @@
 #include "coordinator/advice/finding.hpp"
 #include "coordinator/advice/fit_findings.hpp"
 #include "coordinator/advice/loss_findings.hpp"
-#include "coordinator/decision_log.hpp"
 #include "coordinator/monitor.hpp"
+#include "coordinator/recipe.hpp"
+#include "coordinator/record/decision_log.hpp"
 
 namespace lorascale::coordinator {
 

@@ -5,10 +5,10 @@
 
 #include "base/error.hpp"
 #include "coordinator/coordinator_impl.hpp"
-#include "coordinator/leaf_fit.hpp"
+#include "coordinator/memory/leaf_fit.hpp"
 #include "coordinator/plan_report.hpp"
+#include "coordinator/rates/scaling.hpp"
 #include "coordinator/recipe_check.hpp"
-#include "coordinator/scaling.hpp"
 #include "coordinator/step_planner.hpp"
 
 namespace lorascale::coordinator {

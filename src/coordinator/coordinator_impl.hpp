@@ -6,12 +6,12 @@
 #include <optional>
 
 #include "coordinator/advisor.hpp"
-#include "coordinator/batch_controller.hpp"
+#include "coordinator/batch/batch_controller.hpp"
 #include "coordinator/coordinator.hpp"
-#include "coordinator/decision_log.hpp"
-#include "coordinator/leaf_sizer.hpp"
+#include "coordinator/memory/leaf_sizer.hpp"
 #include "coordinator/monitors.hpp"
-#include "coordinator/recovery.hpp"
+#include "coordinator/rates/recovery.hpp"
+#include "coordinator/record/decision_log.hpp"
 
 namespace lorascale::coordinator {
 

@@ -5,11 +5,11 @@
 
 #include "base/error.hpp"
 #include "base/hash.hpp"
-#include "coordinator/continuation.hpp"
 #include "coordinator/coordinator_impl.hpp"
+#include "coordinator/rates/continuation.hpp"
+#include "coordinator/rates/recovery.hpp"
 #include "coordinator/recipe_check.hpp"
-#include "coordinator/recipe_json.hpp"
-#include "coordinator/recovery.hpp"
+#include "coordinator/record/recipe_json.hpp"
 #include "coordinator/step_planner.hpp"
 
 namespace lorascale::coordinator {

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "coordinator/scaling.hpp"
+#include "coordinator/rates/scaling.hpp"
 
 namespace lorascale::coordinator {
 namespace {

@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "coordinator/monitor.hpp"
+#include "coordinator/recipe.hpp"
 
 namespace lorascale::coordinator {
 

@@ -6,9 +6,9 @@
 #include <optional>
 #include <string_view>
 
-#include "coordinator/coordinator.hpp"
-#include "coordinator/decision_log.hpp"
-#include "coordinator/json_number.hpp"
+#include "coordinator/facts.hpp"
+#include "coordinator/record/decision_log.hpp"
+#include "coordinator/record/json_number.hpp"
 
 namespace lorascale::coordinator {
 

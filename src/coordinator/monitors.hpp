@@ -4,10 +4,11 @@
 
 #include <vector>
 
-#include "coordinator/adascale.hpp"
 #include "coordinator/divergence.hpp"
 #include "coordinator/monitor.hpp"
-#include "coordinator/noise_monitor.hpp"
+#include "coordinator/noise/adascale.hpp"
+#include "coordinator/noise/noise_monitor.hpp"
+#include "coordinator/recipe.hpp"
 #include "coordinator/validation.hpp"
 
 namespace lorascale::coordinator {

@@ -5,11 +5,11 @@
 
 #include "base/units.hpp"
 #include "coordinator/advice/recipe_findings.hpp"
-#include "coordinator/batch_guard.hpp"
-#include "coordinator/factorise.hpp"
-#include "coordinator/recipe_json.hpp"
-#include "coordinator/scaling.hpp"
-#include "coordinator/schedule.hpp"
+#include "coordinator/batch/batch_guard.hpp"
+#include "coordinator/batch/factorise.hpp"
+#include "coordinator/rates/scaling.hpp"
+#include "coordinator/rates/schedule.hpp"
+#include "coordinator/record/recipe_json.hpp"
 #include "coordinator/step_planner.hpp"
 
 namespace lorascale::coordinator {

@@ -4,8 +4,8 @@
 
 #include <string>
 
-#include "coordinator/json_number.hpp"
 #include "coordinator/recipe.hpp"
+#include "coordinator/record/json_number.hpp"
 
 namespace lorascale::coordinator {
 

@@ -8,15 +8,15 @@
 
 #include "base/error.hpp"
 #include "base/units.hpp"
-#include "coordinator/adascale.hpp"
-#include "coordinator/batch_guard.hpp"
-#include "coordinator/continuation.hpp"
-#include "coordinator/factorise.hpp"
-#include "coordinator/json_number.hpp"
-#include "coordinator/noise_scale.hpp"
+#include "coordinator/batch/batch_guard.hpp"
+#include "coordinator/batch/factorise.hpp"
+#include "coordinator/noise/adascale.hpp"
+#include "coordinator/noise/noise_scale.hpp"
 #include "coordinator/portable_math.hpp"
-#include "coordinator/scaling.hpp"
-#include "coordinator/schedule.hpp"
+#include "coordinator/rates/continuation.hpp"
+#include "coordinator/rates/scaling.hpp"
+#include "coordinator/rates/schedule.hpp"
+#include "coordinator/record/json_number.hpp"
 #include "coordinator/step_planner.hpp"
 
 namespace lorascale::coordinator {

@@ -5,8 +5,8 @@
 
 #include "base/error.hpp"
 #include "coordinator/portable_math.hpp"
-#include "coordinator/rates.hpp"
-#include "coordinator/schedule.hpp"
+#include "coordinator/rates/rates.hpp"
+#include "coordinator/rates/schedule.hpp"
 
 namespace lorascale::coordinator {
 namespace {

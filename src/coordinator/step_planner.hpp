@@ -7,10 +7,11 @@
 
 #include <cstdint>
 
-#include "coordinator/adascale.hpp"
-#include "coordinator/batch_state.hpp"
-#include "coordinator/coordinator.hpp"
-#include "coordinator/recovery.hpp"
+#include "coordinator/batch/batch_state.hpp"
+#include "coordinator/facts.hpp"
+#include "coordinator/noise/adascale.hpp"
+#include "coordinator/rates/recovery.hpp"
+#include "coordinator/recipe.hpp"
 
 namespace lorascale::coordinator {
 

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "coordinator/monitor.hpp"
+#include "coordinator/recipe.hpp"
 
 namespace lorascale::coordinator {
 

@@ -9,7 +9,7 @@
 #include <random>
 #include <vector>
 
-#include "data/leaf.hpp"
+#include "data/tokens/token_leaf.hpp"
 #include "nn/linear_group.hpp"
 #include "nn/parameter_slot.hpp"
 

@@ -329,8 +329,8 @@ void require_no_token_file(const std::vector<fs::path>& paths) {
 
 }  // namespace
 
-TokenFiles as_named(const config::RunConfig& config) {
-  TokenFiles files;
+DataFiles as_named(const config::RunConfig& config) {
+  DataFiles files;
   files.train = config.data.train;
   if (config.data.validation) {
     files.validation = *config.data.validation;
@@ -351,8 +351,8 @@ void require_sources(const config::RunConfig& config) {
   }
 }
 
-TokenFiles prepare(const config::RunConfig& config, const KeepGoing& keep_going,
-                   const FindPython& find) {
+DataFiles prepare(const config::RunConfig& config, const KeepGoing& keep_going,
+                  const FindPython& find) {
   require_sources(config);
   auto files = as_named(config);
   const double fraction = config.data.prepare.validation_fraction;

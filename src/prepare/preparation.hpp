@@ -14,7 +14,7 @@
 
 namespace lorascale::prepare {
 
-struct TokenFiles {
+struct DataFiles {
   std::filesystem::path train;
   std::optional<std::filesystem::path> validation;
   // What was prepared: {"data.train": {"identity", "sources", "command", "report", "warnings"}};
@@ -27,13 +27,13 @@ struct TokenFiles {
 void require_sources(const config::RunConfig& config);
 
 // The files as they are named, for configurations whose data is known to be token files.
-TokenFiles as_named(const config::RunConfig& config);
+DataFiles as_named(const config::RunConfig& config);
 
 // `keep_going` is asked about ten times a second; false ends all with Error(kStopped), and nothing
 // is kept. Error with the code of its cause where data cannot be prepared; where Python is missing,
 // with the command that makes the token file elsewhere.
-TokenFiles prepare(const config::RunConfig& config, const KeepGoing& keep_going,
-                   const FindPython& find = find_python);
+DataFiles prepare(const config::RunConfig& config, const KeepGoing& keep_going,
+                  const FindPython& find = find_python);
 
 // What differs between two records of the same setting, in words: "a.txt changed, b.txt is new".
 // The prompts of samples do not count.

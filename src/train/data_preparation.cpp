@@ -83,7 +83,7 @@ void require_visible(const std::filesystem::path& path) {
 
 }  // namespace
 
-void write_data_record(const std::filesystem::path& run, const prepare::TokenFiles& files) {
+void write_data_record(const std::filesystem::path& run, const prepare::DataFiles& files) {
   const auto path = [](const std::filesystem::path& file) {
     return io::json_text(std::filesystem::absolute(file).lexically_normal().string());
   };
@@ -117,8 +117,8 @@ std::optional<std::filesystem::path> trained_on(const std::filesystem::path& run
   return std::filesystem::is_regular_file(file, ignored) ? std::optional(file) : std::nullopt;
 }
 
-prepare::TokenFiles prepare_data(World& world, const config::RunConfig& config) {
-  prepare::TokenFiles files;
+prepare::DataFiles prepare_data(World& world, const config::RunConfig& config) {
+  prepare::DataFiles files;
   LongWork(world.host).run([&](const KeepGoing& keep_going) {
     files = prepare::prepare(config, keep_going);
   });

@@ -9,7 +9,7 @@
 #include <optional>
 
 #include "base/heartbeat.hpp"
-#include "coordinator/coordinator.hpp"
+#include "coordinator/facts.hpp"
 #include "train/tensor_memory.hpp"
 #include "train/vote.hpp"
 

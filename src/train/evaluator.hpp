@@ -6,7 +6,7 @@
 #include <functional>
 #include <optional>
 
-#include "coordinator/coordinator.hpp"
+#include "coordinator/facts.hpp"
 #include "models/model.hpp"
 #include "train/faults.hpp"
 #include "train/leaf_stream.hpp"

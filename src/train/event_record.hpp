@@ -6,7 +6,7 @@
 #include <memory>
 #include <string>
 
-#include "coordinator/replay.hpp"
+#include "coordinator/record/replay.hpp"
 #include "io/line_log.hpp"
 
 namespace lorascale::train {

@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "base/error.hpp"
-#include "coordinator/schedule.hpp"
+#include "coordinator/rates/schedule.hpp"
 #include "io/checkpoint_folder.hpp"
 #include "io/durable_file.hpp"
 #include "io/file_descriptor.hpp"

@@ -8,7 +8,7 @@
 #include <algorithm>
 
 #include "comm/leaf_tree.hpp"
-#include "coordinator/coordinator.hpp"
+#include "coordinator/facts.hpp"
 
 namespace lorascale::train {
 namespace {

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "coordinator/leaf_table.hpp"
+#include "coordinator/memory/leaf_table.hpp"
 #include "train/session.hpp"
 #include "train/update.hpp"
 

@@ -9,12 +9,12 @@
 
 #include "base/error.hpp"
 #include "base/units.hpp"
-#include "data/leaf_builder.hpp"
 #include "data/prefetcher.hpp"
-#include "data/row_plan.hpp"
 #include "data/sampler.hpp"
-#include "data/target_scan.hpp"
-#include "data/token_dataset.hpp"
+#include "data/tokens/leaf_builder.hpp"
+#include "data/tokens/row_plan.hpp"
+#include "data/tokens/target_scan.hpp"
+#include "data/tokens/token_file.hpp"
 
 namespace lorascale::train {
 namespace {
@@ -22,7 +22,7 @@ namespace {
 constexpr std::size_t kPrefetchedLeaves = 4;
 constexpr double kNearlyAsLong = 0.02;  // share of a leaf's tokens
 
-data::RowPlan plan_rows(const data::TokenDataset& dataset, const TokenSourceSettings& settings) {
+data::RowPlan plan_rows(const data::TokenFile& dataset, const TokenSourceSettings& settings) {
   data::CountTargets count;
   if (dataset.has_loss_mask() && !settings.text_only) {
     count = [scan = data::TargetScan(dataset)](std::int64_t begin, std::int64_t end) mutable {
@@ -36,7 +36,7 @@ data::RowPlan plan_rows(const data::TokenDataset& dataset, const TokenSourceSett
 }  // namespace
 
 struct TokenSource::Impl {
-  data::TokenDataset dataset;
+  data::TokenFile dataset;
   TokenSourceSettings settings;
   data::RowPlan plan;
   bool packed = true;

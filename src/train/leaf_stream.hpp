@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "data/leaf.hpp"
-#include "data/row_plan.hpp"
+#include "data/tokens/row_plan.hpp"
+#include "data/tokens/token_leaf.hpp"
 
 namespace lorascale::train {
 

@@ -1,6 +1,6 @@
 // What the noise scale is made of, measured per leaf: the squared norm of each parameter group's
 // gradient, raw and in Adam's metric. Everything stays on the device until the update's one
-// read-back. Definitions: coordinator/gradient_noise.hpp.
+// read-back. Definitions: coordinator/noise/gradient_noise.hpp.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "adapters/parameters.hpp"
-#include "coordinator/gradient_noise.hpp"
+#include "coordinator/noise/gradient_noise.hpp"
 #include "optim/optimizer.hpp"
 
 namespace lorascale::train {

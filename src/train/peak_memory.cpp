@@ -5,7 +5,7 @@
 #include <array>
 #include <vector>
 
-#include "coordinator/leaf_fit.hpp"
+#include "coordinator/memory/leaf_fit.hpp"
 
 namespace lorascale::train {
 

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "coordinator/scaling.hpp"
+#include "coordinator/rates/scaling.hpp"
 #include "coordinator/step_planner.hpp"
 #include "train/saved_state.hpp"
 #include "train/signals.hpp"

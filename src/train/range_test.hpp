@@ -1,9 +1,9 @@
 // The learning-rate range test on a session: updates as training makes them, on the same samples in
-// the same order, with a rate that rises from update to update (coordinator/lr_finder.hpp). The
-// losses it judges are relative to those of the same samples untrained, found by the same updates
-// at a rate of 0: rows differ in loss far more than a rate changes it.
-// Afterwards parameters and optimizer state are what they were. The facts of an update are equal on
-// all ranks, so all end it at the same update without a word.
+// the same order, with a rate that rises from update to update (coordinator/rates/lr_finder.hpp).
+// The losses it judges are relative to those of the same samples untrained, found by the same
+// updates at a rate of 0: rows differ in loss far more than a rate changes it. Afterwards
+// parameters and optimizer state are what they were. The facts of an update are equal on all ranks,
+// so all end it at the same update without a word.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "coordinator/lr_finder.hpp"
+#include "coordinator/rates/lr_finder.hpp"
 #include "train/session.hpp"
 #include "train/world.hpp"
 

@@ -11,7 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "coordinator/decision_log.hpp"
+#include "coordinator/record/decision_log.hpp"
 #include "io/durable_file.hpp"
 
 namespace lorascale::train {

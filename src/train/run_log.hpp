@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "base/error.hpp"
-#include "coordinator/coordinator.hpp"
+#include "coordinator/facts.hpp"
 #include "io/line_log.hpp"
 #include "io/tensorboard_writer.hpp"
 #include "train/update.hpp"

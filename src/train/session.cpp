@@ -11,7 +11,7 @@
 #include "adapters/full.hpp"
 #include "adapters/peft_format.hpp"
 #include "base/hash.hpp"
-#include "coordinator/factorise.hpp"
+#include "coordinator/batch/factorise.hpp"
 #include "io/model_reader.hpp"
 #include "train/adapter_settings.hpp"
 #include "train/start_warnings.hpp"
@@ -82,7 +82,7 @@ void require_lengths_that_fit(const config::RunConfig& config, const coordinator
   }
 }
 
-Trainable make_trainable(const config::RunConfig& config, models::llama::Llama& model) {
+Trainable make_trainable(const config::RunConfig& config, models::decoder::Decoder& model) {
   Trainable trainable;
   if (config.adapter.type == "full") {
     trainable.parameters = adapters::attach_full(model.parameter_slots());
@@ -218,7 +218,8 @@ std::int64_t usual_leaf(const config::BatchSection& batch, int world_size) {
   return std::gcd(leaf, increment);
 }
 
-std::vector<std::int64_t> end_ids(const models::llama::Llama& model, const TokenSource* source) {
+std::vector<std::int64_t> end_ids(const models::decoder::Decoder& model,
+                                  const TokenSource* source) {
   auto ids = model.config().eos_ids;
   if (source != nullptr) {
     for (const auto id : {source->end_id(), source->answer_end_id()}) {
@@ -317,7 +318,7 @@ void describe_data(const Session& session, coordinator::Recipe& recipe) {
 }
 
 Session open_session(World& world, const config::RunConfig& config,
-                     const prepare::TokenFiles& files) {
+                     const prepare::DataFiles& files) {
   Session session;
   session.config = config;
   session.files = files;
@@ -327,8 +328,8 @@ Session open_session(World& world, const config::RunConfig& config,
     bool out_of_memory = false;
     const auto error = attempt(
         [&] {
-          session.model = models::llama::load_llama(config.model.path,
-                                                    parse_dtype(config.model.dtype), world.place);
+          session.model = models::decoder::load_decoder(
+              config.model.path, parse_dtype(config.model.dtype), world.place);
         },
         &out_of_memory);
     if (out_of_memory) {

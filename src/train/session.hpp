@@ -13,7 +13,7 @@
 #include "config/run_config.hpp"
 #include "coordinator/cadence.hpp"
 #include "coordinator/coordinator.hpp"
-#include "models/llama/llama.hpp"
+#include "models/decoder/decoder.hpp"
 #include "optim/optimizer.hpp"
 #include "optim/weight_average.hpp"
 #include "prepare/preparation.hpp"
@@ -33,10 +33,10 @@ struct Trainable {
 
 struct Session {
   config::RunConfig config;
-  prepare::TokenFiles files;  // behind config.data
+  prepare::DataFiles files;  // behind config.data
   std::unique_ptr<TokenSource> train;
   std::unique_ptr<TokenSource> validation;  // may be null
-  std::unique_ptr<models::llama::Llama> model;
+  std::unique_ptr<models::decoder::Decoder> model;
   Trainable trainable;
   std::unique_ptr<optim::Optimizer> optimizer;
   optim::WeightAverage* average = nullptr;  // is the optimizer, where averages are kept
@@ -48,7 +48,7 @@ struct Session {
 // Collective: every rank opens its files; a failure on one ends all with its message, and files
 // that differ between ranks are refused. `files` are those of config.data (prepare_data).
 Session open_session(World& world, const config::RunConfig& config,
-                     const prepare::TokenFiles& files);
+                     const prepare::DataFiles& files);
 
 // The recipe in samples. `rows` and `tokens_per_row` describe the training set.
 coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t rows,
@@ -59,7 +59,7 @@ void describe_data(const Session& session, coordinator::Recipe& recipe);
 
 // Where text that the model writes ends: at its own end tokens, and at that of the data set, where
 // there is one.
-std::vector<std::int64_t> end_ids(const models::llama::Llama& model, const TokenSource* source);
+std::vector<std::int64_t> end_ids(const models::decoder::Decoder& model, const TokenSource* source);
 
 // "bf16" etc.; nothing for "auto".
 std::optional<at::ScalarType> parse_dtype(const std::string& name);

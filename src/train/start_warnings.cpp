@@ -22,7 +22,7 @@ double load_of_this_machine() {
 }  // namespace
 
 std::vector<std::string> start_warnings(const config::RunConfig& config,
-                                        const models::llama::Llama& model) {
+                                        const models::decoder::Decoder& model) {
   auto warnings = model.config().warnings;
   if (model.device().is_cpu() && is_slow_on(features_of_this_cpu(std::getenv), model.dtype())) {
     warnings.push_back(fmt::format(
@@ -63,7 +63,7 @@ std::optional<std::string> warning_of_spinning(int threads, double load, int cor
       cores, load, threads);
 }
 
-std::optional<std::string> warning_of_end_token(const models::llama::LlamaConfig& model,
+std::optional<std::string> warning_of_end_token(const models::decoder::DecoderConfig& model,
                                                 std::int64_t answer_end_id,
                                                 const std::string& text) {
   const auto& known = model.server_eos_ids;

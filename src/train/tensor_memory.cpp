@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "coordinator/leaf_fit.hpp"
+#include "coordinator/memory/leaf_fit.hpp"
 #include "train/block_pool.hpp"
 
 namespace lorascale::train {

@@ -11,7 +11,7 @@
 #include "config/resolved.hpp"
 #include "io/checkpoint_retention.hpp"
 #include "io/durable_file.hpp"
-#include "models/llama/generate.hpp"
+#include "models/decoder/generate.hpp"
 #include "train/averaged_weights.hpp"
 #include "train/evaluator.hpp"
 #include "train/failure_report.hpp"
@@ -139,14 +139,14 @@ std::optional<double> Trainer::validate() {
 
 std::string Trainer::continued_prompts() const {
   const auto& section = session_.config.sample;
-  models::llama::GenerationSettings settings{section.max_tokens, section.temperature, section.top_p,
-                                             session_.config.run.seed,
-                                             end_ids(*session_.model, session_.train.get())};
+  models::decoder::GenerationSettings settings{section.max_tokens, section.temperature,
+                                               section.top_p, session_.config.run.seed,
+                                               end_ids(*session_.model, session_.train.get())};
   std::string text;
   for (const auto& prompt : section.prompts) {
     const auto ids = session_.train->encode_prompt(prompt);
     const auto continuation =
-        session_.train->decode(models::llama::generate(*session_.model, ids, settings));
+        session_.train->decode(models::decoder::generate(*session_.model, ids, settings));
     ++settings.seed;  // or chance would carry every prompt to the same words
     // Where the ids say more than the prompt, as in a chat, what follows is an answer.
     const bool answers = !session_.train->decode(ids).ends_with(prompt);

@@ -9,8 +9,8 @@
 
 #include "adapters/parameters.hpp"
 #include "config/run_config.hpp"
-#include "coordinator/coordinator.hpp"
-#include "data/leaf.hpp"
+#include "coordinator/facts.hpp"
+#include "data/tokens/token_leaf.hpp"
 #include "models/model.hpp"
 #include "optim/optimizer.hpp"
 #include "train/faults.hpp"

@@ -7,18 +7,18 @@
 #include <functional>
 #include <limits>
 
-#include "coordinator/replay.hpp"
-#include "gradient_draws.hpp"
+#include "coordinator/record/replay.hpp"
+#include "simulation/gradient_draws.hpp"
 #include "support.hpp"
 
 namespace lorascale::coordinator {
 namespace {
 
+using simulation::exact_group;
+using simulation::Normal;
 using ::testing::ElementsAre;
-using testing::exact_group;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-using testing::Normal;
 using testing::of_kind;
 
 // 20 epochs of 40 updates of 16 samples in 8 leaves, tuned at 16: nothing to object to.

@@ -5,7 +5,8 @@
 #include <cstring>
 
 #include "base/rng.hpp"
-#include "coordinator/throughput_model.hpp"
+#include "coordinator/batch/throughput_model.hpp"
+#include "coordinator/recipe.hpp"
 #include "support.hpp"
 
 namespace lorascale::coordinator::testing {

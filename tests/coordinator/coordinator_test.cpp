@@ -5,8 +5,8 @@
 #include <nlohmann/json.hpp>
 
 #include "base/rng.hpp"
-#include "coordinator/scaling.hpp"
-#include "coordinator/schedule.hpp"
+#include "coordinator/rates/scaling.hpp"
+#include "coordinator/rates/schedule.hpp"
 #include "support.hpp"
 
 namespace lorascale::coordinator {

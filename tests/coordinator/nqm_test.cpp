@@ -1,30 +1,30 @@
 // V9 to V11: rules and curves of batch scaling on the noisy quadratic model, whose expectations are
-// exact (oracles/nqm.hpp). The rates under test are those that the coordinator plans.
-#include "oracles/nqm.hpp"
-
+// exact (simulation/noisy_quadratic.hpp). The rates under test are those that the coordinator
+// plans.
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <map>
 
 #include "base/rng.hpp"
-#include "coordinator/batch_fit.hpp"
-#include "coordinator/schedule.hpp"
+#include "coordinator/batch/batch_fit.hpp"
+#include "coordinator/rates/schedule.hpp"
 #include "coordinator/step_planner.hpp"
+#include "simulation/noisy_quadratic.hpp"
 #include "support.hpp"
 
 namespace lorascale::coordinator {
 namespace {
 
-using oracles::Nqm;
-using oracles::NqmRun;
-using oracles::TunedPoint;
+using simulation::Nqm;
+using simulation::NqmRun;
+using simulation::TunedPoint;
 
 constexpr std::int64_t kReference = 4;  // B0
 constexpr std::int64_t kBaseSteps = 8192;
 
 const Nqm& model() {
-  static const Nqm shared = oracles::harmonic_nqm();
+  static const Nqm shared = simulation::harmonic_nqm();
   return shared;
 }
 
@@ -76,7 +76,7 @@ AdaScaleRun adascale(double scale, double lr) {
 
 // The recursion itself against trajectories with drawn noise.
 TEST(Nqm, MomentsAreThoseOfTrajectories) {
-  const Nqm small = oracles::harmonic_nqm(2);
+  const Nqm small = simulation::harmonic_nqm(2);
   constexpr std::uint32_t kRuns = 20000;
   for (const double momentum : {0.0, 0.9}) {
     NqmRun exact(small);
@@ -157,13 +157,13 @@ constexpr int kBatches = 9;               // 4^0..4^8
 
 // Points of B = 4^0..4^8, each with its own best constant rate.
 std::array<TunedPoint, kBatches> tuned(double fraction, double momentum) {
-  const std::vector<double> grid = oracles::octave_grid(std::exp2(-7), 4, 8);
+  const std::vector<double> grid = simulation::octave_grid(std::exp2(-7), 4, 8);
   std::array<TunedPoint, kBatches> points;
   double limit = 3000;
   for (int i = kBatches - 1; i >= 0; --i) {
     TunedPoint& point = points.at(static_cast<std::size_t>(i));
-    point =
-        oracles::tune_rate(model(), std::exp2(2 * i), momentum, fraction * kFirstLoss, limit, grid);
+    point = simulation::tune_rate(model(), std::exp2(2 * i), momentum, fraction * kFirstLoss, limit,
+                                  grid);
     EXPECT_FALSE(point.at_edge) << point.batch;
     limit = 4.1 * point.steps;  // no more samples than the next larger batch
   }

@@ -1,6 +1,6 @@
 #include "coordinator/plan_report.hpp"
 
-#include "coordinator/recipe_json.hpp"
+#include "coordinator/record/recipe_json.hpp"
 #include "support.hpp"
 
 namespace lorascale::coordinator {

@@ -2,9 +2,9 @@
 #include <cmath>
 #include <string>
 
-#include "coordinator/batch_guard.hpp"
-#include "coordinator/decision_log.hpp"
-#include "coordinator/replay.hpp"
+#include "coordinator/batch/batch_guard.hpp"
+#include "coordinator/record/decision_log.hpp"
+#include "coordinator/record/replay.hpp"
 #include "support.hpp"
 
 namespace lorascale::coordinator {

@@ -4,7 +4,7 @@
 #include <set>
 #include <string>
 
-#include "coordinator/decision_log.hpp"
+#include "coordinator/record/decision_log.hpp"
 #include "support.hpp"
 
 namespace lorascale::coordinator {

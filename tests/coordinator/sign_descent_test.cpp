@@ -1,18 +1,18 @@
 // V12 and V13: the sqrt rule of Adam and the surge of its best rate, on sign descent.
-#include "oracles/sign_descent.hpp"
+#include "simulation/sign_descent.hpp"
 
 #include <algorithm>
 
 #include "base/rng.hpp"
-#include "coordinator/scaling.hpp"
+#include "coordinator/rates/scaling.hpp"
 #include "support.hpp"
 
 namespace lorascale::coordinator {
 namespace {
 
-using oracles::expected_fall;
-using oracles::expected_sign;
-using oracles::OneStepQuadratic;
+using simulation::expected_fall;
+using simulation::expected_sign;
+using simulation::OneStepQuadratic;
 
 double uniform(std::uint64_t i) {
   return static_cast<double>(mix64(i) >> 11) * 0x1p-53;
@@ -88,7 +88,7 @@ TEST(SignDescent, V12SqrtRuleEndsWhereTheMeanTakesOver) {
 // The closed form of the expected loss against the sum over all 2^d outcomes of the signs.
 TEST(SignDescent, ExpectedFallIsTheSumOverAllSigns) {
   constexpr std::size_t kD = 8;
-  OneStepQuadratic model = oracles::uniform_quadratic(kD, 1, 1, 0);
+  OneStepQuadratic model = simulation::uniform_quadratic(kD, 1, 1, 0);
   for (std::size_t i = 0; i < kD; ++i) {
     model.gradient[i] = uniform(i) - 0.5;
     model.deviation[i] = 0.5 + uniform(100 + i);
@@ -117,7 +117,7 @@ TEST(SignDescent, ExpectedFallIsTheSumOverAllSigns) {
     }
     fall -= probability * change;
   }
-  const oracles::ExpectedFall exact = expected_fall(model, batch);
+  const simulation::ExpectedFall exact = expected_fall(model, batch);
   EXPECT_NEAR(lr * exact.slope - lr * lr / 2 * exact.bend, fall, 1e-9);
   const double best = exact.best_rate();
   const auto at = [&](double rate) { return rate * exact.slope - rate * rate / 2 * exact.bend; };
@@ -130,7 +130,7 @@ constexpr double kDeviation = 100;  // of a gradient of 1: Bn' = 15708
 
 // The batch of 2^0..2^24 with the largest best rate.
 double peak_batch(double rho) {
-  const OneStepQuadratic model = oracles::uniform_quadratic(kDimensions, 1, kDeviation, rho);
+  const OneStepQuadratic model = simulation::uniform_quadratic(kDimensions, 1, kDeviation, rho);
   double best = 0;
   double peak = 0;
   for (int octave = 0; octave <= 24; ++octave) {
@@ -147,7 +147,7 @@ double peak_batch(double rho) {
 // V13: where curvature couples the coordinates, the best rate of sign descent peaks at
 // Bn' sum H_ii / sum_{i != j} H_ij and falls beyond it.
 TEST(SignDescent, V13SurgePeaksWhereCurvatureIsCoupled) {
-  const double noise_batch = oracles::sign_noise_batch(1, kDeviation);
+  const double noise_batch = simulation::sign_noise_batch(1, kDeviation);
   for (const auto& [rho, seen] : {std::pair(0.05, 4096.0), std::pair(0.5, 256.0)}) {
     const double expected = noise_batch / ((kDimensions - 1) * rho);
     EXPECT_EQ(peak_batch(rho), seen);
@@ -157,7 +157,7 @@ TEST(SignDescent, V13SurgePeaksWhereCurvatureIsCoupled) {
 
 // V13: without coupling there is no surge, only saturation, so the peak is a cap and no law.
 TEST(SignDescent, V13NoSurgeWithoutCoupling) {
-  const OneStepQuadratic model = oracles::uniform_quadratic(kDimensions, 1, kDeviation, 0);
+  const OneStepQuadratic model = simulation::uniform_quadratic(kDimensions, 1, kDeviation, 0);
   double before = 0;
   for (int octave = 0; octave <= 16; ++octave) {
     const double rate = expected_fall(model, std::exp2(octave)).best_rate();
@@ -169,9 +169,9 @@ TEST(SignDescent, V13NoSurgeWithoutCoupling) {
 
 // V13: the published form eta_max / ((sqrt(Bn / B) + sqrt(B / Bn)) / 2) with Bn the peak's batch.
 TEST(SignDescent, V13PublishedFormHoldsBelowTheNoiseBatch) {
-  const double noise_batch = oracles::sign_noise_batch(1, kDeviation);
+  const double noise_batch = simulation::sign_noise_batch(1, kDeviation);
   for (const double rho : {0.05, 0.5}) {
-    const OneStepQuadratic model = oracles::uniform_quadratic(kDimensions, 1, kDeviation, rho);
+    const OneStepQuadratic model = simulation::uniform_quadratic(kDimensions, 1, kDeviation, rho);
     const double coupling = (kDimensions - 1) * rho;
     const double peak = noise_batch / coupling;
     const double highest = 1 / (2 * std::sqrt(coupling));

@@ -39,7 +39,7 @@ class PreparationTest : public InFolder {
     config_.run.output_dir = (folder_ / "runs/a").string();
     config_.data.train = write("texts/a.txt", "one").string();
   }
-  TokenFiles run() const {
+  DataFiles run() const {
     return prepare(config_, always, [this](const PythonSearch&) { return python_; });
   }
   [[nodiscard]] std::vector<std::string> lines(const std::string& name) const {

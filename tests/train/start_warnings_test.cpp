@@ -6,7 +6,7 @@ namespace lorascale::train {
 namespace {
 
 TEST(StartWarnings, AnEndTokenThatServersWouldNotKnow) {
-  models::llama::LlamaConfig model;
+  models::decoder::DecoderConfig model;
   model.eos_ids = {0, 2};
   model.server_eos_ids = {0};
   const auto warning = warning_of_end_token(model, 2, "<end>");

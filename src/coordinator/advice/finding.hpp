@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "coordinator/json_number.hpp"
+#include "coordinator/record/json_number.hpp"
 
 namespace lorascale::coordinator {
 

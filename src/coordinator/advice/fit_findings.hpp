@@ -7,6 +7,7 @@
 #include "coordinator/advice/finding.hpp"
 #include "coordinator/advice/loss_history.hpp"
 #include "coordinator/monitor.hpp"
+#include "coordinator/recipe.hpp"
 
 namespace lorascale::coordinator {
 

@@ -5,7 +5,7 @@
 
 #include "coordinator/advice/finding.hpp"
 #include "coordinator/advice/loss_history.hpp"
-#include "coordinator/coordinator.hpp"
+#include "coordinator/facts.hpp"
 
 namespace lorascale::coordinator {
 

@@ -7,7 +7,7 @@
 #include <optional>
 #include <vector>
 
-#include "coordinator/json_number.hpp"
+#include "coordinator/record/json_number.hpp"
 
 namespace lorascale::coordinator {
 

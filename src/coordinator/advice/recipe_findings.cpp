@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "coordinator/batch_guard.hpp"
+#include "coordinator/batch/batch_guard.hpp"
+#include "coordinator/rates/scaling.hpp"
 #include "coordinator/recipe_check.hpp"
-#include "coordinator/scaling.hpp"
 #include "coordinator/step_planner.hpp"
 
 namespace lorascale::coordinator {

@@ -11,10 +11,10 @@
 #include <set>
 
 #include "base/units.hpp"
-#include "coordinator/batch_guard.hpp"
+#include "coordinator/batch/batch_guard.hpp"
+#include "coordinator/batch/throughput_model.hpp"
 #include "coordinator/policies/policies.hpp"
 #include "coordinator/portable_math.hpp"
-#include "coordinator/throughput_model.hpp"
 
 namespace lorascale::coordinator {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <memory>
 
-#include "coordinator/batch_policy.hpp"
+#include "coordinator/batch/batch_policy.hpp"
 
 namespace lorascale::coordinator {
 

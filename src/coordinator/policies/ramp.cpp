@@ -3,7 +3,7 @@
 // samples, then max: Megatron-LM's rampup_batch_size, but the rate follows by scale.rule.
 #include <cmath>
 
-#include "coordinator/batch_guard.hpp"
+#include "coordinator/batch/batch_guard.hpp"
 #include "coordinator/policies/policies.hpp"
 
 namespace lorascale::coordinator {

@@ -10,7 +10,7 @@
 // the linear rule, where SGD's drift per sample is eta / B, the rate does not fall from doubling to
 // doubling at all (Smith et al. 2018). Valid where the batch is near the critical one or below.
 #include "coordinator/policies/policies.hpp"
-#include "coordinator/schedule.hpp"
+#include "coordinator/rates/schedule.hpp"
 
 namespace lorascale::coordinator {
 namespace {

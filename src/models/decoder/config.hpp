@@ -1,0 +1,62 @@
+// config.json of the Llama family: Llama 2/3.x, Mistral, Qwen2/2.5, Qwen3 (dense). What would
+// change the result and is not known is refused by name; what has no effect on training is ignored.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "nn/rope.hpp"
+
+namespace lorascale::models::decoder {
+
+struct DecoderConfig {
+  std::string model_type;  // llama | mistral | qwen2 | qwen3
+  std::int64_t vocabulary = 0;
+  std::int64_t hidden = 0;
+  std::int64_t intermediate = 0;
+  std::int64_t layers = 0;
+  std::int64_t heads = 0;
+  std::int64_t kv_heads = 0;
+  std::int64_t head_dim = 0;
+  double norm_eps = 1e-6;
+  bool tied_embeddings = false;
+  bool qkv_bias = false;
+  bool o_bias = false;
+  bool mlp_bias = false;
+  bool qk_norm = false;
+  std::vector<std::optional<std::int64_t>> windows;  // [layers] sliding window, if any
+  nn::RopeParameters rope;
+  std::string stored_dtype;  // as the file says, may be empty
+  // Positions that it was made for: max_position_embeddings, times the factor of linear RoPE
+  // scaling, which stretches them; 0 where the file does not say.
+  double context = 0;
+  // Whether positions beyond `context` rotate in a way that is not followed here, and are refused:
+  // dynamic RoPE, which is the usual one up to there.
+  bool ends_at_context = false;
+  std::vector<std::int64_t> eos_ids;  // of config.json and generation_config.json
+  // Where servers and transformers' generate() stop: at those of generation_config.json, or, where
+  // it names none, of config.json.
+  std::vector<std::int64_t> server_eos_ids;
+  std::optional<std::int64_t> bos_id;
+  std::vector<std::string> warnings;  // for the log
+};
+
+// Throws Error(kBadInput) naming the file, the field and the remedy.
+DecoderConfig read_decoder_config(const std::filesystem::path& config_json);
+DecoderConfig parse_decoder_config(const std::string& text, const std::string& where);
+
+// Throws Error(kBadConfig), with the remedy, where `positions` (of `what`) go beyond the model's
+// last.
+void require_positions(const DecoderConfig& config, std::int64_t positions,
+                       const std::string& what);
+
+// Adds the end tokens of generation_config.json, where chat models name those of a turn. Nothing
+// else depends on that file: without it, or where it is damaged (a warning), those of config.json
+// stand alone.
+void add_generation_config(const std::filesystem::path& generation_config_json,
+                           DecoderConfig& config);
+
+}  // namespace lorascale::models::decoder

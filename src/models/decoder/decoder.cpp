@@ -1,0 +1,245 @@
+#include "models/decoder/decoder.hpp"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <numeric>
+
+#include "base/error.hpp"
+#include "nn/cross_entropy.hpp"
+#include "nn/norm.hpp"
+#include "nn/segment_sum.hpp"
+
+namespace lorascale::models::decoder {
+namespace {
+
+at::Tensor index_tensor(std::span<const std::int32_t> values, at::Device device) {
+  const at::Tensor host = at::from_blob(const_cast<std::int32_t*>(values.data()),
+                                        {static_cast<std::int64_t>(values.size())}, at::kInt);
+  return host.to(at::TensorOptions().device(device).dtype(at::kInt), /*non_blocking=*/false,
+                 /*copy=*/true);
+}
+
+nn::DropoutKey dropout_key(const data::TokenLeaf& leaf, std::uint64_t seed) {
+  return {seed, leaf.epoch, leaf.sample_ids, leaf.row_offsets};
+}
+
+// The rows that have a target, and their labels.
+struct Targets {
+  std::vector<std::int32_t> rows;
+  std::vector<std::int32_t> labels;
+  explicit Targets(const data::TokenLeaf& leaf) {
+    for (std::size_t i = 0; i < leaf.labels.size(); ++i) {
+      if (leaf.labels[i] >= 0) {
+        rows.push_back(static_cast<std::int32_t>(i));
+        labels.push_back(leaf.labels[i]);
+      }
+    }
+  }
+};
+
+LeafResult result_of(const data::TokenLeaf& leaf, at::Tensor loss_sum) {
+  return {std::move(loss_sum), leaf.targets, static_cast<std::int64_t>(leaf.tokens.size())};
+}
+
+}  // namespace
+
+Decoder::Decoder(DecoderConfig config, at::ScalarType dtype, at::Device device)
+    : config_(std::move(config)), frequencies_(nn::rope_frequencies(config_.rope)) {
+  const auto options = at::TensorOptions().dtype(dtype).device(device);
+  const auto& c = config_;
+  embedding_ = at::empty({c.vocabulary, c.hidden}, options);
+  if (!c.tied_embeddings) {
+    head_ = at::empty({c.vocabulary, c.hidden}, options);
+  }
+  final_norm_ = at::empty({c.hidden}, options);
+  const auto fill = [&](nn::LinearGroup& linear, std::int64_t in, bool bias) {
+    const auto out = linear.members.back().first + linear.members.back().out;
+    linear.weight = at::empty({out, in}, options);
+    if (bias) {
+      linear.bias = at::empty({out}, options);
+    }
+  };
+  blocks_.reserve(static_cast<std::size_t>(c.layers));
+  for (std::int64_t layer = 0; layer < c.layers; ++layer) {
+    Block& block = blocks_.emplace_back(c, layer);
+    block.input_norm = at::empty({c.hidden}, options);
+    block.middle_norm = at::empty({c.hidden}, options);
+    if (c.qk_norm) {
+      block.q_norm.weight = at::empty({c.head_dim}, options);
+      block.k_norm.weight = at::empty({c.head_dim}, options);
+    }
+    fill(block.qkv, c.hidden, c.qkv_bias);
+    fill(block.o, c.heads * c.head_dim, c.o_bias);
+    fill(block.gate_up, c.hidden, c.mlp_bias);
+    fill(block.down, c.intermediate, c.mlp_bias);
+  }
+}
+
+std::vector<nn::LinearGroup*> Decoder::linear_groups() {
+  std::vector<nn::LinearGroup*> groups;
+  for (auto& block : blocks_) {
+    groups.insert(groups.end(), {&block.qkv, &block.o, &block.gate_up, &block.down});
+  }
+  return groups;
+}
+
+std::vector<nn::ParameterSlot> Decoder::parameter_slots() {
+  std::vector<nn::ParameterSlot> slots;
+  const auto single = [&](const std::string& key, at::Tensor& value, at::Tensor& grad) {
+    if (value.defined()) {
+      slots.push_back({{{key, value.sizes().vec()}}, &value, &grad});
+    }
+  };
+  const auto linear = [&](nn::LinearGroup& group) {
+    nn::ParameterSlot weight{{}, &group.weight, &group.weight_grad};
+    nn::ParameterSlot bias{{}, &group.bias, &group.bias_grad};
+    for (const auto& member : group.members) {
+      weight.parts.push_back({member.name + ".weight", {member.out, group.in_features()}});
+      bias.parts.push_back({member.name + ".bias", {member.out}});
+    }
+    slots.push_back(std::move(weight));
+    if (group.bias.defined()) {
+      slots.push_back(std::move(bias));
+    }
+  };
+  single("model.embed_tokens.weight", embedding_, embedding_grad_);
+  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
+    const std::string prefix = "model.layers." + std::to_string(layer) + ".";
+    Block& block = blocks_[layer];
+    single(prefix + "input_layernorm.weight", block.input_norm, block.input_norm_grad);
+    linear(block.qkv);
+    single(prefix + "self_attn.q_norm.weight", block.q_norm.weight, block.q_norm.weight_grad);
+    single(prefix + "self_attn.k_norm.weight", block.k_norm.weight, block.k_norm.weight_grad);
+    linear(block.o);
+    single(prefix + "post_attention_layernorm.weight", block.middle_norm, block.middle_norm_grad);
+    linear(block.gate_up);
+    linear(block.down);
+  }
+  single("model.norm.weight", final_norm_, final_norm_grad_);
+  single("lm_head.weight", head_, head_grad_);
+  return slots;
+}
+
+BlockContext Decoder::make_context(const data::TokenLeaf& leaf) const {
+  std::vector<std::int32_t> ends;
+  ends.reserve(leaf.segments.size());
+  for (const auto& segment : leaf.segments) {
+    ends.push_back(segment.end);
+  }
+  return {nn::attention_runs(ends), nn::rope_tables(frequencies_, leaf.positions, device()),
+          nullptr};
+}
+
+at::Tensor Decoder::embed(std::span<const std::int32_t> tokens) const {
+  return at::index_select(embedding_, 0, index_tensor(tokens, device()));
+}
+
+at::Tensor Decoder::run_blocks(const data::TokenLeaf& leaf, const BlockContext& context,
+                               std::vector<BlockSaved>* saved) const {
+  at::Tensor x = embed(leaf.tokens);
+  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
+    if (saved != nullptr && recompute_) {
+      (*saved)[layer].input = x;
+    }
+    x = blocks_[layer].forward(x, context,
+                               saved != nullptr && !recompute_ ? &(*saved)[layer] : nullptr);
+  }
+  return x;
+}
+
+void Decoder::backward_blocks(at::Tensor grad, const data::TokenLeaf& leaf,
+                              const BlockContext& context, std::vector<BlockSaved>& saved) {
+  // Below the lowest block that trains, nothing wants a gradient.
+  std::size_t lowest = blocks_.size();
+  for (std::size_t layer = blocks_.size(); layer-- > 0;) {
+    if (blocks_[layer].trains()) {
+      lowest = layer;
+    }
+  }
+  const bool to_the_bottom = embedding_grad_.defined();
+  for (std::size_t layer = blocks_.size(); layer-- > (to_the_bottom ? 0 : lowest);) {
+    if (recompute_) {
+      const at::Tensor input = saved[layer].input;
+      blocks_[layer].forward(input, context, &saved[layer]);
+    }
+    grad = blocks_[layer].backward(std::move(grad), context, saved[layer],
+                                   to_the_bottom || layer > lowest);
+    saved[layer] = {};
+  }
+  if (to_the_bottom) {
+    nn::add_rows(embedding_grad_, leaf.tokens, grad);
+  }
+}
+
+LeafResult Decoder::accumulate(const data::TokenLeaf& leaf, std::uint64_t dropout_seed) {
+  const nn::DropoutKey key = dropout_key(leaf, dropout_seed);
+  BlockContext context = make_context(leaf);
+  context.dropout = &key;
+  std::vector<BlockSaved> saved(blocks_.size());
+  const at::Tensor x = run_blocks(leaf, context, &saved);
+  const auto norm = nn::rms_norm(x, final_norm_, config_.norm_eps);
+  const Targets targets(leaf);
+  const at::Tensor rows = index_tensor(targets.rows, device());
+  nn::HeadGradients gradients;
+  gradients.weight_grad = head_grad();
+  at::Tensor loss;
+  at::Tensor dnorm = at::zeros_like(x);
+  {
+    const at::Tensor hidden = at::index_select(norm.y, 0, rows);
+    gradients.hidden = at::empty_like(hidden);
+    loss = nn::head_cross_entropy(hidden, head(), targets.labels, &gradients, label_smoothing_);
+    dnorm.index_copy_(0, rows.to(at::kLong), gradients.hidden);
+    gradients.hidden.reset();
+  }
+  at::Tensor grad = at::zeros_like(x);
+  nn::rms_norm_backward(dnorm, x, final_norm_, norm.rstd, grad, final_norm_grad_);
+  dnorm.reset();
+  backward_blocks(std::move(grad), leaf, context, saved);
+  return result_of(leaf, std::move(loss));
+}
+
+LeafResult Decoder::evaluate(const data::TokenLeaf& leaf) {
+  const at::Tensor x = run_blocks(leaf, make_context(leaf), nullptr);
+  const Targets targets(leaf);
+  const at::Tensor hidden = at::index_select(x, 0, index_tensor(targets.rows, device()));
+  const at::Tensor normed = nn::rms_norm(hidden, final_norm_, config_.norm_eps).y;
+  return result_of(leaf, nn::head_cross_entropy(normed, head(), targets.labels, nullptr));
+}
+
+at::Tensor Decoder::logits(const data::TokenLeaf& leaf) {
+  const at::Tensor x = run_blocks(leaf, make_context(leaf), nullptr);
+  return at::mm(nn::rms_norm(x, final_norm_, config_.norm_eps).y, head().t());
+}
+
+std::vector<KeyValueCache> Decoder::make_caches(std::int64_t capacity) const {
+  std::vector<KeyValueCache> caches;
+  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
+    const std::vector<std::int64_t> shape = {capacity, config_.kv_heads, config_.head_dim};
+    caches.push_back(
+        {at::empty(shape, embedding_.options()), at::empty(shape, embedding_.options()), 0});
+  }
+  return caches;
+}
+
+at::Tensor Decoder::decode(std::span<const std::int32_t> tokens,
+                           std::vector<KeyValueCache>& caches) const {
+  LS_ASSERT(!tokens.empty() && caches.size() == blocks_.size());
+  std::vector<std::int32_t> positions(tokens.size());
+  std::iota(positions.begin(), positions.end(), static_cast<std::int32_t>(caches.front().length));
+  const auto rope = nn::rope_tables(frequencies_, positions, device());
+  at::Tensor x = embed(tokens);
+  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
+    x = blocks_[layer].decode(x, rope, caches[layer]);
+  }
+  const at::Tensor last = x.narrow(0, x.size(0) - 1, 1);
+  return at::mm(nn::rms_norm(last, final_norm_, config_.norm_eps).y, head().t()).squeeze(0);
+}
+
+}  // namespace lorascale::models::decoder
