@@ -115,7 +115,8 @@ def test_without_an_adapter_it_says_so_and_runs_the_base(space):
 
 @pytest.mark.parametrize("pattern", [
     {"layers.0.self_attn.v_proj": 1, "self_attn.v_proj": 64}, {"self_attn.v_proj": 64, "layers.0.self_attn.v_proj": 1},
-    {"^model.layers.0.self_attn.v_proj": 64}, {r"layers\.[01]\.mlp\.(up|down)_proj$": 64}])
+    {"^model.layers.0.self_attn.v_proj": 64}, {r"layers\.[01]\.mlp\.(up|down)_proj$": 64},
+    {r"layers\.(?!0\.)\d+\.(?P<part>self_attn|mlp)\.\w++": 64}, {r"(?:self_attn|layers\.1\.mlp)\.[^.]*(?<!v_)proj": 64}])
 def test_alpha_patterns_as_peft_reads_them(space, pattern):
     """The first that matches counts, in the order of the file. Merged weights, beside peft's."""
     import peft

@@ -147,6 +147,7 @@ def test_yaml_that_is_none(space, refused, text):
     refused(BAD_CONFIG, "config.yaml:")
 
 
+ENDLESS = r"((\w|\.)+)+x"  # tries every way to cut a name
 SETTINGS = {
     "lr-as-text": (["optimizer.lr=fast"], "optimizer.lr"),
     "lr-nan": (["optimizer.lr=.nan"], "optimizer.lr"),
@@ -168,7 +169,9 @@ SETTINGS = {
     "targets-match-nothing": (["adapter.targets=[w_proj]"], ["w_proj", "q_proj"]),
     "targets-head": (["adapter.targets=[q_proj, lm_head]"], ["lm_head", "no adapter yet", "all-linear", "adapter.type: full"]),
     "targets-embedding": (["adapter.targets='.*(q_proj|embed_tokens)'"], ["embed_tokens", "no adapter yet"]),
-    "targets-no-expression": (["adapter.targets='(q_proj'"], "regular expression"),
+    "targets-no-expression": (["adapter.targets='(q_proj'"], ["regular expression", "offset 7"]),
+    "targets-endless": ([f"adapter.targets='{ENDLESS}'"], ["adapter.targets", "too complex"]),
+    "pattern-endless": (["adapter.rank_pattern={'" + ENDLESS + "': 3}"], ["adapter.rank_pattern", "too complex"]),
     "pattern-unused": (["adapter.rank_pattern={w_proj: 3}"], "w_proj"),
     "unknown-override": (["optimizer.rate=1"], "optimizer.rate"),
     "patience-without-validation": (["evaluate.early_stop.patience=3"], "data.validation"),
@@ -264,6 +267,10 @@ ADAPTERS = {
     "alora": (adapter_config(alora_invocation_tokens=[1, 2]), BAD_INPUT, "alora_invocation_tokens"),
     "rank-of-config": (adapter_config(r=3), BAD_INPUT, "has rank 4 where"),
     "pattern": (adapter_config(alpha_pattern={"(": 2}), BAD_INPUT, "alpha_pattern"),
+    "pattern-deep": (adapter_config(alpha_pattern={"(" * 10000: 2}), BAD_INPUT, ["alpha_pattern", "can be used"]),
+    "pattern-endless": (adapter_config(rank_pattern={ENDLESS: 4}), BAD_INPUT, ["rank_pattern", "too complex"]),
+    "patterns-of-gigabytes": (adapter_config(alpha_pattern={f"(ab){{4000}}{i}": 2 for i in range(20000)}), BAD_INPUT,
+                              ["alpha_pattern", "memory"]),
     "rank-as-text": (adapter_config(r="4"), BAD_INPUT, "r"),
     "other-shape": (weights(wider), BAD_INPUT, "shape"),
 }
