@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-#include "adapters/peft_format.hpp"
+#include "adapters/formats/peft.hpp"
 
 namespace lorascale::adapters {
 

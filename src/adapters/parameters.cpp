@@ -1,5 +1,6 @@
 #include "adapters/parameters.hpp"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
 #include <utility>
@@ -34,9 +35,23 @@ at::Tensor TrainableParameters::view(const at::Tensor& flat, const ParameterEntr
   return flat.narrow(0, entry.offset, entry.size()).view(entry.shape);
 }
 
+at::Tensor TrainableParameters::computed(const ParameterEntry& entry, at::ScalarType type) {
+  at::Tensor master = view(master_, entry);
+  if (type == at::kFloat) {
+    return master;
+  }
+  at::Tensor rounded = at::empty(entry.shape, master_.options().dtype(type));
+  keep_rounded(rounded, std::move(master));
+  return rounded;
+}
+
+void TrainableParameters::keep_rounded(at::Tensor rounded, at::Tensor master) {
+  copies_.push_back({std::move(rounded), std::move(master)});
+}
+
 void TrainableParameters::refresh() const {
-  for (const auto& action : refresh_actions_) {
-    action();
+  for (auto [rounded, master] : copies_) {
+    rounded.copy_(master);
   }
 }
 

@@ -6,7 +6,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -24,6 +23,8 @@ struct ParameterGroup {
   std::int64_t begin = 0, end = 0;  // elements
   double lr_ratio = 1.0;            // of the run's rate
   bool decays = true;               // weight decay applies
+  bool vectors = false;             // norms and biases alone
+  bool starts_at_zero = false;      // as LoRA's B, so that nothing changes at first
 };
 
 class TrainableParameters {
@@ -43,9 +44,11 @@ class TrainableParameters {
   // The part of a flat vector that belongs to an entry, in its shape.
   [[nodiscard]] static at::Tensor view(const at::Tensor& flat, const ParameterEntry& entry);
 
-  // Models in 16 bit compute with rounded copies of the master; `refresh` brings them up to date
-  // after each update.
-  void on_refresh(std::function<void()> action) { refresh_actions_.push_back(std::move(action)); }
+  // What a model of this type computes with in place of an entry: a view of the master in fp32, a
+  // rounded copy of it otherwise, which `refresh` brings up to date after each update.
+  at::Tensor computed(const ParameterEntry& entry, at::ScalarType type);
+  // `rounded` is to follow `master`, a view of master(), in the same way.
+  void keep_rounded(at::Tensor rounded, at::Tensor master);
   void refresh() const;
 
  private:
@@ -53,7 +56,10 @@ class TrainableParameters {
   std::vector<ParameterGroup> groups_;
   at::Tensor master_;
   at::Tensor gradient_;
-  std::vector<std::function<void()>> refresh_actions_;
+  struct Copy {
+    at::Tensor rounded, master;
+  };
+  std::vector<Copy> copies_;
 };
 
 }  // namespace lorascale::adapters

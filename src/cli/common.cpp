@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "adapters/adapter.hpp"
 #include "base/logging.hpp"
 #include "cli/device.hpp"
 #include "comm/launcher.hpp"
@@ -20,7 +21,6 @@
 #include "config/yaml_tree.hpp"
 #include "io/checkpoint_folder.hpp"
 #include "io/file_descriptor.hpp"
-#include "train/adapter_settings.hpp"
 #include "train/cpu_features.hpp"
 #include "train/device_choice.hpp"
 #include "train/library_settings.hpp"
@@ -100,7 +100,7 @@ LoadedConfig load_config(const options::variables_map& values, int world_size,
   auto result = config::read_config_file(values["config"].as<std::string>(), read, problems);
   LoadedConfig loaded{std::move(result.config), std::move(result.translations)};
   if (purpose == config::Purpose::kTraining && problems.count() == 0) {
-    if (const auto taken = train::take_adapter_settings(result.given, &loaded.config)) {
+    if (const auto taken = adapters::take_adapter_settings(result.given, &loaded.config)) {
       loaded.notes.push_back(*taken);
     }
   }

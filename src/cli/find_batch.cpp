@@ -170,8 +170,7 @@ ExitCode run_find_batch(const Arguments& arguments) {
   std::optional<train::Updater> updater;
   train::together(world.host, [&] {
     faults.emplace(loaded.config.faults, job.rank());
-    updater.emplace(world, *session.model, *session.trainable.parameters, *session.optimizer,
-                    loaded.config, *faults);
+    updater.emplace(world, session, *faults);
   });
   const auto table = train::measure_leaves(world, session, *updater, session.recipe,
                                            {train::auto_leaves(session, session.recipe, job.size()),

@@ -1,54 +1,19 @@
-#include <ATen/ops/linalg_matrix_norm.h>
-#include <ATen/ops/mm.h>
 #include <fmt/format.h>
 
 #include <iostream>
-#include <limits>
 
-#include "adapters/peft_format.hpp"
-#include "base/units.hpp"
+#include "adapters/adapter.hpp"
 #include "cli/common.hpp"
 #include "cli/inspect_run.hpp"
 #include "cli/run_records.hpp"
-#include "data/tokens/row_plan.hpp"
-#include "data/tokens/token_file.hpp"
 #include "io/checkpoint_folder.hpp"
 #include "io/model_reader.hpp"
+#include "workloads/tools.hpp"
 
 namespace lorascale::cli {
 namespace {
 
 namespace fs = std::filesystem;
-
-void inspect_adapter(const fs::path& folder) {
-  const auto adapter = adapters::read_peft_adapter(folder);
-  std::cout << fmt::format("PEFT LoRA adapter for '{}': {} layers, rank {}, alpha {}{}\n",
-                           adapter.base_model, adapter.modules.size(), adapter.settings.rank,
-                           adapter.settings.alpha, adapter.settings.rslora ? ", rsLoRA" : "");
-  std::int64_t parameters = 0;
-  for (const auto& [name, module] : adapter.modules) {
-    parameters += module.a.numel() + module.b.numel();
-    const double norm =
-        at::linalg_matrix_norm(at::mm(module.b, module.a), "fro").item<double>() * module.scale;
-    std::cout << fmt::format("  {:<48} rank {:<4} [{} x {}]  |dW| {:.4g}\n", name, module.a.size(0),
-                             module.b.size(0), module.a.size(1), norm);
-  }
-  std::cout << parameters << " parameters\n";
-}
-
-void inspect_dataset(const fs::path& file) {
-  const data::TokenFile dataset(file, std::numeric_limits<std::int32_t>::max());
-  std::cout << fmt::format("token data set: {}, {}, tokenizer {}, loss mask {}\n",
-                           counted(dataset.documents(), "document"),
-                           counted(dataset.tokens(), "token"),
-                           dataset.tokenizer().empty() ? "unknown" : dataset.tokenizer(),
-                           dataset.has_loss_mask() ? "yes" : "no");
-  for (const std::int64_t length : {256, 512, 1024, 2048, 4096}) {
-    const data::RowPlan plan(dataset.offsets(), length, /*packing=*/true);
-    std::cout << fmt::format("  rows of {:>4} tokens: {:>8}, filled to {:.1f} %\n", length,
-                             plan.rows(), 100 * plan.efficiency());
-  }
-}
 
 void inspect_checkpoint(const fs::path& folder) {
   const io::Checkpoint checkpoint(folder);
@@ -106,7 +71,7 @@ ExitCode run_inspect(const Arguments& arguments) {
   } else if (path.extension() == ".jsonl") {
     inspect_decisions(path);
   } else if (fs::exists(path / "adapter_config.json")) {
-    inspect_adapter(path);
+    std::cout << adapters::describe_adapter(path);
   } else if (fs::exists(path / io::kManifestName)) {
     inspect_checkpoint(path);
   } else if (is_run_folder(path)) {
@@ -114,7 +79,7 @@ ExitCode run_inspect(const Arguments& arguments) {
   } else if (is_checkpoints_folder(path)) {
     inspect_checkpoints(path);
   } else if (path.extension() == ".h5" || path.extension() == ".hdf5") {
-    inspect_dataset(path);
+    std::cout << workloads::describe_data(path);
   } else {
     inspect_model(path);
   }

@@ -9,7 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "adapters/peft_format.hpp"
+#include "adapters/adapter.hpp"
 #include "base/units.hpp"
 #include "config/options.hpp"
 #include "config/reader.hpp"
@@ -134,9 +134,7 @@ void show_results(const fs::path& folder) {
   for (const char* name : {"adapter", "best", "model"}) {
     const fs::path result = folder / name;
     if (is_file(result / "adapter_config.json")) {
-      const auto adapter = adapters::read_peft_adapter(result);
-      say(name, fmt::format("{}: LoRA rank {} on {}", result.string(), adapter.settings.rank,
-                            counted(static_cast<std::int64_t>(adapter.modules.size()), "layer")));
+      say(name, result.string() + ": " + adapters::summarise_adapter(result));
     } else if (is_file(result / "config.json")) {
       say(name, result.string() + ": a whole model");
     }

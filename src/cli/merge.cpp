@@ -1,15 +1,9 @@
-#include <spdlog/spdlog.h>
-
-#include <algorithm>
 #include <iostream>
 
-#include "adapters/base_name.hpp"
-#include "adapters/full_export.hpp"
-#include "adapters/peft_format.hpp"
 #include "base/logging.hpp"
 #include "cli/common.hpp"
-#include "models/decoder/decoder.hpp"
-#include "train/session.hpp"
+#include "nn/dtypes.hpp"
+#include "workloads/tools.hpp"
 
 namespace lorascale::cli {
 
@@ -27,8 +21,7 @@ ExitCode run_merge(const Arguments& arguments) {
   const auto values = parse(arguments, description, {});
   set_up_logging(0);
   const auto dtype_name = values["dtype"].as<std::string>();
-  const auto dtype = train::parse_dtype(dtype_name);
-  if (dtype_name != "auto" && !dtype) {
+  if (dtype_name != "auto" && !nn::float_type_named(dtype_name)) {
     throw Error(ExitCode::kUsage, "--dtype is auto, bf16, fp16 or fp32, not '" + dtype_name + "'");
   }
   const std::filesystem::path output = values["output"].as<std::string>();
@@ -39,27 +32,15 @@ ExitCode run_merge(const Arguments& arguments) {
     throw Error(ExitCode::kCannotWrite,
                 output.string() + " is there and not an empty folder; choose another --output");
   }
-  const auto adapter = adapters::read_peft_adapter(values["adapter"].as<std::string>());
-  const std::filesystem::path model_folder = values["model"].as<std::string>();
-  const auto model = models::decoder::load_decoder(model_folder, dtype, at::Device(at::kCPU));
-  if (const auto warning = adapters::warning_of_other_base(adapter, model_folder)) {
-    spdlog::warn("{}", *warning);
+  workloads::MergeRequest request{values["model"].as<std::string>(),
+                                  values["adapter"].as<std::string>(),
+                                  output,
+                                  dtype_name,
+                                  {}};
+  if (values.count("end-token-id") != 0) {
+    request.end_token_id = values["end-token-id"].as<std::int64_t>();
   }
-  const bool given = values.count("end-token-id") != 0;
-  const auto end = given ? values["end-token-id"].as<std::int64_t>() : adapter.answer_end_id;
-  if (end >= model->vocabulary() || (given && end < 0)) {
-    throw Error(given ? ExitCode::kUsage : ExitCode::kBadInput,
-                "the end token " + std::to_string(end) + " is none of the model's " +
-                    std::to_string(model->vocabulary()) + " tokens; check --end-token-id");
-  }
-  adapters::merge_into_weights(adapter, model->linear_groups());
-  adapters::write_full_model(output, model->parameter_slots(), model_folder, end);
-  std::cout << "merged " << adapter.modules.size() << " layers into " << output.string() << '\n';
-  const auto& known = model->config().server_eos_ids;
-  if (end >= 0 && std::find(known.begin(), known.end(), end) == known.end()) {
-    std::cout << "answers end with token " << end
-              << ", which the base's files did not name: generation_config.json now does\n";
-  }
+  std::cout << workloads::merge(request) << '\n';
   return ExitCode::kDone;
 }
 

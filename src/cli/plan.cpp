@@ -41,16 +41,12 @@ Measured measure(Job& job, train::Session& session, coordinator::Recipe& recipe,
   std::optional<train::Updater> updater;
   train::together(world.host, [&] {
     faults.emplace(config.faults, job.rank());
-    updater.emplace(world, *session.model, *session.trainable.parameters, *session.optimizer,
-                    config, *faults);
+    updater.emplace(world, session, *faults);
   });
-  double parameters = 0;
-  for (const auto& slot : session.model->parameter_slots()) {
-    parameters += static_cast<double>(slot.value->numel());
-  }
-  const auto tokens = static_cast<double>(recipe.leaf_size * config.data.sequence_length);
-  const bool long_on_cpu =
-      session.model->device().is_cpu() && 6 * parameters * tokens > kMeasurableOnCpu;
+  // Three forwards' worth: the backward takes two.
+  const double operations = 3 * session.model().forward_operations(*data::heaviest_leaf(
+                                    session.workload->train(), session.key(), recipe.leaf_size));
+  const bool long_on_cpu = session.model().device().is_cpu() && operations > kMeasurableOnCpu;
   if (!config.batch.micro && (!long_on_cpu || train::any_limit(world))) {
     if (const auto table = train::choose_leaf(world, session, *updater, recipe, ranks)) {
       recipe.leaf_size = table->chosen;
@@ -69,26 +65,14 @@ Measured measure(Job& job, train::Session& session, coordinator::Recipe& recipe,
 std::string memory_text(const train::MemoryForecast& memory, const Measured& measured) {
   const std::string parts = "weights " + mebibytes(memory.weights) + ", trained state " +
                             mebibytes(memory.trained_state) + ", activations of a leaf about " +
-                            mebibytes(memory.activations) + ", logits about " +
-                            mebibytes(memory.logits);
+                            mebibytes(memory.activations.blocks) + ", logits about " +
+                            mebibytes(memory.activations.head);
   if (measured.peak) {
     return "per rank " + mebibytes(*measured.peak) +
            " at the peak, measured on a leaf of the longest rows: " + parts;
   }
   return "per rank about " + mebibytes(memory.total()) + " at the peak, from shapes alone" +
          (measured.fits ? "" : ", for it does not fit here") + ": " + parts;
-}
-
-// What the updates are made of, and what is left out of them.
-std::string targets_text(const train::Session& session) {
-  std::string text = "targets   " + counted(session.train->targets_per_epoch(), "token") +
-                     " of an epoch's count as targets\n";
-  for (const auto* source : {session.train.get(), session.validation.get()}) {
-    if (source != nullptr && source->left_out().pieces > 0) {
-      text += "targets   " + source->left_out_text() + "; left out\n";
-    }
-  }
-  return text;
 }
 
 // What the rule's companions make of the other settings; nothing where none follows the batch.
@@ -129,21 +113,20 @@ ExitCode run_plan(const Arguments& arguments) {
   const auto loaded = job.configure(values, config::Purpose::kTraining, ranks);
   const auto files = train::prepare_data(job.world(), loaded.config);
   auto session = train::open_session(job.world(), loaded.config, files);
-  auto recipe = train::make_recipe(loaded.config, session.train->rows(),
-                                   session.train->tokens_per_row(), ranks, nullptr);
-  train::describe_data(session, recipe);
+  auto recipe = train::recipe_of(session, ranks);
   const auto measured = measure(job, session, recipe, ranks);
   const coordinator::Coordinator coordinator(recipe, ranks);
   const auto report = coordinator::make_plan_report(recipe, ranks);
   const auto leaves = coordinator::factorise_by_leaf(recipe.global_batch, ranks, recipe.leaf_size);
   const auto usual = coordinator::largest_update(recipe, recipe.global_batch);
-  const auto memory =
-      train::forecast_memory(session, recipe.leaf_size, loaded.config.data.sequence_length);
+  const auto memory = train::forecast_memory(session, recipe.leaf_size);
   if (job.rank() == 0) {
-    std::cout << "data      " << session.train->summary() << "\n"
-              << targets_text(session) << "model     " << session.model->config().model_type << ", "
-              << memory.model_parameters
-              << " parameters; trained: " << session.trainable.parameters->size() << "\n"
+    std::cout << "data      " << session.workload->train().summary() << "\n";
+    for (const auto& line : session.workload->plan_lines()) {
+      std::cout << line << "\n";
+    }
+    std::cout << "model     " << session.model().family() << ", " << memory.model_parameters
+              << " parameters; trained: " << session.parameters().size() << "\n"
               << "device    " << job.device_text() << "\n"
               << "batch     global " << recipe.global_batch << " = " << leaves.leaves
               << " leaves of " << recipe.leaf_size << " on " << counted(ranks, "rank") << ", "
@@ -167,8 +150,8 @@ ExitCode run_plan(const Arguments& arguments) {
     nlohmann::json saved = report.inputs;
     saved["memory_bytes"] = {{"weights", memory.weights},
                              {"trained_state", memory.trained_state},
-                             {"activations", memory.activations},
-                             {"logits", memory.logits},
+                             {"activations", memory.activations.blocks},
+                             {"logits", memory.activations.head},
                              {"total", measured.peak.value_or(memory.total())},
                              {"measured", measured.peak.has_value()}};
     const std::filesystem::path folder = loaded.config.run.output_dir;

@@ -1,76 +1,75 @@
 #include "nn/linear_group.hpp"
 
-#include <ATen/TensorOperators.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/mm.h>
+
+#include <algorithm>
 
 #include "nn/dispatch.hpp"
 
 namespace lorascale::nn {
-namespace {
 
-bool drops(const LoraBranch& branch, const DropoutKey* key) {
-  return key != nullptr && branch.dropout > 0;
+std::vector<Site> LinearGroup::sites() {
+  std::vector<Site> sites;
+  for (std::size_t i = 0; i < members.size(); ++i) {
+    const auto& [name, out, first] = members[i];
+    sites.push_back({name, SiteKind::kLinear, weight.narrow(0, first, out), {}, &deltas, i});
+  }
+  return sites;
 }
 
-at::Tensor mask_of(const LoraBranch& branch, const DropoutKey& key, const at::Tensor& x) {
-  return dropout_scale(key, branch.module, branch.dropout, x.size(1), x.options());
+std::int64_t LinearGroup::kept_width() const {
+  std::int64_t width = 0;
+  for (const auto& attached : deltas) {
+    width += attached.delta->kept_width();
+  }
+  return width;
 }
 
-}  // namespace
-
-at::Tensor LinearGroup::member_rows(const at::Tensor& joint, std::size_t member) const {
-  return joint.narrow(0, members[member].first, members[member].out);
-}
-
-at::Tensor LinearGroup::member_columns(const at::Tensor& y, std::size_t member) const {
+at::Tensor LinearGroup::columns(const at::Tensor& y, std::size_t member) const {
   return y.narrow(1, members[member].first, members[member].out);
 }
 
-at::Tensor LinearGroup::forward(const at::Tensor& x, const DropoutKey* key,
+at::Tensor LinearGroup::forward(const at::Tensor& x, const SampleRows* rows,
                                 LinearSaved* saved) const {
   at::Tensor y = bias.defined() ? at::addmm(bias, x, weight.t()) : at::mm(x, weight.t());
-  for (const auto& branch : branches) {
-    const at::Tensor input = drops(branch, key) ? x * mask_of(branch, *key, x) : x;
-    at::Tensor low_rank = at::mm(input, branch.a.t());
-    at::Tensor out = member_columns(y, branch.member);
-    at::addmm_out(out, out, low_rank, branch.b.t(), /*beta=*/1, branch.scale);
-    if (saved != nullptr) {
-      saved->low_rank.push_back(std::move(low_rank));
-    }
+  for (const auto& [member, delta] : deltas) {
+    at::Tensor out = columns(y, member);
+    delta->forward(x, out, rows, saved != nullptr ? &saved->deltas.emplace_back() : nullptr);
   }
   return y;
 }
 
-at::Tensor LinearGroup::backward(const at::Tensor& dy, const at::Tensor& x, const DropoutKey* key,
+// The gradient of x W' + b: dy itself, unless a delta scales what it is given. The last delta that
+// was applied comes first.
+at::Tensor LinearGroup::output_gradient(const at::Tensor& dy, const LinearSaved& saved) const {
+  if (std::ranges::none_of(
+          deltas, [](const auto& attached) { return attached.delta->changes_output_gradient(); })) {
+    return dy;
+  }
+  at::Tensor result = dy.clone();
+  for (std::size_t i = deltas.size(); i-- > 0;) {
+    at::Tensor of_member = columns(result, deltas[i].member);
+    deltas[i].delta->to_output_gradient(of_member, saved.deltas[i]);
+  }
+  return result;
+}
+
+at::Tensor LinearGroup::backward(const at::Tensor& dy, const at::Tensor& x, const SampleRows* rows,
                                  const LinearSaved& saved, bool need_dx) const {
+  const at::Tensor base_dy = output_gradient(dy, saved);
   at::Tensor dx;
   if (need_dx) {
-    dx = at::mm(dy, weight);
+    dx = at::mm(base_dy, weight);
   }
   if (weight_grad.defined()) {
-    accumulate_product(weight_grad, dy.t(), x);
+    accumulate_product(weight_grad, base_dy.t(), x);
     if (bias_grad.defined()) {
-      at::Tensor(bias_grad).add_(dy.sum(0, /*keepdim=*/false, at::kFloat));
+      at::Tensor(bias_grad).add_(base_dy.sum(0, /*keepdim=*/false, at::kFloat));
     }
   }
-  for (std::size_t i = 0; i < branches.size(); ++i) {
-    const auto& branch = branches[i];
-    const at::Tensor dout = member_columns(dy, branch.member);
-    const at::Tensor low_rank_grad = at::mm(dout, branch.b);  // [tokens, rank]
-    accumulate_product(branch.grad_b, dout.t(), saved.low_rank[i], branch.scale);
-    if (drops(branch, key)) {
-      const at::Tensor mask = mask_of(branch, *key, x);
-      accumulate_product(branch.grad_a, low_rank_grad.t(), x * mask, branch.scale);
-      if (need_dx) {
-        dx.addcmul_(mask, at::mm(low_rank_grad, branch.a), branch.scale);
-      }
-    } else {
-      accumulate_product(branch.grad_a, low_rank_grad.t(), x, branch.scale);
-      if (need_dx) {
-        at::addmm_out(dx, dx, low_rank_grad, branch.a, /*beta=*/1, branch.scale);
-      }
-    }
+  for (std::size_t i = 0; i < deltas.size(); ++i) {
+    deltas[i].delta->backward(columns(dy, deltas[i].member), x, rows, saved.deltas[i], dx);
   }
   return dx;
 }

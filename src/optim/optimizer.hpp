@@ -47,9 +47,13 @@ struct GradientFacts {
 GradientFacts gradient_facts(const at::Tensor& gradient_sum, const at::Tensor& count,
                              double clip_norm);
 
+class WeightAverage;
+
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
+  // The average of the weights that it keeps; null: none.
+  virtual WeightAverage* average() { return nullptr; }
   // Updates `parameters` in place. `gradient` may be overwritten.
   virtual void step(at::Tensor& parameters, at::Tensor& gradient, const Hyperparameters& hyper,
                     const GradientFacts& facts) = 0;

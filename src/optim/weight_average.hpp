@@ -16,6 +16,7 @@ class WeightAverage : public Optimizer {
  public:
   WeightAverage(std::unique_ptr<Optimizer> inner, const at::Tensor& parameters);
 
+  WeightAverage* average() override { return this; }
   void step(at::Tensor& parameters, at::Tensor& gradient, const Hyperparameters& hyper,
             const GradientFacts& facts) override;
   [[nodiscard]] at::Tensor metric(const Hyperparameters& hyper) const override {

@@ -4,23 +4,32 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
-#include <optional>
 
 #include "base/heartbeat.hpp"
-#include "coordinator/facts.hpp"
 #include "train/tensor_memory.hpp"
 #include "train/vote.hpp"
 
 namespace lorascale::train {
-
 namespace {
 
-// Loss and targets of all leaves, or nothing where ranks ran out of memory, as then agreed on.
-std::optional<at::Tensor> sums_of(World& world, models::Model& model, TokenSource& source,
-                                  std::int64_t rows, std::int64_t leaf_size, FaultInjector& faults,
-                                  Agreement* agreed) {
+// A leaf's row of the table; pairs of sums for the measures follow.
+enum Column : std::int64_t { kLoss, kTargets, kMeasures };
+
+std::int64_t rows_to_validate(const Session& session) {
+  const auto rows = session.workload->validation()->rows();
+  const auto most = session.config.evaluate.max_samples;
+  return most > 0 ? std::min(most, rows) : rows;
+}
+
+// Sums over all leaves, or nothing where ranks ran out of memory, as then agreed on.
+std::optional<at::Tensor> sums_of(World& world, const Session& session, std::int64_t leaf_size,
+                                  FaultInjector& faults, Agreement* agreed) {
+  auto& model = session.model();
+  const auto measures = static_cast<std::int64_t>(model.measure_names().size());
+  const auto rows = rows_to_validate(session);
   const auto leaves = (rows + leaf_size - 1) / leaf_size;
   const auto mine = coordinator::leaves_of_rank(leaves, world.host.rank(), world.host.size());
   // A row per leaf, zero for those of other ranks: their sum is exact, whatever their number.
@@ -28,14 +37,21 @@ std::optional<at::Tensor> sums_of(World& world, models::Model& model, TokenSourc
   Ballot ballot;
   const auto error = attempt(
       [&] {
-        facts = at::zeros({leaves, 2}, at::TensorOptions().dtype(at::kDouble).device(world.place));
+        facts = at::zeros({leaves, kMeasures + 2 * measures},
+                          at::TensorOptions().dtype(at::kDouble).device(world.place));
         for (auto leaf = mine.begin; leaf < mine.end; ++leaf) {
           beat("validation");
           faults.reach(Phase::kEvaluation);
           const auto first = leaf * leaf_size;
-          const auto result = model.evaluate(source.leaf(first, std::min(leaf_size, rows - first)));
-          facts[leaf][0].copy_(result.loss_sum);
-          facts[leaf][1].fill_(static_cast<double>(result.targets));
+          const auto result =
+              model.evaluate(*data::leaf_in_order(*session.workload->validation(), session.key(),
+                                                  first, std::min(leaf_size, rows - first)));
+          at::Tensor row = facts[leaf];
+          row[kLoss].copy_(result.loss_sum);
+          row[kTargets].fill_(static_cast<double>(result.targets));
+          if (measures > 0) {
+            row.narrow(0, kMeasures, 2 * measures).copy_(result.measures.flatten());
+          }
         }
       },
       &ballot.out_of_memory);
@@ -48,16 +64,32 @@ std::optional<at::Tensor> sums_of(World& world, models::Model& model, TokenSourc
   return facts.sum(0).cpu();
 }
 
+Evaluation evaluation_of(const at::Tensor& sums, const Session& session) {
+  const double* values = sums.const_data_ptr<double>();
+  if (values[kTargets] == 0) {
+    throw_bad_input(session.workload->validation()->path() + ": " +
+                    session.workload->words().no_targets);
+  }
+  Evaluation result{values[kLoss] / values[kTargets], {}};
+  if (std::isnan(result.loss)) {
+    result.loss = std::numeric_limits<double>::quiet_NaN();  // without its sign
+  }
+  const double* sum = values + kMeasures;
+  for (const auto& name : session.model().measure_names()) {
+    result.measures.emplace_back(name, sum[0] / sum[1]);
+    sum += 2;
+  }
+  return result;
+}
+
 }  // namespace
 
-std::optional<double> evaluate(
-    World& world, models::Model& model, TokenSource& source, std::int64_t max_samples,
-    std::int64_t& leaf_size, FaultInjector& faults,
+std::optional<Evaluation> evaluate(
+    World& world, const Session& session, std::int64_t& leaf_size, FaultInjector& faults,
     const std::function<void(const coordinator::AsideMemoryFacts&)>& report) {
   const at::NoGradGuard no_grad;
-  const auto rows = max_samples > 0 ? std::min(max_samples, source.rows()) : source.rows();
   Agreement agreed;
-  auto sums = sums_of(world, model, source, rows, leaf_size, faults, &agreed);
+  auto sums = sums_of(world, session, leaf_size, faults, &agreed);
   while (!sums) {
     const bool smallest = leaf_size == 1;
     leaf_size = smallest ? 0 : (leaf_size + 1) / 2;
@@ -67,15 +99,9 @@ std::optional<double> evaluate(
     if (smallest) {
       return std::nullopt;
     }
-    sums = sums_of(world, model, source, rows, leaf_size, faults, &agreed);
+    sums = sums_of(world, session, leaf_size, faults, &agreed);
   }
-  const double* values = sums->const_data_ptr<double>();
-  if (values[1] == 0) {
-    throw_bad_input(source.path().string() +
-                    ": no token of it counts as a target; check its loss_mask");
-  }
-  const double loss = values[0] / values[1];
-  return std::isnan(loss) ? std::numeric_limits<double>::quiet_NaN() : loss;  // without its sign
+  return evaluation_of(*sums, session);
 }
 
 }  // namespace lorascale::train

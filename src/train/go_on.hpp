@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "base/units.hpp"
+#include "coordinator/coordinator.hpp"
 #include "coordinator/rates/continuation.hpp"
 #include "io/run_lock.hpp"
 #include "train/session.hpp"

@@ -8,6 +8,7 @@
 #include <array>
 #include <chrono>
 
+#include "coordinator/coordinator.hpp"
 #include "train/first_time.hpp"
 #include "train/stopwatch.hpp"
 #include "train/tensor_memory.hpp"
@@ -21,11 +22,6 @@ using coordinator::LeafTable;
 using coordinator::mebibytes;
 using coordinator::RankMemory;
 
-// Beyond so many tokens, products are as fast as they get.
-constexpr std::int64_t kEnoughTokensOnCpu = 4096;
-constexpr std::int64_t kEnoughTokensOnDevice = 32768;
-constexpr std::int64_t kLeastCap = 8;  // samples
-
 // How often a leaf is timed; once where it takes so long that noise is of no account.
 constexpr int kRepeats = 3;
 constexpr double kLongRehearsal = 2;  // seconds
@@ -33,7 +29,7 @@ constexpr double kLongRehearsal = 2;  // seconds
 constexpr double kLongSearch = 10;  // seconds
 
 bool validates(const Session& session) {
-  return session.validation && session.config.evaluate.every.value > 0;
+  return session.workload->validation() != nullptr && session.config.evaluate.every.value > 0;
 }
 
 LeafMeasurement rehearse(World& world, Session& session, Updater& updater, std::int64_t leaf_size,
@@ -45,12 +41,12 @@ LeafMeasurement rehearse(World& world, Session& session, Updater& updater, std::
     mine = {0, 1};
   }
   LeafMeasurement result{leaf_size, true};
-  const auto leaf = session.train->longest(leaf_size);
+  const auto leaf = data::heaviest_leaf(session.workload->train(), session.key(), leaf_size);
   const bool timed = settings.aim != coordinator::LeafAim::kLargest;
   std::vector<double> seconds;
   double all = 0;
   do {
-    const Rehearsal seen = updater.rehearse(leaf, leaves, mine);
+    const Rehearsal seen = updater.rehearse(*leaf, leaves, mine);
     result.compute = std::max(result.compute, seen.compute);
     result.rest = std::max(result.rest, seen.rest);
     seconds.push_back(seen.seconds);
@@ -62,7 +58,8 @@ LeafMeasurement rehearse(World& world, Session& session, Updater& updater, std::
   if (validates(session)) {
     const at::NoGradGuard no_grad;
     reset_peak_memory(world.place);
-    static_cast<void>(session.model->evaluate(session.validation->longest(leaf_size)));
+    static_cast<void>(session.model().evaluate(
+        *data::heaviest_leaf(*session.workload->validation(), session.key(), leaf_size)));
     const auto peak = static_cast<double>(tensor_memory(world.place).peak);
     result.compute = std::max(result.compute, peak);
   }
@@ -110,7 +107,7 @@ std::vector<RankMemory> gather(World& world, const RankMemory& mine) {
 
 double model_bytes(Session& session) {
   double bytes = 0;
-  for (const auto& slot : session.model->parameter_slots()) {
+  for (const auto& slot : session.model().parameter_slots()) {
     bytes += static_cast<double>(slot.value->nbytes());
   }
   return bytes;
@@ -176,9 +173,7 @@ LeafTable measure_leaves(World& world, Session& session, Updater& updater,
 
 std::vector<std::int64_t> auto_leaves(const Session& session, const coordinator::Recipe& recipe,
                                       int ranks) {
-  const std::int64_t tokens =
-      session.model->device().is_cpu() ? kEnoughTokensOnCpu : kEnoughTokensOnDevice;
-  std::int64_t most = std::max(kLeastCap, tokens / session.config.data.sequence_length);
+  std::int64_t most = session.workload->enough_samples();
   if (recipe.noise_horizon_samples > 0) {
     most = std::min(most, recipe.global_batch / 2);
   }
@@ -197,11 +192,10 @@ void require_leaf(World& world, const Session& session, const LeafTable& table) 
     const auto& memory = table.ranks[rank];
     throw_bad_config(fmt::format(
         "not even a leaf of one sample fits into memory on rank {}: {} are there and {} are taken "
-        "before it; set model.recompute: true, a shorter data.sequence_length (now {}), a lower "
-        "adapter.rank or a smaller model.dtype{}",
+        "before it; set {}{}",
         rank, memory.budget > 0 ? mebibytes(memory.budget) : "too few", mebibytes(memory.held),
-        session.config.data.sequence_length,
-        session.model->device().is_cpu() ? ", or raise memory.budget_mib" : ""));
+        session.workload->words().less,
+        session.model().device().is_cpu() ? ", or raise memory.budget_mib" : ""));
   });
 }
 

@@ -1,5 +1,5 @@
 // What a rank will hold at its peak, from shapes alone: weights, trained state, what a leaf's
-// forward keeps for its backward, and one chunk of logits. In bytes.
+// forward keeps for its backward, and the model's head at work. In bytes.
 #pragma once
 
 #include <algorithm>
@@ -12,16 +12,14 @@ namespace lorascale::train {
 struct MemoryForecast {
   std::int64_t model_parameters = 0;
   double weights = 0;
-  double trained_state = 0;  // master, gradient and optimizer moments
-  double activations = 0;    // of one leaf of full rows
-  double logits = 0;
-  double temporary = 0;  // of the optimizer's step, when activations are gone
+  double trained_state = 0;             // master, gradient and optimizer moments
+  models::ActivationBytes activations;  // of the heaviest leaf
+  double temporary = 0;                 // of the optimizer's step, when activations are gone
   [[nodiscard]] double total() const {
-    return weights + trained_state + std::max(activations + logits, temporary);
+    return weights + trained_state + std::max(activations.blocks + activations.head, temporary);
   }
 };
 
-MemoryForecast forecast_memory(const Session& session, std::int64_t leaf_size,
-                               std::int64_t row_length);
+MemoryForecast forecast_memory(const Session& session, std::int64_t leaf_size);
 
 }  // namespace lorascale::train

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "coordinator/coordinator.hpp"
 #include "coordinator/rates/scaling.hpp"
 #include "coordinator/step_planner.hpp"
 #include "train/saved_state.hpp"
@@ -65,14 +66,10 @@ class Prober {
  public:
   Prober(World& world, Session& session, const coordinator::Recipe& recipe)
       : world_(world),
-        session_(session),
         coordinator_(recipe, world.host.size()),
         faults_(session.config.faults, world.host.rank()),
-        updater_(world, *session.model, *session.trainable.parameters, *session.optimizer,
-                 session.config, faults_) {
-    session.train->start(session.config.data.shuffle ? std::optional(session.config.run.seed)
-                                                     : std::nullopt);
-  }
+        updater_(world, session, faults_),
+        leaves_(session.leaves()) {}
 
   // Makes the next update, in leaves that fit. `lr_at_k1`: the rate before the rule's factor for
   // the update's own size, which is smaller at the end of an epoch.
@@ -80,7 +77,7 @@ class Prober {
     while (true) {
       auto plan = *coordinator_.next_step();
       plan.lr = lr_at_k1 * plan.lr_multiplier;
-      auto result = run_update(world_, *session_.train, updater_, faults_, plan, [] {
+      auto result = run_update(world_, leaves_, updater_, faults_, plan, [] {
         return Ballot{stop_was_requested(), 0, false};
       });
       if (!result.out_of_memory) {
@@ -112,10 +109,10 @@ class Prober {
   }
 
   World& world_;
-  Session& session_;
   coordinator::Coordinator coordinator_;
   FaultInjector faults_;
   Updater updater_;
+  data::LeafStream leaves_;
   std::int64_t leaf_size_ = 0;
 };
 
@@ -195,11 +192,10 @@ RangeTest run_range_test(World& world, Session& session, const RangeTestSettings
     test.batch = coordinator::largest_update(*recipe, recipe->global_batch);
     test.factor = coordinator::scaled_rates(*recipe, test.batch).multiplier;
   });
-  const auto& parameters = *session.trainable.parameters;
   std::optional<SavedState> saved;
   together(world.host, [&] {
-    test.state_before = state_digest(parameters, *session.optimizer);
-    saved.emplace(parameters, *session.optimizer);
+    test.state_before = state_digest(session.state());
+    saved.emplace(session.state());
   });
   const auto untrained = untrained_losses(world, session, *recipe, test.settings.updates);
   saved->restore();
@@ -209,7 +205,7 @@ RangeTest run_range_test(World& world, Session& session, const RangeTestSettings
   } else {
     test.stopped = true;
   }
-  test.state_after = state_digest(parameters, *session.optimizer);
+  test.state_after = state_digest(session.state());
   LS_ASSERT(test.state_after == test.state_before);
   test.range = finder->result();
   test.curve = finder->curve();

@@ -60,8 +60,11 @@ Json optional_number(const std::optional<double>& value) {
 
 }  // namespace
 
-RunLog::RunLog(const std::filesystem::path& folder, std::int64_t step, std::int64_t decisions)
-    : metrics_(open_log(folder / "metrics.jsonl", "step", step, /*expected=*/step > 0)),
+RunLog::RunLog(const std::filesystem::path& folder, std::int64_t step, std::int64_t decisions,
+               const workloads::Words& words)
+    : units_(words.unit + "s"),
+      units_per_second_(units_ + "_per_s"),
+      metrics_(open_log(folder / "metrics.jsonl", "step", step, /*expected=*/step > 0)),
       decisions_(open_log(folder / "decisions.jsonl", "sequence", decisions - 1,
                           /*expected=*/step > 0)),
       tensorboard_(folder / "tensorboard") {}
@@ -106,8 +109,8 @@ void RunLog::write(const MetricsLine& line) {
     json["grad_norm"] = optional_number(line.grad_norm);
     json["applied"] = line.applied;
     json["targets"] = line.targets;
-    json["tokens"] = line.tokens;
-    json["tokens_per_s"] = seconds > 0 ? static_cast<double>(line.tokens) / seconds : 0.0;
+    json[units_] = line.units;
+    json[units_per_second_] = seconds > 0 ? static_cast<double>(line.units) / seconds : 0.0;
     json["samples_per_s"] = seconds > 0 ? static_cast<double>(line.plan.samples) / seconds : 0.0;
     json["step_ms"] = line.times.total;
     json["data_wait_ms"] = line.times.data_wait;
@@ -126,9 +129,17 @@ void RunLog::write(const MetricsLine& line) {
   if (line.val_loss) {
     json["val_loss"] = *line.val_loss;
   }
+  std::vector<std::string> tags = {"loss",         "val_loss",        "lr",      "grad_norm",
+                                   "global_batch", units_per_second_, "step_ms", "noise_scale"};
+  for (const auto& [prefix, measures] :
+       {std::pair("", &line.measures), std::pair("val_", &line.val_measures)}) {
+    for (const auto& [name, value] : *measures) {
+      tags.push_back(prefix + name);
+      json[tags.back()] = value;
+    }
+  }
   append(metrics_, json.dump());
-  for (const char* tag : {"loss", "val_loss", "lr", "grad_norm", "global_batch", "tokens_per_s",
-                          "step_ms", "noise_scale"}) {
+  for (const auto& tag : tags) {
     if (json.contains(tag) && json[tag].is_number()) {
       tensorboard_.add_scalar(tag, line.step, json[tag].get<double>());
     }
@@ -162,8 +173,11 @@ void write_status(const std::filesystem::path& folder, const std::string& outcom
   io::write_file_atomically(folder / "status.json", std::string_view(json.dump(2) + "\n"));
 }
 
-Progress::Progress(std::optional<std::int64_t> steps, double minutes)
-    : steps_(steps), minutes_(minutes), terminal_(isatty(STDERR_FILENO) == 1) {}
+Progress::Progress(std::optional<std::int64_t> steps, double minutes, std::string rate)
+    : steps_(steps),
+      minutes_(minutes),
+      rate_(std::move(rate)),
+      terminal_(isatty(STDERR_FILENO) == 1) {}
 
 void Progress::update(const MetricsLine& line, std::int64_t steps, double elapsed_minutes) {
   if (steps_) {
@@ -184,11 +198,11 @@ void Progress::update(const MetricsLine& line, std::int64_t steps, double elapse
   const auto loss = line.targets == 0
                         ? std::string("none")
                         : fmt::format("{:.4f}", printable(line.loss.value_or(std::nan(""))));
-  const auto text = fmt::format(
-      "step {}{}  epoch {:.2f}  loss {}  lr {:.3g}  {:.0f} tok/s  eta {:d}:{:02d}:{:02d}",
-      line.step, steps_ ? fmt::format("/{}", *steps_) : "", line.epoch, loss, line.plan.lr,
-      seconds > 0 ? static_cast<double>(line.tokens) / seconds : 0.0, whole / 3600, whole / 60 % 60,
-      whole % 60);
+  const auto text =
+      fmt::format("step {}{}  epoch {:.2f}  loss {}  lr {:.3g}  {:.0f} {}  eta {:d}:{:02d}:{:02d}",
+                  line.step, steps_ ? fmt::format("/{}", *steps_) : "", line.epoch, loss,
+                  line.plan.lr, seconds > 0 ? static_cast<double>(line.units) / seconds : 0.0,
+                  rate_, whole / 3600, whole / 60 % 60, whole % 60);
   if (terminal_) {
     std::fprintf(stderr, "\r\033[K%s", text.c_str());
     shown_ = true;

@@ -16,6 +16,7 @@
 #include "io/line_log.hpp"
 #include "io/tensorboard_writer.hpp"
 #include "train/update.hpp"
+#include "workloads/workload.hpp"
 
 namespace lorascale::train {
 
@@ -31,7 +32,9 @@ struct MetricsLine {
   std::optional<coordinator::NoiseReading> noise;
   coordinator::StepPlan plan;
   bool applied = true;
-  std::int64_t targets = 0, tokens = 0;
+  std::int64_t targets = 0, units = 0;
+  std::vector<std::pair<std::string, double>> measures;  // "accuracy", of the batch; perhaps none
+  std::vector<std::pair<std::string, double>> val_measures;
   std::int64_t accumulation = 0;  // leaves of the busiest rank
   int world_size = 1;
   double peak_memory = 0;  // bytes of tensors on rank 0, since the line before
@@ -41,7 +44,8 @@ struct MetricsLine {
 class RunLog {
  public:
   // Opens both files for appending, keeping lines up to `step` and decisions below `decisions`.
-  RunLog(const std::filesystem::path& folder, std::int64_t step, std::int64_t decisions);
+  RunLog(const std::filesystem::path& folder, std::int64_t step, std::int64_t decisions,
+         const workloads::Words& words);
 
   // Drops the lines of updates after `step`, which are to be made again. Decisions stay.
   void go_back(std::int64_t step);
@@ -57,6 +61,7 @@ class RunLog {
  private:
   static void append(io::LineLog& log, const std::string& line);
 
+  std::string units_, units_per_second_;  // keys: "tokens", "tokens_per_s"
   io::LineLog metrics_;
   std::int64_t metrics_lost_before_ = 0;  // until the latest go_back()
   io::LineLog decisions_;
@@ -71,7 +76,8 @@ void write_status(const std::filesystem::path& folder, const std::string& outcom
 class Progress {
  public:
   // Whichever of the two ends the run first; 0 minutes: no limit.
-  Progress(std::optional<std::int64_t> steps, double minutes);
+  // `rate`: the name of units per second.
+  Progress(std::optional<std::int64_t> steps, double minutes, std::string rate);
   // `steps`: of the whole run, as it looks now.
   void update(const MetricsLine& line, std::int64_t steps, double elapsed_minutes);
   void clear();  // before other output
@@ -79,6 +85,7 @@ class Progress {
  private:
   std::optional<std::int64_t> steps_;
   double minutes_;
+  std::string rate_;
   bool terminal_;
   bool shown_ = false;
   std::chrono::steady_clock::time_point last_log_{};

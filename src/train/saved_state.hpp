@@ -1,4 +1,4 @@
-// Parameters and optimizer state, put aside in host memory and put back bit for bit: for updates
+// The trained state of a run, put aside in host memory and put back bit for bit: for updates
 // that are made to learn something and then undone.
 #pragma once
 
@@ -7,26 +7,23 @@
 #include <string>
 #include <vector>
 
-#include "adapters/parameters.hpp"
-#include "optim/optimizer.hpp"
+#include "train/trained_state.hpp"
 
 namespace lorascale::train {
 
 class SavedState {
  public:
-  // Both must outlive this object.
-  SavedState(const adapters::TrainableParameters& parameters, const optim::Optimizer& optimizer);
+  // What `state` refers to must outlive this object.
+  explicit SavedState(const TrainedState& state);
   // Everything is as it was, the rounded copies of 16-bit models included.
   void restore() const;
 
  private:
-  const adapters::TrainableParameters& parameters_;
-  std::vector<at::Tensor> places_;
-  std::vector<at::Tensor> values_;  // of places_, on the host
+  TrainedState state_;
+  std::vector<at::Tensor> values_;  // of state_.tensors(), on the host
 };
 
-// SHA-256 over the bytes of the parameters and of each tensor of the optimizer, in its order.
-std::string state_digest(const adapters::TrainableParameters& parameters,
-                         const optim::Optimizer& optimizer);
+// SHA-256 over the bytes of its tensors, in their order.
+std::string state_digest(const TrainedState& state);
 
 }  // namespace lorascale::train

@@ -22,13 +22,6 @@ constexpr const char* kStateFile = "state.json";
 constexpr const char* kTensorsFile = "tensors.safetensors";
 constexpr int kVersion = 1;
 
-std::vector<optim::Optimizer::NamedTensor> all_tensors(
-    const adapters::TrainableParameters& parameters, const optim::Optimizer& optimizer) {
-  auto tensors = optimizer.state();
-  tensors.push_back({"parameters", parameters.master()});
-  return tensors;
-}
-
 nlohmann::json to_json(const SnapshotFields& fields) {
   return {{"version", kVersion},
           {"step", fields.step},
@@ -93,13 +86,11 @@ SnapshotFields read_snapshot_fields(const io::Checkpoint& checkpoint) {
 }
 
 std::filesystem::path save_snapshot(const std::filesystem::path& checkpoints,
-                                    const SnapshotFields& fields,
-                                    const adapters::TrainableParameters& parameters,
-                                    const optim::Optimizer& optimizer, const io::RunLock& lock,
-                                    io::Existing existing) {
+                                    const SnapshotFields& fields, const TrainedState& state,
+                                    const io::RunLock& lock, io::Existing existing) {
   std::vector<at::Tensor> host;  // keeps the bytes alive
   std::vector<io::TensorToWrite> tensors;
-  for (const auto& [name, tensor] : all_tensors(parameters, optimizer)) {
+  for (const auto& [name, tensor] : state.tensors()) {
     host.push_back(tensor.cpu().contiguous());
     if (!host.back().isfinite().all().item<bool>()) {
       throw Error(ExitCode::kDiverged, "no checkpoint is written at step " +
@@ -121,10 +112,9 @@ std::filesystem::path save_snapshot(const std::filesystem::path& checkpoints,
 }
 
 std::optional<SnapshotFields> load_newest_snapshot(
-    World& world, const std::filesystem::path& checkpoints,
-    adapters::TrainableParameters& parameters, optim::Optimizer& optimizer,
+    World& world, const std::filesystem::path& checkpoints, const TrainedState& state,
     const std::function<void(const SnapshotFields&)>& check, std::optional<std::int64_t> in_vain) {
-  std::vector<std::byte> state, tensors;
+  std::vector<std::byte> fields_text, tensors;
   std::string where = checkpoints.string();
   root_alone(world.host, [&] {
     auto newest = io::find_newest_valid(checkpoints);
@@ -137,7 +127,7 @@ std::optional<SnapshotFields> load_newest_snapshot(
       spdlog::warn("checkpoint {} is skipped: {}", skipped.folder.string(), skipped.reason);
     }
     if (newest.checkpoint) {
-      state = newest.checkpoint->read(kStateFile);
+      fields_text = newest.checkpoint->read(kStateFile);
       tensors = newest.checkpoint->read(kTensorsFile);
       where = newest.checkpoint->folder().string();
     } else if (!newest.skipped.empty()) {
@@ -146,8 +136,8 @@ std::optional<SnapshotFields> load_newest_snapshot(
                       "); restore one, or start again in another run.output_dir");
     }
   });
-  world.host.broadcast_from_root(state);
-  if (state.empty()) {
+  world.host.broadcast_from_root(fields_text);
+  if (fields_text.empty()) {
     return std::nullopt;
   }
   world.host.broadcast_from_root(tensors);
@@ -155,10 +145,10 @@ std::optional<SnapshotFields> load_newest_snapshot(
   together_retrying(
       world.host,
       [&] {
-        fields = from_json(as_text(state), where + "/" + kStateFile);
+        fields = from_json(as_text(fields_text), where + "/" + kStateFile);
         check(fields);
-        fill_tensors(tensors, where + "/" + kTensorsFile, all_tensors(parameters, optimizer));
-        parameters.refresh();
+        fill_tensors(tensors, where + "/" + kTensorsFile, state.tensors());
+        state.parameters.refresh();
       },
       [&](const Agreement&) { release_cached_memory(world.place); });
   return fields;

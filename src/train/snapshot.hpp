@@ -10,10 +10,9 @@
 #include <string>
 #include <vector>
 
-#include "adapters/parameters.hpp"
 #include "io/checkpoint_folder.hpp"
 #include "io/run_lock.hpp"
-#include "optim/optimizer.hpp"
+#include "train/trained_state.hpp"
 #include "train/vote.hpp"
 #include "train/world.hpp"
 
@@ -35,9 +34,8 @@ SnapshotFields read_snapshot_fields(const io::Checkpoint& checkpoint);
 // Saves on rank 0. Refuses (throws) where a parameter is not finite. Returns the folder.
 // `existing`: what becomes of an intact checkpoint of the same step.
 std::filesystem::path save_snapshot(const std::filesystem::path& checkpoints,
-                                    const SnapshotFields& fields,
-                                    const adapters::TrainableParameters& parameters,
-                                    const optim::Optimizer& optimizer, const io::RunLock& lock,
+                                    const SnapshotFields& fields, const TrainedState& state,
+                                    const io::RunLock& lock,
                                     io::Existing existing = io::Existing::kKept);
 
 // Loads the newest intact checkpoint into the tensors on all ranks. Nothing where there is none;
@@ -45,8 +43,7 @@ std::filesystem::path save_snapshot(const std::filesystem::path& checkpoints,
 // a tensor is touched. `in_vain`: where the newest is of that step, the one before it is taken, if
 // there is one.
 std::optional<SnapshotFields> load_newest_snapshot(
-    World& world, const std::filesystem::path& checkpoints,
-    adapters::TrainableParameters& parameters, optim::Optimizer& optimizer,
+    World& world, const std::filesystem::path& checkpoints, const TrainedState& state,
     const std::function<void(const SnapshotFields&)>& check,
     std::optional<std::int64_t> in_vain = std::nullopt);
 

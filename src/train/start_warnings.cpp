@@ -2,12 +2,11 @@
 
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
-#include <algorithm>
 #include <cstdlib>
 #include <thread>
 
+#include "nn/dtypes.hpp"
 #include "train/cpu_features.hpp"
 
 namespace lorascale::train {
@@ -21,21 +20,13 @@ double load_of_this_machine() {
 
 }  // namespace
 
-std::vector<std::string> start_warnings(const config::RunConfig& config,
-                                        const models::decoder::Decoder& model) {
-  auto warnings = model.config().warnings;
+std::vector<std::string> start_warnings(const models::Model& model) {
+  std::vector<std::string> warnings;
   if (model.device().is_cpu() && is_slow_on(features_of_this_cpu(std::getenv), model.dtype())) {
     warnings.push_back(fmt::format(
         "this CPU has no instructions for {}, which is several times slower than fp32 on it; set "
         "model.dtype: fp32 if there is memory for it",
-        model.dtype() == at::kHalf ? "fp16" : "bf16"));
-  }
-  const double context = model.config().context;
-  if (context > 0 && static_cast<double>(config.data.sequence_length) > context) {
-    warnings.push_back(fmt::format(
-        "data.sequence_length {} is more than the {:.0f} positions that the model was made for "
-        "(max_position_embeddings); what it learns of longer documents may be poor",
-        config.data.sequence_length, context));
+        nn::float_type(model.dtype()).name));
   }
   if (model.device().is_cpu()) {
     if (const auto warning =
@@ -61,22 +52,6 @@ std::optional<std::string> warning_of_spinning(int threads, double load, int cor
       "in "
       "front, or by launch/mpirun.sh, which sets it",
       cores, load, threads);
-}
-
-std::optional<std::string> warning_of_end_token(const models::decoder::DecoderConfig& model,
-                                                std::int64_t answer_end_id,
-                                                const std::string& text) {
-  const auto& known = model.server_eos_ids;
-  if (answer_end_id < 0 || std::find(known.begin(), known.end(), answer_end_id) != known.end()) {
-    return std::nullopt;
-  }
-  const std::string named =
-      known.empty() ? "no end token" : fmt::format("{} as end", fmt::join(known, ", "));
-  return fmt::format(
-      "answers of the data end with token {} ({}), but the model's generation_config.json and "
-      "config.json name {}: servers will not stop there. The result says it right: `lorascale "
-      "merge` and exported models write a generation_config.json with that token",
-      answer_end_id, text, named);
 }
 
 }  // namespace lorascale::train

@@ -6,7 +6,6 @@
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
-#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
@@ -24,7 +23,7 @@ namespace {
 
 // What a leaf is known by: a row of a table over all leaves. Rows of other ranks are zero until the
 // ranks' tables are added up, which is exact, so no fact depends on the number of ranks.
-enum Fact : std::int64_t { kLoss, kTargets, kTokens, kFacts };
+enum Fact : std::int64_t { kLoss, kTargets, kUnits, kFacts };
 
 bool measures_noise(const config::RunConfig& config) {
   return config.noise.horizon.value > 0;
@@ -61,50 +60,67 @@ optim::AverageShare average_share(const coordinator::StepPlan& plan) {
 
 }  // namespace
 
-Updater::Updater(World& world, models::Model& model, adapters::TrainableParameters& parameters,
-                 optim::Optimizer& optimizer, const config::RunConfig& config,
-                 FaultInjector& faults)
+Updater::Updater(World& world, const Session& session, FaultInjector& faults)
     : world_(world),
-      model_(model),
-      parameters_(parameters),
-      optimizer_(optimizer),
+      model_(session.model()),
+      parameters_(session.parameters()),
+      optimizer_(*session.optimizer),
       faults_(faults),
-      measures_times_(measures_times(config)),
-      gradient_sum_(make_gradient_sum(config.run.reduction, measures_noise(config), world,
-                                      parameters.gradient())),
-      seed_(config.run.seed),
-      clip_norm_(config.optimizer.clip_norm) {
-  if (measures_noise(config)) {
-    noise_.emplace(parameters, optimizer);
+      measures_times_(measures_times(session.config)),
+      gradient_sum_(make_gradient_sum(session.config.run.reduction, measures_noise(session.config),
+                                      world, parameters_.gradient())),
+      clip_norm_(session.config.optimizer.clip_norm) {
+  if (measures_noise(session.config)) {
+    noise_.emplace(parameters_, optimizer_);
   }
 }
 
-void Updater::accumulate(const coordinator::LeafRange& mine, const NextLeaf& next_leaf,
-                         at::Tensor& leaf_facts, UpdateTimes& times) {
+Updater::Columns Updater::columns() const {
+  const at::Tensor statistics = model_.statistics();
+  return {noise_ ? noise_->columns() : 0,
+          2 * static_cast<std::int64_t>(model_.measure_names().size()),
+          statistics.defined() ? statistics.numel() : 0};
+}
+
+// Leaf `index` of the update.
+void Updater::accumulate(const data::Leaf& leaf, std::int64_t index, at::Tensor& leaf_facts,
+                         UpdateTimes& times) {
+  Stopwatch watch;
+  const auto result = model_.accumulate(leaf);
+  if (faults_.reach(Phase::kBackward)) {
+    at::Tensor(parameters_.gradient()).fill_(std::numeric_limits<float>::quiet_NaN());
+  }
+  times.compute += watch.lap();
+  at::Tensor facts = leaf_facts[index];
+  const auto [noise, measures, statistics] = columns();
+  if (noise_) {
+    facts.narrow(0, kFacts, noise).copy_(noise_->squares(parameters_.gradient()));
+  }
+  gradient_sum_->take(index);
+  (noise_ ? times.noise : times.compute) += watch.lap();
+  facts[kLoss].copy_(result.loss_sum);
+  facts[kTargets].fill_(static_cast<double>(result.targets));
+  facts[kUnits].fill_(static_cast<double>(leaf.units));
+  if (measures > 0) {
+    facts.narrow(0, kFacts + noise, measures).copy_(result.measures.flatten());
+  }
+  if (statistics > 0) {
+    facts.narrow(0, kFacts + noise + measures, statistics).copy_(result.statistics);
+  }
+  times.compute += watch.lap();
+}
+
+void Updater::accumulate_all(const coordinator::LeafRange& mine, const NextLeaf& next_leaf,
+                             at::Tensor& leaf_facts, UpdateTimes& times) {
   for (auto index = mine.begin; index < mine.end; ++index) {
     Stopwatch watch;
     beat("forward and backward");
-    data::TokenLeaf leaf = next_leaf();
+    const auto leaf = next_leaf();
     times.data_wait += watch.lap();
     if (faults_.reach(Phase::kForward)) {
-      std::ranges::fill(leaf.labels, -1);
-      leaf.targets = 0;
+      leaf->drop_targets();
     }
-    const auto result = model_.accumulate(leaf, seed_);
-    if (faults_.reach(Phase::kBackward)) {
-      at::Tensor(parameters_.gradient()).fill_(std::numeric_limits<float>::quiet_NaN());
-    }
-    times.compute += watch.lap();
-    at::Tensor facts = leaf_facts[index];
-    if (noise_) {
-      facts.narrow(0, kFacts, noise_->columns()).copy_(noise_->squares(parameters_.gradient()));
-    }
-    gradient_sum_->take(index);
-    (noise_ ? times.noise : times.compute) += watch.lap();
-    facts[kLoss].copy_(result.loss_sum);
-    facts[kTargets].fill_(static_cast<double>(result.targets));
-    facts[kTokens].fill_(static_cast<double>(result.tokens));
-    times.compute += watch.lap();
+    accumulate(*leaf, index, leaf_facts, times);
   }
   if (measures_times_) {
     Stopwatch watch;
@@ -135,8 +151,9 @@ at::Tensor Updater::begin(std::int64_t leaves, const optim::Hyperparameters& hyp
   if (noise_) {
     noise_->begin(hyper, updates);
   }
-  const std::int64_t columns = kFacts + (noise_ ? noise_->columns() : 0);
-  return at::zeros({leaves, columns}, parameters_.gradient().options().dtype(at::kDouble));
+  const auto [noise, measures, statistics] = columns();
+  return at::zeros({leaves, kFacts + noise + measures + statistics},
+                   parameters_.gradient().options().dtype(at::kDouble));
 }
 
 // After the vote nothing may fail on one rank alone: the optimizer would have moved on the others.
@@ -160,13 +177,26 @@ std::vector<coordinator::GroupNorms> Updater::noise_facts(const at::Tensor& tabl
   for (std::int64_t leaf = 0; leaf < table.size(0); ++leaf) {
     const double* row = table.const_data_ptr<double>() + leaf * table.size(1);
     targets.push_back(row[kTargets]);
-    rows.emplace_back(row + kFacts, row + table.size(1));
+    rows.emplace_back(row + kFacts, row + kFacts + noise_->columns());
   }
   const double* first = whole.const_data_ptr<double>();
   return noise_->facts(rows, targets, {first, first + whole.numel()});
 }
 
-Rehearsal Updater::rehearse(const data::TokenLeaf& leaf, std::int64_t leaves,
+void Updater::read_measures(const at::Tensor& sums, UpdateResult* result) const {
+  const auto names = model_.measure_names();
+  if (names.empty() || result->targets == 0) {
+    return;
+  }
+  const at::Tensor host = sums.narrow(0, kFacts + columns().noise, columns().measures).cpu();
+  const double* sum = host.const_data_ptr<double>();
+  for (const auto& name : names) {
+    result->measures.emplace_back(name, sum[0] / sum[1]);
+    sum += 2;
+  }
+}
+
+Rehearsal Updater::rehearse(const data::Leaf& leaf, std::int64_t leaves,
                             const coordinator::LeafRange& mine) {
   LS_ASSERT(mine.begin < mine.end && mine.end <= leaves);
   const at::NoGradGuard no_grad;
@@ -190,8 +220,9 @@ Rehearsal Updater::rehearse(const data::TokenLeaf& leaf, std::int64_t leaves,
     const at::Tensor kept = at::empty({most}, options);
     reset_peak_memory(world_.place);
     UpdateTimes times;
-    accumulate(
-        {mine.begin, mine.begin + 1}, [&] { return leaf; }, leaf_facts, times);
+    beat("forward and backward");
+    faults_.reach(Phase::kForward);
+    accumulate(leaf, mine.begin, leaf_facts, times);
     Stopwatch watch;
     const at::Tensor done = leaf_facts[mine.begin].cpu();  // waits for the device
     result.seconds = (times.compute + times.noise + watch.lap()) / 1000;
@@ -231,7 +262,7 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::
         Stopwatch watch;
         leaf_facts = begin(plan.leaves, hyper, plan.step - 1);
         (noise_ ? result.times.noise : result.times.compute) += watch.lap();
-        accumulate(mine, next_leaf, leaf_facts, result.times);
+        accumulate_all(mine, next_leaf, leaf_facts, result.times);
         faults_.reach(Phase::kOptimizer);
         reserve_for_the_rest();
       },
@@ -263,10 +294,16 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::
   result.times.noise += watch.lap();
   optimizer_.step(master, gradient, hyper, facts);
   parameters_.refresh();
+  const auto [noise, measures, statistics] = columns();
+  if (statistics > 0) {
+    const at::Tensor of_update = sums.narrow(0, kFacts + noise + measures, statistics);
+    model_.move_statistics((of_update / static_cast<double>(plan.samples)).to(at::kFloat),
+                           facts.skip.to(at::kBool));
+  }
   // Only here does the host wait for the device, and with a deadline: the copy itself has none.
   world_.device.wait();
   const at::Tensor host =
-      at::stack({sums[kLoss] / count, sums[kTargets], sums[kTokens], facts.norm.to(at::kDouble),
+      at::stack({sums[kLoss] / count, sums[kTargets], sums[kUnits], facts.norm.to(at::kDouble),
                  facts.skip.to(at::kDouble), scatter, leaf_facts.select(1, kTargets).gt(0).sum()})
           .cpu();
   const double* values = host.const_data_ptr<double>();
@@ -278,7 +315,8 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::
   result.facts.loss_error = loss_error(values[5], values[6], values[1]);
   result.targets = static_cast<std::int64_t>(values[1]);
   result.facts.without_targets = result.targets == 0;
-  result.tokens = static_cast<std::int64_t>(values[2]);
+  result.units = static_cast<std::int64_t>(values[2]);
+  read_measures(sums, &result);
   result.times.optimizer += watch.lap();
   if (noise_) {
     result.facts.noise = noise_facts(leaf_facts.cpu(), whole.cpu());

@@ -6,16 +6,15 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
-#include "adapters/parameters.hpp"
-#include "config/run_config.hpp"
 #include "coordinator/facts.hpp"
-#include "data/tokens/token_leaf.hpp"
-#include "models/model.hpp"
-#include "optim/optimizer.hpp"
 #include "train/faults.hpp"
 #include "train/gradient_sum.hpp"
 #include "train/noise_meter.hpp"
+#include "train/session.hpp"
 #include "train/vote.hpp"
 #include "train/world.hpp"
 
@@ -40,7 +39,9 @@ struct UpdateResult {
   // Where a rank ran out of memory: nothing was applied, and `facts` are empty.
   std::optional<coordinator::MemoryFacts> out_of_memory;
   std::int64_t targets = 0;  // of the global batch
-  std::int64_t tokens = 0;
+  std::int64_t units = 0;    // tokens, images
+  // Of the global batch, before the update.
+  std::vector<std::pair<std::string, double>> measures;
   UpdateTimes times;
 };
 
@@ -52,12 +53,12 @@ struct Rehearsal {
 };
 
 // Yields this rank's next leaf of the update.
-using NextLeaf = std::function<data::TokenLeaf()>;
+using NextLeaf = std::function<std::unique_ptr<data::Leaf>()>;
 
 class Updater {
  public:
-  Updater(World& world, models::Model& model, adapters::TrainableParameters& parameters,
-          optim::Optimizer& optimizer, const config::RunConfig& config, FaultInjector& faults);
+  // `session` and `faults` must outlive it.
+  Updater(World& world, const Session& session, FaultInjector& faults);
 
   // Does all that follows the vote of an update of `leaves` leaves with a gradient that changes
   // nothing (warm_up.cpp), the first time it is called. Collective; Error(kBadConfig) on all ranks
@@ -71,7 +72,7 @@ class Updater {
   // One forward and backward of `leaf` with all that an update of `leaves` leaves, `mine` of them
   // on this rank, holds beside it, and then what the rest of it asks for. No collective, no change
   // but to the gradient, which every update begins anew. Throws where memory runs out.
-  Rehearsal rehearse(const data::TokenLeaf& leaf, std::int64_t leaves,
+  Rehearsal rehearse(const data::Leaf& leaf, std::int64_t leaves,
                      const coordinator::LeafRange& mine);
 
  private:
@@ -81,8 +82,19 @@ class Updater {
                                                                  const at::Tensor& whole) const;
   void agree_on_times(const coordinator::LeafRange& mine, const UpdateTimes& times,
                       coordinator::StepFacts* facts);
-  void accumulate(const coordinator::LeafRange& mine, const NextLeaf& next_leaf,
-                  at::Tensor& leaf_facts, UpdateTimes& times);
+  void accumulate(const data::Leaf& leaf, std::int64_t index, at::Tensor& leaf_facts,
+                  UpdateTimes& times);
+  void accumulate_all(const coordinator::LeafRange& mine, const NextLeaf& next_leaf,
+                      at::Tensor& leaf_facts, UpdateTimes& times);
+
+  // Where the leaf table keeps what not every run has; widths may be 0.
+  struct Columns {
+    std::int64_t noise = 0;       // norms
+    std::int64_t measures = 0;    // pairs of sums
+    std::int64_t statistics = 0;  // of the model
+  };
+  [[nodiscard]] Columns columns() const;
+  void read_measures(const at::Tensor& sums, UpdateResult* result) const;
 
   World& world_;
   models::Model& model_;
@@ -97,7 +109,6 @@ class Updater {
   bool ran_ = false;
   std::unique_ptr<GradientSum> gradient_sum_;
   std::optional<NoiseMeter> noise_;
-  std::uint64_t seed_;
   double clip_norm_;
 };
 

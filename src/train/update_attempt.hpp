@@ -5,15 +5,16 @@
 #include <functional>
 #include <string>
 
+#include "data/leaf_stream.hpp"
 #include "train/faults.hpp"
-#include "train/leaf_stream.hpp"
 #include "train/update.hpp"
 
 namespace lorascale::train {
 
-// Collective. `source` has been started. Nothing is applied where a rank runs out of memory.
-UpdateResult run_update(World& world, TokenSource& source, Updater& updater, FaultInjector& faults,
-                        const coordinator::StepPlan& plan, const std::function<Ballot()>& ballot);
+// Collective. Nothing is applied where a rank runs out of memory.
+UpdateResult run_update(World& world, data::LeafStream& leaves, Updater& updater,
+                        FaultInjector& faults, const coordinator::StepPlan& plan,
+                        const std::function<Ballot()>& ballot);
 
 // The message where an update does not even fit in leaves of one sample.
 std::string does_not_fit(const coordinator::MemoryFacts& facts);

@@ -10,12 +10,12 @@ namespace {
 
 using test::same_bits;
 
-DropoutKey key_of(std::vector<std::int64_t> ids, std::vector<std::int32_t> offsets,
+SampleRows key_of(std::vector<std::int64_t> ids, std::vector<std::int32_t> offsets,
                   std::uint64_t seed = 7, std::int64_t epoch = 2) {
-  return {seed, epoch, std::move(ids), std::move(offsets)};
+  return {{seed, epoch}, std::move(ids), std::move(offsets)};
 }
 
-at::Tensor mask(const DropoutKey& key, std::uint32_t module = 5, double p = 0.3,
+at::Tensor mask(const SampleRows& key, std::uint32_t module = 5, double p = 0.3,
                 std::int64_t width = 13) {
   return dropout_scale(key, module, p, width, at::TensorOptions().dtype(at::kFloat));
 }

@@ -1,6 +1,8 @@
-// Joint linears with LoRA branches against each member written out in fp64, and autograd.
+// Joint linears with LoRA and other deltas against each member written out in fp64, and autograd.
 #include "nn/linear_group.hpp"
 
+#include "nn/dropout.hpp"
+#include "nn/lora_linear.hpp"
 #include "support/tensors.hpp"
 
 namespace lorascale::nn {
@@ -15,7 +17,9 @@ using test::same_bits;
 struct Setup {
   LinearGroup group;
   at::Tensor x, dy;
-  DropoutKey key;
+  SampleRows rows;
+  std::vector<std::size_t> members;  // that are adapted, and how
+  std::vector<LoraFactors> branches;
 };
 
 // Three members of one input, two of them adapted; 9 tokens of two samples.
@@ -34,21 +38,22 @@ Setup make_setup(at::ScalarType type, bool bias, bool train_weights, double drop
     }
   }
   for (const std::size_t member : {std::size_t{0}, std::size_t{2}}) {
-    LoraBranch branch;
-    branch.member = member;
-    branch.rank = member == 0 ? 2 : 3;
+    LoraFactors branch;
+    const std::int64_t rank = member == 0 ? 2 : 3;
     branch.scale = member == 0 ? 2.0 : 0.75;
     branch.dropout = dropout;
-    branch.module = 30 + static_cast<std::uint32_t>(member);
-    branch.a = noise({branch.rank, 7}, 5 + member).to(type);
-    branch.b = noise({g.members[member].out, branch.rank}, 15 + member).to(type);
-    branch.grad_a = noise({branch.rank, 7}, 25 + member);
-    branch.grad_b = noise({g.members[member].out, branch.rank}, 35 + member);
-    g.branches.push_back(branch);
+    branch.draw = 30 + static_cast<std::uint32_t>(member);
+    branch.a = noise({rank, 7}, 5 + member).to(type);
+    branch.b = noise({g.members[member].out, rank}, 15 + member).to(type);
+    branch.grad_a = noise({rank, 7}, 25 + member);
+    branch.grad_b = noise({g.members[member].out, rank}, 35 + member);
+    g.sites()[member].attach(std::make_unique<LoraLinear>(branch));
+    s.members.push_back(member);
+    s.branches.push_back(branch);
   }
   s.x = noise({9, 7}, 50).to(type);
   s.dy = noise({9, 15}, 51).to(type);
-  s.key = {3, 1, {12, 4}, {0, 4, 9}};
+  s.rows = {{3, 1}, {12, 4}, {0, 4, 9}};
   return s;
 }
 
@@ -69,35 +74,36 @@ Reference formula(const Setup& s, bool dropped) {
     outputs.push_back(at::matmul(x, weight.narrow(0, member.first, member.out).t()) +
                       bias.narrow(0, member.first, member.out));
   }
-  for (const auto& branch : g.branches) {
+  for (std::size_t i = 0; i < s.branches.size(); ++i) {
+    const auto& branch = s.branches[i];
     const auto a = follow(branch.a);
     const auto b = follow(branch.b);
-    const auto input = dropped ? x * dropout_scale(s.key, branch.module, branch.dropout, 7,
+    const auto input = dropped ? x * dropout_scale(s.rows, branch.draw, branch.dropout, 7,
                                                    at::TensorOptions().dtype(at::kDouble))
                                : x;
-    outputs[branch.member] =
-        outputs[branch.member] + branch.scale * at::matmul(at::matmul(input, a.t()), b.t());
+    outputs[s.members[i]] =
+        outputs[s.members[i]] + branch.scale * at::matmul(at::matmul(input, a.t()), b.t());
   }
   r.y = at::cat(outputs, 1);
   return r;
 }
 
-void check(Setup s, const DropoutKey* key, bool dropped, double tolerance) {
+void check(Setup s, const SampleRows* rows, bool dropped, double tolerance) {
   auto& g = s.group;
   const auto reference = formula(s, dropped);
   const auto expected = autograd_of(reference.y, s.dy, reference.inputs);
   const auto copy = [](const at::Tensor& t) { return t.defined() ? t.clone() : t; };
   const auto weight_before = copy(g.weight_grad), bias_before = copy(g.bias_grad);
   std::vector<at::Tensor> branch_before;
-  for (const auto& branch : g.branches) {
+  for (const auto& branch : s.branches) {
     branch_before.push_back(branch.grad_a.clone());
     branch_before.push_back(branch.grad_b.clone());
   }
   LinearSaved saved;
-  const auto y = g.forward(s.x, key, &saved);
+  const auto y = g.forward(s.x, rows, &saved);
   expect_close(y, reference.y, tolerance, "y");
-  EXPECT_TRUE(same_bits(g.forward(s.x, key, nullptr), y));
-  const auto dx = g.backward(s.dy, s.x, key, saved, /*need_dx=*/true);
+  EXPECT_TRUE(same_bits(g.forward(s.x, rows, nullptr), y));
+  const auto dx = g.backward(s.dy, s.x, rows, saved, /*need_dx=*/true);
   expect_close(dx, expected[0], tolerance, "dx");
   if (g.weight_grad.defined()) {
     expect_close(g.weight_grad, weight_before + expected[1], tolerance, "weight");
@@ -105,9 +111,9 @@ void check(Setup s, const DropoutKey* key, bool dropped, double tolerance) {
   if (g.bias_grad.defined()) {
     expect_close(g.bias_grad, bias_before + expected[2], tolerance, "bias");
   }
-  for (std::size_t i = 0; i < g.branches.size(); ++i) {
-    expect_close(g.branches[i].grad_a, branch_before[2 * i] + expected[3 + 2 * i], tolerance, "A");
-    expect_close(g.branches[i].grad_b, branch_before[2 * i + 1] + expected[4 + 2 * i], tolerance,
+  for (std::size_t i = 0; i < s.branches.size(); ++i) {
+    expect_close(s.branches[i].grad_a, branch_before[2 * i] + expected[3 + 2 * i], tolerance, "A");
+    expect_close(s.branches[i].grad_b, branch_before[2 * i + 1] + expected[4 + 2 * i], tolerance,
                  "B");
   }
 }
@@ -121,8 +127,9 @@ TEST(LinearGroupTest, ForwardAndBackward) {
 }
 
 TEST(LinearGroupTest, DropoutIsOnTheInputOfTheAdapterAlone) {
-  const auto s = make_setup(at::kFloat, true, false, 0.4);
-  check(s, &s.key, true, 1e-5);
+  auto s = make_setup(at::kFloat, true, false, 0.4);
+  const auto rows = s.rows;
+  check(std::move(s), &rows, true, 1e-5);
 }
 
 TEST(LinearGroupTest, NoDropoutOutsideTraining) {
@@ -130,8 +137,9 @@ TEST(LinearGroupTest, NoDropoutOutsideTraining) {
 }
 
 TEST(LinearGroupTest, SixteenBitAddsIntoFp32Gradients) {
-  const auto s = make_setup(at::kBFloat16, true, true, 0.4);
-  check(s, &s.key, true, 5e-2);
+  auto s = make_setup(at::kBFloat16, true, true, 0.4);
+  const auto rows = s.rows;
+  check(std::move(s), &rows, true, 5e-2);
 }
 
 TEST(LinearGroupTest, NoInputGradientWhereNoneIsWanted) {
@@ -141,20 +149,66 @@ TEST(LinearGroupTest, NoInputGradientWhereNoneIsWanted) {
   s.group.forward(s.x, nullptr, &saved);
   EXPECT_FALSE(s.group.backward(s.dy, s.x, nullptr, saved, false).defined());
   other.group.backward(other.dy, other.x, nullptr, saved, true);
-  EXPECT_TRUE(same_bits(s.group.branches[0].grad_a, other.group.branches[0].grad_a));
-  EXPECT_TRUE(same_bits(s.group.branches[1].grad_b, other.group.branches[1].grad_b));
+  EXPECT_TRUE(same_bits(s.branches[0].grad_a, other.branches[0].grad_a));
+  EXPECT_TRUE(same_bits(s.branches[1].grad_b, other.branches[1].grad_b));
+}
+
+// y' = (1 + l) y, as IA3 has it: what reaches the layer itself is scaled as well.
+class Scaling : public Delta {
+ public:
+  Scaling(at::Tensor l, at::Tensor grad) : l_(std::move(l)), grad_(std::move(grad)) {}
+  void forward(const at::Tensor& /*x*/, at::Tensor& y, const SampleRows* /*rows*/,
+               DeltaSaved* saved) const override {
+    saved->push_back(y.clone());
+    y.mul_(l_ + 1);
+  }
+  [[nodiscard]] bool changes_output_gradient() const override { return true; }
+  void to_output_gradient(at::Tensor& dy, const DeltaSaved& /*saved*/) const override {
+    dy.mul_(l_ + 1);
+  }
+  void backward(const at::Tensor& dy, const at::Tensor& /*x*/, const SampleRows* /*rows*/,
+                const DeltaSaved& saved, at::Tensor& /*dx*/) const override {
+    at::Tensor(grad_).add_((dy * saved[0]).sum(0));
+  }
+  [[nodiscard]] at::Tensor weight_change(const at::Tensor& weight) const override {
+    return l_.unsqueeze(1) * weight;
+  }
+  [[nodiscard]] std::int64_t kept_width() const override { return l_.numel(); }
+
+ private:
+  at::Tensor l_, grad_;
+};
+
+TEST(LinearGroupTest, DeltasMayScaleWhatTheyAreGiven) {
+  auto s = make_setup(at::kFloat, false, true, 0.0);
+  s.group.deltas.clear();
+  const auto l = noise({4}, 60);
+  const auto grad = at::zeros({4});
+  s.group.sites()[1].attach(std::make_unique<Scaling>(l, grad));
+  const auto x = leaf64(s.x), weight = leaf64(s.group.weight), scale = leaf64(l);
+  const auto base = at::matmul(x, weight.t());
+  const auto expected_y =
+      at::cat({base.narrow(1, 0, 6), base.narrow(1, 6, 4) * (scale + 1), base.narrow(1, 10, 5)}, 1);
+  const auto expected = autograd_of(expected_y, s.dy, {x, weight, scale});
+  const auto weight_before = s.group.weight_grad.clone();
+  LinearSaved saved;
+  expect_close(s.group.forward(s.x, nullptr, &saved), expected_y, 1e-5, "y");
+  expect_close(s.group.backward(s.dy, s.x, nullptr, saved, true), expected[0], 1e-5, "dx");
+  expect_close(s.group.weight_grad, weight_before + expected[1], 1e-5, "weight");
+  expect_close(grad, expected[2], 1e-5, "l");
+  EXPECT_EQ(s.group.kept_width(), 4);
 }
 
 TEST(LinearGroupTest, KnowsWhetherItTrains) {
   auto s = make_setup(at::kFloat, false, false, 0.0);
   EXPECT_TRUE(s.group.trains());
-  s.group.branches.clear();
+  s.group.deltas.clear();
   EXPECT_FALSE(s.group.trains());
   s.group.weight_grad = at::zeros({15, 7});
   EXPECT_TRUE(s.group.trains());
   EXPECT_EQ(s.group.in_features(), 7);
   EXPECT_EQ(s.group.out_features(), 15);
-  EXPECT_TRUE(s.group.member_rows(s.group.weight, 1).equal(s.group.weight.narrow(0, 6, 4)));
+  EXPECT_TRUE(s.group.sites()[1].weight.equal(s.group.weight.narrow(0, 6, 4)));
 }
 
 }  // namespace

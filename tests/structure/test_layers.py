@@ -38,3 +38,26 @@ def test_configuration_reference_is_what_the_program_says(program):
     text = subprocess.run([program, "--help-markdown"], capture_output=True, text=True, check=True).stdout
     assert (ROOT / "docs/configuration.md").read_text() == text, \
         "run: build/release/lorascale --help-markdown > docs/configuration.md"
+
+
+# What knows a kind of model, data or adapter by name. Trainer, coordinator and verbs use the seams above them.
+KINDS = re.compile(r"^(models/\w+/|data/\w+/|adapters/\w+/|workloads/\w+/|workloads/workload_kind)")
+
+
+def test_trainer_coordinator_and_verbs_know_no_kind():
+    wrong = []
+    for folder in ("train", "coordinator", "cli"):
+        for path in sorted((ROOT / "src" / folder).rglob("*.[ch]pp")):
+            wrong += [f"{path.relative_to(ROOT)} includes {include}"
+                      for include in re.findall(r'^#include "([^"]+)"', path.read_text(), re.MULTILINE)
+                      if KINDS.match(include)]
+    assert not wrong, wrong
+
+
+def test_nobody_outside_workloads_asks_which_workload_it_is():
+    names = "|".join(sorted(path.name for path in (ROOT / "src/workloads").iterdir() if path.is_dir()))
+    asks = re.compile(rf'workload_kind|WorkloadKind|workloads::({names})|dynamic_cast<[^>]*Workload|"({names})"')
+    wrong = [f"{path.relative_to(ROOT)}: {match.group(0)}"
+             for path in sorted((ROOT / "src").rglob("*.[ch]pp")) if "workloads" not in path.parts
+             for match in [asks.search(path.read_text())] if match]
+    assert not wrong, wrong

@@ -13,6 +13,7 @@
 
 #include "comm/local_communicator.hpp"
 #include "comm/mpi_communicator.hpp"
+#include "coordinator/coordinator.hpp"
 #include "train/first_time.hpp"
 #include "train/tensor_memory.hpp"
 
@@ -66,8 +67,7 @@ class LeafProbeTest : public testing::Test {
   void open() {
     session_.emplace(open_session(world_, config_, prepare::as_named(config_)));
     faults_.emplace(config_.faults, host_.rank());
-    updater_.emplace(world_, *session_->model, *session_->trainable.parameters,
-                     *session_->optimizer, config_, *faults_);
+    updater_.emplace(world_, *session_, *faults_);
   }
   coordinator::LeafTable measure(std::vector<std::int64_t> usable,
                                  coordinator::LeafAim aim = coordinator::LeafAim::kLargest) {
@@ -87,7 +87,10 @@ class LeafProbeTest : public testing::Test {
     plan.eps = 1e-8;
     return updater_->run(
         plan, coordinator::leaves_of_rank(plan.leaves, host_.rank(), host_.size()),
-        [&] { return session_->train->longest(leaf_size); }, [] { return Ballot{}; });
+        [&] {
+          return data::heaviest_leaf(session_->workload->train(), session_->key(), leaf_size);
+        },
+        [] { return Ballot{}; });
   }
   bool last() { return host_.rank() == host_.size() - 1; }
 
@@ -115,7 +118,7 @@ TEST_F(LeafProbeTest, WarmingUpChangesNothing) {
         updater_->warm_up(kBatch / 4);
       }
       EXPECT_FALSE(update(4, 2).out_of_memory);
-      states->push_back(session_->trainable.parameters->master().clone());
+      states->push_back(session_->parameters().master().clone());
       for (const auto& state : session_->optimizer->state()) {
         states->push_back(state.tensor.clone());
       }
@@ -149,7 +152,7 @@ TEST_F(LeafProbeTest, TheFirstTimeIsWaitedForLonger) {
 TEST_F(LeafProbeTest, WarmingUpWithoutMemoryIsRefusedOnAllRanks) {
   open();
   if (last()) {
-    limit_cpu_tensors(tensor_memory(at::kCPU).now + session_->trainable.parameters->size());
+    limit_cpu_tensors(tensor_memory(at::kCPU).now + session_->parameters().size());
   }
   testing::internal::CaptureStderr();
   try {
@@ -181,8 +184,7 @@ TEST_F(LeafProbeTest, TimesOfLeavesAreThoseOfTheDevice) {
   World slow{host_, device, at::kCPU, "here"};
   config_.batch.policy = coordinator::BatchPolicyKind::kGoodput;
   open();
-  updater_.emplace(slow, *session_->model, *session_->trainable.parameters, *session_->optimizer,
-                   config_, *faults_);
+  updater_.emplace(slow, *session_, *faults_);
   const auto result = update(4, 1);
   EXPECT_EQ(device.waits, 2) << "after the leaves and at the end";
   EXPECT_GE(result.times.compute, 200);
@@ -234,7 +236,7 @@ TEST_F(LeafProbeTest, LeavesEverythingAsItWas) {
     config_.run.reduction = reduction;
     open();
     EXPECT_TRUE(update(2, 1).facts.applied);  // so that the optimizer's state is not zero
-    const auto before = session_->trainable.parameters->master().clone();
+    const auto before = session_->parameters().master().clone();
     std::vector<at::Tensor> state;
     for (const auto& [name, tensor] : session_->optimizer->state()) {
       state.push_back(tensor.clone());
@@ -246,7 +248,7 @@ TEST_F(LeafProbeTest, LeavesEverythingAsItWas) {
     }
     EXPECT_GE(measure({1, 2, 4, 8}).chosen, 2);
     limit_cpu_tensors(0);
-    EXPECT_TRUE(at::equal(before, session_->trainable.parameters->master()));
+    EXPECT_TRUE(at::equal(before, session_->parameters().master()));
     for (std::size_t i = 0; i < state.size(); ++i) {
       EXPECT_TRUE(at::equal(state[i], session_->optimizer->state()[i].tensor));
     }
@@ -292,7 +294,7 @@ TEST_F(LeafProbeTest, AnUpdateThatRunsOutBeforeItsFirstLeafIsVotedOn) {
   config_.noise.horizon = {1000, Unit::kSamples};
   open();
   if (last()) {
-    limit_cpu_tensors(tensor_memory(at::kCPU).now + session_->trainable.parameters->size());
+    limit_cpu_tensors(tensor_memory(at::kCPU).now + session_->parameters().size());
   }
   const auto result = update(1, NoiseMeter::kHistory + 1);
   ASSERT_TRUE(result.out_of_memory);

@@ -9,25 +9,31 @@
 #include <string>
 #include <vector>
 
-#include "adapters/lora.hpp"
+#include "adapters/adapter.hpp"
+#include "adapters/lora/lora.hpp"
 
 namespace lorascale::adapters {
 
+// Names of files and keys, and what only this program writes into the weights' metadata.
+inline constexpr const char* kPeftConfig = "adapter_config.json";
+inline constexpr const char* kPeftWeights = "adapter_model.safetensors";
+inline constexpr std::string_view kPeftPrefix = "base_model.model.";
+inline constexpr const char* kAnswerEnd = "answer_end_id";
+
 // Writes the folder (atomically file by file), reads it back and compares ΔW = s B A of every
-// module with the one in memory; a difference is Error(kInternal). `model_path` is where the base
-// model was read; adapter_config.json names it as base_model_of() does. `answer_end_id` (-1: none),
-// the token that ends the answers it was trained on, is kept in the metadata of the weights' file,
-// which other readers pass over.
+// module with the one in memory; a difference is Error(kInternal). adapter_config.json names the
+// base as base_model_of() does. `sites`: all of the model's.
 void write_peft_adapter(const std::filesystem::path& folder, const std::vector<LoraModule>& modules,
-                        const std::vector<nn::LinearGroup*>& groups, const LoraSettings& settings,
-                        const TrainableParameters& parameters,
-                        const std::filesystem::path& model_path, std::int64_t answer_end_id = -1);
+                        const std::vector<nn::Site>& sites, const LoraSettings& settings,
+                        const TrainableParameters& parameters, const ExportContext& context);
 
 struct PeftModule {
-  at::Tensor a;  // fp32 CPU [rank, in]
-  at::Tensor b;  // fp32 CPU [out, rank]
+  at::Tensor a;  // fp32 CPU [rank, in], of a convolution [rank, in, height, width]
+  at::Tensor b;  // fp32 CPU [out, rank], of a convolution [out, rank, 1, 1]
   double alpha = 0;
   double scale = 0;
+  // s B A, in the shape of the layer's weight.
+  [[nodiscard]] at::Tensor weight_change() const;
 };
 struct PeftAdapter {
   std::filesystem::path folder;
@@ -51,8 +57,5 @@ LoraSettings settings_to_go_on(const PeftAdapter& adapter);
 // otherwise.
 void load_peft_adapter(const PeftAdapter& adapter, const std::vector<LoraModule>& modules,
                        TrainableParameters& parameters);
-
-// Adds s B A to the weights, in fp32, rounded once. Throws where a module is not in the model.
-void merge_into_weights(const PeftAdapter& adapter, const std::vector<nn::LinearGroup*>& groups);
 
 }  // namespace lorascale::adapters

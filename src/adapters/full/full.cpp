@@ -1,5 +1,6 @@
-#include "adapters/full.hpp"
+#include "adapters/full/full.hpp"
 
+#include "adapters/formats/weights_file.hpp"
 #include "base/error.hpp"
 
 namespace lorascale::adapters {
@@ -7,7 +8,7 @@ namespace lorascale::adapters {
 std::unique_ptr<TrainableParameters> attach_full(const std::vector<nn::ParameterSlot>& slots) {
   LS_ASSERT(!slots.empty());
   TrainableParameters::GroupSpec matrices{{"matrix", 0, 0, 1.0, true}, {}};
-  TrainableParameters::GroupSpec vectors{{"vector", 0, 0, 1.0, false}, {}};
+  TrainableParameters::GroupSpec vectors{{"vector", 0, 0, 1.0, false, true}, {}};
   const auto spec_of = [&](const nn::ParameterSlot& slot) -> auto& {
     return slot.value->dim() > 1 ? matrices : vectors;
   };
@@ -21,7 +22,6 @@ std::unique_ptr<TrainableParameters> attach_full(const std::vector<nn::Parameter
   // The parts of a slot lie back to back in the flat vector, as they do in the weight.
   std::size_t next_matrix = 0;
   std::size_t next_vector = matrices.entries.size();
-  std::vector<std::pair<at::Tensor, at::Tensor>> copies;
   for (const auto& slot : slots) {
     auto& next = slot.value->dim() > 1 ? next_matrix : next_vector;
     const auto offset = parameters->entries()[next].offset;
@@ -35,17 +35,36 @@ std::unique_ptr<TrainableParameters> attach_full(const std::vector<nn::Parameter
     if (slot.value->scalar_type() == at::kFloat) {
       *slot.value = master;
     } else {
-      copies.emplace_back(*slot.value, master);
+      parameters->keep_rounded(*slot.value, std::move(master));
     }
   }
-  if (!copies.empty()) {
-    parameters->on_refresh([copies] {
-      for (auto [rounded, master] : copies) {
-        rounded.copy_(master);
-      }
-    });
-  }
   return parameters;
+}
+
+namespace {
+
+class FullAdapter : public Adapter {
+ public:
+  explicit FullAdapter(std::vector<nn::ParameterSlot> slots)
+      : slots_(std::move(slots)), parameters_(attach_full(slots_)) {}
+
+  TrainableParameters& parameters() override { return *parameters_; }
+  [[nodiscard]] std::string_view result_name() const override { return "model"; }
+  void write(const std::filesystem::path& folder, const ExportContext& context) const override {
+    write_weights(folder, slots_);
+    context.write_companions(folder, slots_.front().value->scalar_type());
+  }
+
+ private:
+  std::vector<nn::ParameterSlot> slots_;
+  std::unique_ptr<TrainableParameters> parameters_;
+};
+
+}  // namespace
+
+std::unique_ptr<Adapter> make_full_adapter(const config::AdapterSection& /*section*/,
+                                           const AdaptedModel& model, std::uint64_t /*seed*/) {
+  return std::make_unique<FullAdapter>(model.slots);
 }
 
 }  // namespace lorascale::adapters

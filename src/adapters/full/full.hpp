@@ -5,12 +5,14 @@
 #include <memory>
 #include <vector>
 
-#include "adapters/parameters.hpp"
-#include "nn/parameter_slot.hpp"
+#include "adapters/adapter.hpp"
 
 namespace lorascale::adapters {
 
 // Matrices decay, vectors (norms, biases) do not, as is usual. The slots must outlive the result.
 std::unique_ptr<TrainableParameters> attach_full(const std::vector<nn::ParameterSlot>& slots);
+
+std::unique_ptr<Adapter> make_full_adapter(const config::AdapterSection& section,
+                                           const AdaptedModel& model, std::uint64_t seed);
 
 }  // namespace lorascale::adapters

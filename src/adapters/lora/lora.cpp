@@ -1,131 +1,18 @@
-#include "adapters/lora.hpp"
+#include "adapters/lora/lora.hpp"
 
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <cmath>
-#include <regex>
-#include <set>
 
+#include "adapters/targets.hpp"
 #include "base/error.hpp"
 #include "base/hash.hpp"
 #include "base/rng.hpp"
+#include "nn/lora_linear.hpp"
 
 namespace lorascale::adapters {
 namespace {
-
-bool is_plain_name(const std::string& text) {
-  return text.find_first_not_of(
-             "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.") ==
-         std::string::npos;
-}
-
-std::regex compile(const std::string& pattern, const std::string& where) {
-  try {
-    return std::regex(pattern, std::regex::ECMAScript | std::regex::optimize);
-  } catch (const std::regex_error& error) {
-    throw_bad_config(where + ": '" + pattern +
-                     "' is not a valid regular expression: " + error.what());
-  }
-}
-
-// The exception that a pattern makes for a module; patterns match as PEFT's do: (.*\.)?(key)$. PEFT
-// takes the first that matches, and a mapping here has no first.
-template <typename T>
-T patterned(const std::map<std::string, T>& patterns, const std::string& module, T fallback,
-            std::set<std::string>& used) {
-  const std::pair<const std::string, T>* found = nullptr;
-  for (const auto& pattern : patterns) {
-    if (!std::regex_match(module, compile("(.*\\.)?(" + pattern.first + ")", "adapter pattern"))) {
-      continue;
-    }
-    if (found != nullptr && found->second != pattern.second) {
-      throw_bad_config("adapter patterns '" + found->first + "' and '" + pattern.first +
-                       "' both match " + module +
-                       ", with different values; let one of them match it");
-    }
-    found = found != nullptr ? found : &pattern;
-    used.insert(pattern.first);
-  }
-  return found != nullptr ? found->second : fallback;
-}
-
-template <typename T>
-void check_used(const std::map<std::string, T>& patterns, const std::set<std::string>& used,
-                const char* what) {
-  for (const auto& [key, value] : patterns) {
-    if (!used.contains(key)) {
-      throw_bad_config(std::string("adapter.") + what + ": '" + key +
-                       "' matches none of the adapted layers; remove it or adapt the layer through "
-                       "adapter.targets");
-    }
-  }
-}
-
-// Last parts of all module paths, for messages.
-std::string known_suffixes(const std::vector<nn::LinearGroup*>& groups) {
-  std::string list;
-  std::set<std::string> seen;
-  for (const auto* group : groups) {
-    for (const auto& member : group->members) {
-      const auto suffix = member.name.substr(member.name.rfind('.') + 1);
-      if (seen.insert(suffix).second) {
-        list += (list.empty() ? "" : ", ") + suffix;
-      }
-    }
-  }
-  return list;
-}
-
-class TargetMatcher {
- public:
-  explicit TargetMatcher(const std::vector<std::string>& targets) : targets_(targets) {
-    all_ = targets.size() == 1 && targets[0] == "all-linear";
-    if (!all_ && targets.size() == 1 && !is_plain_name(targets[0])) {
-      regex_ = compile(targets[0], "adapter.targets");
-    }
-    hits_.assign(targets.size(), all_);
-  }
-  bool matches(const std::string& module) {
-    if (all_) {
-      return true;
-    }
-    if (regex_) {
-      const bool hit = std::regex_match(module, *regex_);
-      hits_[0] = hits_[0] || hit;
-      return hit;
-    }
-    bool any = false;
-    for (std::size_t i = 0; i < targets_.size(); ++i) {
-      if (target_names(targets_[i], module)) {
-        hits_[i] = any = true;
-      }
-    }
-    return any;
-  }
-  void check(const std::vector<nn::LinearGroup*>& groups) {
-    for (const char* part : {"lm_head", "model.embed_tokens"}) {
-      if (!all_ && matches(part)) {
-        throw_bad_config(
-            std::string("adapter.targets names ") + part +
-            ", which takes no adapter yet; leave it out (all-linear, as in peft, means "
-            "all other linear layers), or train all weights with adapter.type: full");
-      }
-    }
-    for (std::size_t i = 0; i < targets_.size(); ++i) {
-      if (!hits_[i]) {
-        throw_bad_config("adapter.targets: '" + targets_[i] +
-                         "' matches no linear layer of this model; there are " +
-                         known_suffixes(groups) + ", or write all-linear");
-      }
-    }
-  }
-
- private:
-  const std::vector<std::string>& targets_;
-  bool all_ = false;
-  std::optional<std::regex> regex_;
-  std::vector<bool> hits_;
-};
 
 // Uniform in ±1/sqrt(in): what kaiming_uniform(a = sqrt 5) gives. A function of seed, name and
 // place only.
@@ -145,11 +32,23 @@ void fill_a(const at::Tensor& target, std::int64_t in, std::uint64_t seed,
   target.copy_(host);
 }
 
-}  // namespace
-
-bool target_names(const std::string& target, const std::string& module) {
-  return module == target || module.ends_with("." + target);
+// Numbers that each output of A is a sum over.
+std::int64_t fan_in(const nn::Site& site) {
+  return site.weight.numel() / site.weight.size(0);
 }
+
+struct Shapes {
+  std::vector<std::int64_t> a, b;
+};
+Shapes shapes_of(const LoraModule& module) {
+  auto a = module.site.weight.sizes().vec();
+  std::vector<std::int64_t> b(a.size(), 1);
+  b[0] = a[0];
+  b[1] = a[0] = module.rank;
+  return {std::move(a), std::move(b)};
+}
+
+}  // namespace
 
 double LoraSettings::scale(std::int64_t module_rank, double module_alpha) const {
   const auto r = static_cast<double>(module_rank);
@@ -163,78 +62,75 @@ std::string lora_b_name(const std::string& module) {
   return module + ".lora_B.weight";
 }
 
-std::vector<LoraModule> match_lora_targets(const std::vector<nn::LinearGroup*>& groups,
+std::vector<LoraModule> match_lora_targets(const AdaptedModel& model,
                                            const LoraSettings& settings) {
   std::vector<LoraModule> modules;
-  TargetMatcher matcher(settings.targets);
-  std::set<std::string> used_ranks, used_alphas;
-  for (auto* group : groups) {
-    for (std::size_t member = 0; member < group->members.size(); ++member) {
-      const auto& [name, out, first] = group->members[member];
-      if (!matcher.matches(name)) {
-        continue;
-      }
-      LoraModule module{name, group->in_features(), out, 0, 0, 0, group, member};
-      module.rank = patterned(settings.rank_pattern, name, settings.rank, used_ranks);
-      module.alpha = patterned(settings.alpha_pattern, name, settings.alpha, used_alphas);
-      module.scale = settings.scale(module.rank, module.alpha);
-      if (module.rank < 1 || module.rank > std::min(module.in, module.out)) {
-        throw_bad_config("adapter.rank: " + std::to_string(module.rank) + " for " + name +
-                         " must lie in 1 to " + std::to_string(std::min(module.in, module.out)));
-      }
-      modules.push_back(std::move(module));
+  Targets targets(settings.targets);
+  Exceptions<std::int64_t> ranks(settings.rank_pattern, "adapter.rank_pattern");
+  Exceptions<double> alphas(settings.alpha_pattern, "adapter.alpha_pattern");
+  for (const auto& site : model.sites) {
+    if (!targets.names(site)) {
+      continue;
     }
+    if (site.geometry.groups != 1) {
+      throw_bad_config("adapter.targets names " + site.name +
+                       ", a convolution in groups, which takes no adapter yet; leave it out");
+    }
+    LoraModule module{site, ranks.of(site.name, settings.rank),
+                      alphas.of(site.name, settings.alpha)};
+    module.scale = settings.scale(module.rank, module.alpha);
+    const auto most = std::min(fan_in(site), site.weight.size(0));
+    if (module.rank < 1 || module.rank > most) {
+      throw_bad_config("adapter.rank: " + std::to_string(module.rank) + " for " + site.name +
+                       " must lie in 1 to " + std::to_string(most));
+    }
+    modules.push_back(std::move(module));
   }
-  matcher.check(groups);
-  check_used(settings.rank_pattern, used_ranks, "rank_pattern");
-  check_used(settings.alpha_pattern, used_alphas, "alpha_pattern");
+  targets.require_all_used(model);
+  ranks.require_all_used();
+  alphas.require_all_used();
   return modules;
+}
+
+LoraMatrices matrices_of(const TrainableParameters& parameters, const at::Tensor& flat,
+                         std::size_t modules, std::size_t i) {
+  const auto& entries = parameters.entries();
+  LS_ASSERT(entries.size() == 2 * modules && i < modules);
+  return {TrainableParameters::view(flat, entries[i]).flatten(1),
+          TrainableParameters::view(flat, entries[modules + i]).flatten(1)};
 }
 
 std::unique_ptr<TrainableParameters> attach_lora(const std::vector<LoraModule>& modules,
                                                  const LoraSettings& settings, std::uint64_t seed) {
   LS_ASSERT(!modules.empty());
-  TrainableParameters::GroupSpec a{{"lora_A", 0, 0, 1.0, true}, {}};
-  TrainableParameters::GroupSpec b{{"lora_B", 0, 0, settings.lr_ratio, true}, {}};
+  TrainableParameters::GroupSpec a{{"lora_A"}, {}};
+  TrainableParameters::GroupSpec b{{"lora_B"}, {}};
+  b.group.lr_ratio = settings.lr_ratio;
+  b.group.starts_at_zero = true;
   for (const auto& module : modules) {
-    a.entries.push_back({lora_a_name(module.name), {module.rank, module.in}});
-    b.entries.push_back({lora_b_name(module.name), {module.out, module.rank}});
+    const auto shapes = shapes_of(module);
+    a.entries.push_back({lora_a_name(module.site.name), shapes.a});
+    b.entries.push_back({lora_b_name(module.site.name), shapes.b});
   }
-  const auto device = modules.front().group->weight.device();
-  const auto dtype = modules.front().group->weight.scalar_type();
-  auto parameters =
-      std::make_unique<TrainableParameters>(std::vector{std::move(a), std::move(b)}, device);
-  std::vector<std::pair<at::Tensor, at::Tensor>> copies;  // rounded <- master
+  const auto options = modules.front().site.weight.options();
+  auto parameters = std::make_unique<TrainableParameters>(std::vector{std::move(a), std::move(b)},
+                                                          options.device());
+  const auto dtype = c10::typeMetaToScalarType(options.dtype());
   for (std::size_t i = 0; i < modules.size(); ++i) {
     const auto& module = modules[i];
     const auto& entry_a = parameters->entries()[i];
     const auto& entry_b = parameters->entries()[modules.size() + i];
-    nn::LoraBranch branch;
-    branch.member = module.member;
-    branch.rank = module.rank;
-    branch.scale = module.scale;
-    branch.dropout = settings.dropout;
-    branch.module = static_cast<std::uint32_t>(i);
-    branch.a = TrainableParameters::view(parameters->master(), entry_a);
-    branch.b = TrainableParameters::view(parameters->master(), entry_b);
-    branch.grad_a = TrainableParameters::view(parameters->gradient(), entry_a);
-    branch.grad_b = TrainableParameters::view(parameters->gradient(), entry_b);
-    fill_a(branch.a, module.in, seed, entry_a.name);
-    if (dtype != at::kFloat) {
-      for (at::Tensor* tensor : {&branch.a, &branch.b}) {
-        at::Tensor rounded = at::empty(tensor->sizes(), tensor->options().dtype(dtype));
-        copies.emplace_back(rounded, *tensor);
-        *tensor = rounded;
-      }
-    }
-    module.group->branches.push_back(std::move(branch));
-  }
-  if (!copies.empty()) {
-    parameters->on_refresh([copies] {
-      for (auto [rounded, master] : copies) {
-        rounded.copy_(master);
-      }
-    });
+    nn::LoraFactors factors;
+    factors.scale = module.scale;
+    factors.dropout = settings.dropout;
+    factors.draw = static_cast<std::uint32_t>(i);
+    factors.grad_a = TrainableParameters::view(parameters->gradient(), entry_a);
+    factors.grad_b = TrainableParameters::view(parameters->gradient(), entry_b);
+    fill_a(TrainableParameters::view(parameters->master(), entry_a), fan_in(module.site), seed,
+           entry_a.name);
+    factors.a = parameters->computed(entry_a, dtype);
+    factors.b = parameters->computed(entry_b, dtype);
+    module.site.attach(std::make_unique<nn::LoraLinear>(std::move(factors)));
   }
   parameters->refresh();
   return parameters;

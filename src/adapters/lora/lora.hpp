@@ -1,6 +1,7 @@
-// LoRA (Hu et al. 2021): W x + s B A x on chosen linear layers; s = alpha / r, or alpha / sqrt(r)
-// (rsLoRA, Kalajdzievski 2023). A starts uniform in ±1/sqrt(in), B at zero, so that a fresh adapter
-// changes nothing.
+// LoRA (Hu et al. 2021): W x + s B A x on chosen layers, linear or convolutions (where A is a
+// convolution of the same shape to r channels, and B one of 1 x 1); s = alpha / r, or alpha /
+// sqrt(r) (rsLoRA, Kalajdzievski 2023). A starts uniform in ±1/sqrt(in), B at zero, so that a fresh
+// adapter changes nothing.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "adapters/adapter.hpp"
 #include "adapters/parameters.hpp"
-#include "nn/linear_group.hpp"
+#include "nn/site.hpp"
 
 namespace lorascale::adapters {
 
@@ -27,34 +29,34 @@ struct LoraSettings {
   [[nodiscard]] double scale(std::int64_t module_rank, double module_alpha) const;
 };
 
-// One adapted linear layer.
+// One adapted layer.
 struct LoraModule {
-  std::string name;  // module path, e.g. "model.layers.0.self_attn.q_proj"
-  std::int64_t in = 0, out = 0;
+  nn::Site site;  // its name is the module path, e.g. "model.layers.0.self_attn.q_proj"
   std::int64_t rank = 0;
   double alpha = 0.0;
   double scale = 0.0;
-  nn::LinearGroup* group = nullptr;
-  std::size_t member = 0;
 };
-
-// Whether a plain name of adapter.targets ("q_proj", a whole path) names this layer, as PEFT
-// matches them.
-bool target_names(const std::string& target, const std::string& module);
 
 // Which layers the settings name. Throws Error(kBadConfig) where a target or a pattern matches
 // nothing, listing what there is to match, or where a target names a part of the model that takes
 // no adapter yet.
-std::vector<LoraModule> match_lora_targets(const std::vector<nn::LinearGroup*>& groups,
-                                           const LoraSettings& settings);
+std::vector<LoraModule> match_lora_targets(const AdaptedModel& model, const LoraSettings& settings);
 
 // Names of a module's tensors, as PEFT writes them without its prefix.
 std::string lora_a_name(const std::string& module);
 std::string lora_b_name(const std::string& module);
 
 // Makes the parameters, fills A from (seed, name) and B with zeros, and connects them to the
-// layers. The groups must outlive the result; the flat vector lives on the layers' device.
+// layers, which must outlive the result; the flat vector lives on the layers' device.
 std::unique_ptr<TrainableParameters> attach_lora(const std::vector<LoraModule>& modules,
                                                  const LoraSettings& settings, std::uint64_t seed);
+
+// Module `i` of `modules` in the flat vector `flat` laid out by attach_lora(): matrices
+// A [rank, in * kernel] and B [out, rank], views of it.
+struct LoraMatrices {
+  at::Tensor a, b;
+};
+LoraMatrices matrices_of(const TrainableParameters& parameters, const at::Tensor& flat,
+                         std::size_t modules, std::size_t i);
 
 }  // namespace lorascale::adapters

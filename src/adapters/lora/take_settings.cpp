@@ -1,14 +1,16 @@
-#include "train/adapter_settings.hpp"
+// Settings of the adapter that a run begins with, where the configuration is silent.
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
 
-#include "adapters/peft_format.hpp"
+#include "adapters/formats/peft.hpp"
+#include "adapters/lora/lora_adapter.hpp"
+#include "adapters/targets.hpp"
 #include "base/error.hpp"
 
-namespace lorascale::train {
+namespace lorascale::adapters {
 namespace {
 
 // Many names are of layers one by one, which nobody reads.
@@ -28,14 +30,13 @@ bool same_names(std::vector<std::string> a, std::vector<std::string> b) {
 
 // Patterns are of the file's layers: if the user's targets leave some of them out, it is these
 // targets that contradict the file.
-void require_all_targeted(const adapters::PeftAdapter& adapter,
-                          const std::vector<std::string>& targets) {
+void require_all_targeted(const PeftAdapter& adapter, const std::vector<std::string>& targets) {
   if (targets.size() == 1) {
     return;  // a regular expression perhaps, or all-linear
   }
   for (const auto& [name, module] : adapter.modules) {
     if (std::ranges::none_of(targets, [&, &layer = name](const std::string& target) {
-          return adapters::target_names(target, layer);
+          return target_names(target, layer);
         })) {
       throw_bad_config("adapter.init_from " + adapter.folder.string() +
                        " adapts layers that adapter.targets leaves out, such as " + name +
@@ -46,25 +47,20 @@ void require_all_targeted(const adapters::PeftAdapter& adapter,
 
 }  // namespace
 
-adapters::LoraSettings lora_settings(const config::AdapterSection& section) {
-  return {section.rank,     section.alpha,   section.dropout,      section.rslora,
-          section.lr_ratio, section.targets, section.rank_pattern, section.alpha_pattern};
-}
-
-std::optional<std::string> take_adapter_settings(const std::set<std::string>& given,
-                                                 config::RunConfig* config) {
+std::optional<std::string> take_lora_settings(const std::set<std::string>& given,
+                                              config::RunConfig* config) {
   auto& section = config->adapter;
-  if (!section.init_from || section.init_from->empty() || section.type == "full") {
+  if (!section.init_from || section.init_from->empty()) {
     return std::nullopt;
   }
   const auto adapter = [&] {
     try {
-      return adapters::read_peft_adapter(*section.init_from);
+      return read_peft_adapter(*section.init_from);
     } catch (const Error& error) {
       throw Error(error.code(), std::string("adapter.init_from: ") + error.what());
     }
   }();
-  const auto theirs = adapters::settings_to_go_on(adapter);
+  const auto theirs = settings_to_go_on(adapter);
   std::vector<std::string> taken;
   const auto take = [&](const char* key, auto& ours, const auto& value, const std::string& text) {
     if (!given.contains(std::string("adapter.") + key)) {
@@ -97,4 +93,4 @@ std::optional<std::string> take_adapter_settings(const std::set<std::string>& gi
                      fmt::join(taken, ", "));
 }
 
-}  // namespace lorascale::train
+}  // namespace lorascale::adapters

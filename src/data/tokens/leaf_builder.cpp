@@ -29,10 +29,10 @@ void append_piece(const TokenFile& dataset, const Piece& piece, TokenLeaf& leaf)
 
 }  // namespace
 
-TokenLeaf build_leaf(const TokenFile& dataset, const RowPlan& plan, std::int64_t epoch,
+TokenLeaf build_leaf(const TokenFile& dataset, const RowPlan& plan, const SampleKey& key,
                      std::span<const std::int64_t> rows) {
   TokenLeaf leaf;
-  leaf.epoch = epoch;
+  leaf.key = key;
   leaf.row_offsets.push_back(0);
   for (const auto row : rows) {
     for (const auto& piece : plan.row(row)) {
@@ -41,6 +41,7 @@ TokenLeaf build_leaf(const TokenFile& dataset, const RowPlan& plan, std::int64_t
     leaf.sample_ids.push_back(row);
     leaf.row_offsets.push_back(static_cast<std::int32_t>(leaf.tokens.size()));
   }
+  leaf.units = static_cast<std::int64_t>(leaf.tokens.size());
   return leaf;
 }
 

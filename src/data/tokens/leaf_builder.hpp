@@ -13,7 +13,7 @@ namespace lorascale::data {
 // A position's label is the next token of the same piece where that token counts as a target
 // (loss_mask), else -1; so no label crosses a document, and a piece's last token has none.
 // Thread-safe.
-TokenLeaf build_leaf(const TokenFile& dataset, const RowPlan& plan, std::int64_t epoch,
+TokenLeaf build_leaf(const TokenFile& dataset, const RowPlan& plan, const SampleKey& key,
                      std::span<const std::int64_t> rows);
 
 }  // namespace lorascale::data

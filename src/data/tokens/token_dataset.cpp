@@ -1,113 +1,93 @@
-#include "train/leaf_stream.hpp"
+#include "data/tokens/token_dataset.hpp"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <deque>
 #include <numeric>
 #include <utility>
 
 #include "base/error.hpp"
 #include "base/units.hpp"
-#include "data/prefetcher.hpp"
-#include "data/sampler.hpp"
 #include "data/tokens/leaf_builder.hpp"
-#include "data/tokens/row_plan.hpp"
 #include "data/tokens/target_scan.hpp"
 #include "data/tokens/token_file.hpp"
 
-namespace lorascale::train {
+namespace lorascale::data {
 namespace {
 
-constexpr std::size_t kPrefetchedLeaves = 4;
 constexpr double kNearlyAsLong = 0.02;  // share of a leaf's tokens
 
-data::RowPlan plan_rows(const data::TokenFile& dataset, const TokenSourceSettings& settings) {
-  data::CountTargets count;
-  if (dataset.has_loss_mask() && !settings.text_only) {
-    count = [scan = data::TargetScan(dataset)](std::int64_t begin, std::int64_t end) mutable {
+RowPlan plan_rows(const TokenFile& file, const TokenRowSettings& settings) {
+  CountTargets count;
+  if (file.has_loss_mask() && !settings.text_only) {
+    count = [scan = TargetScan(file)](std::int64_t begin, std::int64_t end) mutable {
       return scan.count(begin, end);
     };
   }
-  return {dataset.offsets(), settings.sequence_length, settings.packing.value_or(true),
+  return {file.offsets(), settings.sequence_length, settings.packing.value_or(true),
           std::move(count)};
 }
 
 }  // namespace
 
-struct TokenSource::Impl {
-  data::TokenFile dataset;
-  TokenSourceSettings settings;
-  data::RowPlan plan;
+struct TokenDataset::Impl {
+  TokenFile file;
+  TokenRowSettings settings;
+  RowPlan plan;
   bool packed = true;
   std::int64_t packed_rows = 0;  // that auto decided against; else 0
-  bool shuffled = false;
-  std::uint64_t seed = 0;
-  std::unique_ptr<data::Prefetcher<data::TokenLeaf>> prefetcher;  // last: its thread uses the rest
 
-  Impl(const std::filesystem::path& path, const TokenSourceSettings& settings)
-      : dataset(path, settings.vocabulary),
+  Impl(const std::filesystem::path& path, const TokenRowSettings& settings)
+      : file(path, settings.vocabulary),
         settings(settings),
-        plan(plan_rows(dataset, settings)),
+        plan(plan_rows(file, settings)),
         packed(settings.packing.value_or(true)) {
-    if (!settings.packing && data::better_apart(dataset.offsets(), settings.sequence_length,
-                                                plan.rows(), settings.batch)) {
+    if (!settings.packing &&
+        better_apart(file.offsets(), settings.sequence_length, plan.rows(), settings.batch)) {
       packed = false;
       packed_rows = plan.rows();
       this->settings.packing = false;
-      plan = plan_rows(dataset, this->settings);
+      plan = plan_rows(file, this->settings);
     }
-  }
-
-  [[nodiscard]] std::vector<std::int64_t> rows_at(std::int64_t epoch, std::int64_t first,
-                                                  std::int64_t count) const {
-    std::vector<std::int64_t> rows(static_cast<std::size_t>(count));
-    std::iota(rows.begin(), rows.end(), first);
-    if (shuffled) {
-      const data::EpochOrder order(plan.rows(), seed, epoch);
-      std::transform(rows.begin(), rows.end(), rows.begin(),
-                     [&](std::int64_t position) { return order.row_at(position); });
-    }
-    return rows;
   }
 
   [[nodiscard]] bool all_of_length(std::int64_t row, std::int32_t length) const {
     const auto pieces = plan.row(row);
     return std::all_of(pieces.begin(), pieces.end(),
-                       [&](const data::Piece& piece) { return piece.length == length; });
+                       [&](const Piece& piece) { return piece.length == length; });
   }
 };
 
-TokenSource::TokenSource(std::filesystem::path path, const TokenSourceSettings& settings)
+TokenDataset::TokenDataset(std::filesystem::path path, const TokenRowSettings& settings)
     : path_(std::move(path)), impl_(std::make_unique<Impl>(path_, settings)) {}
 
-TokenSource::~TokenSource() = default;
+TokenDataset::~TokenDataset() = default;
 
-std::int64_t TokenSource::rows() const {
+std::int64_t TokenDataset::rows() const {
   return impl_->plan.rows();
 }
 
-std::int64_t TokenSource::documents() const {
-  return impl_->dataset.documents();
+std::int64_t TokenDataset::documents() const {
+  return impl_->file.documents();
 }
 
-bool TokenSource::packed() const {
+bool TokenDataset::packed() const {
   return impl_->packed;
 }
 
-double TokenSource::tokens_per_row() const {
+double TokenDataset::units_per_row() const {
   return static_cast<double>(impl_->plan.tokens()) / static_cast<double>(rows());
 }
 
-std::int64_t TokenSource::targets_per_epoch() const {
+std::int64_t TokenDataset::targets_per_epoch() const {
   return impl_->plan.targets();
 }
 
-const data::LeftOut& TokenSource::left_out() const {
+const LeftOut& TokenDataset::left_out() const {
   return impl_->plan.left_out();
 }
 
-std::string TokenSource::left_out_text() const {
+std::string TokenDataset::left_out_text() const {
   const auto& left_out = impl_->plan.left_out();
   const bool packing = impl_->packed;
   std::string text = fmt::format("{} of {} {} of {} have no target", left_out.pieces, left_out.of,
@@ -116,7 +96,7 @@ std::string TokenSource::left_out_text() const {
     text += fmt::format(
         "; in {} of them data.sequence_length {} cuts off every target: {} keeps them all",
         left_out.cut, impl_->settings.sequence_length, left_out.longest_cut);
-  } else if (impl_->dataset.has_loss_mask()) {
+  } else if (impl_->file.has_loss_mask()) {
     text += ": its loss_mask marks none there";
   } else {
     text += ": a single token has nothing to be predicted from";
@@ -124,7 +104,7 @@ std::string TokenSource::left_out_text() const {
   return text;
 }
 
-void TokenSource::require_targets() const {
+void TokenDataset::require_targets() const {
   if (rows() > 0) {
     return;
   }
@@ -134,19 +114,26 @@ void TokenSource::require_targets() const {
       (cut ? "; raise data.sequence_length" : "; prepare it again with its answers as targets"));
 }
 
-std::string TokenSource::fingerprint() const {
-  return dataset_fingerprint() + (left_out().pieces > 0 ? "+rows-with-targets" : "");
+std::string TokenDataset::fingerprint() const {
+  return impl_->file.fingerprint() + (left_out().pieces > 0 ? "+rows-with-targets" : "");
 }
 
-std::string TokenSource::dataset_fingerprint() const {
-  return impl_->dataset.fingerprint();
+std::string TokenDataset::why_other(const std::string& fingerprint) const {
+  if (fingerprint != impl_->file.fingerprint() || left_out().pieces == 0) {
+    return {};
+  }
+  return "was begun by a version that trained on rows without a target too, and " +
+         left_out_text() +
+         "; they are left out now, so the run cannot go on as it began: end it with that version, "
+         "or begin anew in another run.output_dir, with adapter.init_from if what it learned is "
+         "worth keeping";
 }
 
-const std::string& TokenSource::tokenizer() const {
-  return impl_->dataset.tokenizer();
+const std::string& TokenDataset::tokenizer() const {
+  return impl_->file.tokenizer();
 }
 
-std::string TokenSource::summary() const {
+std::string TokenDataset::summary() const {
   const std::string rows_text = counted(rows(), "row");
   const double filled = 100 * impl_->plan.efficiency();
   const std::string what =
@@ -158,16 +145,15 @@ std::string TokenSource::summary() const {
       : impl_->packed ? fmt::format("{}, packed to {:.1f} %", rows_text, filled)
                       : fmt::format("{}: a document each, {:.1f} % filled", rows_text, filled);
   return fmt::format("{}: {}, {}, {}", path_.string(), counted(documents(), "document"),
-                     counted(impl_->dataset.tokens(), "token"), what);
+                     counted(impl_->file.tokens(), "token"), what);
 }
 
-data::TokenLeaf TokenSource::leaf(std::int64_t first, std::int64_t count) const {
-  std::vector<std::int64_t> rows(static_cast<std::size_t>(count));
-  std::iota(rows.begin(), rows.end(), first);
-  return data::build_leaf(impl_->dataset, impl_->plan, 0, rows);
+std::unique_ptr<Leaf> TokenDataset::leaf(const SampleKey& key,
+                                         std::span<const std::int64_t> rows) const {
+  return std::make_unique<TokenLeaf>(build_leaf(impl_->file, impl_->plan, key, rows));
 }
 
-data::TokenLeaf TokenSource::longest(std::int64_t count) const {
+std::vector<std::int64_t> TokenDataset::heaviest(std::int64_t count) const {
   count = std::min(count, rows());
   std::vector<std::int64_t> length(static_cast<std::size_t>(rows()), 0);
   for (std::int64_t row = 0; row < rows(); ++row) {
@@ -201,50 +187,23 @@ data::TokenLeaf TokenSource::longest(std::int64_t count) const {
       break;
     }
   }
-  return data::build_leaf(impl_->dataset, impl_->plan, 0, chosen);
+  return chosen;
 }
 
-void TokenSource::start(std::optional<std::uint64_t> seed) {
-  impl_->shuffled = seed.has_value();
-  impl_->seed = seed.value_or(0);
-  impl_->prefetcher = std::make_unique<data::Prefetcher<data::TokenLeaf>>(kPrefetchedLeaves);
+std::int64_t TokenDataset::end_id() const {
+  return impl_->file.eos_id();
 }
 
-void TokenSource::begin_update(std::int64_t first_position, std::int64_t samples,
-                               std::int64_t leaf_size, std::int64_t leaf_begin,
-                               std::int64_t leaf_end) {
-  LS_ASSERT(impl_->prefetcher != nullptr);
-  impl_->prefetcher->clear();
-  const auto epoch = first_position / rows();
-  const auto start = first_position % rows();
-  LS_ASSERT(start + samples <= rows());
-  for (auto leaf = leaf_begin; leaf < leaf_end; ++leaf) {
-    const auto first = leaf * leaf_size;
-    const auto count = std::min(leaf_size, samples - first);
-    impl_->prefetcher->request([impl = impl_.get(), epoch, at = start + first, count] {
-      return data::build_leaf(impl->dataset, impl->plan, epoch, impl->rows_at(epoch, at, count));
-    });
-  }
+std::int64_t TokenDataset::answer_end_id() const {
+  return impl_->file.answer_end_id();
 }
 
-data::TokenLeaf TokenSource::next() {
-  return impl_->prefetcher->next();
+std::string TokenDataset::decode(std::span<const std::int32_t> ids) const {
+  return impl_->file.decode(ids);
 }
 
-std::int64_t TokenSource::end_id() const {
-  return impl_->dataset.eos_id();
+std::vector<std::int32_t> TokenDataset::encode_prompt(const std::string& text) const {
+  return impl_->file.encode_prompt(text);
 }
 
-std::int64_t TokenSource::answer_end_id() const {
-  return impl_->dataset.answer_end_id();
-}
-
-std::string TokenSource::decode(std::span<const std::int32_t> ids) const {
-  return impl_->dataset.decode(ids);
-}
-
-std::vector<std::int32_t> TokenSource::encode_prompt(const std::string& text) const {
-  return impl_->dataset.encode_prompt(text);
-}
-
-}  // namespace lorascale::train
+}  // namespace lorascale::data

@@ -1,5 +1,5 @@
-// A token data set as the trainer uses it: rows, leaves for updates prepared in the background,
-// leaves in file order for validation, and text for people.
+// Rows of a token file: packed or a document each, cut to a length, without those that have no
+// target; and the text that ids stand for.
 #pragma once
 
 #include <cstdint>
@@ -10,12 +10,12 @@
 #include <string>
 #include <vector>
 
+#include "data/dataset.hpp"
 #include "data/tokens/row_plan.hpp"
-#include "data/tokens/token_leaf.hpp"
 
-namespace lorascale::train {
+namespace lorascale::data {
 
-struct TokenSourceSettings {
+struct TokenRowSettings {
   std::int64_t sequence_length = 512;
   std::optional<bool> packing;  // absent: auto, for updates of `batch` rows (row_plan.hpp)
   std::int64_t vocabulary = 0;  // of the model; larger token ids are refused
@@ -23,48 +23,37 @@ struct TokenSourceSettings {
   bool text_only = false;  // no row is asked for, and which have targets is not looked up
 };
 
-class TokenSource {
+class TokenDataset : public Dataset {
  public:
-  TokenSource(std::filesystem::path path, const TokenSourceSettings& settings);
-  ~TokenSource();
+  TokenDataset(std::filesystem::path path, const TokenRowSettings& settings);
+  ~TokenDataset() override;
 
-  [[nodiscard]] std::int64_t rows() const;
+  [[nodiscard]] std::int64_t rows() const override;
+  [[nodiscard]] double units_per_row() const override;
+  [[nodiscard]] std::int64_t targets_per_epoch() const override;
+  [[nodiscard]] std::unique_ptr<Leaf> leaf(const SampleKey& key,
+                                           std::span<const std::int64_t> rows) const override;
+  // Those with the most tokens. Where all of their documents are equally long, the last row is
+  // exchanged for one that is not, if there is one nearly as long: attention over mixed lengths
+  // takes a copy more.
+  [[nodiscard]] std::vector<std::int64_t> heaviest(std::int64_t count) const override;
+  // The file, and whether rows without a target were left out of it, as versions before did not.
+  [[nodiscard]] std::string fingerprint() const override;
+  [[nodiscard]] std::string why_other(const std::string& fingerprint) const override;
+  // Documents, rows, tokens, packing efficiency.
+  [[nodiscard]] std::string summary() const override;
+  [[nodiscard]] std::string path() const override { return path_.string(); }
+
   [[nodiscard]] std::int64_t documents() const;
-  [[nodiscard]] bool packed() const;            // as asked for, or as auto decided
-  [[nodiscard]] double tokens_per_row() const;  // average
-  [[nodiscard]] std::int64_t targets_per_epoch() const;
+  [[nodiscard]] bool packed() const;  // as asked for, or as auto decided
   // What is in no row because none of its tokens is a target, and the same in words, with the
   // reason: "18 of 20 rows of FILE have no target...".
-  [[nodiscard]] const data::LeftOut& left_out() const;
+  [[nodiscard]] const LeftOut& left_out() const;
   [[nodiscard]] std::string left_out_text() const;
   // Throws Error(kBadInput) with the remedy where no row is left.
   void require_targets() const;
-  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
-  // Tells apart what is trained on: the data set, and whether rows without a target were left out
-  // of it, as versions before did not.
-  [[nodiscard]] std::string fingerprint() const;
-  [[nodiscard]] std::string dataset_fingerprint() const;
   // SHA-256 of its tokenizer.json, "bytes", or empty where the file does not say.
   [[nodiscard]] const std::string& tokenizer() const;
-  // What a person should know about the set: documents, rows, tokens, packing efficiency.
-  [[nodiscard]] std::string summary() const;
-
-  // Rows [first, first + count) in file order.
-  [[nodiscard]] data::TokenLeaf leaf(std::int64_t first, std::int64_t count) const;
-
-  // The `count` rows with the most tokens: nothing that training asks for is larger. Where all of
-  // their documents are equally long, the last row is exchanged for one that is not, if there is
-  // one nearly as long: attention over mixed lengths takes a copy more.
-  [[nodiscard]] data::TokenLeaf longest(std::int64_t count) const;
-
-  // Training order: shuffled by `seed`, or file order.
-  void start(std::optional<std::uint64_t> seed);
-  // Announces an update: samples [first_position, + samples) of the run, of which this rank does
-  // leaves [leaf_begin, leaf_end) of `leaf_size`. next() then yields them in order. What an update
-  // that was given up has left over is forgotten.
-  void begin_update(std::int64_t first_position, std::int64_t samples, std::int64_t leaf_size,
-                    std::int64_t leaf_begin, std::int64_t leaf_end);
-  data::TokenLeaf next();
 
   // The token that its documents end in; -1 where they have none.
   [[nodiscard]] std::int64_t end_id() const;
@@ -82,4 +71,4 @@ class TokenSource {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace lorascale::train
+}  // namespace lorascale::data

@@ -1,10 +1,12 @@
-// The leaf: a micro-batch, the unit of work, of randomness and of summation. Token leaves are
-// padding-free: the valid tokens of all their rows stand back to back, and segments say which of
-// them see each other.
+// A leaf of tokens, without padding: the valid tokens of all its rows stand back to back, and
+// segments say which of them see each other.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
+
+#include "data/leaf.hpp"
 
 namespace lorascale::data {
 
@@ -15,9 +17,7 @@ struct Segment {
   std::int32_t end = 0;
 };
 
-struct TokenLeaf {
-  std::int64_t epoch = 0;                // from 0
-  std::vector<std::int64_t> sample_ids;  // [rows] row of the data set that each sample is
+struct TokenLeaf : Leaf {
   std::vector<std::int32_t>
       row_offsets;  // [rows + 1] first token of each row; the last is tokens.size()
   std::vector<std::int32_t> tokens;     // [tokens]
@@ -25,6 +25,11 @@ struct TokenLeaf {
   std::vector<std::int32_t> labels;     // [tokens] the next token where it is a target, else -1
   std::vector<Segment> segments;        // in order; together they cover every token
   std::int64_t targets = 0;             // labels that are not -1
+
+  void drop_targets() override {
+    std::ranges::fill(labels, -1);
+    targets = 0;
+  }
 };
 
 }  // namespace lorascale::data

@@ -44,6 +44,10 @@ bool Block::trains() const {
   return qkv.trains() || o.trains() || gate_up.trains() || down.trains();
 }
 
+std::int64_t Block::kept_width() const {
+  return qkv.kept_width() + o.kept_width() + gate_up.kept_width() + down.kept_width();
+}
+
 void Block::norm_heads(at::Tensor& joint, const HeadNorm& norm, std::int64_t first_head,
                        std::int64_t heads, HeadNormSaved* saved) const {
   if (!norm.weight.defined()) {
@@ -75,10 +79,9 @@ void Block::norm_heads_backward(at::Tensor& dqkv, const HeadNorm& norm, std::int
 at::Tensor Block::mlp(const at::Tensor& middle, const BlockContext& context,
                       BlockSaved* saved) const {
   auto norm = nn::rms_norm(middle, middle_norm, eps_);
-  at::Tensor joint =
-      gate_up.forward(norm.y, context.dropout, saved ? &saved->gate_up_saved : nullptr);
+  at::Tensor joint = gate_up.forward(norm.y, context.rows, saved ? &saved->gate_up_saved : nullptr);
   at::Tensor out =
-      down.forward(nn::swiglu(joint), context.dropout, saved ? &saved->down_saved : nullptr);
+      down.forward(nn::swiglu(joint), context.rows, saved ? &saved->down_saved : nullptr);
   if (saved != nullptr) {
     saved->middle = middle;
     saved->middle_rstd = std::move(norm.rstd);
@@ -90,7 +93,7 @@ at::Tensor Block::mlp(const at::Tensor& middle, const BlockContext& context,
 at::Tensor Block::forward(const at::Tensor& x, const BlockContext& context,
                           BlockSaved* saved) const {
   auto norm = nn::rms_norm(x, input_norm, eps_);
-  at::Tensor joint = qkv.forward(norm.y, context.dropout, saved ? &saved->qkv_saved : nullptr);
+  at::Tensor joint = qkv.forward(norm.y, context.rows, saved ? &saved->qkv_saved : nullptr);
   norm.y.reset();
   norm_heads(joint, q_norm, 0, shape_.heads, saved ? &saved->q : nullptr);
   norm_heads(joint, k_norm, shape_.heads, shape_.kv_heads, saved ? &saved->k : nullptr);
@@ -98,7 +101,7 @@ at::Tensor Block::forward(const at::Tensor& x, const BlockContext& context,
   const at::Tensor attended =
       nn::attention(joint, shape_, context.runs, saved ? &saved->attention : nullptr);
   joint.reset();
-  at::Tensor middle = o.forward(attended, context.dropout, saved ? &saved->o_saved : nullptr);
+  at::Tensor middle = o.forward(attended, context.rows, saved ? &saved->o_saved : nullptr);
   middle.add_(x);
   if (saved != nullptr) {
     saved->input = x;
@@ -110,14 +113,13 @@ at::Tensor Block::forward(const at::Tensor& x, const BlockContext& context,
 
 at::Tensor Block::backward_mlp(at::Tensor grad, const BlockContext& context, BlockSaved& saved) {
   at::Tensor inner = nn::swiglu(saved.gate_up);
-  at::Tensor dinner =
-      down.backward(grad, inner, context.dropout, saved.down_saved, /*need_dx=*/true);
+  at::Tensor dinner = down.backward(grad, inner, context.rows, saved.down_saved, /*need_dx=*/true);
   inner.reset();
   nn::swiglu_backward(dinner, saved.gate_up);
   dinner.reset();
   const at::Tensor normed = nn::rms_norm_apply(saved.middle, middle_norm, saved.middle_rstd);
-  const at::Tensor dnormed = gate_up.backward(saved.gate_up, normed, context.dropout,
-                                              saved.gate_up_saved, /*need_dx=*/true);
+  const at::Tensor dnormed =
+      gate_up.backward(saved.gate_up, normed, context.rows, saved.gate_up_saved, /*need_dx=*/true);
   saved.gate_up.reset();
   nn::rms_norm_backward(dnormed, saved.middle, middle_norm, saved.middle_rstd, grad,
                         middle_norm_grad);
@@ -128,7 +130,7 @@ at::Tensor Block::backward(at::Tensor grad, const BlockContext& context, BlockSa
                            bool need_input_grad) {
   grad = backward_mlp(std::move(grad), context, saved);
   at::Tensor dattended =
-      o.backward(grad, saved.attended, context.dropout, saved.o_saved, /*need_dx=*/true);
+      o.backward(grad, saved.attended, context.rows, saved.o_saved, /*need_dx=*/true);
   at::Tensor dqkv = nn::attention_backward(dattended, shape_, context.runs, saved.attention);
   dattended.reset();
   nn::apply_rope(dqkv, shape_.heads + shape_.kv_heads, context.rope, /*inverse=*/true);
@@ -137,7 +139,7 @@ at::Tensor Block::backward(at::Tensor grad, const BlockContext& context, BlockSa
   const at::Tensor normed = nn::rms_norm_apply(saved.input, input_norm, saved.input_rstd);
   // The norm's own gradient, too, needs what comes through the linears.
   const bool need_dx = need_input_grad || input_norm_grad.defined();
-  const at::Tensor dnormed = qkv.backward(dqkv, normed, context.dropout, saved.qkv_saved, need_dx);
+  const at::Tensor dnormed = qkv.backward(dqkv, normed, context.rows, saved.qkv_saved, need_dx);
   if (!need_dx) {
     return {};
   }

@@ -20,7 +20,7 @@ namespace lorascale::models::decoder {
 struct BlockContext {
   std::vector<nn::AttentionRun> runs;
   nn::RopeTables rope;
-  const nn::DropoutKey* dropout = nullptr;
+  const nn::SampleRows* rows = nullptr;  // in training: what draws follow from
 };
 
 // RMSNorm over each head of q or k (Qwen3).
@@ -68,6 +68,8 @@ class Block {
                       bool need_input_grad);
   // Forward of new tokens of one sequence, which see the cache and are added to it.
   at::Tensor decode(const at::Tensor& x, const nn::RopeTables& rope, KeyValueCache& cache) const;
+  // Elements that the deltas of adapters keep for each token.
+  [[nodiscard]] std::int64_t kept_width() const;
   // True where the block has parameters of its own to train.
   [[nodiscard]] bool trains() const;
 

@@ -9,6 +9,8 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <algorithm>
+#include <iterator>
 #include <numeric>
 
 #include "base/error.hpp"
@@ -26,8 +28,10 @@ at::Tensor index_tensor(std::span<const std::int32_t> values, at::Device device)
                  /*copy=*/true);
 }
 
-nn::DropoutKey dropout_key(const data::TokenLeaf& leaf, std::uint64_t seed) {
-  return {seed, leaf.epoch, leaf.sample_ids, leaf.row_offsets};
+const data::TokenLeaf& tokens_of(const data::Leaf& leaf) {
+  const auto* tokens = dynamic_cast<const data::TokenLeaf*>(&leaf);
+  LS_ASSERT(tokens != nullptr);
+  return *tokens;
 }
 
 // The rows that have a target, and their labels.
@@ -43,10 +47,6 @@ struct Targets {
     }
   }
 };
-
-LeafResult result_of(const data::TokenLeaf& leaf, at::Tensor loss_sum) {
-  return {std::move(loss_sum), leaf.targets, static_cast<std::int64_t>(leaf.tokens.size())};
-}
 
 }  // namespace
 
@@ -82,12 +82,14 @@ Decoder::Decoder(DecoderConfig config, at::ScalarType dtype, at::Device device)
   }
 }
 
-std::vector<nn::LinearGroup*> Decoder::linear_groups() {
-  std::vector<nn::LinearGroup*> groups;
+std::vector<nn::Site> Decoder::sites() {
+  std::vector<nn::Site> sites;
   for (auto& block : blocks_) {
-    groups.insert(groups.end(), {&block.qkv, &block.o, &block.gate_up, &block.down});
+    for (auto* group : {&block.qkv, &block.o, &block.gate_up, &block.down}) {
+      std::ranges::move(group->sites(), std::back_inserter(sites));
+    }
   }
-  return groups;
+  return sites;
 }
 
 std::vector<nn::ParameterSlot> Decoder::parameter_slots() {
@@ -178,10 +180,11 @@ void Decoder::backward_blocks(at::Tensor grad, const data::TokenLeaf& leaf,
   }
 }
 
-LeafResult Decoder::accumulate(const data::TokenLeaf& leaf, std::uint64_t dropout_seed) {
-  const nn::DropoutKey key = dropout_key(leaf, dropout_seed);
+LeafResult Decoder::accumulate(const data::Leaf& any_leaf) {
+  const auto& leaf = tokens_of(any_leaf);
+  const nn::SampleRows sample_rows{leaf.key, leaf.sample_ids, leaf.row_offsets};
   BlockContext context = make_context(leaf);
-  context.dropout = &key;
+  context.rows = &sample_rows;
   std::vector<BlockSaved> saved(blocks_.size());
   const at::Tensor x = run_blocks(leaf, context, &saved);
   const auto norm = nn::rms_norm(x, final_norm_, config_.norm_eps);
@@ -202,15 +205,48 @@ LeafResult Decoder::accumulate(const data::TokenLeaf& leaf, std::uint64_t dropou
   nn::rms_norm_backward(dnorm, x, final_norm_, norm.rstd, grad, final_norm_grad_);
   dnorm.reset();
   backward_blocks(std::move(grad), leaf, context, saved);
-  return result_of(leaf, std::move(loss));
+  return {std::move(loss), leaf.targets};
 }
 
-LeafResult Decoder::evaluate(const data::TokenLeaf& leaf) {
+LeafResult Decoder::evaluate(const data::Leaf& any_leaf) {
+  const auto& leaf = tokens_of(any_leaf);
   const at::Tensor x = run_blocks(leaf, make_context(leaf), nullptr);
   const Targets targets(leaf);
   const at::Tensor hidden = at::index_select(x, 0, index_tensor(targets.rows, device()));
   const at::Tensor normed = nn::rms_norm(hidden, final_norm_, config_.norm_eps).y;
-  return result_of(leaf, nn::head_cross_entropy(normed, head(), targets.labels, nullptr));
+  return {nn::head_cross_entropy(normed, head(), targets.labels, nullptr), leaf.targets};
+}
+
+double Decoder::forward_operations(const data::Leaf& leaf) const {
+  double weights = static_cast<double>(embedding_.numel());  // the head's, where it has none
+  for (const auto& block : blocks_) {
+    for (const auto* group : {&block.qkv, &block.o, &block.gate_up, &block.down}) {
+      weights += static_cast<double>(group->weight.numel());
+    }
+  }
+  return 2 * weights * static_cast<double>(leaf.units);
+}
+
+ActivationBytes Decoder::activation_bytes(const data::Leaf& leaf) const {
+  const auto& c = config_;
+  const auto bytes = static_cast<double>(c10::elementSize(dtype()));
+  const auto tokens = static_cast<double>(leaf.units);
+  const auto attention =
+      static_cast<double>((2 * c.heads + 2 * c.kv_heads) * c.head_dim);  // q, k, v and the result
+  double deltas = 0;
+  for (const auto& block : blocks_) {
+    deltas += static_cast<double>(block.kept_width());
+  }
+  const auto layers = static_cast<double>(c.layers);
+  const auto hidden = static_cast<double>(c.hidden);
+  const auto intermediate = static_cast<double>(c.intermediate);
+  const double kept_per_block = 2 * hidden + attention + 2 * intermediate;
+  const double kept = recompute_ ? layers * hidden + kept_per_block : layers * kept_per_block;
+  // Above what is kept: one block's temporaries at their largest, in the MLP's backward.
+  const double temporary = 2 * intermediate + 4 * hidden;
+  const double chunk = device().is_cpu() ? double(1 << 23) : double(1 << 28);
+  return {tokens * bytes * (kept + deltas + temporary),
+          bytes * std::min(chunk, tokens * static_cast<double>(c.vocabulary))};
 }
 
 at::Tensor Decoder::logits(const data::TokenLeaf& leaf) {

@@ -1,4 +1,5 @@
-// The Llama family as a Model: embedding, blocks, final norm, chunked head.
+// Decoder-only language models of the Llama family as a Model: embedding, blocks, final norm,
+// chunked head.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -7,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "data/tokens/token_leaf.hpp"
 #include "models/decoder/block.hpp"
 #include "models/decoder/config.hpp"
 #include "models/model.hpp"
@@ -19,14 +21,21 @@ class Decoder : public Model {
   Decoder(DecoderConfig config, at::ScalarType dtype, at::Device device);
 
   [[nodiscard]] const DecoderConfig& config() const { return config_; }
-  [[nodiscard]] std::int64_t vocabulary() const override { return config_.vocabulary; }
+  [[nodiscard]] std::int64_t vocabulary() const { return config_.vocabulary; }
+  [[nodiscard]] std::string family() const override { return config_.model_type; }
   [[nodiscard]] at::Device device() const override { return embedding_.device(); }
   [[nodiscard]] at::ScalarType dtype() const override { return embedding_.scalar_type(); }
-  std::vector<nn::LinearGroup*> linear_groups() override;
+  std::vector<nn::Site> sites() override;
+  [[nodiscard]] std::vector<std::string> parts_without_site() const override {
+    return {"lm_head", "model.embed_tokens"};
+  }
   std::vector<nn::ParameterSlot> parameter_slots() override;
 
-  LeafResult accumulate(const data::TokenLeaf& leaf, std::uint64_t dropout_seed) override;
-  LeafResult evaluate(const data::TokenLeaf& leaf) override;
+  // Leaves are TokenLeaf.
+  LeafResult accumulate(const data::Leaf& leaf) override;
+  LeafResult evaluate(const data::Leaf& leaf) override;
+  [[nodiscard]] double forward_operations(const data::Leaf& leaf) const override;
+  [[nodiscard]] ActivationBytes activation_bytes(const data::Leaf& leaf) const override;
 
   // Keep only each block's input in forward and compute it again in backward.
   void set_recompute(bool recompute) { recompute_ = recompute; }

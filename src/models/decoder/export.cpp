@@ -1,4 +1,4 @@
-#include "adapters/full_export.hpp"
+#include "models/decoder/export.hpp"
 
 #include <array>
 #include <nlohmann/json.hpp>
@@ -6,10 +6,9 @@
 #include "base/error.hpp"
 #include "io/durable_file.hpp"
 #include "io/model_reader.hpp"
-#include "io/safetensors_writer.hpp"
-#include "nn/tensor_bytes.hpp"
+#include "nn/dtypes.hpp"
 
-namespace lorascale::adapters {
+namespace lorascale::models::decoder {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -26,24 +25,11 @@ constexpr std::array kCompanions = {"generation_config.json",
 
 constexpr std::uint64_t kMaxCompanionBytes = std::uint64_t{1} << 30;
 
-io::Dtype dtype_of(at::ScalarType type) {
-  switch (type) {
-    case at::kHalf:
-      return io::Dtype::kF16;
-    case at::kBFloat16:
-      return io::Dtype::kBF16;
-    default:
-      LS_ASSERT(type == at::kFloat);
-      return io::Dtype::kF32;
-  }
-}
-
 // config.json names the stored type; ours may differ from the base's.
 std::string config_with_type(const std::filesystem::path& base, at::ScalarType type) {
   auto config = nlohmann::json::parse(io::read_file(base / "config.json", 1 << 20));
-  const char* name = type == at::kHalf ? "float16" : type == at::kBFloat16 ? "bfloat16" : "float32";
   config.erase("torch_dtype");
-  config["dtype"] = name;
+  config["dtype"] = nn::float_type(type).hugging_face;
   return config.dump(2) + "\n";
 }
 
@@ -55,25 +41,11 @@ Json object_of(const std::string& text) {
 
 }  // namespace
 
-void write_full_model(const std::filesystem::path& folder,
-                      const std::vector<nn::ParameterSlot>& slots,
-                      const std::filesystem::path& base_path, std::int64_t answer_end_id) {
+void write_companions(const std::filesystem::path& folder, const std::filesystem::path& base_path,
+                      at::ScalarType stored, std::int64_t answer_end_id) {
   const auto base = io::model_folder(base_path);
-  io::create_folders(folder);
-  std::vector<at::Tensor> host;  // keeps device copies alive
-  std::vector<io::TensorToWrite> tensors;
-  for (const auto& slot : slots) {
-    host.push_back(slot.value->cpu());
-    std::int64_t first = 0;
-    for (const auto& part : slot.parts) {
-      const at::Tensor rows = host.back().narrow(0, first, part.shape[0]);
-      first += part.shape[0];
-      tensors.push_back({part.key, dtype_of(rows.scalar_type()), part.shape, nn::bytes_of(rows)});
-    }
-  }
-  io::write_safetensors(folder / "model.safetensors", tensors, {{"format", "pt"}});
-  io::write_file_atomically(folder / "config.json", std::string_view(config_with_type(
-                                                        base, slots.front().value->scalar_type())));
+  io::write_file_atomically(folder / "config.json",
+                            std::string_view(config_with_type(base, stored)));
   for (const char* name : kCompanions) {
     if (std::filesystem::exists(base / name)) {
       const auto text = io::read_file(base / name, kMaxCompanionBytes);
@@ -119,4 +91,4 @@ std::optional<std::string> generation_config_with_end(const std::string& generat
   return result.dump(2) + "\n";
 }
 
-}  // namespace lorascale::adapters
+}  // namespace lorascale::models::decoder

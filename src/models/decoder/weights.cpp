@@ -12,6 +12,7 @@
 #include "io/model_reader.hpp"
 #include "io/untrusted_text.hpp"
 #include "models/decoder/decoder.hpp"
+#include "nn/dtypes.hpp"
 #include "nn/tensor_bytes.hpp"
 
 namespace lorascale::models::decoder {
@@ -39,18 +40,13 @@ class KeyMap {
 };
 
 at::ScalarType float_type(const io::TensorInfo& info, const std::string& where) {
-  switch (info.dtype) {
-    case io::Dtype::kF32:
-      return at::kFloat;
-    case io::Dtype::kF16:
-      return at::kHalf;
-    case io::Dtype::kBF16:
-      return at::kBFloat16;
-    default:
-      throw_bad_input(where + ": tensor " + io::in_quotes(info.name) + " has type " +
-                      std::string(io::dtype_name(info.dtype)) +
-                      "; only F32, F16 and BF16 weights are supported");
+  const auto type = nn::float_type_stored_as(io::dtype_name(info.dtype));
+  if (!type) {
+    throw_bad_input(where + ": tensor " + io::in_quotes(info.name) + " has type " +
+                    std::string(io::dtype_name(info.dtype)) +
+                    "; only F32, F16 and BF16 weights are supported");
   }
+  return *type;
 }
 
 void check_shape(const io::TensorInfo& info, const std::vector<std::int64_t>& expected,

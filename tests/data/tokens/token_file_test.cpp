@@ -95,8 +95,9 @@ TEST_F(TokenFileTest, BuildsLeavesWithoutLabelsAcrossDocuments) {
   const RowPlan plan(set.offsets(), 16, /*packing=*/true);
   ASSERT_EQ(plan.rows(), 1);
   const std::vector<std::int64_t> rows = {0};
-  const auto leaf = build_leaf(set, plan, 3, rows);
-  EXPECT_EQ(leaf.epoch, 3);
+  const auto leaf = build_leaf(set, plan, {7, 3}, rows);
+  EXPECT_EQ(leaf.key.epoch, 3);
+  EXPECT_EQ(leaf.units, 10);
   EXPECT_EQ(leaf.tokens, (std::vector<std::int32_t>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}));
   EXPECT_EQ(leaf.positions, (std::vector<std::int32_t>{0, 1, 2, 3, 0, 1, 2, 3, 4, 5}));
   // The mask says which tokens count as targets: 2 and 7 do not.

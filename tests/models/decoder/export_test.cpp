@@ -1,10 +1,10 @@
-#include "adapters/full_export.hpp"
+#include "models/decoder/export.hpp"
 
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
 
-namespace lorascale::adapters {
+namespace lorascale::models::decoder {
 namespace {
 
 using nlohmann::json;
@@ -39,4 +39,4 @@ TEST(GenerationConfig, IsMadeOfTheModelsWhereThereIsNone) {
 }
 
 }  // namespace
-}  // namespace lorascale::adapters
+}  // namespace lorascale::models::decoder

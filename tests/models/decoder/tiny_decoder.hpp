@@ -113,6 +113,15 @@ inline std::vector<std::int32_t> golden_ids(std::int64_t first, std::int64_t cou
   return ids;
 }
 
+inline nn::Site site_named(const std::vector<nn::Site>& sites, const std::string& name) {
+  for (const auto& site : sites) {
+    if (site.name == name) {
+      return site;
+    }
+  }
+  throw std::runtime_error("no site " + name);
+}
+
 inline void drop_label(data::TokenLeaf& leaf, std::size_t position) {
   leaf.targets -= leaf.labels[position] >= 0 ? 1 : 0;
   leaf.labels[position] = -1;

@@ -46,7 +46,7 @@ TEST(LoadDecoderTest, ConvertsTypes) {
     EXPECT_EQ(load_decoder(folder.path(), std::nullopt, at::kCPU)->dtype(), stored);
     for (const auto wanted : {at::kFloat, at::kHalf, at::kBFloat16}) {
       const auto loaded = load_decoder(folder.path(), wanted, at::kCPU);
-      const auto& q = loaded->linear_groups()[0]->weight.narrow(0, 0, 64);
+      const auto& q = loaded->sites()[0].weight;
       EXPECT_TRUE(same_bits(q, weights.at("model.layers.0.self_attn.q_proj.weight").to(wanted)));
     }
   }
@@ -62,8 +62,9 @@ TEST(LoadDecoderTest, MixedTypes) {
   write_folder(folder.path(), tiny_json("llama"), weights);
   const auto loaded = load_decoder(folder.path(), std::nullopt, at::kCPU);
   EXPECT_EQ(loaded->dtype(), at::kFloat);
-  const auto* gate_up = loaded->linear_groups()[6];
-  EXPECT_TRUE(same_bits(gate_up->member_rows(gate_up->weight, 1), weights[key].to(at::kFloat)));
+  const auto sites = loaded->sites();
+  EXPECT_TRUE(same_bits(site_named(sites, "model.layers.1.mlp.up_proj").weight,
+                        weights[key].to(at::kFloat)));
 }
 
 TEST(LoadDecoderTest, KeysWithoutPrefix) {

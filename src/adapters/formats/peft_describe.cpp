@@ -1,0 +1,34 @@
+// An adapter folder in words: its layers with the sizes of what they change.
+#include <ATen/ops/linalg_vector_norm.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "adapters/adapter.hpp"
+#include "adapters/formats/peft.hpp"
+#include "base/units.hpp"
+
+namespace lorascale::adapters {
+
+std::string summarise_adapter(const std::filesystem::path& folder) {
+  const auto adapter = read_peft_adapter(folder);
+  return fmt::format("LoRA rank {} on {}", adapter.settings.rank,
+                     counted(static_cast<std::int64_t>(adapter.modules.size()), "layer"));
+}
+
+std::string describe_adapter(const std::filesystem::path& folder) {
+  const auto adapter = adapters::read_peft_adapter(folder);
+  std::string text = fmt::format("PEFT LoRA adapter for '{}': {} layers, rank {}, alpha {}{}\n",
+                                 adapter.base_model, adapter.modules.size(), adapter.settings.rank,
+                                 adapter.settings.alpha, adapter.settings.rslora ? ", rsLoRA" : "");
+  std::int64_t parameters = 0;
+  for (const auto& [name, module] : adapter.modules) {
+    parameters += module.a.numel() + module.b.numel();
+    const at::Tensor change = module.weight_change();
+    const double norm = at::linalg_vector_norm(change).item<double>();
+    text += fmt::format("  {:<48} rank {:<4} [{}]  |dW| {:.4g}\n", name, module.a.size(0),
+                        fmt::join(change.sizes(), " x "), norm);
+  }
+  return text + fmt::format("{} parameters\n", parameters);
+}
+
+}  // namespace lorascale::adapters

@@ -1,0 +1,139 @@
+// Writing an adapter folder, and the proof that what was written is what was trained.
+#include <ATen/TensorOperators.h>
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <set>
+#include <utility>
+
+#include "adapters/base_name.hpp"
+#include "adapters/formats/peft.hpp"
+#include "base/error.hpp"
+#include "io/durable_file.hpp"
+#include "io/safetensors_writer.hpp"
+#include "nn/tensor_bytes.hpp"
+
+namespace lorascale::adapters {
+namespace {
+
+std::string last_part(const std::string& module) {
+  return module.substr(module.rfind('.') + 1);
+}
+
+// Short names where they mean exactly the adapted modules, full paths otherwise.
+std::vector<std::string> names_of_targets(const std::vector<LoraModule>& modules,
+                                          const std::vector<nn::Site>& sites) {
+  std::set<std::string> adapted, suffixes;
+  for (const auto& module : modules) {
+    adapted.insert(module.site.name);
+    suffixes.insert(last_part(module.site.name));
+  }
+  for (const auto& site : sites) {
+    if (suffixes.contains(last_part(site.name)) && !adapted.contains(site.name)) {
+      return {adapted.begin(), adapted.end()};
+    }
+  }
+  return {suffixes.begin(), suffixes.end()};
+}
+
+nlohmann::json config_json(const std::vector<LoraModule>& modules,
+                           const std::vector<nn::Site>& sites, const LoraSettings& settings,
+                           const ExportContext& context) {
+  const BaseModel base = base_model_of(context.base);
+  nlohmann::json ranks = nlohmann::json::object();
+  nlohmann::json alphas = nlohmann::json::object();
+  for (const auto& module : modules) {
+    if (module.rank != settings.rank) {
+      ranks[module.site.name] = module.rank;
+    }
+    if (module.alpha != settings.alpha) {
+      alphas[module.site.name] = module.alpha;
+    }
+  }
+  const auto number = [](double value) -> nlohmann::json {
+    const auto whole = static_cast<std::int64_t>(value);
+    return static_cast<double>(whole) == value ? nlohmann::json(whole) : nlohmann::json(value);
+  };
+  return {
+      {"peft_type", "LORA"},
+      {"task_type",
+       context.task_type.empty() ? nlohmann::json(nullptr) : nlohmann::json(context.task_type)},
+      {"base_model_name_or_path", base.name},
+      {"revision", base.revision.empty() ? nlohmann::json(nullptr) : nlohmann::json(base.revision)},
+      {"auto_mapping", nullptr},
+      {"inference_mode", true},
+      {"r", settings.rank},
+      {"lora_alpha", number(settings.alpha)},
+      {"lora_dropout", settings.dropout},
+      {"target_modules", names_of_targets(modules, sites)},
+      {"modules_to_save", nullptr},
+      {"bias", "none"},
+      {"fan_in_fan_out", false},
+      {"init_lora_weights", true},
+      {"use_rslora", settings.rslora},
+      {"use_dora", false},
+      {"rank_pattern", ranks},
+      {"alpha_pattern", alphas},
+      {"layers_to_transform", nullptr},
+      {"layers_pattern", nullptr}};
+}
+
+void check_export(const std::filesystem::path& folder, const std::vector<LoraModule>& modules,
+                  const std::vector<PeftModule>& trained) {
+  const PeftAdapter written = read_peft_adapter(folder);
+  LS_ASSERT(written.modules.size() == modules.size());
+  for (std::size_t i = 0; i < modules.size(); ++i) {
+    const auto found = written.modules.find(modules[i].site.name);
+    if (found == written.modules.end() ||
+        !found->second.weight_change().equal(trained[i].weight_change())) {
+      throw Error(ExitCode::kInternal,
+                  folder.string() + ": the written adapter differs from the trained one in " +
+                      modules[i].site.name + "; do not use it");
+    }
+  }
+}
+
+// CPU fp32, contiguous, in the shapes of the file.
+std::vector<PeftModule> trained_modules(const std::vector<LoraModule>& modules,
+                                        const TrainableParameters& parameters) {
+  const auto& entries = parameters.entries();
+  LS_ASSERT(entries.size() == 2 * modules.size());
+  const at::Tensor master = parameters.master().cpu();
+  std::vector<PeftModule> trained;
+  for (std::size_t i = 0; i < modules.size(); ++i) {
+    trained.push_back({TrainableParameters::view(master, entries[i]),
+                       TrainableParameters::view(master, entries[modules.size() + i]),
+                       modules[i].alpha, modules[i].scale});
+  }
+  return trained;
+}
+
+}  // namespace
+
+void write_peft_adapter(const std::filesystem::path& folder, const std::vector<LoraModule>& modules,
+                        const std::vector<nn::Site>& sites, const LoraSettings& settings,
+                        const TrainableParameters& parameters, const ExportContext& context) {
+  io::create_folders(folder);
+  const auto trained = trained_modules(modules, parameters);
+  std::vector<io::TensorToWrite> to_write;
+  const std::string prefix(kPeftPrefix);
+  for (std::size_t i = 0; i < modules.size(); ++i) {
+    const auto& name = modules[i].site.name;
+    const auto& [a, b, alpha, scale] = trained[i];
+    to_write.push_back(
+        {prefix + lora_a_name(name), io::Dtype::kF32, a.sizes().vec(), nn::bytes_of(a)});
+    to_write.push_back(
+        {prefix + lora_b_name(name), io::Dtype::kF32, b.sizes().vec(), nn::bytes_of(b)});
+  }
+  io::SafetensorsMetadata metadata = {{"format", "pt"}};
+  for (const auto& [key, value] : context.metadata) {
+    metadata.emplace(key, value);
+  }
+  io::write_safetensors(folder / kPeftWeights, to_write, metadata);
+  io::write_file_atomically(
+      folder / kPeftConfig,
+      std::string_view(config_json(modules, sites, settings, context).dump(2) + "\n"));
+  check_export(folder, modules, trained);
+}
+
+}  // namespace lorascale::adapters

@@ -1,0 +1,49 @@
+#include "nn/lora_linear.hpp"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/mm.h>
+
+#include "nn/dispatch.hpp"
+#include "nn/dropout.hpp"
+
+namespace lorascale::nn {
+
+at::Tensor LoraLinear::mask(const SampleRows& rows, const at::Tensor& x) const {
+  return dropout_scale(rows, factors_.draw, factors_.dropout, x.size(1), x.options());
+}
+
+void LoraLinear::forward(const at::Tensor& x, at::Tensor& y, const SampleRows* rows,
+                         DeltaSaved* saved) const {
+  const bool drops = rows != nullptr && factors_.dropout > 0;
+  at::Tensor low_rank = at::mm(drops ? x * mask(*rows, x) : x, factors_.a.t());  // [tokens, rank]
+  at::addmm_out(y, y, low_rank, factors_.b.t(), /*beta=*/1, factors_.scale);
+  if (saved != nullptr) {
+    saved->push_back(std::move(low_rank));
+  }
+}
+
+void LoraLinear::backward(const at::Tensor& dy, const at::Tensor& x, const SampleRows* rows,
+                          const DeltaSaved& saved, at::Tensor& dx) const {
+  const auto& [a, b, grad_a, grad_b, scale, dropout, draw] = factors_;
+  const at::Tensor low_rank_grad = at::mm(dy, b);  // [tokens, rank]
+  accumulate_product(grad_b, dy.t(), saved[0], scale);
+  if (rows != nullptr && dropout > 0) {
+    const at::Tensor scales = mask(*rows, x);
+    accumulate_product(grad_a, low_rank_grad.t(), x * scales, scale);
+    if (dx.defined()) {
+      dx.addcmul_(scales, at::mm(low_rank_grad, a), scale);
+    }
+    return;
+  }
+  accumulate_product(grad_a, low_rank_grad.t(), x, scale);
+  if (dx.defined()) {
+    at::addmm_out(dx, dx, low_rank_grad, a, /*beta=*/1, scale);
+  }
+}
+
+at::Tensor LoraLinear::weight_change(const at::Tensor& /*weight*/) const {
+  return at::mm(factors_.b.to(at::kFloat), factors_.a.to(at::kFloat)).mul_(factors_.scale);
+}
+
+}  // namespace lorascale::nn

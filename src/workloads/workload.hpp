@@ -1,0 +1,81 @@
+// A workload is a kind of training: what a sample is, which model learns from it, what is shown of
+// the result. It owns data sets and model; the trainer knows leaves, sums, parameters and words,
+// and a workload knows what they mean. One folder per kind, and a row in workload_table.cpp
+// (docs/extending.md). Nobody outside src/workloads asks which kind it is.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "adapters/adapter.hpp"
+#include "config/run_config.hpp"
+#include "coordinator/recipe.hpp"
+#include "data/dataset.hpp"
+#include "models/model.hpp"
+#include "prepare/preparation.hpp"
+
+namespace lorascale::workloads {
+
+// What people are told in a kind's own terms.
+struct Words {
+  std::string unit;        // what Leaf::units counts: "token"
+  std::string rate;        // its throughput on the progress line: "tok/s"
+  std::string less;        // what makes a sample take less memory, for a list of remedies
+  std::string no_targets;  // of a data set in which nothing counts, with the remedy
+};
+
+// What a run shows of its model now and then.
+class Preview {
+ public:
+  Preview() = default;
+  Preview(const Preview&) = delete;
+  Preview& operator=(const Preview&) = delete;
+  virtual ~Preview() = default;
+
+  struct Item {
+    std::string name;  // of its file in samples/, after the step; may be empty where there is one
+    std::string text;
+  };
+  // With the weights as they are; on one rank alone.
+  virtual std::vector<Item> make() = 0;
+};
+
+class Workload {
+ public:
+  Workload() = default;
+  Workload(const Workload&) = delete;
+  Workload& operator=(const Workload&) = delete;
+  virtual ~Workload() = default;
+
+  virtual models::Model& model() = 0;
+  [[nodiscard]] virtual const data::Dataset& train() const = 0;
+  [[nodiscard]] virtual const data::Dataset* validation() const = 0;  // may be null
+  virtual Preview* preview() = 0;                                     // null: nothing is shown
+  [[nodiscard]] virtual const Words& words() const = 0;
+
+  // Tells base models apart, as Dataset::fingerprint() does data.
+  [[nodiscard]] virtual std::string model_fingerprint() const = 0;
+  // Samples of a leaf beyond which products are as fast as they get.
+  [[nodiscard]] virtual std::int64_t enough_samples() const = 0;
+  // Sets what the recipe says of the data beyond rows and targets, for people and the advisor.
+  virtual void describe(coordinator::Recipe& recipe) const { static_cast<void>(recipe); }
+  // What a user should know before a run begins although nothing is wrong with it.
+  [[nodiscard]] virtual std::vector<std::string> warnings() const = 0;
+  // Lines of `plan` about what is learnt from, beyond rows: "targets   1,024 tokens ...".
+  [[nodiscard]] virtual std::vector<std::string> plan_lines() const { return {}; }
+  [[nodiscard]] virtual adapters::ExportContext export_context() const = 0;
+};
+
+// Opens and checks data and model on this rank. `files` are those of config.data (prepare/). Where
+// the configuration leaves something to be decided by the data, it is set there.
+std::unique_ptr<Workload> open_workload(config::RunConfig& config, const prepare::DataFiles& files,
+                                        at::Device device);
+
+// What an adapter of the configuration sees of a model.
+adapters::AdaptedModel adapted_model(models::Model& model, const config::RunConfig& config);
+
+}  // namespace lorascale::workloads

@@ -1,0 +1,32 @@
+// The row of a kind of workload in the table.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "config/run_config.hpp"
+#include "workloads/tools.hpp"
+#include "workloads/workload.hpp"
+
+namespace lorascale::workloads {
+
+struct WorkloadKind {
+  std::string_view name;         // "language"; also the domain of its options
+  std::string_view data_format;  // attribute `format` of its data files
+  // Whether a model of this section is one of this kind's. Reads no more than a config.json.
+  bool (*takes)(const config::ModelSection& model);
+  std::unique_ptr<Workload> (*open)(config::RunConfig& config, const prepare::DataFiles& files,
+                                    at::Device device);
+  HeaderReport (*check_headers)(const config::RunConfig& config);
+  std::string (*describe_data)(const std::filesystem::path& file);
+  // Null where the kind has no such thing.
+  std::string (*generate)(const config::RunConfig& config, at::Device device,
+                          const GenerateRequest& request);
+  std::string (*merge)(const MergeRequest& request);
+};
+
+std::span<const WorkloadKind> workload_kinds();
+const WorkloadKind& workload_kind_of(const config::ModelSection& model);
+
+}  // namespace lorascale::workloads

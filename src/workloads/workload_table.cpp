@@ -1,0 +1,69 @@
+// The kinds of workloads, a row each.
+#include <algorithm>
+#include <array>
+
+#include "base/error.hpp"
+#include "io/hdf5_file.hpp"
+#include "workloads/language/language.hpp"
+#include "workloads/workload_kind.hpp"
+
+namespace lorascale::workloads {
+
+std::span<const WorkloadKind> workload_kinds() {
+  // The first that takes a model has it.
+  static const std::array kinds = {language::kLanguage};
+  return kinds;
+}
+
+const WorkloadKind& workload_kind_of(const config::ModelSection& model) {
+  const auto kinds = workload_kinds();
+  const auto found =
+      std::ranges::find_if(kinds, [&](const WorkloadKind& kind) { return kind.takes(model); });
+  LS_ASSERT(found != kinds.end());  // the last takes all
+  return *found;
+}
+
+std::unique_ptr<Workload> open_workload(config::RunConfig& config, const prepare::DataFiles& files,
+                                        at::Device device) {
+  return workload_kind_of(config.model).open(config, files, device);
+}
+
+adapters::AdaptedModel adapted_model(models::Model& model, const config::RunConfig& config) {
+  return {model.sites(), model.parameter_slots(), model.parts_without_site(), config.model.path};
+}
+
+HeaderReport check_headers(const config::RunConfig& config) {
+  return workload_kind_of(config.model).check_headers(config);
+}
+
+std::string generate(const config::RunConfig& config, at::Device device,
+                     const GenerateRequest& request) {
+  const auto& kind = workload_kind_of(config.model);
+  if (kind.generate == nullptr) {
+    throw Error(ExitCode::kUsage, config.model.path + " writes no text: it is a model of kind " +
+                                      std::string(kind.name));
+  }
+  return kind.generate(config, device, request);
+}
+
+std::string merge(const MergeRequest& request) {
+  config::ModelSection model;
+  model.path = request.model.string();
+  const auto& kind = workload_kind_of(model);
+  if (kind.merge == nullptr) {
+    throw Error(
+        ExitCode::kUsage,
+        model.path + " takes no adapter to merge: it is a model of kind " + std::string(kind.name));
+  }
+  return kind.merge(request);
+}
+
+std::string describe_data(const std::filesystem::path& file) {
+  const auto format = io::Hdf5File(file).text_attribute("format").value_or("");
+  const auto kinds = workload_kinds();
+  const auto found = std::ranges::find(kinds, format, &WorkloadKind::data_format);
+  // What is wrong with a file of no known format, the first kind says.
+  return (found != kinds.end() ? *found : kinds.back()).describe_data(file);
+}
+
+}  // namespace lorascale::workloads
