@@ -46,7 +46,7 @@ TEST(LoadDecoderTest, ConvertsTypes) {
     EXPECT_EQ(load_decoder(folder.path(), std::nullopt, at::kCPU)->dtype(), stored);
     for (const auto wanted : {at::kFloat, at::kHalf, at::kBFloat16}) {
       const auto loaded = load_decoder(folder.path(), wanted, at::kCPU);
-      const auto& q = loaded->sites()[0].weight;
+      const at::Tensor q = loaded->sites()[0].weight;
       EXPECT_TRUE(same_bits(q, weights.at("model.layers.0.self_attn.q_proj.weight").to(wanted)));
     }
   }
