@@ -24,9 +24,7 @@ hash, so no document is on both sides, in whatever order, with however many work
 """
 
 import argparse
-import ctypes
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -45,27 +43,19 @@ from lorascale_data import (  # noqa: E402
     texts,
     tokenizing,
 )
-from lorascale_data.errors import BAD_INPUT, CANNOT_WRITE, USAGE, PrepareError  # noqa: E402
-from lorascale_data.pipeline import PR_SET_PDEATHSIG, Pipeline, Settings, Splitter  # noqa: E402
+from lorascale_data.command_line import (  # noqa: E402
+    Parser,
+    cannot_write,
+    check_outputs,
+    columns_of,
+    names,
+    number,
+    run,
+)
+from lorascale_data.errors import BAD_INPUT, USAGE, PrepareError  # noqa: E402
+from lorascale_data.pipeline import Pipeline, Settings  # noqa: E402
+from lorascale_data.splitter import Splitter  # noqa: E402
 from lorascale_data.token_file import TokenFileWriter  # noqa: E402
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise PrepareError(USAGE, f"{message} (see --help)")
-
-
-def number(kind, low, high):
-    """A number within [low, high]; argparse words the message."""
-
-    def convert(text):
-        value = kind(text)
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not between {low} and {high}")
-        return value
-
-    convert.__name__ = "number"
-    return convert
 
 
 def make_parser():
@@ -179,51 +169,10 @@ def make_parser():
     return parser
 
 
-def names(text):
-    """A list of names, parted by commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def columns_of(text):
-    """((meaning, key), ...) of --columns."""
-    pairs = []
-    for item in names(text or ""):
-        meaning, equals, key = item.partition("=")
-        if not equals or not key or meaning not in shapes.COLUMNS:
-            raise PrepareError(
-                USAGE,
-                f"--columns {item}: give MEANING=KEY, the meaning one of "
-                f"{', '.join(shapes.COLUMNS)}",
-            )
-        pairs.append((meaning, key))
-    if len({meaning for meaning, _ in pairs}) < len(pairs):
-        raise PrepareError(USAGE, "--columns gives one meaning two keys, keep one")
-    return tuple(pairs)
-
-
 def check_learn(options):
     if options.turns == "apart" and options.learn == "everything":
         raise PrepareError(USAGE, "--turns apart repeats what led to an answer, so that --learn everything would learn it "
                                   "over and over; take one of them")
-
-
-def check_outputs(options, inputs):
-    """The output files, checked before hours of work."""
-    if options.validation is None and options.validation_fraction is not None:
-        raise PrepareError(USAGE, "--validation-fraction needs --validation FILE.h5")
-    outputs = [path for path in (options.output, options.validation) if path is not None]
-    if len({path.resolve() for path in outputs}) < len(outputs):
-        raise PrepareError(USAGE, "--output and --validation are one file, give two")
-    inputs = {path.resolve() for path in inputs}
-    for path in outputs:
-        if path.resolve() in inputs:
-            raise PrepareError(USAGE, f"{path}: is an input too, choose another name")
-        if path.is_dir():
-            raise PrepareError(CANNOT_WRITE, f"{path}: is a folder, give the name of a file")
-        if path.exists() and not options.force:
-            raise PrepareError(CANNOT_WRITE, f"{path}: exists, --force replaces it")
-        path.parent.mkdir(parents=True, exist_ok=True)
-    return outputs
 
 
 def warn(message):
@@ -317,7 +266,7 @@ def prepare(options):
         renderer = chosen.template and chat.Renderer(
             chosen.template, options.learn, options.turns == "apart", chosen.is_found, chosen.own
         )
-        rules = records.Rules(renderer, kind, columns_of(options.columns), frozenset(options.ignore))
+        rules = records.Rules(renderer, kind, columns_of(options.columns, shapes.COLUMNS), frozenset(options.ignore))
         settings = Settings(
             tokenizer_options, rules, options.max_length, options.skip_bad, options.max_records
         )
@@ -328,11 +277,7 @@ def prepare(options):
         )
         writers = write_all(options, pipeline, tokenizer, chosen, statistics, outputs)
     except OSError as error:
-        where = error.filename or options.output
-        raise PrepareError(
-            CANNOT_WRITE,
-            f"{where}: {error.strerror or error}, free some space or choose another place",
-        ) from error
+        raise cannot_write(error, options.output) from error
     end = answer_end(tokenizer, chosen, statistics)
     text = "" if end is None else tokenizer.text_of(end)
     found = report.warnings(statistics, chosen, end, text, model_folder(options.tokenizer))
@@ -341,31 +286,8 @@ def prepare(options):
     print("\n".join(report.summary(statistics, writers, time.monotonic() - begin)))
 
 
-def end_with_parent():
-    """Started by the trainer, which may be killed: Linux then interrupts this process, too."""
-    parent = os.environ.get("LORASCALE_PARENT")
-    if str(os.getppid()) == parent:  # else a wrapper stands between
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
-        if str(os.getppid()) != parent:
-            raise KeyboardInterrupt
-
-
 def main(arguments=None):
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need be no text
-    try:
-        end_with_parent()
-        prepare(make_parser().parse_args(arguments))
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, `head` say, has seen enough; the files are complete
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except PrepareError as error:
-        print(f"prepare_text: {error}", file=sys.stderr)
-        return error.code
-    except KeyboardInterrupt:
-        print("prepare_text: interrupted, nothing was written", file=sys.stderr)
-        return 130
-    return 0
+    return run("prepare_text", lambda: prepare(make_parser().parse_args(arguments)))
 
 
 if __name__ == "__main__":

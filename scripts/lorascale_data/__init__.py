@@ -14,7 +14,10 @@ chat_options   the options that choose one
 tokenizing     segments to token ids and loss mask; the tokenizer's special tokens
 vocabulary     the table from ids to bytes that lets the trainer print text
 digest_set     the documents seen, for dropping duplicates
+splitter       which documents are the validation set
+workers        work in other processes, results in order
 pipeline       all of it in parallel and in order
 token_file     the HDF5 layout
 report         progress and summary
+command_line   what the commands share: parser, checks of outputs, errors as one line
 """

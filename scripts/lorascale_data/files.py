@@ -36,7 +36,7 @@ def _of_folder(folder, notes):
     if (folder / "state.json").is_file():
         return _of_dataset(folder)
     found, skipped = [], []
-    for place, folders, names in os.walk(folder, onerror=_unreadable):
+    for place, folders, names in os.walk(folder, onerror=unreadable):
         place = Path(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if place != folder and _is_saved(place):
@@ -52,7 +52,7 @@ def _of_folder(folder, notes):
     found.sort(key=lambda path: path.relative_to(folder).as_posix())
     found = _without_held_out(folder, found, notes)
     if skipped:
-        notes.append(f"{folder}: passed over, no data by their names or empty: {_some(folder, skipped)}")
+        notes.append(f"{folder}: passed over, no data by their names or empty: {some(folder, skipped)}")
     if not found:
         raise PrepareError(
             BAD_INPUT,
@@ -61,7 +61,7 @@ def _of_folder(folder, notes):
     return found
 
 
-def _unreadable(error):
+def unreadable(error):
     raise PrepareError(
         BAD_INPUT, f"{error.filename}: cannot be read ({error.strerror}), check its permissions"
     ) from error
@@ -74,13 +74,13 @@ def _without_held_out(folder, files, notes):
     if not held_out or not any(_TRAIN.search(name) for name in names.values()):
         return files
     notes.append(
-        f"{folder}: passed over, named for validation or tests: {_some(folder, held_out)}; name them "
+        f"{folder}: passed over, named for validation or tests: {some(folder, held_out)}; name them "
         f"as inputs of their own to use them"
     )
     return [path for path in files if path not in set(held_out)]
 
 
-def _some(folder, paths):
+def some(folder, paths):
     shown = [path.relative_to(folder).as_posix() for path in paths[:_SHOWN]]
     more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
     return ", ".join(shown) + more

@@ -7,30 +7,25 @@ duplicates are dropped. The result does not depend on the number of workers.
 """
 
 import collections
-import concurrent.futures
-import concurrent.futures.process
-import ctypes
 import dataclasses
+import functools
 import hashlib
 import itertools
-import multiprocessing
-import os
-import signal
 
 import numpy
 
 from . import records, tokenizing
 from .digest_set import DigestSet
-from .errors import INTERNAL, PrepareError, RecordError, ShapeError
+from .errors import PrepareError, RecordError, ShapeError
 from .keys import Unused
 from .sources import Source
 from .tables import Broken
+from .workers import in_order
 
 BATCH_BYTES = 1 << 20
 BATCH_RECORDS = 8192
 COMPARED = 20  # conversations in which a preset and the model's own template are compared
 DIGEST_BYTES = 16
-PR_SET_PDEATHSIG = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,19 +170,6 @@ def digest_of(document):
     return digest.digest()
 
 
-class Splitter:
-    """Chooses the documents of the validation set by their digest and a seed: whatever the order,
-    the duplicates or the other documents, the same document always falls on the same side."""
-
-    def __init__(self, fraction, seed):
-        self._limit = round(fraction * 2**64)
-        self._key = b"lorascale split " + str(seed).encode()
-
-    def is_validation(self, digest):
-        drawn = hashlib.blake2b(digest, digest_size=8, key=self._key).digest()
-        return int.from_bytes(drawn, "little") < self._limit
-
-
 class Pipeline:
     """Runs everything. `writers` is (training, validation or None); `statistics` counts what
     happens."""
@@ -206,7 +188,9 @@ class Pipeline:
 
     def run(self, writers, splitter, deduplicate, workers, progress):
         seen = DigestSet() if deduplicate else None
-        for batch, result in self._results(workers):
+        self._load_template()
+        make_worker = functools.partial(Worker, self._settings)
+        for batch, result in in_order(self._batches(), make_worker, workers):
             self._note_bad(batch, result.bad)
             self._statistics.counts += result.counts
             self._statistics.differences += result.differences
@@ -265,29 +249,6 @@ class Pipeline:
                 yield Batch(number, index, is_text, waiting, done)
                 number += 1
 
-    def _results(self, workers):
-        """Yields (batch, result) in the order of the input."""
-        self._load_template()
-        if workers == 1:
-            worker = Worker(self._settings)
-            for batch in self._batches():
-                yield batch, worker.process(batch)
-            return
-        under_way = collections.deque()
-        with concurrent.futures.ProcessPoolExecutor(
-            workers, multiprocessing.get_context("fork"), _start_worker, (self._settings,)
-        ) as pool:
-            try:
-                for batch in self._batches():
-                    under_way.append((batch, pool.submit(_process, batch)))
-                    if len(under_way) > 2 * workers:
-                        yield self._finished(under_way.popleft())
-                while under_way:
-                    yield self._finished(under_way.popleft())
-            finally:
-                for _, future in under_way:
-                    future.cancel()
-
     def _load_template(self):
         """Here once, so that workers need not: they are forks of this process."""
         renderer = self._settings.rules.template
@@ -297,29 +258,3 @@ class Pipeline:
                     template.load()
                 except PrepareError:
                     pass  # it is said if a conversation needs it
-
-    @staticmethod
-    def _finished(entry):
-        batch, future = entry
-        try:
-            return batch, future.result()
-        except concurrent.futures.process.BrokenProcessPool as error:
-            raise PrepareError(
-                INTERNAL, "a worker process died, perhaps of memory; try fewer --workers"
-            ) from error
-
-
-_worker = None
-
-
-def _start_worker(settings):
-    global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
-    # Where the parent is killed nobody would: Linux then kills this process, too.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a process a core is parallel enough
-    _worker = Worker(settings)
-
-
-def _process(batch):
-    return _worker.process(batch)

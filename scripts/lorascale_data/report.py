@@ -50,6 +50,15 @@ class Statistics:
                 if place < SAMPLE:
                     self.sample[place] = length
 
+    @property
+    def share(self):
+        """What of the work is done."""
+        return self.bytes_read / max(1, self.bytes_total)
+
+    def progress(self, seconds):
+        rate = self.bytes_read / max(seconds, 1e-9)
+        return f"{self.documents:,} documents, {self.tokens:,} tokens, {rate / 1e6:.1f} MB/s"
+
     def note_bad(self, message):
         self.bad += 1
         if len(self.bad_examples) < BAD_EXAMPLES:
@@ -73,15 +82,10 @@ class Progress:
         if self._quiet or now - self._last < (5 if self._lines else 0.25):
             return
         self._last, self._shown = now, not self._lines
-        share = statistics.bytes_read / max(1, statistics.bytes_total)
-        seconds = now - self._begin
-        rate = statistics.bytes_read / max(seconds, 1e-9)
+        share, seconds = statistics.share, now - self._begin
         left = seconds * (1 - share) / share if share > 0 else 0
         bar = ("#" * int(24 * share)).ljust(24, ".")
-        facts = (
-            f"{share:4.0%}  {statistics.documents:,} documents, {statistics.tokens:,} tokens, "
-            f"{rate / 1e6:.1f} MB/s, {clock_time(left)} left"
-        )
+        facts = f"{share:4.0%}  {statistics.progress(seconds)}, {clock_time(left)} left"
         self._stream.write(f"progress: {facts.lstrip()}\n" if self._lines else f"\r[{bar}] {facts}\033[K")
         self._stream.flush()
 

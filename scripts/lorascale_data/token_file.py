@@ -39,6 +39,21 @@ def write_table(file, name, entries):
     group.create_dataset("offsets", data=offsets, dtype="<i8")
 
 
+def sync(path):
+    with open(path, "rb") as written:
+        os.fsync(written.fileno())
+
+
+def give_name(temporary, path):
+    """A reader sees the old file or the whole new one, after a power cut, too."""
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 class TokenFileWriter:
     """Collects documents, then `finish` writes NAME.tmp and `commit` gives it its name. `discard`
     at any time before that leaves no trace. Raises OSError where the disk refuses."""
@@ -98,8 +113,7 @@ class TokenFileWriter:
             write_table(file, "vocabulary", self._tokenizer.vocabulary_bytes())
             if prompts:
                 self._write_prompts(file, prompts)
-        with open(self._temporary, "rb") as written:
-            os.fsync(written.fileno())
+        sync(self._temporary)
 
     def _copy(self, file, name, dtype):
         """Copies a scratch file into a dataset; returns the CRC-32 of each block."""
@@ -135,12 +149,7 @@ class TokenFileWriter:
         file["prompts/offsets"] = numpy.concatenate([[0], ends]).astype("<i8")
 
     def commit(self):
-        os.replace(self._temporary, self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        give_name(self._temporary, self.path)
         self.discard()
 
     def discard(self):

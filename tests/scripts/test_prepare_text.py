@@ -8,8 +8,9 @@ import pytest
 from conftest import read_token_file, run_script
 from lorascale_data import chat, report
 from lorascale_data.chat import Segment
-from lorascale_data.pipeline import Splitter, digest_of
+from lorascale_data.pipeline import digest_of
 from lorascale_data.records import Document
+from lorascale_data.splitter import Splitter
 
 WORDS = ["fox", "dog", "lazy", "quick", "brown", "über", "café", "jumps", "over", "the"]
 

@@ -1,0 +1,104 @@
+"""What the commands that prepare data share: the parser, the checks of their outputs, and how they end."""
+
+import argparse
+import ctypes
+import os
+import signal
+import sys
+
+from .errors import CANNOT_WRITE, USAGE, PrepareError
+from .workers import PR_SET_PDEATHSIG
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise PrepareError(USAGE, f"{message} (see --help)")
+
+
+def number(kind, low, high):
+    """A number within [low, high]; argparse words the message."""
+
+    def convert(text):
+        value = kind(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not between {low} and {high}")
+        return value
+
+    convert.__name__ = "number"
+    return convert
+
+
+def names(text):
+    """A list of names, parted by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def columns_of(text, meanings):
+    """((meaning, key), ...) of --columns."""
+    pairs = []
+    for item in names(text or ""):
+        meaning, equals, key = item.partition("=")
+        if not equals or not key or meaning not in meanings:
+            raise PrepareError(
+                USAGE,
+                f"--columns {item}: give MEANING=KEY, the meaning one of {', '.join(meanings)}",
+            )
+        pairs.append((meaning, key))
+    if len({meaning for meaning, _ in pairs}) < len(pairs):
+        raise PrepareError(USAGE, "--columns gives one meaning two keys, keep one")
+    return tuple(pairs)
+
+
+def check_outputs(options, inputs):
+    """The output files, checked before hours of work."""
+    if options.validation is None and options.validation_fraction is not None:
+        raise PrepareError(USAGE, "--validation-fraction needs --validation FILE.h5")
+    outputs = [path for path in (options.output, options.validation) if path is not None]
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        raise PrepareError(USAGE, "--output and --validation are one file, give two")
+    inputs = {path.resolve() for path in inputs}
+    for path in outputs:
+        if path.resolve() in inputs:
+            raise PrepareError(USAGE, f"{path}: is an input too, choose another name")
+        if path.is_dir():
+            raise PrepareError(CANNOT_WRITE, f"{path}: is a folder, give the name of a file")
+        if path.exists() and not options.force:
+            raise PrepareError(CANNOT_WRITE, f"{path}: exists, --force replaces it")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return outputs
+
+
+def cannot_write(error, output):
+    """What an OSError is to the user."""
+    where = error.filename or output
+    return PrepareError(
+        CANNOT_WRITE, f"{where}: {error.strerror or error}, free some space or choose another place"
+    )
+
+
+def end_with_parent():
+    """Started by the trainer, which may be killed: Linux then interrupts this process, too."""
+    parent = os.environ.get("LORASCALE_PARENT")
+    if str(os.getppid()) == parent:  # else a wrapper stands between
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
+        if str(os.getppid()) != parent:
+            raise KeyboardInterrupt
+
+
+def run(name, command):
+    """The exit code of `command()`; errors are one line that begins with `name`."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need be no text
+    try:
+        end_with_parent()
+        command()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, `head` say, has seen enough; the files are complete
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except PrepareError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return error.code
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted, nothing was written", file=sys.stderr)
+        return 130
+    return 0
