@@ -112,9 +112,13 @@ def run_script(*arguments):
     arguments = [str(argument) for argument in arguments]
     if "--workers" not in arguments:
         arguments += ["--workers", "1"]
+    return outcome_of(prepare_text.main, arguments)
+
+
+def outcome_of(main, arguments):
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = prepare_text.main(arguments)
+        code = main(arguments)
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
