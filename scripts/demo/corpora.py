@@ -28,12 +28,11 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import os
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import prose
+from deb_packages import PackageError, cache_folder, unpack
 
 MINIMUM_BASE_BYTES = 5_000_000
 MOST_ALIKE = 3  # paragraphs that begin with the same 40 characters
@@ -86,54 +85,13 @@ def say(message):
     print(f"corpora: {message}", file=sys.stderr)
 
 
-def first_line(text):
-    """The line of a tool's output that says why it failed."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("E:")]
-    return (errors or lines or ["no reason given"])[0]
-
-
-def unpack(package, cache):
-    """The root folder of `package` in the cache; downloads and unpacks it once."""
-    root = cache / package
-    if root.is_dir():
-        return root
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=f".{package}-") as work:
-        # As root apt would drop to user _apt, who may not write here, and would warn.
-        sandbox = ["-o", "APT::Sandbox::User=root"] if os.geteuid() == 0 else []
-        run_tool(["apt-get", *sandbox, "download", package], work)
-        archives = list(Path(work).glob("*.deb"))
-        if not archives:
-            raise CorpusError("apt-get download left no file")
-        run_tool(["dpkg", "-x", archives[0].name, "tree"], work)
-        (Path(work) / "tree").rename(root)
-    return root
-
-
-def run_tool(command, folder):
-    try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "LC_ALL": "C"},
-        )
-    except FileNotFoundError as error:
-        raise CorpusError(f"there is no {command[0]} on this machine") from error
-    if done.returncode:
-        raise CorpusError(first_line(done.stderr))
-
-
 def pages_of(source, cache, installed_root=Path("/")):
     """The source's pages in a fixed order, of the first package to be had or an installed one."""
     reasons = []
     for package in source.packages:
         try:
             pages = keep(unpack(package, cache).glob(source.pages), source)
-        except CorpusError as error:
+        except PackageError as error:
             reasons.append(str(error))
             continue
         if pages:
@@ -215,13 +173,6 @@ def write_documents(path, documents, minimum_bytes):
     say(f"{path}: {count} documents, {size / 1e6:.2f} MB, sha256 {digest.hexdigest()[:16]}")
 
 
-def default_cache():
-    home = os.environ.get("LORASCALE_HOME") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "lorascale"
-    )
-    return Path(home) / "corpora"
-
-
 def main(arguments=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -231,7 +182,7 @@ def main(arguments=None):
     parser.add_argument(
         "--cache",
         type=Path,
-        default=default_cache(),
+        default=cache_folder("corpora"),
         metavar="FOLDER",
         help="where packages are kept (default: %(default)s)",
     )
