@@ -7,8 +7,8 @@ import zlib
 import numpy
 import pytest
 from lorascale_images.decoding import MAX_PIXELS, PictureError, Shape, decode
-from PIL import Image
 from pictures import PALETTE, chunk, noise, png
+from PIL import Image
 
 WHITE = (255, 255, 255)
 

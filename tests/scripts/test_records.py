@@ -4,10 +4,10 @@ import json
 import re
 from pathlib import Path
 
-import prepare_text
 import pytest
 from conftest import run_script
 from lorascale_data import chat, keys, records, shapes
+from lorascale_data.command_line import columns_of
 from lorascale_data.errors import RecordError
 
 CHATML = chat.Renderer(chat.PRESETS["chatml"])
@@ -248,7 +248,7 @@ def test_columns_name_the_keys():
 )  # fmt: skip
 def test_columns_leave_the_other_keys_what_they_are(record, columns, text, aside):
     """Among them those that refusals advise."""
-    found, _, unused = of(record, columns=prepare_text.columns_of(columns))
+    found, _, unused = of(record, columns=columns_of(columns, shapes.COLUMNS))
     assert (found, [name for name, _ in unused]) == (text, aside)
 
 
