@@ -212,6 +212,12 @@ def test_names_that_are_no_text(prepare, tmp_path):
     assert prepare({}).names == ["a/1.png", "b/\\udcff.png"]
 
 
+def test_progress_of_pictures():
+    statistics = making.Statistics(skip_bad=False)
+    statistics.total, statistics.done = 8_000, 2_000
+    assert statistics.share == 0.25 and statistics.progress(4.0) == "2,000 pictures, 500 a second"
+
+
 def test_png_of_the_helper_is_one():
     """Else the tests above would compare nothing."""
     pixels = noise(1)
