@@ -160,7 +160,12 @@ std::int64_t to_samples(const Amount& amount, const UnitContext& context) {
       samples = amount.value;
       break;
     case Unit::kTokens:
-      samples = context.tokens_per_sample > 0 ? amount.value / context.tokens_per_sample : 0;
+      if (context.tokens_per_sample <= 0 && amount.value > 0) {
+        throw_bad_config("'" + to_string(amount) +
+                         "' means nothing where samples are not made of tokens; use samples, steps "
+                         "or epochs");
+      }
+      samples = amount.value > 0 ? amount.value / context.tokens_per_sample : 0;
       break;
     case Unit::kSteps:
       samples = samples_of_steps(amount.value, context);

@@ -7,12 +7,12 @@
 #include <utility>
 
 #include "base/error.hpp"
+#include "base/portable_math.hpp"
 #include "base/units.hpp"
 #include "coordinator/batch/batch_guard.hpp"
 #include "coordinator/batch/factorise.hpp"
 #include "coordinator/noise/adascale.hpp"
 #include "coordinator/noise/noise_scale.hpp"
-#include "coordinator/portable_math.hpp"
 #include "coordinator/rates/continuation.hpp"
 #include "coordinator/rates/scaling.hpp"
 #include "coordinator/rates/schedule.hpp"

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "base/error.hpp"
-#include "coordinator/portable_math.hpp"
+#include "base/portable_math.hpp"
 #include "coordinator/rates/rates.hpp"
 #include "coordinator/rates/schedule.hpp"
 

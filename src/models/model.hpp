@@ -48,6 +48,8 @@ class Model {
   [[nodiscard]] virtual std::vector<std::string> parts_without_site() const { return {}; }
   // Every weight that can be trained, in forward order.
   virtual std::vector<nn::ParameterSlot> parameter_slots() = 0;
+  // What files of the model hold besides: not trained.
+  virtual std::vector<nn::ParameterSlot> buffers() { return {}; }
 
   // Forward and backward of one leaf: adds the gradient of the SUM of its losses to the gradient
   // views. What is random follows from the leaf's key and sample ids.
@@ -60,9 +62,9 @@ class Model {
   [[nodiscard]] virtual double forward_operations(const data::Leaf& leaf) const = 0;
   [[nodiscard]] virtual ActivationBytes activation_bytes(const data::Leaf& leaf) const = 0;
 
-  // State that follows from the forwards of training and is not trained, as the running mean and
-  // variance of batch normalisation: one flat fp32 vector on the device; undefined: none. It is
-  // part of checkpoints.
+  // State that follows from the forwards of training without being trained, as the running mean and
+  // variance of batch normalisation: one flat fp32 vector on the device; undefined where nothing
+  // moves, as in a frozen base. It is part of checkpoints.
   virtual at::Tensor statistics() { return {}; }
   // Moves it towards `mean`, that of the update's leaves weighted by samples, unless `skip` (a
   // boolean scalar on the device): once an update, after the vote, so that it follows neither from

@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
@@ -55,7 +56,7 @@ at::Tensor generic_chunk(at::Tensor& logits, std::span<const std::int32_t> label
                  at::TensorOptions().dtype(at::kLong))
           .to(logits.device())
           .unsqueeze(1);
-  const at::Tensor logprob = at::log_softmax(logits, 1, at::kFloat);
+  const at::Tensor logprob = at::log_softmax(logits, 1, sum_type(logits));
   const double everywhere = smoothing / static_cast<double>(logits.size(1));
   at::Tensor loss = logprob.gather(1, index).sum(at::kDouble).mul_(smoothing - 1);
   if (smoothing > 0) {
@@ -75,6 +76,18 @@ at::Tensor generic_chunk(at::Tensor& logits, std::span<const std::int32_t> label
 
 }  // namespace
 
+at::Tensor logits_cross_entropy(at::Tensor& logits, std::span<const std::int32_t> labels,
+                                bool backward, double label_smoothing) {
+  LS_ASSERT(static_cast<std::size_t>(logits.size(0)) == labels.size());
+  if (labels.empty()) {
+    return at::zeros({}, logits.options().dtype(at::kDouble));
+  }
+  if (has_cpu_kernels(logits)) {
+    return at::scalar_tensor(cpu_chunk(logits, labels, backward, label_smoothing), at::kDouble);
+  }
+  return generic_chunk(logits, labels, backward, label_smoothing);
+}
+
 at::Tensor head_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight,
                               std::span<const std::int32_t> labels, HeadGradients* gradients,
                               double label_smoothing) {
@@ -84,7 +97,6 @@ at::Tensor head_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight
     return at::zeros({}, hidden.options().dtype(at::kDouble));
   }
   const auto chunk = std::min(rows, rows_per_chunk(weight));
-  const bool fused = has_cpu_kernels(hidden) && weight.scalar_type() == at::kFloat;
   at::Tensor buffer = at::empty({chunk, weight.size(0)}, hidden.options());
   at::Tensor sum = at::zeros({}, hidden.options().dtype(at::kDouble));
   for (std::int64_t first = 0; first < rows; first += chunk) {
@@ -94,11 +106,7 @@ at::Tensor head_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight
     const auto part_labels =
         labels.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count));
     at::mm_out(logits, part, weight.t());
-    if (fused) {
-      sum.add_(cpu_chunk(logits, part_labels, gradients != nullptr, label_smoothing));
-    } else {
-      sum.add_(generic_chunk(logits, part_labels, gradients != nullptr, label_smoothing));
-    }
+    sum.add_(logits_cross_entropy(logits, part_labels, gradients != nullptr, label_smoothing));
     if (gradients != nullptr) {
       at::Tensor out = gradients->hidden.narrow(0, first, count);
       at::mm_out(out, logits, weight);

@@ -23,4 +23,8 @@ at::Tensor head_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight
                               std::span<const std::int32_t> labels, HeadGradients* gradients,
                               double label_smoothing = 0);
 
+// The same of logits [rows, vocabulary], which become the gradient of the sum with `backward`.
+at::Tensor logits_cross_entropy(at::Tensor& logits, std::span<const std::int32_t> labels,
+                                bool backward, double label_smoothing = 0);
+
 }  // namespace lorascale::nn

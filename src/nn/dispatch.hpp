@@ -13,6 +13,11 @@ inline bool has_cpu_kernels(const at::Tensor& x) {
   return x.is_cpu() && x.scalar_type() == at::kFloat && x.is_contiguous();
 }
 
+// The type that numbers of x's type are added up in: fp32, unless they are wider.
+inline at::ScalarType sum_type(const at::Tensor& x) {
+  return x.element_size() < 4 ? at::kFloat : x.scalar_type();
+}
+
 // Rows that are worth handing to a thread: about 32K elements.
 inline std::int64_t row_grain(std::int64_t width) {
   return std::max<std::int64_t>(1, 32768 / std::max<std::int64_t>(1, width));

@@ -65,7 +65,7 @@ at::Tensor LinearGroup::backward(const at::Tensor& dy, const at::Tensor& x, cons
   if (weight_grad.defined()) {
     accumulate_product(weight_grad, base_dy.t(), x);
     if (bias_grad.defined()) {
-      at::Tensor(bias_grad).add_(base_dy.sum(0, /*keepdim=*/false, at::kFloat));
+      at::Tensor(bias_grad).add_(base_dy.sum(0, /*keepdim=*/false, sum_type(base_dy)));
     }
   }
   for (std::size_t i = 0; i < deltas.size(); ++i) {

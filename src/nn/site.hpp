@@ -8,8 +8,10 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "base/error.hpp"
 #include "nn/delta.hpp"
 
 namespace lorascale::nn {

@@ -45,18 +45,22 @@ namespace {
 
 class FullAdapter : public Adapter {
  public:
-  explicit FullAdapter(std::vector<nn::ParameterSlot> slots)
-      : slots_(std::move(slots)), parameters_(attach_full(slots_)) {}
+  explicit FullAdapter(const AdaptedModel& model)
+      : slots_(model.slots), parameters_(attach_full(slots_)) {
+    written_ = slots_;
+    written_.insert(written_.end(), model.buffers.begin(), model.buffers.end());
+  }
 
   TrainableParameters& parameters() override { return *parameters_; }
   [[nodiscard]] std::string_view result_name() const override { return "model"; }
   void write(const std::filesystem::path& folder, const ExportContext& context) const override {
-    write_weights(folder, slots_);
+    write_weights(folder, written_);
     context.write_companions(folder, slots_.front().value->scalar_type());
   }
 
  private:
   std::vector<nn::ParameterSlot> slots_;
+  std::vector<nn::ParameterSlot> written_;  // with what is not trained
   std::unique_ptr<TrainableParameters> parameters_;
 };
 
@@ -64,7 +68,7 @@ class FullAdapter : public Adapter {
 
 std::unique_ptr<Adapter> make_full_adapter(const config::AdapterSection& /*section*/,
                                            const AdaptedModel& model, std::uint64_t /*seed*/) {
-  return std::make_unique<FullAdapter>(model.slots);
+  return std::make_unique<FullAdapter>(model);
 }
 
 }  // namespace lorascale::adapters

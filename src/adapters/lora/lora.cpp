@@ -9,6 +9,7 @@
 #include "base/error.hpp"
 #include "base/hash.hpp"
 #include "base/rng.hpp"
+#include "nn/lora_conv2d.hpp"
 #include "nn/lora_linear.hpp"
 
 namespace lorascale::adapters {
@@ -130,7 +131,12 @@ std::unique_ptr<TrainableParameters> attach_lora(const std::vector<LoraModule>& 
            entry_a.name);
     factors.a = parameters->computed(entry_a, dtype);
     factors.b = parameters->computed(entry_b, dtype);
-    module.site.attach(std::make_unique<nn::LoraLinear>(std::move(factors)));
+    if (module.site.kind == nn::SiteKind::kConv2d) {
+      module.site.attach(
+          std::make_unique<nn::LoraConv2d>(std::move(factors), module.site.geometry));
+    } else {
+      module.site.attach(std::make_unique<nn::LoraLinear>(std::move(factors)));
+    }
   }
   parameters->refresh();
   return parameters;

@@ -5,8 +5,8 @@
 #include <cmath>
 
 #include "base/error.hpp"
+#include "base/portable_math.hpp"
 #include "coordinator/least_squares.hpp"
-#include "coordinator/portable_math.hpp"
 
 namespace lorascale::coordinator {
 namespace {

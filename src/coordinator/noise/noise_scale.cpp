@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "base/error.hpp"
-#include "coordinator/portable_math.hpp"
+#include "base/portable_math.hpp"
 
 namespace lorascale::coordinator {
 namespace {

@@ -10,11 +10,11 @@
 #include <cmath>
 #include <set>
 
+#include "base/portable_math.hpp"
 #include "base/units.hpp"
 #include "coordinator/batch/batch_guard.hpp"
 #include "coordinator/batch/throughput_model.hpp"
 #include "coordinator/policies/policies.hpp"
-#include "coordinator/portable_math.hpp"
 
 namespace lorascale::coordinator {
 namespace {

@@ -1,6 +1,6 @@
 #include "coordinator/rates/rates.hpp"
 
-#include "coordinator/portable_math.hpp"
+#include "base/portable_math.hpp"
 #include "coordinator/step_planner.hpp"
 
 namespace lorascale::coordinator {

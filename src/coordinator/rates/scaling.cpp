@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "base/error.hpp"
-#include "coordinator/portable_math.hpp"
+#include "base/portable_math.hpp"
 #include "coordinator/record/json_number.hpp"
 
 namespace lorascale::coordinator {

@@ -4,7 +4,7 @@
 #include <array>
 
 #include "base/error.hpp"
-#include "coordinator/portable_math.hpp"
+#include "base/portable_math.hpp"
 
 namespace lorascale::coordinator {
 namespace {

@@ -1,4 +1,4 @@
-#include "coordinator/portable_math.hpp"
+#include "base/portable_math.hpp"
 
 #include <cmath>
 #include <limits>
@@ -6,7 +6,7 @@
 
 #include "base/error.hpp"
 
-namespace lorascale::coordinator {
+namespace lorascale {
 namespace {
 
 // ln 2 in two parts: the first has 21 trailing zero bits, so that small integers times it are
@@ -93,4 +93,4 @@ double power(double x, double exponent) {
   return exponential(exponent * natural_log(x));
 }
 
-}  // namespace lorascale::coordinator
+}  // namespace lorascale

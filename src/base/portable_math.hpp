@@ -4,7 +4,7 @@
 // relative error below 4e-15.
 #pragma once
 
-namespace lorascale::coordinator {
+namespace lorascale {
 
 // cos(pi x) for x in [0, 1]; exact at 0, 1/2 and 1.
 double cos_pi(double x);
@@ -13,4 +13,4 @@ double natural_log(double x);  // x > 0
 double exponential(double x);
 double power(double x, double exponent);  // x > 0; exact for exponents 0, 1/2 and 1
 
-}  // namespace lorascale::coordinator
+}  // namespace lorascale

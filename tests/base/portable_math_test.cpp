@@ -1,4 +1,4 @@
-#include "coordinator/portable_math.hpp"
+#include "base/portable_math.hpp"
 
 #include <gtest/gtest.h>
 
@@ -6,7 +6,7 @@
 #include <limits>
 #include <numbers>
 
-namespace lorascale::coordinator {
+namespace lorascale {
 namespace {
 
 constexpr double kRelative = 4e-15;
@@ -55,4 +55,4 @@ TEST(PortableMath, PowerAgreesWithTheLibrary) {
 }
 
 }  // namespace
-}  // namespace lorascale::coordinator
+}  // namespace lorascale
