@@ -156,9 +156,10 @@ void read_rope(const Fields& fields, DecoderConfig& config) {
   }
 }
 
-void read_windows(const Fields& fields, DecoderConfig& config) {
+// Layers that attend to a window of the latest tokens, of families that have them.
+void read_windows(const Fields& fields, const Family& family, DecoderConfig& config) {
   config.windows.assign(static_cast<std::size_t>(config.layers), std::nullopt);
-  if (config.model_type == "llama") {
+  if (family.windows == Windows::kNone) {
     return;
   }
   const auto types =
@@ -172,15 +173,15 @@ void read_windows(const Fields& fields, DecoderConfig& config) {
                   "has '" + type + "'; supported are full_attention and sliding_attention");
     }
   }
-  const bool mistral = config.model_type == "mistral";
+  const bool always = family.windows == Windows::kWhereGiven;
   if (!fields.has("sliding_window") ||
-      (!mistral && !fields.boolean_or("use_sliding_window", false))) {
+      (!always && !fields.boolean_or("use_sliding_window", false))) {
     return;
   }
   const auto window = fields.integer("sliding_window", 1, kMaxTokens);
   const auto first =
-      mistral ? 0
-              : static_cast<std::size_t>(fields.integer_or("max_window_layers", 28, 0, kMaxTokens));
+      always ? 0
+             : static_cast<std::size_t>(fields.integer_or("max_window_layers", 28, 0, kMaxTokens));
   for (std::size_t layer = 0; layer < config.windows.size(); ++layer) {
     const bool slides = types.empty() ? layer >= first : types[layer] == "sliding_attention";
     if (slides) {
@@ -189,7 +190,7 @@ void read_windows(const Fields& fields, DecoderConfig& config) {
   }
 }
 
-void read_sizes(const Fields& fields, DecoderConfig& config) {
+void read_sizes(const Fields& fields, const Family& family, DecoderConfig& config) {
   config.vocabulary = fields.integer("vocab_size", 1, kMaxVocabulary);
   config.hidden = fields.integer("hidden_size", 1, kMaxWidth);
   config.intermediate = fields.integer("intermediate_size", 1, kMaxWidth);
@@ -198,8 +199,8 @@ void read_sizes(const Fields& fields, DecoderConfig& config) {
   config.kv_heads = fields.integer_or("num_key_value_heads", config.heads, 1, kMaxHeads);
   if (fields.has("head_dim")) {
     config.head_dim = fields.integer("head_dim", 1, kMaxHeadDim);
-  } else if (config.model_type == "qwen3") {
-    config.head_dim = 128;
+  } else if (family.head_dim > 0) {
+    config.head_dim = family.head_dim;
   } else if (config.hidden % config.heads == 0) {
     config.head_dim = config.hidden / config.heads;
   } else {
@@ -232,30 +233,41 @@ void read_token_ids(const Fields& fields, DecoderConfig& config) {
   }
 }
 
+const Family* find_family(std::span<const Family> families, const std::string& name) {
+  const auto found = std::ranges::find(families, name, &Family::model_type);
+  return found != families.end() ? &*found : nullptr;
+}
+
+// "llama, mistral and qwen2"
+std::string names_of(std::span<const Family> families) {
+  std::string names;
+  for (std::size_t i = 0; i < families.size(); ++i) {
+    names += i == 0 ? "" : i + 1 == families.size() ? " and " : ", ";
+    names += families[i].model_type;
+  }
+  return names;
+}
+
 }  // namespace
 
-DecoderConfig parse_decoder_config(const std::string& text, const std::string& where) {
+DecoderConfig parse_decoder_config(const std::string& text, const std::string& where,
+                                   std::span<const Family> families) {
   const Json object = io::parse_json(text, where);
   const Fields fields(object, where);
   DecoderConfig config;
   config.model_type = fields.text_or("model_type", "");
-  constexpr std::array kFamilies = {"llama", "mistral", "qwen2", "qwen3"};
-  if (std::find(kFamilies.begin(), kFamilies.end(), config.model_type) == kFamilies.end()) {
+  const auto* family = find_family(families, config.model_type);
+  if (family == nullptr) {
     fields.fail("model_type",
-                "is '" + config.model_type + "'; supported are llama, mistral, qwen2 and qwen3");
+                "is '" + config.model_type + "'; supported are " + names_of(families));
   }
   refuse_unsupported(fields);
-  const bool llama = config.model_type == "llama";
-  const bool qwen2 = config.model_type == "qwen2";
-  const bool qwen3 = config.model_type == "qwen3";
-  read_sizes(fields, config);
+  read_sizes(fields, *family, config);
   config.norm_eps = positive(fields, "rms_norm_eps", 1e-6);
   config.tied_embeddings = fields.boolean_or("tie_word_embeddings", false);
-  const bool attention_bias = (llama || qwen3) && fields.boolean_or("attention_bias", false);
-  config.qkv_bias = qwen2 || attention_bias;
-  config.o_bias = attention_bias;
-  config.mlp_bias = llama && fields.boolean_or("mlp_bias", false);
-  config.qk_norm = qwen3;
+  if (family->read_layers != nullptr) {
+    family->read_layers(fields, config);
+  }
   read_rope(fields, config);
   config.context = fields.number_or("max_position_embeddings", config.ends_at_context ? 2048 : 0) *
                    (config.rope.type == nn::RopeType::kLinear ? config.rope.factor : 1);
@@ -263,7 +275,7 @@ DecoderConfig parse_decoder_config(const std::string& text, const std::string& w
   if (fields.number_or("attention_dropout", 0.0) != 0.0) {
     config.warnings.push_back(where + ": attention_dropout is not applied in training");
   }
-  read_windows(fields, config);
+  read_windows(fields, *family, config);
   read_token_ids(fields, config);
   return config;
 }

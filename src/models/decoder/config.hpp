@@ -5,15 +5,38 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "io/strict_json.hpp"
 #include "nn/rope.hpp"
 
 namespace lorascale::models::decoder {
 
+struct DecoderConfig;
+
+// How a family's layers attend to a window of the latest tokens.
+enum class Windows {
+  kNone,
+  kWhereGiven,    // sliding_window is enough
+  kWhereAllowed,  // use_sliding_window as well, from max_window_layers on
+};
+
+// What one family has of its own: its name, its quirks and what its fields are called. One file
+// each in families/, a row each in families/table.cpp.
+struct Family {
+  std::string_view model_type;
+  Windows windows = Windows::kNone;
+  std::int64_t head_dim = 0;  // where config.json names none; 0: hidden_size / num_attention_heads
+  // Sets which layers have biases and norms of heads; null: none.
+  void (*read_layers)(const io::JsonObject& fields, DecoderConfig& config) = nullptr;
+};
+std::span<const Family> decoder_families();
+
 struct DecoderConfig {
-  std::string model_type;  // llama | mistral | qwen2 | qwen3
+  std::string model_type;  // of its family
   std::int64_t vocabulary = 0;
   std::int64_t hidden = 0;
   std::int64_t intermediate = 0;
@@ -46,7 +69,8 @@ struct DecoderConfig {
 
 // Throws Error(kBadInput) naming the file, the field and the remedy.
 DecoderConfig read_decoder_config(const std::filesystem::path& config_json);
-DecoderConfig parse_decoder_config(const std::string& text, const std::string& where);
+DecoderConfig parse_decoder_config(const std::string& text, const std::string& where,
+                                   std::span<const Family> families = decoder_families());
 
 // Throws Error(kBadConfig), with the remedy, where `positions` (of `what`) go beyond the model's
 // last.
