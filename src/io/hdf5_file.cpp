@@ -174,7 +174,7 @@ Hdf5Dataset::~Hdf5Dataset() {
   }
 }
 
-void Hdf5Dataset::check(const std::vector<Hdf5Type>& accepted) {
+void Hdf5Dataset::check(const std::vector<Hdf5Type>& accepted, const std::string& maker) {
   const Handle type(H5Dget_type(id_), H5Tclose);
   const auto found = stored_type(type.id);
   if (!found || std::find(accepted.begin(), accepted.end(), *found) == accepted.end()) {
@@ -183,7 +183,7 @@ void Hdf5Dataset::check(const std::vector<Hdf5Type>& accepted) {
       names += (names.empty() ? "" : " or ") + std::string(name_of(candidate));
     }
     throw_bad_input(where_ + " must hold little-endian " + names +
-                    "; convert it, or make the file with scripts/prepare_text.py");
+                    "; convert it, or make the file with " + maker);
   }
   type_ = *found;
   const Handle space(H5Dget_space(id_), H5Sclose);
@@ -226,7 +226,8 @@ void Hdf5Dataset::read(std::uint64_t first, std::uint64_t count, void* destinati
   }
 }
 
-Hdf5File::Hdf5File(std::filesystem::path path) : path_(std::move(path)), id_(-1) {
+Hdf5File::Hdf5File(std::filesystem::path path, std::string maker)
+    : path_(std::move(path)), maker_(std::move(maker)), id_(-1) {
   open_for_reading(path_);  // a clear message where it is missing or no file
   const Lock lock(library_lock());
   prepare_library();
@@ -238,7 +239,7 @@ Hdf5File::Hdf5File(std::filesystem::path path) : path_(std::move(path)), id_(-1)
     const htri_t known = H5Fis_hdf5(path_.c_str());
     throw_bad_input(
         path_.string() +
-        (known == 0 ? " is no HDF5 file; make it with scripts/prepare_text.py"
+        (known == 0 ? " is no HDF5 file; make it with " + maker_
                     : " is no readable HDF5 file: " + why +
                           "; is it complete? If so, and it lies on a file system without locks, "
                           "set HDF5_USE_FILE_LOCKING=FALSE"));
@@ -273,7 +274,7 @@ Hdf5Dataset Hdf5File::dataset(const std::string& name,
                               const std::vector<Hdf5Type>& accepted) const {
   const std::string where = path_.string() + ": " + name;
   if (!has(name)) {
-    throw_bad_input(where + " is missing; make the file with scripts/prepare_text.py");
+    throw_bad_input(where + " is missing; make the file with " + maker_);
   }
   const Lock lock(library_lock());
   const hid_t id = H5Dopen2(id_, name.c_str(), H5P_DEFAULT);
@@ -281,7 +282,7 @@ Hdf5Dataset Hdf5File::dataset(const std::string& name,
     throw_bad_input(where + " is no data set that can be opened: " + library_error());
   }
   Hdf5Dataset dataset(id, where);
-  dataset.check(accepted);
+  dataset.check(accepted, maker_);
   return dataset;
 }
 

@@ -36,7 +36,7 @@ class Hdf5Dataset {
  private:
   friend class Hdf5File;
   Hdf5Dataset(std::int64_t id, std::string where);
-  void check(const std::vector<Hdf5Type>& accepted);
+  void check(const std::vector<Hdf5Type>& accepted, const std::string& maker);
 
   std::int64_t id_;
   std::string where_;  // "file: /name", for messages
@@ -47,8 +47,8 @@ class Hdf5Dataset {
 
 class Hdf5File {
  public:
-  explicit Hdf5File(
-      std::filesystem::path path);  // Error(kBadInput) where it is no readable HDF5 file
+  // Error(kBadInput) where it is no readable HDF5 file. `maker`: the script that messages name.
+  explicit Hdf5File(std::filesystem::path path, std::string maker = "scripts/prepare_text.py");
   ~Hdf5File();
   Hdf5File(const Hdf5File&) = delete;
   Hdf5File& operator=(const Hdf5File&) = delete;
@@ -65,6 +65,7 @@ class Hdf5File {
 
  private:
   std::filesystem::path path_;
+  std::string maker_;
   std::int64_t id_;
 };
 
