@@ -3,19 +3,15 @@
 // checksums) when first touched. Reading is thread-safe.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <filesystem>
-#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "base/hash.hpp"
+#include "data/checked_elements.hpp"
 #include "data/tokens/text_tables.hpp"
-#include "io/file_descriptor.hpp"
-#include "io/hdf5_file.hpp"
 
 namespace lorascale::data {
 
@@ -25,7 +21,7 @@ class TokenFile {
   // A set made for a larger one is looked through at once.
   TokenFile(std::filesystem::path path, std::int64_t vocabulary);
 
-  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
+  [[nodiscard]] const std::filesystem::path& path() const { return file_.path(); }
   [[nodiscard]] std::int64_t documents() const {
     return static_cast<std::int64_t>(offsets_.size()) - 1;
   }
@@ -61,28 +57,17 @@ class TokenFile {
   [[nodiscard]] const std::string& fingerprint() const { return fingerprint_; }
 
  private:
-  void read_offsets(const io::Hdf5File& file);
-  void hash_samples(Sha256& hash) const;
-  void read_checksums(const io::Hdf5File& file);
-  void read_raw(const io::Hdf5Dataset& dataset, std::uint64_t first, std::uint64_t count,
-                void* destination) const;
-  void verify_blocks(std::int64_t first, std::int64_t count) const;
+  void read_offsets();
+  void verify(std::int64_t first, std::int64_t count) const;
   void verify_block(std::int64_t block) const;
-  void check_block(const std::vector<std::uint32_t>& checks, std::int64_t block,
-                   std::span<const std::byte> bytes, const char* name) const;
   [[noreturn]] void refuse_token(std::int64_t index, std::int64_t id) const;
 
-  std::filesystem::path path_;
   std::int64_t vocabulary_;
-  io::OpenedFile raw_;  // for reads that bypass the HDF5 library
-  std::unique_ptr<io::Hdf5File> file_;
-  std::optional<io::Hdf5Dataset> tokens_;
-  std::optional<io::Hdf5Dataset> mask_;
+  CheckedFile file_;
+  std::optional<CheckedElements> tokens_;
+  std::optional<CheckedElements> mask_;
   std::vector<std::int64_t> offsets_;
-  std::vector<std::uint32_t> token_checks_,
-      mask_checks_;         // CRC-32 of each block, where the file has them
-  std::int64_t block_ = 0;  // elements of a block
-  mutable std::unique_ptr<std::atomic<bool>[]> verified_;  // [blocks]
+  std::int64_t block_ = 0;
   std::string tokenizer_;
   std::int64_t eos_id_ = -1;
   std::int64_t answer_end_id_ = -1;
