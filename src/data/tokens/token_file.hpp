@@ -10,8 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "data/byte_table.hpp"
 #include "data/checked_elements.hpp"
-#include "data/tokens/text_tables.hpp"
+#include "data/tokens/prompt_table.hpp"
 
 namespace lorascale::data {
 
