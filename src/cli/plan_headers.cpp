@@ -14,7 +14,7 @@ void check_headers(const options::variables_map& values, int ranks) {
   const auto report = workloads::check_headers(config);
   if (report.most_rows > 0) {
     static_cast<void>(
-        train::make_recipe(config, report.most_rows, report.units_per_row, ranks, nullptr));
+        train::make_recipe(config, report.most_rows, report.tokens_per_row, ranks, nullptr));
   }
   std::cout << "settings  of " << values["config"].as<std::string>() << ", for "
             << counted(ranks, "rank") << "\n"

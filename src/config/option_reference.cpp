@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "config/options.hpp"
 
@@ -27,13 +29,29 @@ std::string section_of(const Option& option) {
   return option.path.substr(0, option.path.find('.'));
 }
 
+// Those of all kinds of workloads first, then those of each kind.
+std::vector<std::string_view> domains() {
+  std::vector<std::string_view> found = {""};
+  for (const auto& option : options()) {
+    if (std::ranges::find(found, option.domain) == found.end()) {
+      found.push_back(option.domain);
+    }
+  }
+  return found;
+}
+
 std::string describe_plain() {
   constexpr std::size_t kIndent = 6;
   constexpr std::size_t kWidth = 100;
   std::string out;
-  for (const auto& option : options()) {
-    out += "  " + option.path + "  (" + option.form + "; default " + default_text(option) + ")\n";
-    out += wrapped(option.help, kIndent, kWidth);
+  for (const auto domain : domains()) {
+    out += domain.empty() ? "" : "\nOf " + std::string(domain) + " models alone:\n";
+    for (const auto& option : options()) {
+      if (option.domain == domain) {
+        out += "  " + option.path + "  (" + option.form + "; default " + default_text(option) +
+               ")\n" + wrapped(option.help, kIndent, kWidth);
+      }
+    }
   }
   return out;
 }
@@ -56,9 +74,11 @@ std::string describe_markdown() {
       out += (out.empty() ? "### `" : "\n### `") + section + "`\n\n";
       out += "| key | takes | default | on resume | meaning |\n|---|---|---|---|---|\n";
     }
+    const std::string domain =
+        option.domain.empty() ? "" : "Of " + std::string(option.domain) + " models. ";
     out += "| `" + option.path + "` | " + cell(option.form) + " | `" + cell(default_text(option)) +
            "` | " + (option.on_resume == OnResume::kMayChange ? "may change" : "") + " | " +
-           cell(option.help) + " |\n";
+           cell(domain + option.help) + " |\n";
   }
   return out;
 }

@@ -1,487 +1,57 @@
 #include "config/options.hpp"
 
 #include <algorithm>
-#include <utility>
+#include <array>
 
-#include "config/value_kinds.hpp"
+#include "config/option_adding.hpp"
 
 namespace lorascale::config {
 namespace {
 
-using coordinator::BatchPolicyKind;
-using coordinator::ScaleRule;
-using coordinator::ScheduleKind;
-
-constexpr OnResume kMayChange = OnResume::kMayChange;
-constexpr std::int64_t kMostRows = std::int64_t{1} << 31;
-
-// Walks from RunConfig to a member: field(&RunConfig::optimizer, &OptimizerSection::lr).
-template <class... Members>
-auto field(Members... members) {
-  return [=](auto& config) -> auto& {
-    return (config.*....*members);
-  };
-}
-
-// One option per call: `access` yields a reference to the value, `kind` reads and writes it.
-template <class Access, class Kind>
-void add(std::vector<Option>& table, std::string path, Access access, Kind kind, std::string help,
-         OnResume on_resume = OnResume::kMustMatch) {
-  Option option;
-  option.path = std::move(path);
-  option.form = kind.form();
-  option.help = std::move(help);
-  option.on_resume = on_resume;
-  option.read = [access, kind](const YamlNode& node, RunConfig& config) {
-    kind.read(node, access(config));
-  };
-  option.write = [access, kind](const RunConfig& config) { return kind.write(access(config)); };
-  table.push_back(std::move(option));
-}
-
-void add_run(std::vector<Option>& t) {
-  const auto at = [](auto member) { return field(&RunConfig::run, member); };
-  add(t, "run.output_dir", at(&RunSection::output_dir), PathKind{"folder"},
-      "Run folder: resolved configuration, metrics, checkpoints and the final adapter.",
-      kMayChange);
-  add(t, "run.seed", at(&RunSection::seed), SeedKind{},
-      "Seed of data order, initialisation and dropout; same seed, same run, on any number of "
-      "ranks.");
-  add(t, "run.resume", at(&RunSection::resume), words({"auto", "never"}),
-      "auto goes on from the newest checkpoint in output_dir, if there is one; never begins anew.",
-      kMayChange);
-  add(t, "run.reduction", at(&RunSection::reduction), words({"fast", "exact"}),
-      "Order of summation: fast is the communication library's own; exact gives the same bits on "
-      "any number of ranks (same leaf, same threads or GPU type), for more memory and traffic.");
-  add(t, "run.device", at(&RunSection::device), words({"auto", "cpu", "cuda"}),
-      "Where the model runs; auto takes a GPU per rank where there is one.", kMayChange);
-  add(t, "run.threads", at(&RunSection::threads), IntegerKind{0, 4096},
-      "CPU threads per rank; 0 shares the cores of a node among its ranks.", kMayChange);
-  add(t, "run.deadline_seconds", at(&RunSection::deadline_seconds), RealKind{0, true, 1e6},
-      "How long a silent rank or a stuck step is waited for before the run ends.", kMayChange);
-}
-
-void add_model(std::vector<Option>& t) {
-  const auto at = [](auto member) { return field(&RunConfig::model, member); };
-  add(t, "model.path", at(&ModelSection::path), PathKind{"folder or .safetensors file"},
-      "The base model, in Hugging Face layout, or its weights' file beside config.json; required.",
-      kMayChange);
-  add(t, "model.dtype", at(&ModelSection::dtype), words({"auto", "bf16", "fp16", "fp32"}),
-      "Type of the frozen weights and of the computation; auto is as stored.");
-  add(t, "model.recompute", at(&ModelSection::recompute), BooleanKind{},
-      "Recompute activations in the backward pass: less memory for about a third more time.",
-      kMayChange);
-}
-
-void add_adapter(std::vector<Option>& t) {
-  const auto at = [](auto member) { return field(&RunConfig::adapter, member); };
-  const IntegerKind rank{1, 65536};
-  const RealKind positive{0, true};
-  add(t, "adapter.type", at(&AdapterSection::type), words({"lora", "full"}),
-      "lora trains low-rank factors; full trains all weights.");
-  add(t, "adapter.rank", at(&AdapterSection::rank), rank, "Rank r of the factors A and B.");
-  add(t, "adapter.alpha", at(&AdapterSection::alpha), positive,
-      "The update is scaled by alpha / rank.");
-  add(t, "adapter.dropout", at(&AdapterSection::dropout), RealKind{0, false, 1, true},
-      "Share of the adapter's inputs set to zero in training.");
-  add(t, "adapter.rslora", at(&AdapterSection::rslora), BooleanKind{},
-      "Scale by alpha / sqrt(rank) instead.");
-  add(t, "adapter.lr_ratio", at(&AdapterSection::lr_ratio), positive,
-      "LoRA+: learning rate of B over that of A.");
-  add(t, "adapter.targets", at(&AdapterSection::targets),
-      TextListKind{false, "[q_proj, v_proj], all-linear or a regular expression"},
-      "Layers that get an adapter: name endings, all-linear, or one expression for the whole "
-      "name.");
-  add(t, "adapter.rank_pattern", at(&AdapterSection::rank_pattern), MapKind<IntegerKind>{rank},
-      "Other ranks for some targets, by name ending or expression.");
-  add(t, "adapter.alpha_pattern", at(&AdapterSection::alpha_pattern), MapKind<RealKind>{positive},
-      "Other alphas for some targets, by name ending or expression.");
-  add(t, "adapter.init_from", at(&AdapterSection::init_from),
-      OptionalKind<PathKind>{PathKind{"PEFT adapter folder"}},
-      "Adapter whose weights the training begins with. Rank, alpha, their patterns, targets, "
-      "dropout and rslora are those of its file where they are not set.",
-      kMayChange);
-}
-
-struct TrainAccess {
-  std::pair<std::string&, std::vector<std::string>&> operator()(RunConfig& config) const {
-    return {config.data.train, config.data.more_train};
-  }
-  std::pair<const std::string&, const std::vector<std::string>&> operator()(
-      const RunConfig& config) const {
-    return {config.data.train, config.data.more_train};
-  }
+// What belongs to one kind of workload, by the beginnings of paths.
+struct Domain {
+  std::string_view prefix;
+  std::string_view name;
+};
+constexpr std::array kDomains = {
+    Domain{"model.recompute", "language"}, Domain{"model.architecture", "vision"},
+    Domain{"model.resnet.", "vision"},     Domain{"data.prepare.", "language"},
+    Domain{"data.augment.", "vision"},     Domain{"data.sequence_length", "language"},
+    Domain{"data.packing", "language"},    Domain{"sample.", "language"},
 };
 
-void add_prepare(std::vector<Option>& t) {
-  const auto at = [](auto member) {
-    return field(&RunConfig::data, &DataSection::prepare, member);
-  };
-  using P = PrepareSection;
-  add(t, "data.prepare.tokenizer", at(&P::tokenizer),
-      PathKind{"folder, tokenizer.json, bytes or auto"},
-      "Of data that is no token file yet (docs/data.md), as all of data.prepare; auto is that of "
-      "model.path, bytes where the model has none and 258 tokens.",
-      kMayChange);
-  add(t, "data.prepare.chat_template", at(&P::chat_template), PathKind{"auto, a name or a file"},
-      "How chats are written; auto is the model's own template (--chat-template of "
-      "scripts/prepare_text.py).",
-      kMayChange);
-  add(t, "data.prepare.chat_template_kwargs", at(&P::chat_template_kwargs),
-      OptionalKind<TextKind>{TextKind{"JSON in quotes"}},
-      "Variables for the model's own template, as in '{\"enable_thinking\": false}'.", kMayChange);
-  add(t, "data.prepare.default_system", at(&P::default_system),
-      OptionalKind<TextKind>{TextKind{"text"}}, "The system text of chats that have none.",
-      kMayChange);
-  add(t, "data.prepare.format", at(&P::format), TextKind{"auto or a name"},
-      "What the files are: --format of scripts/prepare_text.py.", kMayChange);
-  add(t, "data.prepare.text_split", at(&P::text_split),
-      TextKind{"document, paragraph, formfeed, lines:N or chars:N"},
-      "What a document is in plain text; document: a file.", kMayChange);
-  add(t, "data.prepare.learn", at(&P::learn), words({"all", "last", "everything"}),
-      "What of a chat is a target: all answers, the last one, or every token.", kMayChange);
-  add(t, "data.prepare.turns", at(&P::turns), words({"together", "apart"}),
-      "Whether a chat is one document where its template allows that, or each answer is one with "
-      "what led to it, as the model meets and writes it.",
-      kMayChange);
-  add(t, "data.prepare.columns", at(&P::columns),
-      MapKind<TextKind>{TextKind{"name"}, "part", "{prompt: question, completion: answer}"},
-      "Names in the files of what a record holds, as in {prompt: question, completion: answer}.",
-      kMayChange);
-  add(t, "data.prepare.ignore", at(&P::ignore), TextListKind{true, "[key, ...]"},
-      "Keys of records that are not needed, though they might change what is learnt.", kMayChange);
-  add(t, "data.prepare.max_length", at(&P::max_length),
-      OptionalKind<IntegerKind>{IntegerKind{2, (std::int64_t{1} << 31) - 1}},
-      "Tokens that documents are cut to; null does not cut (data.packing: false and "
-      "sequence_length do when rows are made).",
-      kMayChange);
-  add(t, "data.prepare.max_records", at(&P::max_records),
-      OptionalKind<IntegerKind>{IntegerKind{1, (std::int64_t{1} << 53)}},
-      "How many records (or documents of plain text) of each file are taken, from its beginning; "
-      "null takes all.",
-      kMayChange);
-  add(t, "data.prepare.validation_fraction", at(&P::validation_fraction),
-      RealKind{0, false, 1, true},
-      "Share of the documents of data.train that becomes the validation set, chosen by their "
-      "contents; 0 splits none off.",
-      kMayChange);
-  add(t, "data.prepare.deduplicate", at(&P::deduplicate), BooleanKind{},
-      "Keep one of equal documents.", kMayChange);
-  add(t, "data.prepare.skip_bad", at(&P::skip_bad), BooleanKind{},
-      "Count bad records and go on, instead of refusing the file.", kMayChange);
-  add(t, "data.prepare.cache", at(&P::cache), OptionalKind<PathKind>{PathKind{"folder"}},
-      "Where prepared data is kept; null is prepared/ beside run.output_dir. On several machines "
-      "a folder that all of them see.",
-      kMayChange);
-  add(t, "data.prepare.python", at(&P::python),
-      OptionalKind<PathKind>{PathKind{"Python interpreter"}},
-      "Python with h5py and tokenizers; null looks for one (docs/data.md).", kMayChange);
-}
-
-void add_data(std::vector<Option>& t) {
-  const auto at = [](auto member) { return field(&RunConfig::data, member); };
-  add(t, "data.train", TrainAccess{}, PathsKind{"file, folder or [file, ...]"},
-      "Training set: a token file (HDF5), or what one is made of before the run, once: text, JSON "
-      "Lines, JSON, CSV, Parquet, Arrow, or a folder of these (docs/data.md); required.",
-      kMayChange);
-  add(t, "data.validation", at(&DataSection::validation),
-      OptionalKind<PathKind>{PathKind{"file or folder"}}, "Validation set, of the same kinds.",
-      kMayChange);
-  add_prepare(t);
-  add(t, "data.shuffle", at(&DataSection::shuffle), BooleanKind{},
-      "A new order in each epoch, from the seed alone; false keeps the order of the file.");
-  add(t, "data.sequence_length", at(&DataSection::sequence_length),
-      IntegerKind{2, std::int64_t{1} << 20}, "Tokens of a row.");
-  add(t, "data.packing", at(&DataSection::packing), OptionalKind<BooleanKind>{{}, "auto"},
-      "Several documents in a row, each blind to the others, and longer ones split over rows; "
-      "false: one document a row, without what is beyond sequence_length. Nothing is padded. auto "
-      "packs, unless an epoch would then have fewer than 20 updates and every document fits a row "
-      "of its own.");
-}
-
-AmountKind some_length() {
-  return {{Unit::kSamples, Unit::kTokens, Unit::kSteps, Unit::kEpochs, Unit::kFraction},
-          std::nullopt,
-          false,
-          "'6400 samples', '100 steps' or '10%'"};
-}
-
-void add_batch(std::vector<Option>& t) {
-  const auto at = [](auto member) { return field(&RunConfig::batch, member); };
-  const IntegerKind count{1, kMostRows};
-  add(t, "batch.global", at(&BatchSection::global), count,
-      "Samples of an update, over all ranks; the number of ranks never changes it.");
-  add(t, "batch.per_rank", at(&BatchSection::per_rank), OptionalKind<IntegerKind>{count},
-      "Samples of an update on each rank, in place of batch.global: the number of ranks at the "
-      "first start makes that of it, which the run then keeps on any number of ranks.",
-      kMayChange);
-  add(t, "batch.reference", at(&BatchSection::reference), OptionalKind<IntegerKind>{count},
-      "Global batch that optimizer.lr was tuned at; null is batch.global.");
-  add(t, "batch.micro", at(&BatchSection::micro), OptionalKind<IntegerKind>{count, "auto"},
-      "Samples computed at once on a rank; must divide batch.global. auto measures before the run "
-      "which fit into memory and takes the fastest of them; under run.reduction exact the largest, "
-      "and the largest divisor up to 8 where no limit is known (docs/memory.md). Halved when "
-      "memory runs out.",
-      kMayChange);
-  const ChoiceKind<BatchPolicyKind> policies{{{"fixed", BatchPolicyKind::kFixed},
-                                              {"ramp", BatchPolicyKind::kRamp},
-                                              {"noise-scale", BatchPolicyKind::kNoiseScale},
-                                              {"seesaw", BatchPolicyKind::kSeesaw},
-                                              {"goodput", BatchPolicyKind::kGoodput}}};
-  add(t, "batch.policy", at(&BatchSection::policy), policies,
-      "Who chooses the batch from batch.global on: fixed keeps it; ramp grows it to batch.max over "
-      "batch.ramp; noise-scale grows it with the measured critical batch; seesaw doubles it where "
-      "the schedule halves the rate; goodput takes the most progress per second.");
-  add(t, "batch.increment", at(&BatchSection::increment), OptionalKind<IntegerKind>{count},
-      "Batches of a policy are multiples of it; a multiple of batch.micro that divides "
-      "batch.global; null is batch.global.");
-  add(t, "batch.min", at(&BatchSection::min), OptionalKind<IntegerKind>{count},
-      "Smallest batch; null is batch.global.");
-  add(t, "batch.max", at(&BatchSection::max), OptionalKind<IntegerKind>{count},
-      "Largest batch; null is an epoch, and policy ramp, which grows to it, needs it.");
-  add(t, "batch.min_steps", at(&BatchSection::min_steps), IntegerKind{0},
-      "No policy lets the batch pass budget / min_steps; 0 sets no such limit.");
-  const AmountKind length = some_length();
-  add(t, "batch.dwell", at(&BatchSection::dwell), OptionalKind<AmountKind>{length},
-      "Distance between two changes, at least; null is noise.horizon under noise-scale and "
-      "goodput, "
-      "else 0.");
-  add(t, "batch.ramp", at(&BatchSection::ramp), length, "Length of policy ramp.");
-  add(t, "batch.critical", at(&BatchSection::critical), RealKind{0},
-      "Critical batch in samples, where it is known; 0 measures it by noise.horizon.");
-  add(t, "batch.critical_fraction", at(&BatchSection::critical_fraction), RealKind{0, true},
-      "Share of the critical batch that policy noise-scale may use.");
-  add(t, "batch.on_resize", at(&BatchSection::on_resize), words({"hold", "rescale"}),
-      "Resumed on another number of ranks: hold keeps the batch; rescale keeps each rank's share, "
-      "and the rate follows by scale.rule over scale.ramp or 10 updates, what is longer.",
-      kMayChange);
-}
-
-struct BetasAccess {
-  std::pair<double&, double&> operator()(RunConfig& config) const {
-    return {config.optimizer.beta1, config.optimizer.beta2};
+void set_domains(std::vector<Option>& table) {
+  for (auto& option : table) {
+    for (const auto& [prefix, name] : kDomains) {
+      if (option.path.starts_with(prefix)) {
+        option.domain = name;
+      }
+    }
   }
-  std::pair<const double&, const double&> operator()(const RunConfig& config) const {
-    return {config.optimizer.beta1, config.optimizer.beta2};
-  }
-};
-
-void add_optimizer(std::vector<Option>& t) {
-  const auto at = [](auto member) { return field(&RunConfig::optimizer, member); };
-  const RealKind below_one{0, false, 1, true};
-  add(t, "optimizer.name", at(&OptimizerSection::name), words({"adamw", "sgd", "lamb", "lars"}),
-      "Update rule; lamb and lars are adamw and sgd with a trust ratio for each tensor, for large "
-      "batches (docs/optimizers.md).");
-  add(t, "optimizer.lr", at(&OptimizerSection::lr), RealKind{0, true},
-      "Peak learning rate at batch.reference; scale.rule gives the one used.");
-  add(t, "optimizer.betas", BetasAccess{}, PairKind{below_one},
-      "Decay rates of the moments of adamw and lamb.");
-  add(t, "optimizer.eps", at(&OptimizerSection::eps), RealKind{0, true},
-      "Added to the denominator of adamw and lamb.");
-  add(t, "optimizer.weight_decay", at(&OptimizerSection::weight_decay), RealKind{0},
-      "Weight decay: decoupled in adamw, inside the trust ratio in lamb and lars, added to the "
-      "gradient in sgd.");
-  add(t, "optimizer.clip_norm", at(&OptimizerSection::clip_norm), RealKind{0},
-      "Largest norm of the gradient; 0 does not clip.");
-  add(t, "optimizer.momentum", at(&OptimizerSection::momentum), below_one,
-      "Momentum of sgd and lars.");
-  add(t, "optimizer.trust_coefficient", at(&OptimizerSection::trust_coefficient), RealKind{0, true},
-      "lars: length of an update over that of the tensor, at a rate of 1.");
-  add(t, "optimizer.trust_ratio_lora_b", at(&OptimizerSection::trust_ratio_lora_b), BooleanKind{},
-      "Trust ratios for LoRA's B too: it starts at zero and then grows by at most 1 + lr per "
-      "update, so false is what works.");
-}
-
-void add_loss(std::vector<Option>& t) {
-  add(t, "loss.label_smoothing", field(&RunConfig::loss, &LossSection::label_smoothing),
-      RealKind{0, false, 1, true},
-      "Share a of the target that all tokens get alike: (1 - a) y + a / vocabulary. In training "
-      "only; the training loss includes it, val_loss does not.");
-}
-
-void add_average(std::vector<Option>& t) {
-  const auto at = [](auto member) { return field(&RunConfig::average, member); };
-  const std::vector<Unit> units = {Unit::kFraction, Unit::kSamples, Unit::kTokens, Unit::kSteps,
-                                   Unit::kEpochs};
-  add(t, "average.name", at(&AverageSection::name), words({"none", "ema", "swa"}),
-      "Average of the weights over the updates, which is then validated, sampled from and "
-      "exported; ema forgets, swa is the equal mean from average.start on (docs/optimizers.md).");
-  add(t, "average.half_life", at(&AverageSection::half_life),
-      AmountKind{units, std::nullopt, true, "'5%', '2000 samples' or '100 steps'"},
-      "ema: after as many samples half of an update's share is left; % is of the budget.");
-  add(t, "average.start", at(&AverageSection::start),
-      AmountKind{units, std::nullopt, false, "'75%', '2000 samples' or '100 steps'"},
-      "swa: updates after this point are averaged; % is of the budget.");
-}
-
-void add_scale(std::vector<Option>& t) {
-  const auto at = [](auto member) { return field(&RunConfig::scale, member); };
-  const ChoiceKind<ScaleRule> rules{{{"none", ScaleRule::kNone},
-                                     {"linear", ScaleRule::kLinear},
-                                     {"sqrt", ScaleRule::kSqrt},
-                                     {"power", ScaleRule::kPower},
-                                     {"adascale", ScaleRule::kAdascale}}};
-  add(t, "scale.rule", at(&ScaleSection::rule), OptionalKind<ChoiceKind<ScaleRule>>{rules, "auto"},
-      "How the rate follows k = batch / reference: 1, k, sqrt(k), k^power, or the gain that "
-      "adascale "
-      "measures (needs noise.horizon); auto: sqrt for adamw and lamb, linear for sgd and lars.");
-  add(t, "scale.power", at(&ScaleSection::power), RealKind{0, false, 1, false},
-      "Exponent of the rule power.");
-  add(t, "scale.betas", at(&ScaleSection::betas), BooleanKind{},
-      "Let the betas follow k too: 1 - beta becomes k (1 - beta).");
-  add(t, "scale.eps", at(&ScaleSection::eps), BooleanKind{},
-      "Let eps follow k too: eps / sqrt(k).");
-  add(t, "scale.weight_decay", at(&ScaleSection::weight_decay), BooleanKind{},
-      "Let the weight decay follow k, so that decay per sample stays the same.");
-  add(t, "scale.ramp", at(&ScaleSection::ramp), some_length(),
-      "Way of the rate from old to new after a change of the batch; 0 changes it at once.");
-  add(t, "scale.cap", at(&ScaleSection::cap), BooleanKind{},
-      "Let the rate bend at the critical batch as the surge formula has it, instead of growing "
-      "on.");
-}
-
-void add_schedule(std::vector<Option>& t) {
-  const auto at = [](auto member) { return field(&RunConfig::schedule, member); };
-  const AmountKind part{
-      {Unit::kFraction, Unit::kSamples, Unit::kTokens, Unit::kSteps, Unit::kEpochs},
-      std::nullopt,
-      false,
-      "'3%', '2000 samples' or '100 steps'"};
-  const ChoiceKind<ScheduleKind> names{{{"constant", ScheduleKind::kConstant},
-                                        {"linear", ScheduleKind::kLinear},
-                                        {"cosine", ScheduleKind::kCosine},
-                                        {"wsd", ScheduleKind::kWsd}}};
-  add(t, "schedule.name", at(&ScheduleSection::name), names,
-      "Course of the rate after warmup; wsd holds it and decays at the end.");
-  add(t, "schedule.warmup", at(&ScheduleSection::warmup), part,
-      "Linear rise at the start; % is of the budget.");
-  add(t, "schedule.decay", at(&ScheduleSection::decay), part,
-      "Last part of wsd, where the rate falls; % is of the budget.");
-  add(t, "schedule.floor", at(&ScheduleSection::floor), RealKind{0, false, 1, false},
-      "Rate at the end, as a share of the peak.");
-}
-
-void add_budget(std::vector<Option>& t) {
-  const AmountKind budget{
-      {Unit::kEpochs, Unit::kSamples, Unit::kTokens, Unit::kSteps, Unit::kMinutes},
-      std::nullopt,
-      true,
-      "'3 epochs', '500 steps' or '2M samples'"};
-  add(t, "budget", field(&RunConfig::budget), budget, "Length of the run.", kMayChange);
-}
-
-void add_cadences(std::vector<Option>& t) {
-  const AmountKind every{
-      {Unit::kSteps, Unit::kSamples, Unit::kTokens, Unit::kEpochs, Unit::kFraction},
-      Unit::kSteps,
-      false,
-      "'500 steps' or '1 epoch'"};
-  AmountKind save = every;
-  save.units.push_back(Unit::kMinutes);
-  add(t, "checkpoint.every", field(&RunConfig::checkpoint, &CheckpointSection::every), save,
-      "Distance between checkpoints; 0 saves at the end only.", kMayChange);
-  add(t, "checkpoint.keep", field(&RunConfig::checkpoint, &CheckpointSection::keep),
-      IntegerKind{2, 1000000},
-      "How many of the newest checkpoints stay; at least 2, so that a damaged one has a fallback.",
-      kMayChange);
-
-  const auto evaluate = [](auto member) { return field(&RunConfig::evaluate, member); };
-  const auto stop = [](auto member) {
-    return field(&RunConfig::evaluate, &EvaluateSection::early_stop, member);
-  };
-  add(t, "evaluate.every", evaluate(&EvaluateSection::every), every,
-      "Distance between validations; 0 switches them off.", kMayChange);
-  add(t, "evaluate.max_samples", evaluate(&EvaluateSection::max_samples), IntegerKind{0},
-      "Rows of the validation set that are used; 0 takes all.");
-  add(t, "evaluate.early_stop.patience", stop(&EarlyStopSection::patience), IntegerKind{0, 1000000},
-      "Validations without improvement until the run ends; 0 switches this off.");
-  add(t, "evaluate.early_stop.min_delta", stop(&EarlyStopSection::min_delta), RealKind{0},
-      "Smallest fall of the validation loss that counts as improvement.");
-
-  const auto sample = [](auto member) { return field(&RunConfig::sample, member); };
-  add(t, "sample.every", sample(&SampleSection::every), every,
-      "Distance between samples; 0 switches them off.", kMayChange);
-  add(t, "sample.prompts", sample(&SampleSection::prompts), TextListKind{true, "[text, ...]"},
-      "Texts that the model continues, to show how training goes.", kMayChange);
-  add(t, "sample.max_tokens", sample(&SampleSection::max_tokens), IntegerKind{1, 1 << 20},
-      "Length of a continuation in tokens.", kMayChange);
-  add(t, "sample.temperature", sample(&SampleSection::temperature), RealKind{0},
-      "Randomness of the continuation; 0 takes the likeliest token.", kMayChange);
-  add(t, "sample.top_p", sample(&SampleSection::top_p), RealKind{0, true, 1, false},
-      "Draw from the likeliest tokens that make up this share of probability.", kMayChange);
-}
-
-void add_noise(std::vector<Option>& t) {
-  const AmountKind length{{Unit::kSamples, Unit::kTokens, Unit::kSteps, Unit::kEpochs},
-                          std::nullopt,
-                          false,
-                          "'6400 samples' or '100 steps'"};
-  add(t, "noise.horizon", field(&RunConfig::noise, &NoiseSection::horizon), length,
-      "Samples over which the gradient noise scale is averaged, 100 batches or so; 0 does not "
-      "measure "
-      "it.");
-}
-
-void add_advice(std::vector<Option>& t) {
-  add(t, "advice", field(&RunConfig::advice), BooleanKind{},
-      "Watch the run and say once what an experienced engineer would (docs/advice.md).",
-      kMayChange);
-}
-
-void add_divergence(std::vector<Option>& t) {
-  const auto at = [](auto member) { return field(&RunConfig::divergence, member); };
-  const AmountKind length{{Unit::kSamples, Unit::kTokens, Unit::kSteps, Unit::kEpochs},
-                          std::nullopt,
-                          false,
-                          "'800 samples' or '50 steps'"};
-  add(t, "divergence.action", at(&DivergenceSection::action), words({"stop", "recover"}),
-      "Where 10 updates in a row are not finite, or the loss stays far above its mean for 20: stop "
-      "ends the run (exit code 71), recover goes back to the newest checkpoint, halves the rate "
-      "and goes on.",
-      kMayChange);
-  add(t, "divergence.max_recoveries", at(&DivergenceSection::max_recoveries), IntegerKind{1, 50},
-      "How often recover does so before it stops too.", kMayChange);
-  add(t, "divergence.warmup", at(&DivergenceSection::warmup), length,
-      "How long the rate rises from near 0 to the halved one after a recovery.", kMayChange);
-}
-
-void add_machine(std::vector<Option>& t) {
-  const auto memory = [](auto member) { return field(&RunConfig::memory, member); };
-  add(t, "memory.budget_mib", memory(&MemorySection::budget_mib), IntegerKind{0},
-      "Memory for tensors of a rank on the CPU, in MiB; beyond it a rank is out of memory. 0 sets "
-      "no limit. On a GPU its own memory is the limit.",
-      kMayChange);
-  add(t, "faults", field(&RunConfig::faults), TextListKind{true, "[fault, ...]"},
-      "Faults on purpose, for drills: 'KIND step=N phase=PHASE rank=R times=T seconds=S', with "
-      "oom, slow or kill in forward, backward, optimizer, evaluation, sample (rank 0 makes them) "
-      "or recovery (step: the one that diverged), nan in backward, and mask (no token of a leaf is "
-      "a target) in forward. times: as often as a rank comes to that phase of that step, once for "
-      "each of its leaves.",
-      kMayChange);
 }
 
 std::vector<Option> build_table() {
   std::vector<Option> table;
-  add_run(table);
-  add_model(table);
-  add_adapter(table);
-  add_data(table);
-  add_batch(table);
-  add_optimizer(table);
-  add_loss(table);
-  add_average(table);
-  add_scale(table);
-  add_schedule(table);
-  add_budget(table);
-  add_cadences(table);
-  add_noise(table);
-  add_advice(table);
-  add_divergence(table);
-  add_machine(table);
+  add_options_of_model_and_data(table);
+  add_options_of_training(table);
+  set_domains(table);
   return table;
 }
 
 }  // namespace
+
+std::vector<std::string> foreign_options(const RunConfig& config, std::string_view domain) {
+  const RunConfig defaults;
+  std::vector<std::string> lines;
+  for (const auto& option : options()) {
+    if (!option.domain.empty() && option.domain != domain &&
+        option.write(config) != option.write(defaults)) {
+      lines.push_back(option.path + " " + option.write(config) + " has no effect: it is of " +
+                      std::string(option.domain) + " models");
+    }
+  }
+  return lines;
+}
 
 const std::vector<Option>& options() {
   static const std::vector<Option> table = build_table();

@@ -22,6 +22,8 @@ struct Option {
   std::string path;  // "optimizer.lr"
   std::string form;  // what it takes: "number > 0"
   std::string help;  // one sentence
+  // The kind of workload that it belongs to ("language"); empty: all of them.
+  std::string_view domain = {};
   OnResume on_resume = OnResume::kMustMatch;
   std::function<void(const YamlNode&, RunConfig&)> read;  // throws ValueError
   std::function<std::string(const RunConfig&)> write;  // YAML flow text; read() restores it exactly
@@ -34,6 +36,8 @@ const Option* find_option(std::string_view path);  // nullptr: unknown
 bool is_section(std::string_view path);            // "optimizer", "evaluate.early_stop"
 std::vector<const Option*> options_of_section(std::string_view path);  // in table order
 std::string default_text(const Option& option);
+// One line for each option that belongs to other kinds of workloads and is not at its default.
+std::vector<std::string> foreign_options(const RunConfig& config, std::string_view domain);
 
 // The reference of every key with its form, default and help: plain for --help, Markdown for the
 // docs.

@@ -23,8 +23,20 @@ struct RunSection {
   std::int64_t threads = 0;  // CPU threads per rank; 0 = the cores of the node shared by its ranks
   double deadline_seconds = 120;  // how long a silent peer or a stuck step is waited for
 };
+// A residual network that begins untrained (models/vision/resnet_config.hpp).
+struct ResNetSection {
+  std::string block = "basic";  // basic | bottleneck
+  std::vector<std::int64_t> layers = {2, 2, 2, 2};
+  std::int64_t width = 64;
+  std::string norm = "batch";  // batch | group | none
+  std::int64_t groups = 32;
+  std::int64_t ghost_batch = 0;
+  std::string stem = "small";  // small | large
+};
 struct ModelSection {
-  std::string path;
+  std::string path;                         // empty where an architecture begins untrained
+  std::optional<std::string> architecture;  // resnet
+  ResNetSection resnet;
   std::string dtype = "auto";  // auto (as stored) | bf16 | fp16 | fp32
   bool recompute = false;      // recompute blocks in backward instead of keeping their activations
 };
@@ -61,12 +73,18 @@ struct PrepareSection {
   std::optional<std::string> cache;   // folder; absent: `prepared` beside the run folder
   std::optional<std::string> python;  // interpreter; absent: looked for
 };
+// Changes of pictures in training.
+struct AugmentSection {
+  bool flip = false;       // left and right, half of them
+  std::int64_t shift = 0;  // pixels, at most, in each direction
+};
 struct DataSection {
   // YAML key: train, a path or a list of them.
   std::string train;
   std::vector<std::string> more_train;
   std::optional<std::string> validation;
   PrepareSection prepare;
+  AugmentSection augment;
   bool shuffle = true;
   std::int64_t sequence_length = 512;
   std::optional<bool> packing;  // absent = auto

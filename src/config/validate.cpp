@@ -90,7 +90,17 @@ void Validator::check_ranges() {
 }
 
 void Validator::check_paths(Purpose purpose) {
-  require(!config_.model.path.empty(), "model.path", "name the folder of the base model");
+  require(!config_.model.path.empty() || config_.model.architecture, "model.path",
+          "name the folder of the base model");
+  if (!config_.model.path.empty() && config_.model.architecture) {
+    refuse(
+        "model.path and model.architecture both say what is trained; keep model.path to go on from "
+        "a model, model.architecture to begin with one that is untrained");
+  }
+  if (config_.model.architecture && config_.adapter.type != "full") {
+    refuse("adapter.type " + config_.adapter.type +
+           " adapts a model that was trained; with model.architecture set adapter.type: full");
+  }
   if (config_.run.output_dir.empty()) {
     refuse("run.output_dir is empty; name a folder for the run");
   }

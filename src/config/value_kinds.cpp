@@ -301,6 +301,30 @@ std::string PairKind::write(std::pair<const double&, const double&> value) {
       .append("]");
 }
 
+void IntegerListKind::read(const YamlNode& node, std::vector<std::int64_t>& value) const {
+  const IntegerKind one{low, high};
+  std::vector<std::int64_t> given;
+  if (node.kind == YamlNode::Kind::kSequence) {
+    for (const auto& item : node.items) {
+      one.read(item, given.emplace_back());
+    }
+  } else if (node.kind != YamlNode::Kind::kNull) {
+    one.read(node, given.emplace_back());
+  }
+  if (given.empty()) {
+    throw ValueError("must not be empty; write " + form());
+  }
+  value = std::move(given);
+}
+
+std::string IntegerListKind::write(const std::vector<std::int64_t>& value) {
+  std::string out;
+  for (const auto item : value) {
+    out += (out.empty() ? "" : ", ") + std::to_string(item);
+  }
+  return "[" + out + "]";
+}
+
 void TextListKind::read(const YamlNode& node, std::vector<std::string>& value) const {
   std::vector<std::string> given;
   if (node.kind == YamlNode::Kind::kSequence) {

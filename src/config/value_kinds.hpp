@@ -192,6 +192,17 @@ struct TextListKind {
   [[nodiscard]] std::string form() const { return std::string(what); }
 };
 
+// [2, 2, 2]; never empty.
+struct IntegerListKind {
+  std::int64_t low;
+  std::int64_t high;
+  void read(const YamlNode& node, std::vector<std::int64_t>& value) const;
+  static std::string write(const std::vector<std::int64_t>& value);
+  [[nodiscard]] std::string form() const {
+    return "[whole numbers >= " + std::to_string(low) + "]";
+  }
+};
+
 // {pattern: value, ...}
 template <class Kind>
 struct MapKind {

@@ -20,7 +20,8 @@ class Dataset {
   virtual ~Dataset() = default;
 
   [[nodiscard]] virtual std::int64_t rows() const = 0;
-  [[nodiscard]] virtual double units_per_row() const = 0;  // average of Leaf::units
+  // Average; 0 where samples are not made of tokens, and lengths in tokens mean nothing.
+  [[nodiscard]] virtual double tokens_per_row() const { return 0; }
   // What may be predicted in an epoch: target tokens, images.
   [[nodiscard]] virtual std::int64_t targets_per_epoch() const = 0;
   // These rows, in this order.

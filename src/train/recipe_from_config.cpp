@@ -99,8 +99,8 @@ std::int64_t usual_leaf(const config::BatchSection& batch, int world_size) {
 }  // namespace
 
 coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t rows,
-                                double units_per_row, int world_size, UnitContext* units) {
-  UnitContext context{rows, config.batch.global, units_per_row, 0};
+                                double tokens_per_row, int world_size, UnitContext* units) {
+  UnitContext context{rows, config.batch.global, tokens_per_row, 0};
   coordinator::Recipe recipe;
   recipe.seed = config.run.seed;
   recipe.samples_per_epoch = rows;

@@ -9,10 +9,10 @@
 
 namespace lorascale::train {
 
-// `rows` and `units_per_row` (tokens, images) describe the training set. `units`, where it is not
-// null, becomes what amounts of this run are resolved by. Error(kBadConfig) where lengths do not
-// fit together.
+// `rows` and `tokens_per_row` (0: they are not made of tokens) describe the training set. `units`,
+// where it is not null, becomes what amounts of this run are resolved by. Error(kBadConfig) where
+// lengths do not fit together.
 coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t rows,
-                                double units_per_row, int world_size, UnitContext* units);
+                                double tokens_per_row, int world_size, UnitContext* units);
 
 }  // namespace lorascale::train

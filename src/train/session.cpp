@@ -79,11 +79,16 @@ std::unique_ptr<optim::Optimizer> make_optimizer(const config::RunConfig& config
 
 coordinator::Recipe recipe_of(const Session& session, int world_size, UnitContext* units) {
   const auto& data = session.workload->train();
-  auto recipe = make_recipe(session.config, data.rows(), data.units_per_row(), world_size, units);
+  auto recipe = make_recipe(session.config, data.rows(), data.tokens_per_row(), world_size, units);
   recipe.trainable_parameters = session.parameters().size();
   recipe.targets_per_epoch = data.targets_per_epoch();
   session.workload->describe(recipe);
   return recipe;
+}
+
+void complete_session(Session& session, int world_size) {
+  session.optimizer = make_optimizer(session.config, session.parameters());
+  session.recipe = recipe_of(session, world_size, &session.units);
 }
 
 Session open_session(World& world, const config::RunConfig& config,
@@ -106,8 +111,7 @@ Session open_session(World& world, const config::RunConfig& config,
     session.adapter = adapters::make_adapter(
         session.config.adapter, workloads::adapted_model(session.model(), session.config),
         session.config.run.seed);
-    session.optimizer = make_optimizer(session.config, session.parameters());
-    session.recipe = recipe_of(session, world.host.size(), &session.units);
+    complete_session(session, world.host.size());
   });
   const auto& workload = *session.workload;
   require_same_files(world, config.model.path, workload.model_fingerprint());
@@ -116,7 +120,10 @@ Session open_session(World& world, const config::RunConfig& config,
     require_same_files(world, files.validation->string(), workload.validation()->fingerprint());
   }
   if (world.is_root()) {
-    auto warnings = start_warnings(session.model());
+    auto warnings = workloads::unused_settings(session.config);
+    for (auto& warning : start_warnings(session.model())) {
+      warnings.push_back(std::move(warning));
+    }
     for (auto& warning : workload.warnings()) {
       warnings.push_back(std::move(warning));
     }

@@ -43,6 +43,10 @@ struct Session {
 Session open_session(World& world, const config::RunConfig& config,
                      const prepare::DataFiles& files);
 
+// What a session has besides its workload and adapter, of a run on so many ranks: for
+// open_session(), and for tests with kinds of their own.
+void complete_session(Session& session, int world_size);
+
 // The recipe of the session's run on `world_size` ranks, with what it says of data and adapter.
 coordinator::Recipe recipe_of(const Session& session, int world_size, UnitContext* units = nullptr);
 

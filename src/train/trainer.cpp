@@ -106,6 +106,10 @@ coordinator::StepPlan Trainer::shrink(const coordinator::MemoryFacts& facts,
                     "ranks, and not those of one that never ran out of memory",
                     facts.step));
   }
+  if (const auto& what = session_.workload->words().smaller_leaf;
+      plan.leaf_size != leaf_size && !what.empty()) {
+    run_.record.say(spdlog::level::warn, what);
+  }
   return plan;
 }
 

@@ -21,7 +21,7 @@ struct HeaderReport {
   // Rows that the data makes at most, and units of each: what does not fit into a run of so many
   // never does. 0: unknown.
   std::int64_t most_rows = 0;
-  double units_per_row = 1;
+  double tokens_per_row = 0;
 };
 HeaderReport check_headers(const config::RunConfig& config);
 

@@ -26,6 +26,8 @@ struct Words {
   std::string rate;        // its throughput on the progress line: "tok/s"
   std::string less;        // what makes a sample take less memory, for a list of remedies
   std::string no_targets;  // of a data set in which nothing counts, with the remedy
+  // What a leaf made smaller for want of memory changes beside its rounding; empty: nothing.
+  std::string smaller_leaf{};
 };
 
 // What a run shows of its model now and then.
@@ -74,6 +76,9 @@ class Workload {
 // the configuration leaves something to be decided by the data, it is set there.
 std::unique_ptr<Workload> open_workload(config::RunConfig& config, const prepare::DataFiles& files,
                                         at::Device device);
+
+// A line for each setting that means nothing to the workload of this configuration.
+std::vector<std::string> unused_settings(const config::RunConfig& config);
 
 // What an adapter of the configuration sees of a model.
 adapters::AdaptedModel adapted_model(models::Model& model, const config::RunConfig& config);

@@ -3,15 +3,17 @@
 #include <array>
 
 #include "base/error.hpp"
+#include "config/options.hpp"
 #include "io/hdf5_file.hpp"
 #include "workloads/language/language.hpp"
+#include "workloads/vision/vision.hpp"
 #include "workloads/workload_kind.hpp"
 
 namespace lorascale::workloads {
 
 std::span<const WorkloadKind> workload_kinds() {
   // The first that takes a model has it.
-  static const std::array kinds = {language::kLanguage};
+  static const std::array kinds = {vision::kVision, language::kLanguage};
   return kinds;
 }
 
@@ -28,8 +30,13 @@ std::unique_ptr<Workload> open_workload(config::RunConfig& config, const prepare
   return workload_kind_of(config.model).open(config, files, device);
 }
 
+std::vector<std::string> unused_settings(const config::RunConfig& config) {
+  return config::foreign_options(config, workload_kind_of(config.model).name);
+}
+
 adapters::AdaptedModel adapted_model(models::Model& model, const config::RunConfig& config) {
-  return {model.sites(), model.parameter_slots(), model.parts_without_site(), config.model.path};
+  return {model.sites(), model.parameter_slots(), model.buffers(), model.parts_without_site(),
+          config.model.path};
 }
 
 HeaderReport check_headers(const config::RunConfig& config) {

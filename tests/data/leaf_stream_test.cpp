@@ -26,7 +26,6 @@ class BareDataset : public Dataset {
       : rows_(rows), broken_(broken) {}
 
   [[nodiscard]] std::int64_t rows() const override { return rows_; }
-  [[nodiscard]] double units_per_row() const override { return 1; }
   [[nodiscard]] std::int64_t targets_per_epoch() const override { return rows_; }
   [[nodiscard]] std::unique_ptr<Leaf> leaf(const SampleKey& key,
                                            std::span<const std::int64_t> rows) const override {

@@ -41,7 +41,6 @@ class RegressionData : public data::Dataset {
   [[nodiscard]] const at::Tensor& targets() const { return targets_; }
 
   [[nodiscard]] std::int64_t rows() const override { return x_.size(0); }
-  [[nodiscard]] double units_per_row() const override { return kUnitsPerRow; }
   [[nodiscard]] std::int64_t targets_per_epoch() const override {
     return targets_.sum().item<std::int64_t>();
   }

@@ -29,7 +29,7 @@ class ImageDataset : public Dataset {
   ImageDataset(std::filesystem::path path, ImageSettings settings);
 
   [[nodiscard]] std::int64_t rows() const override { return file_.images(); }
-  [[nodiscard]] double units_per_row() const override { return 1; }
+
   [[nodiscard]] std::int64_t targets_per_epoch() const override { return rows(); }
   // An ImageLeaf. What a shift uncovers is 0: the mean.
   [[nodiscard]] std::unique_ptr<Leaf> leaf(const SampleKey& key,

@@ -75,7 +75,7 @@ bool TokenDataset::packed() const {
   return impl_->packed;
 }
 
-double TokenDataset::units_per_row() const {
+double TokenDataset::tokens_per_row() const {
   return static_cast<double>(impl_->plan.tokens()) / static_cast<double>(rows());
 }
 

@@ -29,7 +29,7 @@ class TokenDataset : public Dataset {
   ~TokenDataset() override;
 
   [[nodiscard]] std::int64_t rows() const override;
-  [[nodiscard]] double units_per_row() const override;
+  [[nodiscard]] double tokens_per_row() const override;
   [[nodiscard]] std::int64_t targets_per_epoch() const override;
   [[nodiscard]] std::unique_ptr<Leaf> leaf(const SampleKey& key,
                                            std::span<const std::int64_t> rows) const override;

@@ -50,7 +50,7 @@ HeaderReport check_headers(const config::RunConfig& config) {
         counted(data->documents, "document") + ", " + counted(data->tokens, "token") + ", header";
     // How many rows the documents make is not in a header.
     report.most_rows = data->documents + data->tokens / config.data.sequence_length;
-    report.units_per_row =
+    report.tokens_per_row =
         std::max(1.0, static_cast<double>(data->tokens) / static_cast<double>(report.most_rows));
   }
   return report;

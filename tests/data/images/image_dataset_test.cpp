@@ -133,7 +133,6 @@ TEST_F(ImageDatasetTest, SaysWhatItIs) {
   const ImageDataset set(paths[0], {{true, 1}, {}});
   EXPECT_EQ(set.rows(), 6);
   EXPECT_EQ(set.targets_per_epoch(), 6);
-  EXPECT_EQ(set.units_per_row(), 1);
   EXPECT_EQ(set.heaviest(2), (std::vector<std::int64_t>{0, 1}));
   EXPECT_EQ(set.heaviest(20).size(), 6U);
   EXPECT_EQ(set.path(), paths[0].string());

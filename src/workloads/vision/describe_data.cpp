@@ -1,0 +1,25 @@
+// An image file in words, with how many pictures each class has.
+#include <fmt/format.h>
+
+#include "base/units.hpp"
+#include "data/images/image_file.hpp"
+#include "workloads/vision/vision.hpp"
+
+namespace lorascale::workloads::vision {
+
+std::string describe_data(const std::filesystem::path& file) {
+  const data::ImageFile images(file);
+  const auto& classes = images.classes();
+  std::vector<std::int64_t> counts(classes.size(), 0);
+  for (const auto label : images.labels()) {
+    ++counts[label];
+  }
+  auto text = fmt::format("image data set: {} of {}, {} classes\n",
+                          counted(images.images(), "image"), images.shape().text(), classes.size());
+  for (std::size_t i = 0; i < classes.size(); ++i) {
+    text += fmt::format("  {:<32} {:>8}\n", classes[i], counts[i]);
+  }
+  return text;
+}
+
+}  // namespace lorascale::workloads::vision

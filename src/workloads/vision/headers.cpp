@@ -1,0 +1,25 @@
+// `plan --headers-only` for image classification.
+#include "adapters/adapter.hpp"
+#include "base/error.hpp"
+#include "base/units.hpp"
+#include "data/images/image_dataset.hpp"
+#include "workloads/vision/network.hpp"
+#include "workloads/vision/vision.hpp"
+
+namespace lorascale::workloads::vision {
+
+HeaderReport check_headers(const config::RunConfig& config) {
+  const data::ImageFile images(config.data.train);
+  const auto network = open_shapes(config, images);
+  if (config.data.validation) {
+    data::require_agreement(images, data::ImageFile(*config.data.validation));
+  }
+  adapters::check_adapter(config.adapter, adapted_model(*network, config));
+  HeaderReport report;
+  report.model = network->family();
+  report.data = counted(images.images(), "image") + ", header";
+  report.most_rows = images.images();
+  return report;
+}
+
+}  // namespace lorascale::workloads::vision

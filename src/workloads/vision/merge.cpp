@@ -1,0 +1,38 @@
+// The verb `merge` for residual networks.
+#include "adapters/formats/merge.hpp"
+
+#include <spdlog/spdlog.h>
+
+#include "adapters/base_name.hpp"
+#include "adapters/formats/weights_file.hpp"
+#include "base/error.hpp"
+#include "io/durable_file.hpp"
+#include "models/vision/resnet.hpp"
+#include "nn/dtypes.hpp"
+#include "workloads/vision/vision.hpp"
+
+namespace lorascale::workloads::vision {
+
+std::string merge(const MergeRequest& request) {
+  if (request.end_token_id) {
+    throw Error(ExitCode::kUsage, "--end-token-id is for language models; leave it out");
+  }
+  const auto adapter = adapters::read_peft_adapter(request.adapter);
+  const auto network = models::vision::load_resnet(
+      request.model, nn::float_type_named(request.dtype), at::Device(at::kCPU));
+  if (const auto warning = adapters::warning_of_other_base(adapter, request.model)) {
+    spdlog::warn("{}", *warning);
+  }
+  adapters::merge_into_weights(adapter, network->sites());
+  auto slots = network->parameter_slots();
+  const auto buffers = network->buffers();
+  slots.insert(slots.end(), buffers.begin(), buffers.end());
+  adapters::write_weights(request.output, slots);
+  io::write_file_atomically(
+      request.output / "config.json",
+      std::string_view(models::vision::resnet_config_json(network->config())));
+  return "merged " + std::to_string(adapter.modules.size()) + " layers into " +
+         request.output.string();
+}
+
+}  // namespace lorascale::workloads::vision
