@@ -30,26 +30,28 @@ struct Training {
   Updater updater;
   data::LeafStream leaves;
   Ballot ballot;
+  coordinator::StepPlan rates;  // of every update
 
   Training(World& where, const config::RunConfig& config)
       : world(where),
         session(regression_session(config)),
         faults(config.faults, where.host.rank()),
         updater(where, session, faults),
-        leaves(session.leaves()) {}
+        leaves(session.leaves()) {
+    rates.lr = 0.125;
+    rates.beta1 = config.optimizer.name == "adamw" ? 0.9 : 0;
+    rates.beta2 = 0.999;
+    rates.eps = 1e-8;
+  }
 
   UpdateResult update(std::int64_t step, std::int64_t leaf_size = kLeaf,
                       std::int64_t samples = kSamples) {
-    coordinator::StepPlan plan;
+    auto plan = rates;
     plan.step = step;
     plan.first_position = (step - 1) % 2 * samples;  // of an epoch, in turns
     plan.samples = samples;
     plan.leaf_size = leaf_size;
     plan.leaves = (samples + leaf_size - 1) / leaf_size;
-    plan.lr = 0.125;
-    plan.beta1 = session.config.optimizer.name == "adamw" ? 0.9 : 0;
-    plan.beta2 = 0.999;
-    plan.eps = 1e-8;
     return run_update(world, leaves, updater, faults, plan, [&] { return ballot; });
   }
   RegressionModel& model() { return dynamic_cast<RegressionModel&>(session.model()); }

@@ -134,6 +134,50 @@ TEST_F(UpdateTest, NormsOfLeavesMakeTheNoise) {
   const double mean = whole.gradient.narrow(0, 0, test::kWidth).square().sum().item<double>();
   EXPECT_NEAR(matrix.raw.mean_square, mean, 1e-5 * mean);
   EXPECT_FALSE(matrix.preconditioned);
+  // Whatever else is known of a leaf stands beside its norms.
+  EXPECT_DOUBLE_EQ(result.measures[0].second, whole.near);
+  EXPECT_DOUBLE_EQ(result.measures[1].second, whole.above);
+  lorascale::test::expect_close(training.model().statistics(), test::kStatisticsMove * whole.mean_x,
+                                1e-6);
+}
+
+// Adam's moments have seen as many updates as there were before this one.
+TEST_F(UpdateTest, NoiseHasAMetricOnceThereIsAHistory) {
+  config_.noise.horizon = {48, Unit::kSamples};
+  config_.optimizer.name = "adamw";
+  Training training(world_, config_);
+  for (std::int64_t step = 1; step <= NoiseMeter::kHistory + 1; ++step) {
+    const auto noise = training.update(step).facts.noise;
+    EXPECT_EQ(noise[0].preconditioned.has_value(), step > NoiseMeter::kHistory) << step;
+  }
+}
+
+// Two updates of AdamW by its definition, with numbers that are far from each other.
+TEST_F(UpdateTest, FollowsTheRatesOfThePlan) {
+  config_.optimizer.name = "adamw";
+  Training training(world_, config_);
+  auto& rates = training.rates;
+  rates.lr = 0.0625;
+  rates.beta1 = 0.7;
+  rates.beta2 = 0.95;
+  rates.eps = 0.03;
+  rates.weight_decay = 0.5;
+  at::Tensor decay = at::full({test::kWidth + 1}, 0.5, at::kDouble);
+  decay[test::kWidth] = 0;  // of the bias
+  at::Tensor weights = training.weights().to(at::kDouble);
+  at::Tensor first = at::zeros_like(weights);
+  at::Tensor second = at::zeros_like(weights);
+  for (std::int64_t step = 1; step <= 2; ++step) {
+    const at::Tensor rows = rows_of_update(training, (step - 1) * kSamples, kSamples);
+    const at::Tensor gradient = Expected(training.data(), weights, rows, kLeaf).gradient;
+    first = 0.7 * first + 0.3 * gradient;
+    second = 0.95 * second + 0.05 * gradient.square();
+    const auto power = static_cast<double>(step);
+    const at::Tensor root = (second / (1 - std::pow(0.95, power))).sqrt() + 0.03;
+    weights = weights * (1 - 0.0625 * decay) - 0.0625 * first / (1 - std::pow(0.7, power)) / root;
+    EXPECT_TRUE(training.update(step).facts.applied);
+    lorascale::test::expect_close(training.weights(), weights, 1e-6);
+  }
 }
 
 TEST_F(UpdateTest, ClipsTheMeanGradient) {
