@@ -71,7 +71,17 @@ const std::map<std::string, std::string>& other_values() {
       {"data.prepare.skip_bad", "true"},
       {"data.prepare.cache", "prepared"},
       {"data.prepare.python", "/usr/bin/python3"},
+      {"data.augment.flip", "true"},
+      {"data.augment.shift", "2"},
       {"data.shuffle", "false"},
+      {"model.architecture", "resnet"},
+      {"model.resnet.block", "bottleneck"},
+      {"model.resnet.layers", "[1, 1]"},
+      {"model.resnet.width", "16"},
+      {"model.resnet.norm", "group"},
+      {"model.resnet.groups", "8"},
+      {"model.resnet.ghost_batch", "4"},
+      {"model.resnet.stem", "large"},
       {"data.sequence_length", "64"},
       {"data.packing", "false"},
       {"batch.global", "48"},
@@ -224,6 +234,21 @@ TEST(ConfigAliases, PointAtOptionsThatExistAndHideNone) {
     EXPECT_EQ(find_option(alias.target) != nullptr, points) << alias.name;
     EXPECT_NE(describe_aliases().find("`" + std::string(alias.name) + "`"), std::string::npos);
   }
+}
+
+// What belongs to one kind of workload is named to the others where it is set.
+TEST(ConfigOptions, KnowTheKindOfWorkloadThatTheyBelongTo) {
+  RunConfig config;
+  EXPECT_TRUE(foreign_options(config, "vision").empty());
+  config.data.sequence_length = 64;
+  config.data.augment.shift = 2;
+  config.optimizer.lr = 0.5;  // of all kinds
+  ASSERT_EQ(foreign_options(config, "vision").size(), 1U);
+  EXPECT_EQ(foreign_options(config, "vision")[0],
+            "data.sequence_length 64 has no effect: it is of language models");
+  ASSERT_EQ(foreign_options(config, "language").size(), 1U);
+  EXPECT_EQ(foreign_options(config, "language")[0],
+            "data.augment.shift 2 has no effect: it is of vision models");
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "comm/local_communicator.hpp"
 #include "comm/mpi_communicator.hpp"
 #include "extending/toy_adapter.hpp"
 #include "extending/toy_family.hpp"
@@ -47,6 +48,7 @@ class ExtendingTest : public testing::Test {
   train::Session open(bool scales) {
     train::Session session;
     session.config = config_;
+    session.files.train = "points";
     session.workload = std::make_unique<PointWorkload>(config_.run.seed);
     const auto model = workloads::adapted_model(session.model(), config_);
     session.adapter = scales ? std::make_unique<ScaleAdapter>(config_.adapter, model)
@@ -55,7 +57,7 @@ class ExtendingTest : public testing::Test {
     return session;
   }
   ExitCode train(train::Session& session) {
-    train::Watchdog watchdog;
+    train::Watchdog watchdog(60);
     train::Trainer trainer(world_, session);
     return trainer.run(watchdog);
   }
@@ -120,11 +122,12 @@ TEST_F(ExtendingTest, AnyNumberOfRanksComputesTheSame) {
   config_.run.output_dir += "-alone-" + std::to_string(host_.rank());
   train::Session single;
   single.config = config_;
+  single.files.train = "points";
   single.workload = std::make_unique<PointWorkload>(config_.run.seed);
   single.adapter = adapters::make_adapter(
       config_.adapter, workloads::adapted_model(single.model(), config_), config_.run.seed);
   train::complete_session(single, 1);
-  train::Watchdog watchdog;
+  train::Watchdog watchdog(60);
   train::Trainer trainer(own, single);
   EXPECT_EQ(trainer.run(watchdog), ExitCode::kDone);
   EXPECT_TRUE(at::equal(together, single.parameters().master()));

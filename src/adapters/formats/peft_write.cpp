@@ -39,7 +39,8 @@ std::vector<std::string> names_of_targets(const std::vector<LoraModule>& modules
 nlohmann::json config_json(const std::vector<LoraModule>& modules,
                            const std::vector<nn::Site>& sites, const LoraSettings& settings,
                            const ExportContext& context) {
-  const BaseModel base = base_model_of(context.base);
+  // Null, as in peft, where the base is no folder that could be named.
+  const BaseModel base = context.base.empty() ? BaseModel{} : base_model_of(context.base);
   nlohmann::json ranks = nlohmann::json::object();
   nlohmann::json alphas = nlohmann::json::object();
   for (const auto& module : modules) {
@@ -58,7 +59,8 @@ nlohmann::json config_json(const std::vector<LoraModule>& modules,
       {"peft_type", "LORA"},
       {"task_type",
        context.task_type.empty() ? nlohmann::json(nullptr) : nlohmann::json(context.task_type)},
-      {"base_model_name_or_path", base.name},
+      {"base_model_name_or_path",
+       base.name.empty() ? nlohmann::json(nullptr) : nlohmann::json(base.name)},
       {"revision", base.revision.empty() ? nlohmann::json(nullptr) : nlohmann::json(base.revision)},
       {"auto_mapping", nullptr},
       {"inference_mode", true},

@@ -77,9 +77,9 @@ TEST(ResNetTest, NormsOfNoneHaveNoTensors) {
     biased = biased || line == "layer2.0.conv1.bias 8";
   }
   EXPECT_TRUE(biased);
-  EXPECT_FALSE(model.statistics().defined());
+  EXPECT_FALSE(model.running_state().defined());
   ResNet grouped(tiny_config(BlockKind::kBasic, NormKind::kGroup), at::kFloat, at::kCPU);
-  EXPECT_FALSE(grouped.statistics().defined());
+  EXPECT_FALSE(grouped.running_state().defined());
   EXPECT_TRUE(grouped.buffers().empty());
 }
 
