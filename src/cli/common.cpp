@@ -56,7 +56,7 @@ void keep_first_choices(comm::Communicator& host, const options::variables_map& 
                         LoadedConfig& loaded) {
   std::string text;
   train::together(host, [&] {
-    if (host.rank() == 0 && loaded.config.run.resume == "auto") {
+    if (host.rank() == 0 && loaded.config.run.resume == config::Resume::kAuto) {
       if (values.count("into") != 0) {
         text = config_of_run(values["into"].as<std::string>());
       }
@@ -169,10 +169,10 @@ Job::Job() : watchdog_(kStartDeadlineSeconds), place_(comm::node_place()) {
 
 // Ranks that load CUDA's libraries from cold storage may take minutes longer than others.
 at::Device Job::agreed_device(const config::RunSection& run) {
-  train::set_up_libraries(run.reduction == "exact");
+  train::set_up_libraries(run.reduction == config::Reduction::kExact);
   const auto system = train::gpu_system();
-  const bool seems_there = run.device == "cuda" || !system->sign_of_gpu().empty();
-  std::array<std::int64_t, 1> loads = {run.device != "cpu" && seems_there ? 1 : 0};
+  const bool seems_there = run.device == config::Device::kCuda || !system->sign_of_gpu().empty();
+  std::array<std::int64_t, 1> loads = {run.device != config::Device::kCpu && seems_there ? 1 : 0};
   host_->all_reduce(std::span(loads), comm::ReduceOp::kMax);
   const double deadline = host_->deadline_seconds();
   host_->set_deadline(loads[0] != 0 ? kDeviceDeadlineSeconds : deadline);

@@ -69,7 +69,7 @@ std::string memory_text(const train::MemoryForecast& memory, const Measured& mea
                             mebibytes(memory.activations.head);
   if (measured.peak) {
     return "per rank " + mebibytes(*measured.peak) +
-           " at the peak, measured on a leaf of the longest rows: " + parts;
+           " at the peak, measured on the heaviest leaf: " + parts;
   }
   return "per rank about " + mebibytes(memory.total()) + " at the peak, from shapes alone" +
          (measured.fits ? "" : ", for it does not fit here") + ": " + parts;

@@ -12,13 +12,16 @@ void add_run(std::vector<Option>& t) {
   add(t, "run.seed", at(&RunSection::seed), SeedKind{},
       "Seed of data order, initialisation and dropout; same seed, same run, on any number of "
       "ranks.");
-  add(t, "run.resume", at(&RunSection::resume), words({"auto", "never"}),
+  add(t, "run.resume", at(&RunSection::resume),
+      choice<Resume>({{"auto", Resume::kAuto}, {"never", Resume::kNever}}),
       "auto goes on from the newest checkpoint in output_dir, if there is one; never begins anew.",
       kMayChange);
-  add(t, "run.reduction", at(&RunSection::reduction), words({"fast", "exact"}),
+  add(t, "run.reduction", at(&RunSection::reduction),
+      choice<Reduction>({{"fast", Reduction::kFast}, {"exact", Reduction::kExact}}),
       "Order of summation: fast is the communication library's own; exact gives the same bits on "
       "any number of ranks (same leaf, same threads or GPU type), for more memory and traffic.");
-  add(t, "run.device", at(&RunSection::device), words({"auto", "cpu", "cuda"}),
+  add(t, "run.device", at(&RunSection::device),
+      choice<Device>({{"auto", Device::kAuto}, {"cpu", Device::kCpu}, {"cuda", Device::kCuda}}),
       "Where the model runs; auto takes a GPU per rank where there is one.", kMayChange);
   add(t, "run.threads", at(&RunSection::threads), IntegerKind{0, 4096},
       "CPU threads per rank; 0 shares the cores of a node among its ranks.", kMayChange);

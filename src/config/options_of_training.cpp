@@ -60,7 +60,8 @@ void add_batch(std::vector<Option>& t) {
       "Critical batch in samples, where it is known; 0 measures it by noise.horizon.");
   add(t, "batch.critical_fraction", at(&BatchSection::critical_fraction), RealKind{0, true},
       "Share of the critical batch that policy noise-scale may use.");
-  add(t, "batch.on_resize", at(&BatchSection::on_resize), words({"hold", "rescale"}),
+  add(t, "batch.on_resize", at(&BatchSection::on_resize),
+      choice<OnResize>({{"hold", OnResize::kHold}, {"rescale", OnResize::kRescale}}),
       "Resumed on another number of ranks: hold keeps the batch; rescale keeps each rank's share, "
       "and the rate follows by scale.rule over scale.ramp or 10 updates, what is longer.",
       kMayChange);
@@ -112,7 +113,8 @@ void add_average(std::vector<Option>& t) {
   const auto at = [](auto member) { return field(&RunConfig::average, member); };
   const std::vector<Unit> units = {Unit::kFraction, Unit::kSamples, Unit::kTokens, Unit::kSteps,
                                    Unit::kEpochs};
-  add(t, "average.name", at(&AverageSection::name), words({"none", "ema", "swa"}),
+  add(t, "average.name", at(&AverageSection::name),
+      choice<Average>({{"none", Average::kNone}, {"ema", Average::kEma}, {"swa", Average::kSwa}}),
       "Average of the weights over the updates, which is then validated, sampled from and "
       "exported; ema forgets, swa is the equal mean from average.start on (docs/optimizers.md).");
   add(t, "average.half_life", at(&AverageSection::half_life),
@@ -243,7 +245,8 @@ void add_divergence(std::vector<Option>& t) {
                           std::nullopt,
                           false,
                           "'800 samples' or '50 steps'"};
-  add(t, "divergence.action", at(&DivergenceSection::action), words({"stop", "recover"}),
+  add(t, "divergence.action", at(&DivergenceSection::action),
+      choice<OnDivergence>({{"stop", OnDivergence::kStop}, {"recover", OnDivergence::kRecover}}),
       "Where 10 updates in a row are not finite, or the loss stays far above its mean for 20: stop "
       "ends the run (exit code 71), recover goes back to the newest checkpoint, halves the rate "
       "and goes on.",

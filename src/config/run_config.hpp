@@ -14,12 +14,19 @@
 
 namespace lorascale::config {
 
+enum class Resume { kAuto, kNever };
+enum class Reduction { kFast, kExact };
+enum class Device { kAuto, kCpu, kCuda };
+enum class OnResize { kHold, kRescale };
+enum class Average { kNone, kEma, kSwa };
+enum class OnDivergence { kStop, kRecover };
+
 struct RunSection {
   std::string output_dir = "runs/default";
   std::uint64_t seed = 0;
-  std::string resume = "auto";     // auto | never
-  std::string reduction = "fast";  // fast | exact
-  std::string device = "auto";     // auto | cpu | cuda
+  Resume resume = Resume::kAuto;
+  Reduction reduction = Reduction::kFast;
+  Device device = Device::kAuto;
   std::int64_t threads = 0;  // CPU threads per rank; 0 = the cores of the node shared by its ranks
   double deadline_seconds = 120;  // how long a silent peer or a stuck step is waited for
 };
@@ -104,7 +111,7 @@ struct BatchSection {
   Amount ramp{0, Unit::kSamples};  // policy ramp: until max is reached
   double critical = 0;             // critical batch in samples; 0 = as measured
   double critical_fraction = 1;    // policy noise-scale: B <= this * critical batch
-  std::string on_resize = "hold";  // hold | rescale
+  OnResize on_resize = OnResize::kHold;
 };
 struct OptimizerSection {
   std::string name = "adamw";
@@ -125,7 +132,7 @@ struct LossSection {
   double label_smoothing = 0.0;  // in training only
 };
 struct AverageSection {
-  std::string name = "none";                // none | ema | swa
+  Average name = Average::kNone;
   Amount half_life{0.05, Unit::kFraction};  // of `ema`
   Amount start{0.75, Unit::kFraction};      // of `swa`
 };
@@ -169,7 +176,7 @@ struct NoiseSection {
   Amount horizon{0, Unit::kSamples};  // of its moving averages; 0 = not measured
 };
 struct DivergenceSection {
-  std::string action = "stop";      // stop | recover
+  OnDivergence action = OnDivergence::kStop;
   std::int64_t max_recoveries = 2;  // then it stops
   Amount warmup{50, Unit::kSteps};  // of the halved rate
 };

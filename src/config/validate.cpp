@@ -170,7 +170,7 @@ void Validator::check_batch() {
   const BatchSection& batch = config_.batch;
   if (batch.policy == BatchPolicyKind::kFixed) {
     warn_unused({"batch.min_steps", "batch.dwell"}, "batch.policy is fixed");
-    if (batch.on_resize == "hold") {
+    if (batch.on_resize == OnResize::kHold) {
       warn_unused({"batch.increment", "batch.min", "batch.max", "scale.ramp"},
                   "batch.policy is fixed and batch.on_resize is hold");
     }
@@ -223,11 +223,11 @@ void Validator::check_optimizer() {
 }
 
 void Validator::check_average() {
-  const std::string reason = "average.name is " + config_.average.name;
-  if (config_.average.name != "ema") {
+  const std::string reason = "average.name is " + find_option("average.name")->write(config_);
+  if (config_.average.name != Average::kEma) {
     warn_unused({"average.half_life"}, reason);
   }
-  if (config_.average.name != "swa") {
+  if (config_.average.name != Average::kSwa) {
     warn_unused({"average.start"}, reason);
   }
 }
@@ -271,9 +271,9 @@ void Validator::check_evaluation() {
 }
 
 void Validator::check_divergence() {
-  if (config_.divergence.action != "recover") {
+  if (config_.divergence.action != OnDivergence::kRecover) {
     warn_unused({"divergence.max_recoveries", "divergence.warmup"},
-                "divergence.action is " + config_.divergence.action);
+                "divergence.action is " + find_option("divergence.action")->write(config_));
   }
 }
 

@@ -114,6 +114,10 @@ struct ChoiceKind {
     return list;
   }
 };
+template <class Value>
+ChoiceKind<Value> choice(std::vector<std::pair<std::string_view, Value>> choices) {
+  return {std::move(choices)};
+}
 ChoiceKind<std::string> words(std::initializer_list<std::string_view> names);
 
 // A value that may be absent, written as `absent` ("null" or "auto").

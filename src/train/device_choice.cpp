@@ -93,20 +93,19 @@ std::string refused_by_torch(GpuSystem& system) {
 
 }  // namespace
 
-DeviceChoice choose_device(const std::string& wanted, const comm::NodePlace& place,
-                           GpuSystem& system) {
-  if (wanted == "cpu") {
+DeviceChoice choose_device(config::Device wanted, const comm::NodePlace& place, GpuSystem& system) {
+  if (wanted == config::Device::kCpu) {
     return {};
   }
   const auto on_cpu = [&](const std::string& reason) -> DeviceChoice {
-    if (wanted == "cuda") {
+    if (wanted == config::Device::kCuda) {
       throw_bad_config("run.device is cuda, but no GPU can be used on " + place.host + ": " +
                        reason + "; or set run.device: cpu");
     }
     return {at::kCPU, reason, {}};
   };
   if (const auto hidden = hidden_by_variable(system); !hidden.empty()) {
-    const bool there = wanted == "cuda" || !system.sign_of_gpu().empty();
+    const bool there = wanted == config::Device::kCuda || !system.sign_of_gpu().empty();
     return there ? on_cpu(hidden) : DeviceChoice{};
   }
   beat("asking the GPU driver");
@@ -117,7 +116,7 @@ DeviceChoice choose_device(const std::string& wanted, const comm::NodePlace& pla
       refused += " (" + sign + " shows a GPU)";
     }
     // Most machines have no GPU, and need no word about it.
-    const bool there = wanted == "cuda" || !sign.empty() || driver.gpus > 0;
+    const bool there = wanted == config::Device::kCuda || !sign.empty() || driver.gpus > 0;
     return there ? on_cpu(refused) : DeviceChoice{};
   }
   if (const auto refused = refused_by_torch(system); !refused.empty()) {

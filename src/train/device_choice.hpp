@@ -11,6 +11,7 @@
 
 #include "comm/communicator.hpp"
 #include "comm/mpi_session.hpp"
+#include "config/run_config.hpp"
 
 namespace lorascale::train {
 
@@ -49,11 +50,10 @@ struct DeviceChoice {
   std::string driver;  // in words, where a GPU is used
 };
 
-// `wanted`: auto, cpu or cuda. A rank takes the GPU of its number on the node; where the launcher
+// A rank takes the GPU of its number on the node; where the launcher
 // shows each rank GPUs of its own, it takes the first. Error(kBadConfig) with the reason where cuda
 // is wanted and cannot be used; auto then takes the CPU.
-DeviceChoice choose_device(const std::string& wanted, const comm::NodePlace& place,
-                           GpuSystem& system);
+DeviceChoice choose_device(config::Device wanted, const comm::NodePlace& place, GpuSystem& system);
 
 // Collective: Error(kBadConfig) on all ranks, naming the odd ones and their reasons, where some
 // compute on the CPU and others on GPUs. Where all fall back, the first that has a reason warns.

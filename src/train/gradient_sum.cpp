@@ -37,7 +37,7 @@ class FastSum : public GradientSum {
     return 0;
   }
   [[nodiscard]] std::int64_t temporary_elements() const override { return 0; }
-  void reduce(const at::Tensor& facts) override {
+  void reduce(at::Tensor& facts) override {
     if (total_.defined()) {
       gradient_.copy_(total_);
     }
@@ -89,7 +89,7 @@ class ExactSum : public GradientSum {
     return nodes.most * (world_.host.size() + 1) * piece_of(nodes);
   }
 
-  void reduce(const at::Tensor& facts) override {
+  void reduce(at::Tensor& facts) override {
     all_reduce_sum(world_, facts);
     if (world_.host.size() == 1) {
       gradient_.copy_(mine_.total());
@@ -152,9 +152,9 @@ class ExactSum : public GradientSum {
 
 }  // namespace
 
-std::unique_ptr<GradientSum> make_gradient_sum(const std::string& reduction, bool leaf_by_leaf,
+std::unique_ptr<GradientSum> make_gradient_sum(config::Reduction reduction, bool leaf_by_leaf,
                                                World& world, const at::Tensor& gradient) {
-  if (reduction == "exact") {
+  if (reduction == config::Reduction::kExact) {
     return std::make_unique<ExactSum>(world, gradient);
   }
   return std::make_unique<FastSum>(world, gradient, leaf_by_leaf);

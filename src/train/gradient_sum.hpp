@@ -9,8 +9,8 @@
 
 #include <cstdint>
 #include <memory>
-#include <string>
 
+#include "config/run_config.hpp"
 #include "train/world.hpp"
 
 namespace lorascale::train {
@@ -28,12 +28,12 @@ class GradientSum {
   [[nodiscard]] virtual std::int64_t temporary_elements() const = 0;
   // Collective: the vector then holds the sum over all leaves of all ranks. `facts` are summed over
   // ranks on the way; their sum must not depend on an order.
-  virtual void reduce(const at::Tensor& facts) = 0;
+  virtual void reduce(at::Tensor& facts) = 0;
 };
 
-// `reduction` as in run.reduction; `gradient` is the flat fp32 vector that leaves are added to.
+// `gradient` is the flat fp32 vector that leaves are added to.
 // `leaf_by_leaf`: before take() the vector holds that leaf alone, which exact sums imply.
-std::unique_ptr<GradientSum> make_gradient_sum(const std::string& reduction, bool leaf_by_leaf,
+std::unique_ptr<GradientSum> make_gradient_sum(config::Reduction reduction, bool leaf_by_leaf,
                                                World& world, const at::Tensor& gradient);
 
 }  // namespace lorascale::train

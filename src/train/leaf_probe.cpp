@@ -120,7 +120,7 @@ double budget_here(World& world) {
 }
 
 bool chosen_by_speed(const Session& session) {
-  return session.config.run.reduction != "exact";
+  return session.config.run.reduction != config::Reduction::kExact;
 }
 
 }  // namespace
@@ -221,7 +221,7 @@ std::optional<coordinator::LeafFacts> settle_leaf(World& world, Session& session
   if (saved_state != nullptr) {
     together(world.host, [&] { saved = coordinator::Coordinator::saved_leaf_size(*saved_state); });
     const bool busy = saved * ranks <= recipe.global_batch;
-    if (busy || session.config.run.reduction == "exact") {
+    if (busy || session.config.run.reduction == config::Reduction::kExact) {
       const bool fits =
           !any_limit(world) || measure_leaves(world, session, updater, recipe,
                                               {{saved}, coordinator::LeafAim::kLargest, ranks})

@@ -45,11 +45,11 @@ std::int64_t average_samples(const std::string& key, const Amount& amount,
 void set_average(coordinator::Recipe& recipe, const config::RunConfig& config,
                  const UnitContext& context) {
   const auto& section = config.average;
-  if (section.name == "ema") {
+  if (section.name == config::Average::kEma) {
     // Less than a sample means the same as one: the average is the newest weights.
     recipe.ema_half_life_samples = std::max<std::int64_t>(
         1, average_samples("average.half_life", section.half_life, config, context));
-  } else if (section.name == "swa") {
+  } else if (section.name == config::Average::kSwa) {
     recipe.swa_start_samples = average_samples("average.start", section.start, config, context);
   }
 }
@@ -72,7 +72,7 @@ void add_batch_policy(const config::RunConfig& config, const UnitContext& units,
     }
   }
   recipe->batch_policy = batch.policy;
-  recipe->batch_follows_ranks = batch.on_resize == "rescale";
+  recipe->batch_follows_ranks = batch.on_resize == config::OnResize::kRescale;
   recipe->batch_increment = batch.increment.value_or(0);
   recipe->batch_min = batch.min.value_or(0);
   recipe->batch_max = batch.max.value_or(0);
@@ -149,7 +149,7 @@ coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t ro
   require_lengths_that_fit(config, recipe);
   recipe.floor = config.schedule.floor;
   set_average(recipe, config, context);
-  if (config.divergence.action == "recover") {
+  if (config.divergence.action == config::OnDivergence::kRecover) {
     recipe.max_recoveries = config.divergence.max_recoveries;
     recipe.recovery_warmup_samples = to_samples(config.divergence.warmup, context);
   }

@@ -84,7 +84,7 @@ void Trainer::restore(const SnapshotFields& snapshot) {
 
 void Trainer::resume_or_start() {
   std::optional<SnapshotFields> snapshot;
-  if (session_.config.run.resume == "auto") {
+  if (session_.config.run.resume == config::Resume::kAuto) {
     snapshot =
         load_newest_snapshot(world_, run_.folder / "checkpoints", session_.state(),
                              [&](const SnapshotFields& saved) { require_same_run(run_, saved); });

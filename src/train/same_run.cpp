@@ -71,10 +71,9 @@ void require_nothing_to_lose(const Run& run) {
   const bool results = std::ranges::any_of(
       std::array{"adapter", "model", "best"},
       [&](const char* name) { return std::filesystem::is_directory(run.folder / name); });
-  const bool anew = session.config.run.resume != "auto";
+  const bool anew = session.config.run.resume != config::Resume::kAuto;
   if (anew && (results || !io::list_checkpoints(run.folder / "checkpoints").empty())) {
-    refuse("checkpoints or results of an earlier run, and run.resume is " +
-           session.config.run.resume);
+    refuse("checkpoints or results of an earlier run, and run.resume is never");
   }
   if (!results) {
     return;

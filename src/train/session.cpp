@@ -69,7 +69,7 @@ std::unique_ptr<optim::Optimizer> make_optimizer(const config::RunConfig& config
   }
   auto optimizer =
       optim::make_optimizer(config.optimizer.name, std::move(segments), parameters.master());
-  if (config.average.name != "none") {
+  if (config.average.name != config::Average::kNone) {
     return std::make_unique<optim::WeightAverage>(std::move(optimizer), parameters.master());
   }
   return optimizer;

@@ -98,7 +98,7 @@ coordinator::StepPlan Trainer::shrink(const coordinator::MemoryFacts& facts,
   }
   run_.write_decisions();
   const auto plan = *run_.coordinator->next_step();
-  if (session_.config.run.reduction == "exact" && plan.leaf_size != leaf_size) {
+  if (session_.config.run.reduction == config::Reduction::kExact && plan.leaf_size != leaf_size) {
     run_.record.say(
         spdlog::level::warn,
         fmt::format("run.reduction exact: smaller leaves round otherwise, so the bits from here on "

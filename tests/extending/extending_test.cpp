@@ -30,7 +30,7 @@ class ExtendingTest : public testing::Test {
     host_.broadcast_from_root(folder);
     folder_ = folder;
     config_.run.output_dir = folder + "/run";
-    config_.run.reduction = "exact";
+    config_.run.reduction = config::Reduction::kExact;
     config_.batch.global = 24;
     config_.batch.micro = 4;
     config_.budget = {12, Unit::kEpochs};

@@ -58,7 +58,7 @@ FakeSystem without_any() {
 
 constexpr int kLocalRank = 5;
 
-DeviceChoice choose(FakeSystem& system, const std::string& wanted = "auto") {
+DeviceChoice choose(FakeSystem& system, config::Device wanted = config::Device::kAuto) {
   return choose_device(wanted, {kLocalRank, 8, "node7"}, system);
 }
 
@@ -80,7 +80,7 @@ TEST(DeviceChoiceTest, ARankThatSeesOneGpuTakesIt) {
 
 TEST(DeviceChoiceTest, TheCpuIsTakenUnasked) {
   FakeSystem system;
-  EXPECT_TRUE(choose(system, "cpu").device.is_cpu());
+  EXPECT_TRUE(choose(system, config::Device::kCpu).device.is_cpu());
   EXPECT_EQ(system.asked + system.loaded, 0);
 }
 
@@ -155,7 +155,7 @@ TEST_P(MissedGpuTest, HasItsReason) {
     EXPECT_THAT(choice.reason, HasSubstr(word));
   }
   try {
-    choose(system, "cuda");
+    choose(system, config::Device::kCuda);
     ADD_FAILURE() << "nothing was thrown";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::kBadConfig);
@@ -168,9 +168,9 @@ INSTANTIATE_TEST_SUITE_P(Ways, MissedGpuTest, testing::Range(std::size_t{0}, std
 
 TEST(DeviceChoiceTest, AWishForCudaOnAMachineWithoutIsRefused) {
   auto system = without_any();
-  EXPECT_THROW(choose(system, "cuda"), Error);
+  EXPECT_THROW(choose(system, config::Device::kCuda), Error);
   system.variables["CUDA_VISIBLE_DEVICES"] = "";
-  EXPECT_THROW(choose(system, "cuda"), Error);
+  EXPECT_THROW(choose(system, config::Device::kCuda), Error);
   EXPECT_THAT(choose(system).reason, IsEmpty());
 }
 

@@ -24,7 +24,7 @@ class GradientSumTest : public testing::Test {
   }
   // The sum as an update forms it, by the leaves of this rank.
   void sum(GradientSum& sum, const at::Tensor& gradient, const std::vector<at::Tensor>& leaves,
-           const at::Tensor& facts) {
+           at::Tensor facts) {
     const auto count = static_cast<std::int64_t>(leaves.size());
     sum.begin(count);
     EXPECT_TRUE(same_bits(gradient, at::zeros_like(gradient)));
@@ -125,18 +125,19 @@ TEST_F(GradientSumTest, FastIsTheSumUpToRounding) {
 
 // Whoever looks at a leaf by itself finds it alone in the vector.
 TEST_F(GradientSumTest, EveryLeafIsAloneWhereItIsLookedAt) {
-  for (const char* reduction : {"fast", "exact"}) {
+  for (const auto reduction : {config::Reduction::kFast, config::Reduction::kExact}) {
     const at::Tensor gradient = at::zeros({16});
     const auto sum = make_gradient_sum(reduction, true, world_, gradient);
     sum->begin(8);
     const auto [begin, end] = mine(8);
     for (auto leaf = begin; leaf < end; ++leaf) {
-      EXPECT_TRUE(same_bits(gradient, at::zeros({16}))) << reduction;
+      EXPECT_TRUE(same_bits(gradient, at::zeros({16}))) << static_cast<int>(reduction);
       at::Tensor(gradient).fill_(static_cast<double>(leaf));
       sum->take(leaf);
     }
-    sum->reduce(at::zeros({1}, at::kDouble));
-    EXPECT_TRUE(same_bits(gradient, at::full({16}, 28.0F))) << reduction;
+    at::Tensor facts = at::zeros({1}, at::kDouble);
+    sum->reduce(facts);
+    EXPECT_TRUE(same_bits(gradient, at::full({16}, 28.0F))) << static_cast<int>(reduction);
   }
 }
 
@@ -146,7 +147,7 @@ TEST_F(GradientSumTest, TakesTheMemoryThatItAnnounces) {
   constexpr std::int64_t kSize = 1 << 16;
   const auto bytes = [](std::int64_t elements) { return static_cast<double>(elements * 4); };
   const auto now = [] { return static_cast<double>(tensor_memory(at::kCPU).now); };
-  for (const char* reduction : {"fast", "exact"}) {
+  for (const auto reduction : {config::Reduction::kFast, config::Reduction::kExact}) {
     for (const std::int64_t leaves : {1, 2, 5, 7, 13, 16}) {
       const at::Tensor gradient = at::zeros({kSize});
       const auto sum = make_gradient_sum(reduction, true, world_, gradient);
@@ -156,14 +157,17 @@ TEST_F(GradientSumTest, TakesTheMemoryThatItAnnounces) {
       for (auto leaf = begin; leaf < end; ++leaf) {
         sum->take(leaf);
         EXPECT_NEAR(now() - before, bytes(sum->kept_elements(begin, leaf + 1)), 8192)
-            << reduction << ", leaf " << leaf << " of " << leaves;
+            << static_cast<int>(reduction) << ", leaf " << leaf << " of " << leaves;
       }
       const double held = now();
       reset_peak_memory(at::kCPU);
-      sum->reduce(at::zeros({1}, at::kDouble));
+      at::Tensor facts = at::zeros({1}, at::kDouble);
+      sum->reduce(facts);
       const double most = static_cast<double>(tensor_memory(at::kCPU).peak) - held;
-      EXPECT_LE(most, bytes(sum->temporary_elements()) + 8192) << reduction << ", " << leaves;
-      EXPECT_GE(most, bytes(sum->temporary_elements()) / 2) << reduction << ", " << leaves;
+      EXPECT_LE(most, bytes(sum->temporary_elements()) + 8192)
+          << static_cast<int>(reduction) << ", " << leaves;
+      EXPECT_GE(most, bytes(sum->temporary_elements()) / 2)
+          << static_cast<int>(reduction) << ", " << leaves;
     }
   }
 }

@@ -107,8 +107,8 @@ class LeafProbeTest : public testing::Test {
 // the one that would have been.
 TEST_F(LeafProbeTest, WarmingUpChangesNothing) {
   for (const bool all : {false, true}) {
-    config_.run.reduction = all ? "exact" : "fast";
-    config_.average.name = all ? "ema" : "none";
+    config_.run.reduction = all ? config::Reduction::kExact : config::Reduction::kFast;
+    config_.average.name = all ? config::Average::kEma : config::Average::kNone;
     config_.noise.horizon = {all ? 48.0 : 0.0, Unit::kSamples};
     std::vector<at::Tensor> cold, warm;
     for (auto* states : {&cold, &warm}) {
@@ -232,7 +232,7 @@ TEST_F(LeafProbeTest, NotEvenOneSampleIsAnErrorOfAllRanks) {
 TEST_F(LeafProbeTest, LeavesEverythingAsItWas) {
   config_.adapter.dropout = 0.1;
   config_.noise.horizon = {1000, Unit::kSamples};
-  for (const char* reduction : {"fast", "exact"}) {
+  for (const auto reduction : {config::Reduction::kFast, config::Reduction::kExact}) {
     config_.run.reduction = reduction;
     open();
     EXPECT_TRUE(update(2, 1).facts.applied);  // so that the optimizer's state is not zero
@@ -262,7 +262,7 @@ TEST_F(LeafProbeTest, LeavesEverythingAsItWas) {
 TEST_F(LeafProbeTest, SaysWhatAnUpdateTakes) {
   config_.batch.global = 8;
   for (const std::string kind : {"lora", "full"}) {
-    for (const std::string reduction : {"fast", "exact"}) {
+    for (const auto reduction : {config::Reduction::kFast, config::Reduction::kExact}) {
       for (const double horizon : {0.0, 1000.0}) {
         config_.adapter.type = kind;
         config_.run.reduction = reduction;
@@ -275,10 +275,12 @@ TEST_F(LeafProbeTest, SaysWhatAnUpdateTakes) {
           limit_cpu_tensors(static_cast<std::int64_t>(expected));
           reset_peak_memory(at::kCPU);
           EXPECT_FALSE(update(leaf, NoiseMeter::kHistory + 1).out_of_memory)
-              << kind << reduction << horizon;
+              << kind << static_cast<int>(reduction) << horizon;
           const auto peak = static_cast<double>(tensor_memory(at::kCPU).peak);
-          EXPECT_LE(peak, expected) << kind << reduction << horizon << " leaf " << leaf;
-          EXPECT_GE(peak, 0.9 * expected) << kind << reduction << horizon << " leaf " << leaf;
+          EXPECT_LE(peak, expected)
+              << kind << static_cast<int>(reduction) << horizon << " leaf " << leaf;
+          EXPECT_GE(peak, 0.9 * expected)
+              << kind << static_cast<int>(reduction) << horizon << " leaf " << leaf;
           limit_cpu_tensors(0);
         }
         updater_.reset();
@@ -306,7 +308,7 @@ TEST_F(LeafProbeTest, AnUpdateThatRunsOutBeforeItsFirstLeafIsVotedOn) {
 
 // By memory alone, so that what is chosen is known; by speed it is some leaf that fits.
 TEST_F(LeafProbeTest, ARunThatGoesOnKeepsItsLeafWhereItFits) {
-  config_.run.reduction = "exact";
+  config_.run.reduction = config::Reduction::kExact;
   open();
   auto& recipe = session_->recipe;
   const auto free = measure({1, 2, 4, 8}, kAll);

@@ -79,7 +79,7 @@ void expect_same_facts(const UpdateResult& a, const UpdateResult& b) {
 
 // The bits of everything, where sums are exact; also where ranks have no leaf.
 TEST_F(UpdateTest, IsTheSameBitsOnAnyNumberOfRanks) {
-  config_.run.reduction = "exact";
+  config_.run.reduction = config::Reduction::kExact;
   config_.optimizer.name = "adamw";
   config_.optimizer.clip_norm = 0.5;
   config_.noise.horizon = {48, Unit::kSamples};

@@ -18,7 +18,7 @@ using test::UpdateTest;
 // One rank's NaN is enough; nothing of the run's state moves, and the run goes on.
 TEST_F(UpdateTest, IsSkippedWhereTheGradientIsNoNumber) {
   config_.optimizer.name = "adamw";
-  for (const char* reduction : {"fast", "exact"}) {
+  for (const auto reduction : {config::Reduction::kFast, config::Reduction::kExact}) {
     config_.run.reduction = reduction;
     Training training(world_, with("nan step=2 rank=" + last_rank()));
     training.update(1);
@@ -69,7 +69,7 @@ TEST_F(UpdateTest, GoesOnWithoutTheTargetsOfALeaf) {
 // Memory that ran out on one rank, wherever in the update, and the same samples once more: as if
 // nothing had been.
 TEST_F(UpdateTest, IsNotAppliedWhereARankRunsOutOfMemory) {
-  config_.run.reduction = "exact";
+  config_.run.reduction = config::Reduction::kExact;
   config_.optimizer.name = "adamw";
   Training clean(world_, config_);
   clean.update(1);
