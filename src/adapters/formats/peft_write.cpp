@@ -2,12 +2,14 @@
 #include <ATen/TensorOperators.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 
 #include "adapters/base_name.hpp"
 #include "adapters/formats/peft.hpp"
+#include "adapters/targets.hpp"
 #include "base/error.hpp"
 #include "io/durable_file.hpp"
 #include "io/safetensors_writer.hpp"
@@ -20,20 +22,46 @@ std::string last_part(const std::string& module) {
   return module.substr(module.rfind('.') + 1);
 }
 
-// Short names where they mean exactly the adapted modules, full paths otherwise.
-std::vector<std::string> names_of_targets(const std::vector<LoraModule>& modules,
-                                          const std::vector<nn::Site>& sites) {
+// Whether peft would take a name for a part of the model that is not adapted: another layer, or one
+// that holds layers, as the "0" of "layer1.0.downsample.0" is the end of "layer1.0", too.
+bool names_more(const std::string& name, const std::set<std::string>& adapted,
+                const std::vector<nn::Site>& sites) {
+  for (const auto& site : sites) {
+    auto end = site.name.size();
+    while (end != std::string::npos && end > 0) {
+      const auto part = site.name.substr(0, end);
+      if (target_names(name, part) && !adapted.contains(part)) {
+        return true;
+      }
+      end = part.rfind('.');
+    }
+  }
+  return false;
+}
+
+// Short names where they mean exactly the adapted modules, else full paths, else, where a path is
+// the end of another one, as a stem's "conv1", one expression.
+nlohmann::json names_of_targets(const std::vector<LoraModule>& modules,
+                                const std::vector<nn::Site>& sites) {
   std::set<std::string> adapted, suffixes;
   for (const auto& module : modules) {
     adapted.insert(module.site.name);
     suffixes.insert(last_part(module.site.name));
   }
-  for (const auto& site : sites) {
-    if (suffixes.contains(last_part(site.name)) && !adapted.contains(site.name)) {
-      return {adapted.begin(), adapted.end()};
+  for (const auto& names : {suffixes, adapted}) {
+    if (std::ranges::none_of(names,
+                             [&](const auto& name) { return names_more(name, adapted, sites); })) {
+      return names;
     }
   }
-  return {suffixes.begin(), suffixes.end()};
+  std::string expression;
+  for (const auto& name : adapted) {
+    expression += expression.empty() ? "" : "|";
+    for (const char c : name) {
+      expression += c == '.' ? std::string("\\.") : std::string(1, c);
+    }
+  }
+  return expression;
 }
 
 nlohmann::json config_json(const std::vector<LoraModule>& modules,

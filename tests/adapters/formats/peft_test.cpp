@@ -141,6 +141,21 @@ TEST_F(PeftTest, NamesTargetsInFullWhereTheirEndsWouldMeanMore) {
               testing::UnorderedElementsAre("model.layers.0.q_proj", "model.layers.0.v_proj"));
 }
 
+// peft asks of every part of a model, also of those that only hold others, whether it ends so.
+TEST_F(PeftTest, NamesTargetsSoThatNoOtherPartIsTakenForOne) {
+  const auto targets = [&](const std::string& name) {
+    Trained trained(plain({"conv"}));
+    trained.modules.front().site.name = trained.model.sites.back().name = name;
+    write(trained);
+    return config()["target_modules"];
+  };
+  EXPECT_EQ(targets("model.layers.0.downsample.3"), nlohmann::json({"3"}));
+  EXPECT_EQ(targets("model.layers.0.downsample.0"),
+            nlohmann::json({"model.layers.0.downsample.0"}));
+  EXPECT_EQ(targets("q_proj"), "q_proj") << "an expression, which a list would not be";
+  EXPECT_EQ(targets("0.q_proj"), "0\\.q_proj");
+}
+
 TEST_F(PeftTest, KeepsTheTokenThatEndsAnswersInTheMetadata) {
   const Trained trained(plain({"v_proj"}));
   write(trained);
