@@ -9,8 +9,11 @@
 namespace lorascale::workloads::vision {
 
 HeaderReport check_headers(const config::RunConfig& config) {
-  const data::ImageFile images(config.data.train);
+  const auto& augment = config.data.augment;
+  const data::ImageDataset training(config.data.train, {{augment.flip, augment.shift}, {}});
+  const auto& images = training.file();
   const auto network = open_shapes(config, images);
+  require_leaf(config, network->config());
   if (config.data.validation) {
     data::require_agreement(images, data::ImageFile(*config.data.validation));
   }

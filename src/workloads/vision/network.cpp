@@ -1,5 +1,7 @@
 #include "workloads/vision/network.hpp"
 
+#include <fmt/format.h>
+
 #include <nlohmann/json.hpp>
 
 #include "base/error.hpp"
@@ -87,6 +89,23 @@ std::string fingerprint_of(const config::RunConfig& config, const ResNetConfig& 
     return io::ModelReader(config.model.path).fingerprint();
   }
   return sha256_hex(models::vision::resnet_config_json(network) + std::to_string(config.run.seed));
+}
+
+void require_leaf(const config::RunConfig& config, const ResNetConfig& network) {
+  if (network.norm != models::vision::NormKind::kBatch || config.adapter.type != "full") {
+    return;
+  }
+  if (!config.batch.micro) {
+    throw_bad_config(
+        "model.resnet.norm batch takes its statistics over the pictures of a leaf, which must not "
+        "follow from memory or speed: set batch.micro, such as 32");
+  }
+  if (network.ghost_batch > 0 && *config.batch.micro % network.ghost_batch != 0) {
+    throw_bad_config(fmt::format(
+        "model.resnet.ghost_batch {} does not divide batch.micro {}: groups of a leaf would differ "
+        "in size; change one of them",
+        network.ghost_batch, *config.batch.micro));
+  }
 }
 
 }  // namespace lorascale::workloads::vision

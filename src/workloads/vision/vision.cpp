@@ -1,7 +1,5 @@
 #include "workloads/vision/vision.hpp"
 
-#include <fmt/format.h>
-
 #include <system_error>
 #include <utility>
 
@@ -18,30 +16,10 @@ namespace {
 using data::ImageDataset;
 using models::vision::NormKind;
 using models::vision::ResNet;
-using models::vision::ResNetConfig;
 
 // Beyond so many pictures a leaf, products are as fast as they get.
 constexpr std::int64_t kEnoughOnCpu = 128;
 constexpr std::int64_t kEnoughOnDevice = 1024;
-
-// Batch normalisation takes its statistics over a leaf: a leaf that follows from memory or speed
-// would make results follow from the machine.
-void require_leaf(const config::RunConfig& config, const ResNetConfig& network) {
-  if (network.norm != NormKind::kBatch || config.adapter.type != "full") {
-    return;
-  }
-  if (!config.batch.micro) {
-    throw_bad_config(
-        "model.resnet.norm batch takes its statistics over the pictures of a leaf, which must not "
-        "follow from memory or speed: set batch.micro, such as 32");
-  }
-  if (network.ghost_batch > 0 && *config.batch.micro % network.ghost_batch != 0) {
-    throw_bad_config(fmt::format(
-        "model.resnet.ghost_batch {} does not divide batch.micro {}: groups of a leaf would differ "
-        "in size; change one of them",
-        network.ghost_batch, *config.batch.micro));
-  }
-}
 
 class VisionWorkload : public Workload {
  public:
