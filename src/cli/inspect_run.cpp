@@ -15,6 +15,7 @@
 #include "config/reader.hpp"
 #include "io/checkpoint_folder.hpp"
 #include "io/strict_json.hpp"
+#include "workloads/tools.hpp"
 
 namespace lorascale::cli {
 namespace {
@@ -57,13 +58,16 @@ void show_status(const fs::path& folder) {
 void show_config(const fs::path& folder) {
   const auto config = config::read_config_file(folder / "config.yaml").config;
   const auto value = [&](const char* path) { return config::find_option(path)->write(config); };
-  say("model", value("model.path") + ", " + value("model.dtype"));
+  say("model", value(config.model.architecture ? "model.architecture" : "model.path") + ", " +
+                   value("model.dtype"));
   say("trained", config.adapter.type == "full"
                      ? std::string("all weights")
                      : fmt::format("LoRA rank {}, alpha {}, targets {}", value("adapter.rank"),
                                    value("adapter.alpha"), value("adapter.targets")));
-  say("data", fmt::format("{}, validation {}, {} tokens a row", value("data.train"),
-                          value("data.validation"), value("data.sequence_length")));
+  const bool tokens = workloads::kind_of(config.model) == "language";
+  say("data", fmt::format("{}, validation {}{}", value("data.train"), value("data.validation"),
+                          tokens ? fmt::format(", {} tokens a row", config.data.sequence_length)
+                                 : std::string()));
   const std::string policy = value("batch.policy");
   say("recipe",
       fmt::format("batch {}{}, {} lr {}, schedule {} after {} of warmup, budget {}",

@@ -18,7 +18,8 @@ void check_headers(const options::variables_map& values, int ranks) {
   }
   std::cout << "settings  of " << values["config"].as<std::string>() << ", for "
             << counted(ranks, "rank") << "\n"
-            << "model     " << config.model.path << ": " << report.model << ", headers\n"
+            << "model     " << (config.model.architecture ? "" : config.model.path + ": ")
+            << report.model << ", headers\n"
             << "data      " << config.data.train << ": "
             << (report.data.empty() ? "is prepared when the job starts" : report.data) << "\n";
   for (const auto& note : loaded.notes) {

@@ -9,10 +9,14 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "config/run_config.hpp"
 
 namespace lorascale::workloads {
+
+// "language": whose options and data the model's are.
+std::string_view kind_of(const config::ModelSection& model);
 
 // What can be told of a configuration by headers alone. All its errors are thrown.
 struct HeaderReport {

@@ -39,6 +39,10 @@ adapters::AdaptedModel adapted_model(models::Model& model, const config::RunConf
           config.model.path};
 }
 
+std::string_view kind_of(const config::ModelSection& model) {
+  return workload_kind_of(model).name;
+}
+
 HeaderReport check_headers(const config::RunConfig& config) {
   return workload_kind_of(config.model).check_headers(config);
 }
@@ -47,8 +51,10 @@ std::string generate(const config::RunConfig& config, at::Device device,
                      const GenerateRequest& request) {
   const auto& kind = workload_kind_of(config.model);
   if (kind.generate == nullptr) {
-    throw Error(ExitCode::kUsage, config.model.path + " writes no text: it is a model of kind " +
-                                      std::string(kind.name));
+    const auto& model = config.model;
+    throw Error(ExitCode::kUsage,
+                (model.architecture ? "model.architecture " + *model.architecture : model.path) +
+                    " writes no text: it is a model of kind " + std::string(kind.name));
   }
   return kind.generate(config, device, request);
 }
