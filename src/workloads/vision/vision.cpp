@@ -74,9 +74,10 @@ VisionWorkload::VisionWorkload(config::RunConfig& config, const prepare::DataFil
   train_ = std::make_unique<ImageDataset>(
       files.train, data::ImageSettings{{augment.flip, augment.shift}, normalisation});
   if (files.validation) {
+    // First: the normalisation is of the channels that are trained on.
+    data::require_agreement(train_->file(), data::ImageFile(*files.validation));
     validation_ =
         std::make_unique<ImageDataset>(*files.validation, data::ImageSettings{{}, normalisation});
-    data::require_agreement(train_->file(), validation_->file());
   }
 }
 
