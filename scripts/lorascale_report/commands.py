@@ -30,7 +30,7 @@ def next_commands(run, program):
         ]
     if run.is_lora:
         prompt = run.after[0].prompt if run.after else None
-        if prompt and run.token_word == "byte":
+        if prompt and run.unit == "byte":
             commands.append(
                 Command(
                     "generate with the adapter",

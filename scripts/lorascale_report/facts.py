@@ -14,6 +14,7 @@ class Row:
     samples: int
     loss: float | None  # of this very update, as in metrics.jsonl
     validation: float | None  # measured after this very update
+    accuracy: float | None  # of that validation
     lr: float | None
     batch: int | None
     ranks: int | None
@@ -26,9 +27,10 @@ def headline(run):
         if not losses:
             return "no finite loss was measured"
         return f"training loss {losses[0]:.4f} -> {losses[-1]:.4f}; no validation set was given"
+    right = "" if last.accuracy is None else f", {words.share(last.accuracy)} right"
     if first.step == last.step:
-        return f"validation loss {last.loss:.4f} after step {last.step}; measured once"
-    return f"validation loss {first.loss:.4f} -> {last.loss:.4f} ({words.change(first.loss, last.loss)})"
+        return f"validation loss {last.loss:.4f}{right} after step {last.step}; measured once"
+    return f"validation loss {first.loss:.4f} -> {last.loss:.4f} ({words.change(first.loss, last.loss)}){right}"
 
 
 def state(run):
@@ -46,15 +48,16 @@ def facts(run):
     pairs = []
     first, final, best = run.first_validation, run.last_validation, run.best_validation
     if first is not None and first.step != final.step:
-        unit = f"nats per {run.token_word}"
+        unit = f"nats per {run.unit}"
         pairs.append(("validation", f"{first.loss:.4f} -> {final.loss:.4f} {unit}"))
-        pairs.append(
-            ("perplexity", f"{words.perplexity(first.loss)} -> {words.perplexity(final.loss)} per {run.token_word}")
-        )
+        name, before, after, of = quality(run)
+        pairs.append((name, f"{before} -> {after} {of}"))
         if best.step != final.step:
             pairs.append(("best", f"{best.loss:.4f} {_where_best(run)}"))
     if setting("model", "path"):
         pairs.append(("model", f"{setting('model', 'path')}"))
+    elif setting("model", "architecture"):
+        pairs.append(("model", _architecture(run)))
     if run.is_lora and setting("adapter", "rank"):
         pairs.append(("adapter", f"LoRA, rank {setting('adapter', 'rank')}, alpha {setting('adapter', 'alpha'):g}"))
     if setting("data", "train"):
@@ -65,7 +68,8 @@ def facts(run):
         (
             "trained",
             f"{words.count(last['step'])} updates, {words.count(last['samples'])} samples, "
-            f"{words.count(run.tokens)} {run.token_word}s, {last.get('epoch', 0):.2f} epochs",
+            + ("" if run.of_images else f"{words.count(run.units)} {run.unit}s, ")
+            + f"{last.get('epoch', 0):.2f} epochs",
         )
     )
     pairs.append(
@@ -80,6 +84,27 @@ def facts(run):
     return [(name, words.harmless(value)) for name, value in pairs]
 
 
+def quality(run):
+    """(name, before, after, of what): the validations' meaning to people."""
+    first, last = run.first_validation, run.last_validation
+    if first.accuracy is not None and last.accuracy is not None:
+        return "accuracy", words.share(first.accuracy), words.share(last.accuracy), "of validation"
+    return "perplexity", words.perplexity(first.loss), words.perplexity(last.loss), f"per {run.unit}"
+
+
+def accuracies(run):
+    """(update, share of right answers in %, or None) of training."""
+    values = ((update["step"], update.get("accuracy")) for update in run.updates)
+    return [(step, None if value is None else 100 * value) for step, value in values]
+
+
+def _architecture(run):
+    name = run.setting("model", "architecture")
+    parts = run.setting("model", name) or {}
+    chosen = [f"{key} {parts[key]}" for key in ("block", "layers", "width", "norm") if key in parts]
+    return f"{name}, untrained at first: {', '.join(chosen)}"
+
+
 def _where_best(run):
     best = run.best_validation
     if best.step == 0:
@@ -92,7 +117,7 @@ def trace(run, rows=8):
     """The run in about `rows` updates, evenly spread; the first and the last are among them. Where there are validations,
     the others are updates that were validated."""
     updates = run.updates
-    measured = {v.step: v.loss for v in run.validations}
+    measured = {v.step: v for v in run.validations}
     validated = [i for i, update in enumerate(updates) if update["step"] in measured]
     among = validated if len(validated) > 1 else range(len(updates))
     spread = (among[round(i * (len(among) - 1) / max(1, rows - 1))] for i in range(rows))
@@ -101,7 +126,8 @@ def trace(run, rows=8):
             update["step"],
             update["samples"],
             update["loss"],
-            measured.get(update["step"]),
+            measured[update["step"]].loss if update["step"] in measured else None,
+            measured[update["step"]].accuracy if update["step"] in measured else None,
             update.get("lr"),
             update.get("global_batch"),
             update.get("world_size"),

@@ -51,14 +51,10 @@ def _tiles(run):
     first, last = run.first_validation, run.last_validation
     tiles = []
     if first is not None and first.step != last.step:
-        unit = f"nats per {run.token_word}"
+        unit = f"nats per {run.unit}"
         tiles.append((f"{first.loss:.3f} \N{RIGHTWARDS ARROW} {last.loss:.3f}", f"validation loss, {unit}"))
-        tiles.append(
-            (
-                f"{words.perplexity(first.loss)} \N{RIGHTWARDS ARROW} {words.perplexity(last.loss)}",
-                f"perplexity per {run.token_word}",
-            )
-        )
+        name, before, after, of = facts.quality(run)
+        tiles.append((f"{before} \N{RIGHTWARDS ARROW} {after}", f"{name} {of}"))
     tiles.append((words.count(run.updates[-1]["samples"]), f"samples in {words.count(run.updates[-1]['step'])} updates"))
     tiles.append(
         (words.duration(run.training_seconds), f"on {words.ranks_of(run.updates)} rank(s), {words.speed(run)}")
@@ -83,7 +79,9 @@ def _charts(run):
     if run.validations:
         lines.append(Line("validation", "val", [(v.step, v.loss) for v in run.validations], dots=True))
     across = (min(0, steps[0]), steps[-1])
-    yield Chart(lines, 320, across, y_label=f"loss, nats per {run.token_word}").svg()
+    yield Chart(lines, 320, across, y_label=f"loss, nats per {run.unit}").svg()
+    if run.measures_accuracy:
+        yield Chart(_accuracies(run), 220, across, y_label="share of right answers, %").svg()
     rate = Line("learning rate", "rate", _points(run, "lr"))
     yield Chart([rate], 130, across, y_label="learning rate", zero=True).svg()
     yield Chart(
@@ -97,6 +95,16 @@ def _charts(run):
         y_label="global batch and ranks",
         zero=True,
     ).svg()
+
+
+def _accuracies(run):
+    points = facts.accuracies(run)
+    lines = [
+        Line("each update", "train", points),
+        Line("smoothed", "smooth", list(zip((x for x, _ in points), smoothed([y for _, y in points], 0.04), strict=True))),
+    ]
+    measured = [(v.step, 100 * v.accuracy) for v in run.validations if v.accuracy is not None]
+    return [*lines, Line("validation", "val", measured, dots=True)] if measured else lines
 
 
 def _samples(run):
@@ -113,14 +121,15 @@ def _table(run):
     def cell(value, form):
         return f'<td class="n">{"" if value is None else format(value, form)}</td>'
 
+    right = '<th class="n">accuracy' if run.measures_accuracy else ""
     yield (
         '<div class="wide"><table><tr><th class="n">update<th class="n">samples<th class="n">loss<th class="n">validation'
-        '<th class="n">learning rate<th class="n">global batch<th class="n">ranks</tr>'
+        f'{right}<th class="n">learning rate<th class="n">global batch<th class="n">ranks</tr>'
     )
     for row in facts.trace(run, 12):
         yield (
             f"<tr>{cell(row.step, ',')}{cell(row.samples, ',')}{cell(row.loss, '.4f')}{cell(row.validation, '.4f')}"
-            f"{cell(row.lr, '.3g')}{cell(row.batch, ',')}{cell(row.ranks, '')}</tr>"
+            f"{cell(row.accuracy, '.2%') if right else ''}{cell(row.lr, '.3g')}{cell(row.batch, ',')}{cell(row.ranks, '')}</tr>"
         )
     yield "</table></div>"
 

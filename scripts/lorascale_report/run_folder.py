@@ -20,6 +20,7 @@ class ReportError(Exception):
 class Validation:
     step: int
     loss: float
+    accuracy: float | None = None  # share of right answers, where the run measures it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +81,25 @@ class Run:
         return sum(update.get("step_ms", 0.0) for update in self.updates) / 1000
 
     @property
-    def tokens(self):
-        return sum(update.get("tokens", 0) for update in self.updates)
+    def measures_accuracy(self):
+        return any(v.accuracy is not None for v in self.validations) or any(
+            _number(update.get("accuracy")) is not None for update in self.updates
+        )
+
+    @property
+    def of_images(self):
+        return any("images" in update for update in self.updates)
+
+    @property
+    def units(self):
+        """Tokens or images that were trained on."""
+        return sum(update.get("images" if self.of_images else "tokens", 0) for update in self.updates)
 
     @functools.cached_property
-    def token_word(self):
-        """What a token is, where the data set says so."""
+    def unit(self):
+        """What the loss is per: an image, or what a token is, where the data set says so."""
+        if self.of_images:
+            return "image"
         return "byte" if self._tokenizer() == "bytes" else "token"
 
     def setting(self, *keys):
@@ -220,7 +234,7 @@ def read_run(folder):
     updates = [line for line in lines if line["step"] > 0]
     _check_order(updates, metrics)
     validations = {
-        line["step"]: Validation(line["step"], value)
+        line["step"]: Validation(line["step"], value, _number(line.get("val_accuracy")))
         for line in lines
         if (value := _number(line.get("val_loss"))) is not None and math.isfinite(value)
     }

@@ -41,10 +41,12 @@ def _number(value, form):
 
 
 def _trace(run):
-    lines = ["    step    samples      loss   validation        lr   batch  ranks"]
+    accuracy = run.measures_accuracy
+    lines = [f"    step    samples      loss   validation{'  accuracy' if accuracy else ''}        lr   batch  ranks"]
     for row in facts.trace(run):
+        right = f"{'' if row.accuracy is None else words.share(row.accuracy):>10}" if accuracy else ""
         lines.append(
-            f"{row.step:8}{row.samples:11,}{_number(row.loss, '10.4f'):>10}{_number(row.validation, '13.4f'):>13}"
+            f"{row.step:8}{row.samples:11,}{_number(row.loss, '10.4f'):>10}{_number(row.validation, '13.4f'):>13}{right}"
             f"{_number(row.lr, '10.3g'):>10}{_number(row.batch, '8'):>8}{_number(row.ranks, '7'):>7}"
         )
     return lines

@@ -50,6 +50,11 @@ def ranks_of(updates):
     return ", then ".join(map(str, seen)) or "-"
 
 
+def share(value):
+    return f"{100 * value:.2f} %"
+
+
 def speed(run):
-    """Tokens a second, over all updates."""
-    return f"{run.tokens / run.training_seconds:,.0f} tokens/s" if run.training_seconds > 0 else "-"
+    """Tokens or images a second, over all updates."""
+    what = "images/s" if run.of_images else "tokens/s"
+    return f"{run.units / run.training_seconds:,.0f} {what}" if run.training_seconds > 0 else "-"

@@ -109,6 +109,36 @@ def test_page_needs_nothing_else_and_trusts_no_text(tmp_path):
     assert "\x1b" not in out.getvalue()
 
 
+def test_a_run_on_images_speaks_of_accuracy(tmp_path):
+    """No token in it: an accuracy stands where the perplexity does, in words, curves and tables."""
+    lines = [{"step": 0, "samples": 0, "epoch": 0.0, "val_loss": 2.5, "val_accuracy": 0.125}]
+    for step in range(1, 11):
+        line = update(step, images=16, accuracy=step / 16, **({"val_loss": 1.25, "val_accuracy": 0.875} if step == 10 else {}))
+        del line["tokens"]
+        lines.append(line)
+    folder = make_run(tmp_path / "run", lines)
+    (folder / "config.yaml").write_text(
+        "model: {path: '', architecture: resnet, resnet: {block: basic, layers: [1, 1], width: 4, norm: group}}\n"
+        "adapter: {type: full, rank: 8, alpha: 16}\ndata: {train: data/none.h5}\n"
+    )
+    result = run_report(folder)
+    assert result.returncode == 0, result.stderr
+    assert "2.5000 -> 1.2500 (-50.0 %), 87.50 % right" in result.stdout.splitlines()[0]
+    assert dict(facts.facts(read_run(folder)))["accuracy"] == "12.50 % -> 87.50 % of validation"
+    assert "2.5000 -> 1.2500 nats per image" in result.stdout
+    assert "resnet, untrained at first: block basic, layers [1, 1], width 4, norm group" in result.stdout
+    assert "10 updates, 160 samples, 1.00 epochs" in result.stdout
+    assert "5 s of updates on 2 rank(s), 32 images/s" in result.stdout
+    assert re.search(r"^ +10 +160 +0.3000 +1.2500 +87.50 % +0.001 ", result.stdout, re.M)
+    text = (folder / "report.html").read_text()
+    assert text.count("<svg") == 4 and "share of right answers" in text and "<td class=\"n\">87.50%" in text
+    assert re.findall(r"<title>validation, update (\d+): ([0-9.]+)</title>", text)[2:] == [("0", "12.5000"), ("10", "87.5000")]
+    for shown in (text, result.stdout):
+        assert "token" not in shown and "perplexity" not in shown and "model/path" not in shown
+    plain = read_run(make_run(tmp_path / "plain"))
+    assert not plain.measures_accuracy and "accuracy" not in "\n".join(terminal.report_lines(plain, []))
+
+
 def test_chart_of_validation_has_each_point(tmp_path):
     run = read_run(make_run(tmp_path / "run"))
     text = page.render(run, [])
