@@ -64,7 +64,7 @@ void show_config(const fs::path& folder) {
                      ? std::string("all weights")
                      : fmt::format("LoRA rank {}, alpha {}, targets {}", value("adapter.rank"),
                                    value("adapter.alpha"), value("adapter.targets")));
-  const bool tokens = workloads::kind_of(config.model) == "language";
+  const bool tokens = workloads::uses_setting(config.model, "data.sequence_length");
   say("data", fmt::format("{}, validation {}{}", value("data.train"), value("data.validation"),
                           tokens ? fmt::format(", {} tokens a row", config.data.sequence_length)
                                  : std::string()));

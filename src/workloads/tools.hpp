@@ -15,8 +15,9 @@
 
 namespace lorascale::workloads {
 
-// "language": whose options and data the model's are.
-std::string_view kind_of(const config::ModelSection& model);
+// Whether the setting, such as "data.sequence_length", means something to this model, or is of
+// other workloads.
+bool uses_setting(const config::ModelSection& model, std::string_view path);
 
 // What can be told of a configuration by headers alone. All its errors are thrown.
 struct HeaderReport {

@@ -39,8 +39,9 @@ adapters::AdaptedModel adapted_model(models::Model& model, const config::RunConf
           config.model.path};
 }
 
-std::string_view kind_of(const config::ModelSection& model) {
-  return workload_kind_of(model).name;
+bool uses_setting(const config::ModelSection& model, std::string_view path) {
+  const auto domain = config::find_option(path)->domain;
+  return domain.empty() || domain == workload_kind_of(model).name;
 }
 
 HeaderReport check_headers(const config::RunConfig& config) {
