@@ -215,7 +215,7 @@ LoadedConfig Job::configure(const options::variables_map& values, config::Purpos
     device_ = gpu_communicator(*host_, place, run.deadline_seconds);
   }
   world_ = std::make_unique<train::World>(
-      train::World{*host_, device_ ? *device_ : *host_, place, place_.host});
+      train::World{*host_, device_ ? *device_ : *host_, place, place_.host, place_});
   device_text_ = place.is_cpu()
                      ? "cpu: " + train::describe(train::features_of_this_cpu(std::getenv))
                      : place.str();

@@ -63,7 +63,12 @@ Measured measure(Job& job, train::Session& session, coordinator::Recipe& recipe,
 }
 
 std::string memory_text(const train::MemoryForecast& memory, const Measured& measured) {
-  const std::string parts = "weights " + mebibytes(memory.weights) + ", trained state " +
+  const std::string shared = memory.weight_holders > 1
+                                 ? " of " + mebibytes(memory.weights * memory.weight_holders) +
+                                       " shared by " + counted(memory.weight_holders, "rank") +
+                                       " of a node"
+                                 : std::string();
+  const std::string parts = "weights " + mebibytes(memory.weights) + shared + ", trained state " +
                             mebibytes(memory.trained_state) + ", activations of a leaf about " +
                             mebibytes(memory.activations.blocks) + ", logits about " +
                             mebibytes(memory.activations.head);
@@ -149,6 +154,7 @@ ExitCode run_plan(const Arguments& arguments) {
     }
     nlohmann::json saved = report.inputs;
     saved["memory_bytes"] = {{"weights", memory.weights},
+                             {"weight_holders", memory.weight_holders},
                              {"trained_state", memory.trained_state},
                              {"activations", memory.activations.blocks},
                              {"logits", memory.activations.head},

@@ -87,6 +87,8 @@ NodePlace node_place() {
   NodePlace place;
   MPI_Comm_rank(node, &place.local_rank);
   MPI_Comm_size(node, &place.local_size);
+  place.first = world_rank();
+  MPI_Bcast(&place.first, 1, MPI_INT, 0, node);
   MPI_Comm_free(&node);
   place.host = host_name();
   return place;

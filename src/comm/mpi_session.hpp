@@ -22,6 +22,7 @@ class MpiSession {
 struct NodePlace {
   int local_rank = 0;
   int local_size = 1;
+  int first = 0;  // rank of the job that is the first of this node
   std::string host;
 };
 NodePlace node_place();

@@ -46,6 +46,7 @@ struct ModelSection {
   ResNetSection resnet;
   std::string dtype = "auto";  // auto (as stored) | bf16 | fp16 | fp32
   bool recompute = false;      // recompute blocks in backward instead of keeping their activations
+  std::string share = "auto";  // auto | node | none
 };
 struct AdapterSection {
   std::string type = "lora";  // lora | full

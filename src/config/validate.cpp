@@ -135,6 +135,11 @@ void Validator::check_adapter() {
     refuse("adapter.targets: all-linear already means every layer; write it alone");
   }
   if (adapter.type == "full") {
+    if (config_.model.share == "node") {
+      refuse(
+          "model.share: node is for weights that stay frozen, and adapter.type full trains them; "
+          "set model.share: auto or none");
+    }
     warn_unused(
         {"adapter.targets", "adapter.rank", "adapter.alpha", "adapter.dropout", "adapter.rslora",
          "adapter.lr_ratio", "adapter.rank_pattern", "adapter.alpha_pattern", "adapter.init_from"},

@@ -72,6 +72,24 @@ void BlockPool::free(void* block) noexcept {
   std::free(header);
 }
 
+void BlockPool::claim(std::int64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  if (limit_ > 0 && now_ + bytes > limit_) {
+    throw std::bad_alloc();
+  }
+  shrink_kept(std::max(most_, now_ + bytes) - bytes);
+  held_ += bytes;
+  now_ += bytes;
+  peak_ = std::max(peak_, now_);
+  most_ = std::max(most_, now_);
+}
+
+void BlockPool::unclaim(std::int64_t bytes) noexcept {
+  const std::lock_guard lock(mutex_);
+  held_ -= bytes;
+  now_ -= bytes;
+}
+
 // The smallest kept block that holds so many bytes and not many more; nullptr: there is none.
 void* BlockPool::take_kept(std::size_t bytes) {
   const auto found = kept_blocks_.lower_bound(bytes);

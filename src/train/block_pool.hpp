@@ -28,6 +28,10 @@ class BlockPool {
   void* allocate(std::size_t bytes);
   void free(void* block) noexcept;  // of allocate; nullptr is allowed
 
+  // Counts memory that comes from elsewhere as blocks are counted. std::bad_alloc past the limit.
+  void claim(std::int64_t bytes);
+  void unclaim(std::int64_t bytes) noexcept;
+
   void limit(std::int64_t bytes);  // 0: none
   std::int64_t limit() const;
   // Bytes asked for by what lives now, and the most since the last reset_peak.

@@ -105,12 +105,13 @@ std::vector<RankMemory> gather(World& world, const RankMemory& mine) {
   return ranks;
 }
 
+// Of this rank: where ranks of a node share them, its share.
 double model_bytes(Session& session) {
   double bytes = 0;
   for (const auto& slot : session.model().parameter_slots()) {
     bytes += static_cast<double>(slot.value->nbytes());
   }
-  return bytes;
+  return bytes / session.base.holders();
 }
 
 double budget_here(World& world) {

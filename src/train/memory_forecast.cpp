@@ -20,6 +20,8 @@ MemoryForecast forecast_memory(const Session& session, std::int64_t leaf_size) {
       forecast.weights += static_cast<double>(slot.value->nbytes());
     }
   }
+  forecast.weight_holders = session.base.holders();
+  forecast.weights /= forecast.weight_holders;
   double state_vectors = 2;  // master and gradient
   if (session.config.noise.horizon.value > 0) {
     state_vectors += 2;  // the sum so far, and Adam's metric

@@ -11,7 +11,8 @@ namespace lorascale::train {
 
 struct MemoryForecast {
   std::int64_t model_parameters = 0;
-  double weights = 0;
+  double weights = 0;                   // where ranks of a node share them, the rank's share
+  int weight_holders = 1;               // ranks that share them
   double trained_state = 0;             // master, gradient and optimizer moments
   models::ActivationBytes activations;  // of the heaviest leaf
   double temporary = 0;                 // of the optimizer's step, when activations are gone

@@ -2,41 +2,19 @@
 
 #include <spdlog/spdlog.h>
 
-#include <array>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "base/hash.hpp"
 #include "optim/weight_average.hpp"
 #include "train/recipe_from_config.hpp"
+#include "train/same_files.hpp"
 #include "train/start_warnings.hpp"
 #include "train/tensor_memory.hpp"
 #include "train/vote.hpp"
 
 namespace lorascale::train {
 namespace {
-
-// All ranks must see the same files; otherwise they would train on different things.
-void require_same_files(World& world, const std::string& what, const std::string& fingerprint) {
-  const std::array<std::uint64_t, 1> digest = {fnv1a64(fingerprint)};
-  std::vector<std::uint64_t> all(static_cast<std::size_t>(world.host.size()));
-  world.host.all_gather(std::span<const std::uint64_t>(digest), std::span(all));
-  // Against rank 0's, by all ranks alike: the message is the same on all of them.
-  std::string others;
-  for (std::size_t rank = 1; rank < all.size(); ++rank) {
-    if (all[rank] != all[0]) {
-      others += (others.empty() ? "" : ", ") + std::to_string(rank);
-    }
-  }
-  together(world.host, [&] {
-    if (!others.empty()) {
-      throw_bad_input(what + " on rank " + others +
-                      " is not the file that rank 0 sees; copy it to every node or use a shared "
-                      "file system");
-    }
-  });
-}
 
 // Coefficient of the trust ratios of a group; 0 where they do not apply: to vectors (norms and
 // biases), as is usual, and to LoRA's B, which starts at zero and would crawl (docs/optimizers.md).
@@ -96,10 +74,15 @@ Session open_session(World& world, const config::RunConfig& config,
   Session session;
   session.config = config;
   session.files = files;
+  session.base = share_base(world, config);
   together(world.host, [&] {
     bool out_of_memory = false;
     const auto error = attempt(
-        [&] { session.workload = workloads::open_workload(session.config, files, world.place); },
+        [&] {
+          claim_share(session.base);
+          session.workload =
+              workloads::open_workload(session.config, files, session.base.place(world.place));
+        },
         &out_of_memory);
     if (out_of_memory) {
       throw_bad_config("the weights of " + config.model.path + " do not fit into memory; use a " +
@@ -113,6 +96,7 @@ Session open_session(World& world, const config::RunConfig& config,
         session.config.run.seed);
     complete_session(session, world.host.size());
   });
+  session.base.seal();
   const auto& workload = *session.workload;
   require_same_files(world, config.model.path, workload.model_fingerprint());
   require_same_files(world, files.train.string(), workload.train().fingerprint());

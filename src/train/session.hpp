@@ -10,6 +10,7 @@
 #include "data/leaf_stream.hpp"
 #include "optim/optimizer.hpp"
 #include "prepare/preparation.hpp"
+#include "train/shared_base.hpp"
 #include "train/trained_state.hpp"
 #include "train/world.hpp"
 #include "workloads/workload.hpp"
@@ -19,6 +20,7 @@ namespace lorascale::train {
 struct Session {
   config::RunConfig config;
   prepare::DataFiles files;  // behind config.data
+  SharedBase base;           // outlives the model
   std::unique_ptr<workloads::Workload> workload;
   std::unique_ptr<adapters::Adapter> adapter;
   std::unique_ptr<optim::Optimizer> optimizer;

@@ -49,6 +49,15 @@ void limit_tensors(at::Device place, std::int64_t bytes) {
   limit_cpu_tensors(place.is_cpu() ? bytes : 0);
 }
 
+CpuMemoryClaim::CpuMemoryClaim(std::int64_t bytes) {
+  pool().claim(bytes);
+  bytes_ = bytes;
+}
+
+CpuMemoryClaim::~CpuMemoryClaim() {
+  pool().unclaim(bytes_);
+}
+
 TensorMemory tensor_memory(at::Device device) {
   if (device.is_cpu()) {
     return {pool().now(), pool().peak()};

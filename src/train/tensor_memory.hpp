@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 
 namespace lorascale::train {
 
@@ -22,6 +23,23 @@ void limit_cpu_tensors(std::int64_t bytes);
 // memory.budget_mib of a run at `place`: a limit where its tensors live on the CPU. Elsewhere CPU
 // tensors are staging on the way to a device, which no budget is meant for.
 void limit_tensors(at::Device place, std::int64_t bytes);
+
+// Memory of CPU tensors that no allocator knows, counted and limited like theirs while this object
+// lives. std::bad_alloc past the limit.
+class CpuMemoryClaim {
+ public:
+  CpuMemoryClaim() = default;
+  explicit CpuMemoryClaim(std::int64_t bytes);
+  CpuMemoryClaim(CpuMemoryClaim&& other) noexcept : bytes_(std::exchange(other.bytes_, 0)) {}
+  CpuMemoryClaim& operator=(CpuMemoryClaim&& other) noexcept {
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  ~CpuMemoryClaim();
+
+ private:
+  std::int64_t bytes_ = 0;
+};
 
 TensorMemory tensor_memory(at::Device device);
 void reset_peak_memory(at::Device device);

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "comm/communicator.hpp"
+#include "comm/mpi_session.hpp"
 
 namespace lorascale::train {
 
@@ -15,6 +16,7 @@ struct World {
   comm::Communicator& device;
   at::Device place = at::Device(at::kCPU);
   std::string host_name;
+  comm::NodePlace node{};
 
   [[nodiscard]] bool is_root() const { return host.rank() == 0; }
 };

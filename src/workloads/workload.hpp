@@ -16,6 +16,7 @@
 #include "coordinator/recipe.hpp"
 #include "data/dataset.hpp"
 #include "models/model.hpp"
+#include "models/weight_place.hpp"
 #include "prepare/preparation.hpp"
 
 namespace lorascale::workloads {
@@ -73,9 +74,18 @@ class Workload {
 };
 
 // Opens and checks data and model on this rank. `files` are those of config.data (prepare/). Where
-// the configuration leaves something to be decided by the data, it is set there.
+// the configuration leaves something to be decided by the data, it is set there. Weights in common
+// memory are whole when all processes have opened theirs.
 std::unique_ptr<Workload> open_workload(config::RunConfig& config, const prepare::DataFiles& files,
-                                        at::Device device);
+                                        const models::WeightPlace& place);
+
+// A base model by the headers of its files, for those that share its memory; of a kind that is not
+// shared, null.
+struct BaseModel {
+  std::unique_ptr<models::Model> shapes;  // without memory
+  std::string fingerprint;                // Workload::model_fingerprint()
+};
+BaseModel read_base_model(const config::ModelSection& model);
 
 // A line for each setting that means nothing to the workload of this configuration.
 std::vector<std::string> unused_settings(const config::RunConfig& config);

@@ -17,10 +17,11 @@ struct WorkloadKind {
   // Whether a model of this section is one of this kind's. Reads no more than a config.json.
   bool (*takes)(const config::ModelSection& model);
   std::unique_ptr<Workload> (*open)(config::RunConfig& config, const prepare::DataFiles& files,
-                                    at::Device device);
+                                    const models::WeightPlace& place);
   HeaderReport (*check_headers)(const config::RunConfig& config);
   std::string (*describe_data)(const std::filesystem::path& file);
   // Null where the kind has no such thing.
+  BaseModel (*read_base)(const config::ModelSection& model);
   std::string (*generate)(const config::RunConfig& config, at::Device device,
                           const GenerateRequest& request);
   std::string (*merge)(const MergeRequest& request);

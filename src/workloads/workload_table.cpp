@@ -26,8 +26,13 @@ const WorkloadKind& workload_kind_of(const config::ModelSection& model) {
 }
 
 std::unique_ptr<Workload> open_workload(config::RunConfig& config, const prepare::DataFiles& files,
-                                        at::Device device) {
-  return workload_kind_of(config.model).open(config, files, device);
+                                        const models::WeightPlace& place) {
+  return workload_kind_of(config.model).open(config, files, place);
+}
+
+BaseModel read_base_model(const config::ModelSection& model) {
+  const auto& kind = workload_kind_of(model);
+  return kind.read_base == nullptr ? BaseModel{} : kind.read_base(model);
 }
 
 std::vector<std::string> unused_settings(const config::RunConfig& config) {

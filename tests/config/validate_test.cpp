@@ -91,6 +91,7 @@ TEST(ValidateConfig, ChecksRangesOfConfigurationsMadeInCode) {
       {"adapter.type", [](RunConfig& c) { c.adapter.type = "dora"; }},
       {"adapter.targets", [](RunConfig& c) { c.adapter.targets.clear(); }},
       {"adapter.rank_pattern", [](RunConfig& c) { c.adapter.rank_pattern["q"] = 0; }},
+      {"model.share", [](RunConfig& c) { c.model.share = "job"; }},
       {"optimizer.betas", [](RunConfig& c) { c.optimizer.beta1 = 1.0; }},
       {"optimizer.lr", [](RunConfig& c) { c.optimizer.lr = INFINITY; }},
       {"optimizer.name", [](RunConfig& c) { c.optimizer.name = "lion"; }},
@@ -118,6 +119,21 @@ TEST(ValidateConfig, ChecksRangesOfConfigurationsMadeInCode) {
     EXPECT_EQ(thrown.code, 78);
     EXPECT_TRUE(thrown.message.starts_with(std::string(path) + ": ")) << thrown.message;
   }
+}
+
+TEST(ValidateConfig, SharesNoWeightsThatAreTrained) {
+  RunConfig config = good();
+  config.adapter.type = "full";
+  for (const char* share : {"auto", "none"}) {
+    config.model.share = share;
+    EXPECT_NO_THROW(validate(config));
+  }
+  config.model.share = "node";
+  const Thrown thrown = thrown_by([&] { validate(config); });
+  EXPECT_EQ(thrown.code, 78);
+  expect_parts(thrown.message, {"model.share: node", "adapter.type full", "auto or none"});
+  config.adapter.type = "lora";
+  EXPECT_NO_THROW(validate(config));
 }
 
 TEST(ValidateConfig, ListsEveryProblem) {

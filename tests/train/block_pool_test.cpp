@@ -138,6 +138,27 @@ TEST(BlockPoolTest, AfterAReleaseThePeakStartsAgain) {
   pool.free(held);
 }
 
+// Memory from elsewhere is within the limit and beside what is kept, like any block.
+TEST(BlockPoolTest, WhatIsClaimedCountsAsBlocksDo) {
+  BlockPool pool;
+  pool.limit(10 * kMiB);
+  pool.free(pool.allocate(6 * kMiB));
+  EXPECT_EQ(pool.kept(), static_cast<std::int64_t>(6 * kMiB));
+  pool.claim(5 * kMiB);  // the kept 6 MiB go, or 11 would be held
+  EXPECT_EQ(pool.kept(), 0);
+  EXPECT_EQ(pool.now(), static_cast<std::int64_t>(5 * kMiB));
+  EXPECT_EQ(pool.peak(), static_cast<std::int64_t>(6 * kMiB));
+  EXPECT_THROW(pool.allocate(5 * kMiB + 1), std::bad_alloc);
+  EXPECT_THROW(pool.claim(5 * kMiB + 1), std::bad_alloc);
+  pool.free(pool.allocate(5 * kMiB));
+  EXPECT_EQ(pool.peak(), static_cast<std::int64_t>(10 * kMiB));
+  EXPECT_EQ(pool.kept(), static_cast<std::int64_t>(5 * kMiB));
+  pool.unclaim(5 * kMiB);
+  EXPECT_EQ(pool.now(), 0);
+  pool.free(pool.allocate(10 * kMiB));
+  EXPECT_EQ(pool.kept(), static_cast<std::int64_t>(10 * kMiB));
+}
+
 TEST(BlockPoolTest, ThreadsLoseNothing) {
   BlockPool pool;
   std::vector<std::thread> threads;

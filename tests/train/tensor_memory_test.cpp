@@ -68,6 +68,19 @@ TEST_F(TensorMemoryTest, TheLimitIsOfTensorsAndRawMemoryAlike) {
   allocator_.raw_deallocate(allocator_.raw_allocate(2048));
 }
 
+TEST_F(TensorMemoryTest, AClaimCountsWhileItLives) {
+  limit_cpu_tensors(before_ + 4096);
+  {
+    CpuMemoryClaim claim(3000);
+    CpuMemoryClaim moved;
+    moved = std::move(claim);
+    EXPECT_EQ(now() - before_, 3000);
+    EXPECT_THROW(CpuMemoryClaim(1097), std::bad_alloc);
+    EXPECT_THROW(at::empty({1097}, at::kByte), std::bad_alloc);
+  }
+  EXPECT_EQ(now(), before_);
+}
+
 // Tensors on the CPU of a run on a GPU are staging: a budget is not meant for them.
 TEST_F(TensorMemoryTest, TheBudgetLimitsOnlyWhereTensorsLive) {
   limit_tensors(at::kCPU, before_ + 4096);

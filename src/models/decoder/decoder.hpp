@@ -12,6 +12,7 @@
 #include "models/decoder/block.hpp"
 #include "models/decoder/config.hpp"
 #include "models/model.hpp"
+#include "models/weight_place.hpp"
 
 namespace lorascale::models::decoder {
 
@@ -76,7 +77,8 @@ class Decoder : public Model {
 // Reads a Hugging Face folder, or a .safetensors file beside its config.json, into a model. `dtype`
 // empty: as stored.
 std::unique_ptr<Decoder> load_decoder(const std::filesystem::path& path,
-                                      std::optional<at::ScalarType> dtype, at::Device device);
+                                      std::optional<at::ScalarType> dtype,
+                                      const WeightPlace& place);
 
 // The same from the headers of the files alone: every check but those of values, and a model
 // without memory.

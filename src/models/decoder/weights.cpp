@@ -62,15 +62,16 @@ std::unique_ptr<Decoder> read_decoder_shapes(const std::filesystem::path& path,
 }
 
 std::unique_ptr<Decoder> load_decoder(const std::filesystem::path& folder,
-                                      std::optional<at::ScalarType> dtype, at::Device device) {
+                                      std::optional<at::ScalarType> dtype,
+                                      const WeightPlace& place) {
   // Without memory first: a config.json that asks for more than the file holds ends here.
   const auto shapes = read_decoder_shapes(folder, dtype);
   const WeightsReader reader = open_weights(folder);
-  if (shapes->config().tied_embeddings) {
+  if (shapes->config().tied_embeddings && place.is_first()) {
     check_tied_head(reader);
   }
-  auto model = std::make_unique<Decoder>(shapes->config(), shapes->dtype(), device);
-  reader.read(model->parameter_slots());
+  auto model = std::make_unique<Decoder>(shapes->config(), shapes->dtype(), place.device());
+  reader.read(place.settle(model->parameter_slots()));
   return model;
 }
 

@@ -33,7 +33,8 @@ constexpr std::int64_t kLeastOfEnough = 8;  // samples
 
 class LanguageWorkload : public Workload {
  public:
-  LanguageWorkload(config::RunConfig& config, const prepare::DataFiles& files, at::Device device);
+  LanguageWorkload(config::RunConfig& config, const prepare::DataFiles& files,
+                   const models::WeightPlace& place);
 
   models::Model& model() override { return *model_; }
   [[nodiscard]] const data::Dataset& train() const override { return *train_; }
@@ -67,7 +68,7 @@ std::vector<std::string> sampled_prompts(const config::RunConfig& config) {
 }
 
 LanguageWorkload::LanguageWorkload(config::RunConfig& config, const prepare::DataFiles& files,
-                                   at::Device device)
+                                   const models::WeightPlace& place)
     : words_{"token", "tok/s",
              fmt::format("model.recompute: true, a shorter data.sequence_length (now {}), a lower "
                          "adapter.rank or a smaller model.dtype",
@@ -75,7 +76,7 @@ LanguageWorkload::LanguageWorkload(config::RunConfig& config, const prepare::Dat
              "no token of it counts as a target; check its loss_mask"},
       model_fingerprint_(io::ModelReader(config.model.path).fingerprint()),
       model_(models::decoder::load_decoder(config.model.path,
-                                           nn::float_type_named(config.model.dtype), device)) {
+                                           nn::float_type_named(config.model.dtype), place)) {
   model_->set_recompute(config.model.recompute);
   model_->set_label_smoothing(config.loss.label_smoothing);
   auto& data = config.data;
@@ -204,6 +205,12 @@ adapters::ExportContext LanguageWorkload::export_context() const {
   return context;
 }
 
+BaseModel read_base(const config::ModelSection& model) {
+  auto fingerprint = io::ModelReader(model.path).fingerprint();
+  return {models::decoder::read_decoder_shapes(model.path, nn::float_type_named(model.dtype)),
+          std::move(fingerprint)};
+}
+
 }  // namespace
 
 // Whatever no other kind takes: what is wrong with such a model is best said by its reader.
@@ -212,11 +219,12 @@ const WorkloadKind kLanguage = {
     "lorascale-tokens",
     [](const config::ModelSection&) { return true; },
     [](config::RunConfig& config, const prepare::DataFiles& files,
-       at::Device device) -> std::unique_ptr<Workload> {
-      return std::make_unique<LanguageWorkload>(config, files, device);
+       const models::WeightPlace& place) -> std::unique_ptr<Workload> {
+      return std::make_unique<LanguageWorkload>(config, files, place);
     },
     check_headers,
     describe_data,
+    read_base,
     generate,
     merge,
 };

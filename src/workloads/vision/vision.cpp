@@ -115,11 +115,12 @@ const WorkloadKind kVision = {
     "lorascale-images",
     takes,
     [](config::RunConfig& config, const prepare::DataFiles& files,
-       at::Device device) -> std::unique_ptr<Workload> {
-      return std::make_unique<VisionWorkload>(config, files, device);
+       const models::WeightPlace& place) -> std::unique_ptr<Workload> {
+      return std::make_unique<VisionWorkload>(config, files, place.device());
     },
     check_headers,
     describe_data,
+    nullptr,  // its base is small beside its activations
     nullptr,
     merge,
 };

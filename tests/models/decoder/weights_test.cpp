@@ -88,6 +88,56 @@ TEST(LoadDecoderTest, HarmlessExtras) {
   expect_same_model(*load_decoder(folder.path(), std::nullopt, at::kCPU), *model);
 }
 
+// As processes do, one after the other into the same bytes: the whole is what one alone reads, and
+// no process reads much more than its share.
+TEST(LoadDecoderTest, PartsOfCommonMemoryMakeTheWholeModel) {
+  const io::TempFolder folder;
+  for (const auto& family : {"llama", "qwen3"}) {  // with a head, and tied
+    const auto expected = golden_model(tiny_json(family));
+    write_folder(folder / family, tiny_json(family), golden_weights(*expected));
+    const auto needed =
+        bytes_to_settle(read_decoder_shapes(folder / family, std::nullopt)->parameter_slots());
+    for (const int parts : {1, 2, 3, 7, 100}) {
+      const auto memory = std::make_shared<at::Tensor>(
+          at::full({static_cast<std::int64_t>(needed) / 4}, NAN, at::kFloat));
+      CommonMemory common{memory, nn::writable_bytes(*memory), 0, parts};
+      std::vector<std::unique_ptr<Decoder>> models;
+      std::int64_t left = memory->isnan().sum().item<std::int64_t>();
+      std::int64_t most = 0;
+      for (common.part = 0; common.part < parts; ++common.part) {
+        models.push_back(load_decoder(folder / family, std::nullopt, WeightPlace(common)));
+        const auto now = memory->isnan().sum().item<std::int64_t>();
+        most = std::max(most, left - now);
+        left = now;
+      }
+      // No part is much more than its share, beyond the largest tensor (of 16 Ki elements).
+      EXPECT_LE(most, static_cast<std::int64_t>(needed) / 4 / parts + 16384) << parts;
+      for (const auto& model : models) {
+        expect_same_model(*model, *expected);
+        EXPECT_EQ(model->device(), at::kCPU);
+      }
+    }
+  }
+}
+
+TEST(LoadDecoderTest, CommonMemoryLivesAsLongAsAWeight) {
+  const io::TempFolder folder;
+  const auto model = golden_model(tiny_json("llama"));
+  write_folder(folder.path(), tiny_json("llama"), golden_weights(*model));
+  const auto needed = static_cast<std::int64_t>(
+      bytes_to_settle(read_decoder_shapes(folder.path(), std::nullopt)->parameter_slots()));
+  auto memory = std::make_shared<at::Tensor>(at::empty({needed}, at::kByte));
+  const std::weak_ptr<at::Tensor> alive = memory;
+  auto loaded = load_decoder(folder.path(), std::nullopt,
+                             WeightPlace({memory, nn::writable_bytes(*memory), 0, 1}));
+  memory = nullptr;
+  at::Tensor weight = loaded->sites()[0].weight;
+  loaded = nullptr;
+  EXPECT_FALSE(alive.expired());
+  weight.reset();
+  EXPECT_TRUE(alive.expired());
+}
+
 TEST(LoadDecoderTest, Shards) {
   const io::TempFolder folder;
   const auto model = golden_model(tiny_json("llama"));
