@@ -98,7 +98,7 @@ Descriptor make_file(std::uint64_t bytes, Offer& offer) {
 Descriptor open_file(std::uint64_t bytes, const Offer& offer) {
   const std::string path =
       "/proc/" + std::to_string(offer.process) + "/fd/" + std::to_string(offer.descriptor);
-  Descriptor file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  Descriptor file(::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
   if (file.get() < 0) {
     fail("cannot open " + path + " of the node's first rank");
   }

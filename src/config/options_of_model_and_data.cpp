@@ -40,6 +40,10 @@ void add_model(std::vector<Option>& t) {
   add(t, "model.recompute", at(&ModelSection::recompute), BooleanKind{},
       "Recompute activations in the backward pass: less memory for about a third more time.",
       kMayChange);
+  add(t, "model.share", at(&ModelSection::share), words({"auto", "node", "none"}),
+      "Whether the ranks of a node hold the frozen weights once, in memory that they share: node "
+      "insists, none is a copy for each rank; auto shares on CPUs where nothing trains them.",
+      kMayChange);
 }
 
 void add_resnet(std::vector<Option>& t) {
