@@ -5,7 +5,8 @@
 MODEL is a Hugging Face folder; without one, that of scripts/models/smollm2.sh. Both sides train the same few updates on
 the same tokens, turn and turn about, in an order that alternates. Memory is the proportional set size of each rank (PSS:
 what several processes map counts in equal parts), read while an update is computed, of anonymous and of shared memory;
-start is the time from the start of mpirun until the first update is on record, and `update` the median of those after it.
+start is the time from the start of mpirun until the first update is on record, `cpu` what the ranks have computed by
+then, which other programs disturb less, and update the median of those after it.
 """
 import argparse
 import json
@@ -53,6 +54,11 @@ def memory_of(pid: int):
     return {key: table[key] for key in KEYS}
 
 
+def cpu_seconds_of(pid: int):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def run(folder: pathlib.Path, options, side: str):
     with tempfile.TemporaryDirectory(dir=folder) as name:
         out = pathlib.Path(name) / "out"
@@ -75,6 +81,7 @@ def run(folder: pathlib.Path, options, side: str):
             lines = metrics.read_text().count("\n") if metrics.exists() else 0
             if first is None and lines >= 1:
                 first = time.monotonic() - start
+                cpu = sum(map(cpu_seconds_of, ranks_below(process.pid)))
             if 1 <= lines < options.steps:
                 try:
                     memory.append([memory_of(pid) for pid in ranks_below(process.pid)])
@@ -86,7 +93,7 @@ def run(folder: pathlib.Path, options, side: str):
         lines = [json.loads(line) for line in metrics.read_text().splitlines()]
         whole = [sample for sample in memory if len(sample) == options.ranks]
         most = max(whole, key=lambda sample: sum(rank["Pss"] for rank in sample))
-        return {"memory": most, "total": sum(rank["Pss"] for rank in most), "start": first,
+        return {"memory": most, "total": sum(rank["Pss"] for rank in most), "start": first, "cpu": cpu,
                 "update": statistics.median(line["step_ms"] for line in lines[1:]),
                 "loss": [line["loss"] for line in lines]}
 
@@ -121,8 +128,8 @@ def main():
         each = ", ".join(f"{rank['Pss']:.0f} ({rank['Pss_Anon']:.0f} of its own, {rank['Pss_Shmem']:.0f} shared)"
                          for rank in sample["memory"])
         print(f"share {side}: PSS per rank {each}; all {median(side, 'total'):.0f} MiB; start "
-              f"{median(side, 'start'):.2f} s, update {median(side, 'update'):.0f} ms")
-    for key in ("total", "start", "update"):
+              f"{median(side, 'start'):.2f} s ({median(side, 'cpu'):.2f} s of CPU), update {median(side, 'update'):.0f} ms")
+    for key in ("total", "start", "cpu", "update"):
         ratios = [each[NODE][key] / each[NONE][key] for each in rounds]
         print(f"{key:7} node / none {statistics.median(ratios):.3f} (rounds {', '.join(f'{r:.3f}' for r in ratios)})")
     print("losses  the same to the last digit")

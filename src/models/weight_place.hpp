@@ -25,6 +25,7 @@ struct CommonMemory {
 class WeightPlace {
  public:
   WeightPlace(at::Device device) : device_(device) {}  // NOLINT(google-explicit-constructor)
+  WeightPlace(at::DeviceType type) : device_(type) {}  // NOLINT(google-explicit-constructor)
   explicit WeightPlace(CommonMemory memory) : device_(at::kMeta), memory_(std::move(memory)) {}
 
   // What a model is made on before its weights take their place; kMeta in common memory, for a
