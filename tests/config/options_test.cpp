@@ -74,6 +74,7 @@ const std::map<std::string, std::string>& other_values() {
       {"data.augment.flip", "true"},
       {"data.augment.shift", "2"},
       {"data.shuffle", "false"},
+      {"model.share", "none"},
       {"model.architecture", "resnet"},
       {"model.resnet.block", "bottleneck"},
       {"model.resnet.layers", "[1, 1]"},

@@ -98,7 +98,6 @@ TEST(ValidateConfig, ChecksRangesOfConfigurationsMadeInCode) {
       {"optimizer.clip_norm", [](RunConfig& c) { c.optimizer.clip_norm = -1; }},
       {"data.sequence_length", [](RunConfig& c) { c.data.sequence_length = 1; }},
       {"loss.label_smoothing", [](RunConfig& c) { c.loss.label_smoothing = 1; }},
-      {"average.name", [](RunConfig& c) { c.average.name = "mean"; }},
       {"average.half_life", [](RunConfig& c) { c.average.half_life.value = 0; }},
       {"schedule.floor", [](RunConfig& c) { c.schedule.floor = 2; }},
       {"batch.global", [](RunConfig& c) { c.batch.global = 0; }},

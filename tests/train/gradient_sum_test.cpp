@@ -72,7 +72,7 @@ TEST_F(GradientSumTest, ExactIsTheSameBitsOnAnyNumberOfRanks) {
   bool order_matters = false;
   for (const std::int64_t leaves : {1, 2, 3, 4, 5, 7, 8, 13, 32}) {
     const at::Tensor gradient = noise({257}, 9);  // of the update before
-    const auto exact = make_gradient_sum("exact", false, world_, gradient);
+    const auto exact = make_gradient_sum(config::Reduction::kExact, false, world_, gradient);
     const auto values = adversarial(leaves, 257);
     at::Tensor facts = at::ones({3}, at::kDouble);
     sum(*exact, gradient, values, facts);
@@ -92,7 +92,7 @@ TEST_F(GradientSumTest, ExactIsTheSameBitsOnAnyNumberOfRanks) {
 TEST_F(GradientSumTest, ExactSumsLongVectorsInPieces) {
   constexpr std::int64_t kSize = (1 << 22) + 5;
   const at::Tensor gradient = at::zeros({kSize});
-  const auto exact = make_gradient_sum("exact", false, world_, gradient);
+  const auto exact = make_gradient_sum(config::Reduction::kExact, false, world_, gradient);
   const at::Tensor ramp = at::arange(kSize, at::kFloat);
   std::vector<at::Tensor> values;
   for (int leaf = 0; leaf < 7; ++leaf) {
@@ -106,7 +106,7 @@ TEST_F(GradientSumTest, FastIsTheSumUpToRounding) {
   for (const bool leaf_by_leaf : {false, true}) {
     for (const std::int64_t leaves : {1, 2, 5, 13}) {
       const at::Tensor gradient = noise({257}, 9);
-      const auto fast = make_gradient_sum("fast", leaf_by_leaf, world_, gradient);
+      const auto fast = make_gradient_sum(config::Reduction::kFast, leaf_by_leaf, world_, gradient);
       std::vector<at::Tensor> values;
       at::Tensor expected = at::zeros({257}, at::kDouble);
       for (std::int64_t leaf = 0; leaf < leaves; ++leaf) {
