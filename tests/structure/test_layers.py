@@ -58,6 +58,8 @@ def test_nobody_outside_workloads_asks_which_workload_it_is():
     names = "|".join(sorted(path.name for path in (ROOT / "src/workloads").iterdir() if path.is_dir()))
     asks = re.compile(rf'workload_kind|WorkloadKind|workloads::({names})|dynamic_cast<[^>]*Workload|"({names})"')
     wrong = [f"{path.relative_to(ROOT)}: {match.group(0)}"
-             for path in sorted((ROOT / "src").rglob("*.[ch]pp")) if "workloads" not in path.parts
+             for path in sorted((ROOT / "src").rglob("*.[ch]pp"))
+             # The option table says which settings are whose; it asks nothing.
+             if "workloads" not in path.parts and path.stem != "options"
              for match in [asks.search(path.read_text())] if match]
     assert not wrong, wrong

@@ -59,7 +59,8 @@ FakeSystem without_any() {
 constexpr int kLocalRank = 5;
 
 DeviceChoice choose(FakeSystem& system, config::Device wanted = config::Device::kAuto) {
-  return choose_device(wanted, {.local_rank = kLocalRank, .local_size = 8, .host = "node7"}, system);
+  return choose_device(wanted, {.local_rank = kLocalRank, .local_size = 8, .host = "node7"},
+                       system);
 }
 
 TEST(DeviceChoiceTest, ARankTakesTheGpuOfItsNumber) {
