@@ -67,15 +67,7 @@ delete_run() {
 
 make_bible() {
   "$python" scripts/demo/corpora.py --style "$1" && return
-  # A machine whose package lists were never fetched (or grew old) cannot name the file to download.
-  local elevate=()
-  if ((EUID != 0)); then
-    sudo -n true 2>/dev/null || return 1
-    elevate=(sudo)
-  fi
-  command -v apt-get >/dev/null || return 1
-  say "fetching the package lists"
-  "${elevate[@]}" apt-get update >/dev/null && "$python" scripts/demo/corpora.py --style "$1"
+  fetch_package_lists && "$python" scripts/demo/corpora.py --style "$1"
 }
 
 make_data() {

@@ -36,6 +36,18 @@ find_programs() {
   scripts/build.sh release lorascale
 }
 
+# A machine whose package lists were never fetched (or grew old) cannot name the files to download.
+fetch_package_lists() {
+  local elevate=()
+  if ((EUID != 0)); then
+    sudo -n true 2>/dev/null || return 1
+    elevate=(sudo)
+  fi
+  command -v apt-get >/dev/null || return 1
+  say "fetching the package lists"
+  "${elevate[@]}" apt-get update >/dev/null
+}
+
 # What a training that ended with CODE means for a demonstration.
 judge_training() {  # CODE RUN_FOLDER
   case "$1" in
