@@ -18,6 +18,7 @@ NOT_RUN = {
     "scripts/test.sh": "runs this test",
     "scripts/quickstart.sh": "minutes long: tests/scripts/test_quickstart.py runs it with a few updates",
     "scripts/smollm2_demo.sh": "minutes long: tests/scripts/test_smollm2_demo.py runs it with a few updates",
+    "scripts/glyphs_demo.sh": "minutes long: tests/scripts/test_glyphs_demo.py runs it with a few updates",
     "configs/llama3-8b-single-node.yaml": "needs GPUs and the weights of an 8B model",
     "scripts/gpu_day.sh": "minutes long: tests/gpu_day runs it with small sizes",
     "sbatch ": "needs SLURM: tests/launch/test_docs.py runs the like",
