@@ -1,6 +1,7 @@
 """What the tests of image classification share: small pictures as image files, torchvision's residual networks as model
 folders, and training in torch."""
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -13,8 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-import conftest
-
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 CLASSES = 5
 MOMENTUM = 0.9
 
@@ -42,7 +42,7 @@ def write_pictures(folder, name, pixels, labels, classes_from=None):
     (source / "labels.csv").write_text("\n".join(rows) + "\n")
     path = folder / f"{name}.h5"
     more = ["--classes-from", classes_from] if classes_from else ["--channels", str(pixels.shape[3])]
-    subprocess.run([sys.executable, conftest.ROOT / "scripts/prepare_images.py", source / "labels.csv", "--output", path,
+    subprocess.run([sys.executable, ROOT / "scripts/prepare_images.py", source / "labels.csv", "--output", path,
                     "--workers", "1", *more], check=True, capture_output=True)
     return path
 

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -14,8 +15,7 @@ from image_reference import SmallResNet, make_pictures, save_model, write_pictur
 from reference import make_documents, make_model, metrics, run, write_dataset
 from safetensors.torch import load_file
 
-import conftest
-
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 USAGE, BAD_INPUT, BAD_CONFIG = 64, 65, 78
 STEPS = 12
 
@@ -265,7 +265,7 @@ def test_refuses_validation_of_other_pictures(program, inputs, tmp_path):
     for name, shown, of, words in (("size", pixels[:, :6, :6], labels, ["3 x 6 x 6", "3 x 8 x 8"]),
                                    ("grey", pixels[..., :1], labels, ["1 x 8 x 8", "3 x 8 x 8"]),
                                    ("fewer", pixels, labels % 4, ["4 classes", "5"]),
-                                   ("others", pixels, labels + 1, ["class 0", "'class 1'"])):
+                                   ("others", pixels, labels + 1, ["class 0", '"class 1"'])):
         path = write_pictures(tmp_path, name, shown, of)
         refuse(program, settings(inputs, tmp_path / f"of-{name}"), BAD_INPUT, [str(path), "--classes-from", *words],
                "--set", f"data.validation={path}")
@@ -293,7 +293,7 @@ def test_refuses_data_of_another_kind(program, inputs, tmp_path):
 
 
 def test_report(exact, tmp_path):
-    said = subprocess.run([sys.executable, conftest.ROOT / "scripts/report.py", exact / "run", "--output", tmp_path],
+    said = subprocess.run([sys.executable, ROOT / "scripts/report.py", exact / "run", "--output", tmp_path],
                           capture_output=True, text=True, timeout=120, env={**os.environ, "COLUMNS": "200"})
     assert said.returncode == 0, said.stderr
     lines = metrics(exact / "run")
