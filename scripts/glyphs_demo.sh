@@ -16,24 +16,9 @@ speaker=glyphs_demo
 source "$here/scripts/demo/common.sh"
 
 ranks=2 run="$place/runs/glyphs" data="$place/data/glyphs" settings=() fonts=()
-while (($#)); do
-  case "$1" in
-    -h|--help) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-    --ranks|--set|--output|--data|--fonts) ;;
-    *) fail 64 "unknown argument '$1' (see --help)" ;;
-  esac
-  [[ $# -ge 2 && -n "$2" ]] || fail 64 "$1 needs a value (see --help)"
-  case "$1" in
-    --ranks) ranks=$2 ;;
-    --set) settings+=(--set "$2") ;;
-    --output) run=$(absolute "$2") ;;
-    --data) data=$(absolute "$2") ;;
-    --fonts) fonts=(--fonts "$(absolute "$2")" --minimum-families 2) ;;
-  esac
-  shift 2
-done
-require_ranks "$ranks"
-run=$(short "$run") data=$(short "$data")
+declare -A own=()
+read_arguments --fonts "$@"
+[[ -z "${own[--fonts]-}" ]] || fonts=(--fonts "$(absolute "${own[--fonts]}")" --minimum-families 2)
 cd "$here"
 
 make_pictures() {

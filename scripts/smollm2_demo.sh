@@ -14,23 +14,7 @@ speaker=smollm2_demo
 source "$here/scripts/demo/common.sh"
 
 ranks=2 run="$place/runs/smollm2-pirate" data="$place/data/smollm2-pirate" settings=()
-while (($#)); do
-  case "$1" in
-    -h|--help) sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-    --ranks|--set|--output|--data) ;;
-    *) fail 64 "unknown argument '$1' (see --help)" ;;
-  esac
-  [[ $# -ge 2 && -n "$2" ]] || fail 64 "$1 needs a value (see --help)"
-  case "$1" in
-    --ranks) ranks=$2 ;;
-    --set) settings+=(--set "$2") ;;
-    --output) run=$(absolute "$2") ;;
-    --data) data=$(absolute "$2") ;;
-  esac
-  shift 2
-done
-require_ranks "$ranks"
-run=$(short "$run") data=$(short "$data")
+read_arguments "" "$@"
 cd "$here"
 
 find_programs

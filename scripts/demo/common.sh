@@ -24,6 +24,30 @@ require_ranks() {  # WORD
   [[ "$1" =~ ^[1-9][0-9]{0,3}$ ]] || fail 64 "--ranks takes a whole number from 1 to 9999, not '$1'"
 }
 
+# Reads the arguments of a demonstration whose options all take a value: into ranks, settings, run and data, and the
+# values of its own options into the array `own`, by their names. The help is the comment of the script.
+read_arguments() {  # "OWN OPTIONS" ARGUMENTS...
+  local names=" --ranks --set --output --data $1 "
+  shift
+  while (($#)); do
+    case "$1" in
+      -h|--help) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0"; exit 0 ;;
+    esac
+    [[ "$names" == *" $1 "* ]] || fail 64 "unknown argument '$1' (see --help)"
+    [[ -n "${2-}" ]] || fail 64 "$1 needs a value (see --help)"
+    case "$1" in
+      --ranks) ranks=$2 ;;
+      --set) settings+=(--set "$2") ;;
+      --output) run=$(absolute "$2") ;;
+      --data) data=$(absolute "$2") ;;
+      *) own[$1]=$2 ;;
+    esac
+    shift 2
+  done
+  require_ranks "$ranks"
+  run=$(short "$run") data=$(short "$data")
+}
+
 # Sets python and program, which is built where this is a checkout. In the folder `here`.
 find_programs() {
   python=$(scripts/setup.sh --print-python)

@@ -27,7 +27,7 @@ namespace lorascale::adapters {
 struct AdaptedModel {
   std::vector<nn::Site> sites;
   std::vector<nn::ParameterSlot> slots;
-  std::vector<nn::ParameterSlot> buffers;  // not trained, but part of the model's files
+  std::vector<nn::ParameterSlot> file_slots;  // these, and what else the model's files hold
   // Parts that a user may name in adapter.targets and that take no adapter yet.
   std::vector<std::string> without_adapter;
   std::filesystem::path base;  // where it was read; empty: it begins untrained

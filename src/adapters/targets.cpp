@@ -43,6 +43,21 @@ Pattern layer_pattern(const std::string& key) {
   return Pattern(key, "(.*\\.)?(", ")");
 }
 
+std::string key_of_layer(const std::string& layer) {
+  return (layer.find('.') == std::string::npos ? "^" : "") + layer;
+}
+
+std::string expression_of_layers(const std::set<std::string>& layers) {
+  std::string expression;
+  for (const auto& layer : layers) {
+    expression += expression.empty() ? "" : "|";
+    for (const char c : layer) {
+      expression += c == '.' ? std::string("\\.") : std::string(1, c);
+    }
+  }
+  return expression;
+}
+
 Targets::Targets(const std::vector<std::string>& targets)
     : targets_(targets), used_(targets.size(), false) {
   if (targets.size() != 1) {

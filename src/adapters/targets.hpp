@@ -21,6 +21,13 @@ bool target_names(const std::string& target, const std::string& layer);
 // PatternError.
 Pattern layer_pattern(const std::string& key);
 
+// The key that stands for this layer alone. A path of several parts does by itself; one without a
+// dot, as a stem's "conv1", is also how others end.
+std::string key_of_layer(const std::string& layer);
+
+// One expression that matches these layers' whole names and nothing else.
+std::string expression_of_layers(const std::set<std::string>& layers);
+
 class Targets {
  public:
   // Name endings, or one entry that is all-linear, all-layers or a regular expression for the whole

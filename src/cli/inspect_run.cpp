@@ -60,7 +60,7 @@ void show_config(const fs::path& folder) {
   const auto value = [&](const char* path) { return config::find_option(path)->write(config); };
   say("model", value(config.model.architecture ? "model.architecture" : "model.path") + ", " +
                    value("model.dtype"));
-  say("trained", config.adapter.type == "full"
+  say("trained", config.adapter.trains_base()
                      ? std::string("all weights")
                      : fmt::format("LoRA rank {}, alpha {}, targets {}", value("adapter.rank"),
                                    value("adapter.alpha"), value("adapter.targets")));

@@ -40,7 +40,8 @@ void add_model(std::vector<Option>& t) {
   add(t, "model.recompute", at(&ModelSection::recompute), BooleanKind{},
       "Recompute activations in the backward pass: less memory for about a third more time.",
       kMayChange);
-  add(t, "model.share", at(&ModelSection::share), words({"auto", "node", "none"}),
+  add(t, "model.share", at(&ModelSection::share),
+      choice<Share>({{"auto", Share::kAuto}, {"node", Share::kNode}, {"none", Share::kNone}}),
       "Whether the ranks of a node hold the frozen weights once, in memory that they share: node "
       "insists, none is a copy for each rank; auto shares on CPUs where nothing trains them.",
       kMayChange);

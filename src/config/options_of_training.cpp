@@ -105,8 +105,8 @@ void add_optimizer(std::vector<Option>& t) {
 void add_loss(std::vector<Option>& t) {
   add(t, "loss.label_smoothing", field(&RunConfig::loss, &LossSection::label_smoothing),
       RealKind{0, false, 1, true},
-      "Share a of the target that all tokens get alike: (1 - a) y + a / vocabulary. In training "
-      "only; the training loss includes it, val_loss does not.");
+      "Share a of the target that all K tokens of the vocabulary, or classes, get alike: "
+      "(1 - a) y + a / K. In training only; the training loss includes it, val_loss does not.");
 }
 
 void add_average(std::vector<Option>& t) {

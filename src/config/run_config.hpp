@@ -17,6 +17,7 @@ namespace lorascale::config {
 enum class Resume { kAuto, kNever };
 enum class Reduction { kFast, kExact };
 enum class Device { kAuto, kCpu, kCuda };
+enum class Share { kAuto, kNode, kNone };
 enum class OnResize { kHold, kRescale };
 enum class Average { kNone, kEma, kSwa };
 enum class OnDivergence { kStop, kRecover };
@@ -46,7 +47,7 @@ struct ModelSection {
   ResNetSection resnet;
   std::string dtype = "auto";  // auto (as stored) | bf16 | fp16 | fp32
   bool recompute = false;      // recompute blocks in backward instead of keeping their activations
-  std::string share = "auto";  // auto | node | none
+  Share share = Share::kAuto;
 };
 struct AdapterSection {
   std::string type = "lora";  // lora | full
@@ -60,6 +61,9 @@ struct AdapterSection {
   std::map<std::string, std::int64_t> rank_pattern;  // suffix or regex -> rank
   std::map<std::string, double> alpha_pattern;       // suffix or regex -> alpha
   std::optional<std::string> init_from;              // PEFT adapter folder
+
+  // Whether the model's own weights are what is trained, not frozen.
+  [[nodiscard]] bool trains_base() const { return type == "full"; }
 };
 // How data.train and data.validation become token files where they are none (prepare/).
 struct PrepareSection {

@@ -97,7 +97,7 @@ void Validator::check_paths(Purpose purpose) {
         "model.path and model.architecture both say what is trained; keep model.path to go on from "
         "a model, model.architecture to begin with one that is untrained");
   }
-  if (config_.model.architecture && config_.adapter.type != "full") {
+  if (config_.model.architecture && !config_.adapter.trains_base()) {
     refuse("adapter.type " + config_.adapter.type +
            " adapts a model that was trained; with model.architecture set adapter.type: full");
   }
@@ -134,8 +134,8 @@ void Validator::check_adapter() {
   if (distinct.contains("all-linear") && distinct.size() > 1) {
     refuse("adapter.targets: all-linear already means every layer; write it alone");
   }
-  if (adapter.type == "full") {
-    if (config_.model.share == "node") {
+  if (adapter.trains_base()) {
+    if (config_.model.share == Share::kNode) {
       refuse(
           "model.share: node is for weights that stay frozen, and adapter.type full trains them; "
           "set model.share: auto or none");
@@ -222,7 +222,7 @@ void Validator::check_optimizer() {
   }
   if (!optimizer.has_trust_ratios()) {
     warn_unused({"optimizer.trust_ratio_lora_b"}, reason);
-  } else if (config_.adapter.type == "full") {
+  } else if (config_.adapter.trains_base()) {
     warn_unused({"optimizer.trust_ratio_lora_b"}, "adapter.type is full");
   }
 }

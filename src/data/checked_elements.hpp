@@ -24,6 +24,10 @@ class CheckedFile {
  public:
   // `maker`: the script that messages name.
   CheckedFile(std::filesystem::path path, std::string maker);
+  // CheckedElements keep its address.
+  CheckedFile(const CheckedFile&) = delete;
+  CheckedFile& operator=(const CheckedFile&) = delete;
+  ~CheckedFile() = default;
 
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }
   [[nodiscard]] const io::Hdf5File& hdf5() const { return hdf5_; }

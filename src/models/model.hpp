@@ -50,6 +50,13 @@ class Model {
   virtual std::vector<nn::ParameterSlot> parameter_slots() = 0;
   // What files of the model hold besides: not trained.
   virtual std::vector<nn::ParameterSlot> buffers() { return {}; }
+  // All that files of the model hold.
+  std::vector<nn::ParameterSlot> file_slots() {
+    auto slots = parameter_slots();
+    const auto more = buffers();
+    slots.insert(slots.end(), more.begin(), more.end());
+    return slots;
+  }
 
   // Forward and backward of one leaf: adds the gradient of the SUM of its losses to the gradient
   // views. What is random follows from the leaf's key and sample ids.

@@ -6,16 +6,10 @@
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "nn/site.hpp"
 
 namespace lorascale::nn {
-
-// What a backward needs besides the input.
-struct Conv2dSaved {
-  std::vector<DeltaSaved> deltas;
-};
 
 class Conv2d {
  public:
@@ -25,24 +19,19 @@ class Conv2d {
   at::Tensor weight_grad;  // fp32 like weight; defined when the weight is trained
   at::Tensor bias_grad;
   Conv2dGeometry geometry;
-  std::vector<AttachedDelta> deltas;
+  Deltas deltas;
 
   // True where a gradient of this layer's own parameters is wanted.
   [[nodiscard]] bool trains() const { return weight_grad.defined() || !deltas.empty(); }
   // The layer must stay where it is.
   Site site();
-  // Elements that the deltas keep for each output position.
-  [[nodiscard]] std::int64_t kept_width() const;
 
   // x: [samples, in, height, width]. `rows`, one a sample, is null outside training: no dropout.
-  at::Tensor forward(const at::Tensor& x, const SampleRows* rows, Conv2dSaved* saved) const;
+  at::Tensor forward(const at::Tensor& x, const SampleRows* rows, DeltasSaved* saved) const;
   // Adds the parameters' gradients; returns dx, or nothing when it is not needed. dy stays as it
   // is.
   at::Tensor backward(const at::Tensor& dy, const at::Tensor& x, const SampleRows* rows,
-                      const Conv2dSaved& saved, bool need_dx) const;
-
- private:
-  [[nodiscard]] at::Tensor output_gradient(const at::Tensor& dy, const Conv2dSaved& saved) const;
+                      const DeltasSaved& saved, bool need_dx) const;
 };
 
 }  // namespace lorascale::nn

@@ -13,11 +13,6 @@
 
 namespace lorascale::nn {
 
-// What a backward needs besides the input.
-struct LinearSaved {
-  std::vector<DeltaSaved> deltas;
-};
-
 class LinearGroup {
  public:
   struct Member {
@@ -31,7 +26,7 @@ class LinearGroup {
   at::Tensor bias;         // [total out], or undefined
   at::Tensor weight_grad;  // fp32 like weight; defined when all weights are trained
   at::Tensor bias_grad;
-  std::vector<AttachedDelta> deltas;
+  Deltas deltas;
 
   [[nodiscard]] std::int64_t in_features() const { return weight.size(1); }
   [[nodiscard]] std::int64_t out_features() const { return weight.size(0); }
@@ -39,19 +34,13 @@ class LinearGroup {
   [[nodiscard]] bool trains() const { return weight_grad.defined() || !deltas.empty(); }
   // A site for each member. The group must stay where it is.
   std::vector<Site> sites();
-  // Elements that the deltas keep for each row of x.
-  [[nodiscard]] std::int64_t kept_width() const;
 
   // x: [tokens, in] -> [tokens, total out]. `rows` is null outside training: no dropout.
-  at::Tensor forward(const at::Tensor& x, const SampleRows* rows, LinearSaved* saved) const;
+  at::Tensor forward(const at::Tensor& x, const SampleRows* rows, DeltasSaved* saved) const;
   // dy: [tokens, total out]. Adds the parameters' gradients; returns dx, or nothing when it is not
   // needed.
   at::Tensor backward(const at::Tensor& dy, const at::Tensor& x, const SampleRows* rows,
-                      const LinearSaved& saved, bool need_dx) const;
-
- private:
-  [[nodiscard]] at::Tensor columns(const at::Tensor& y, std::size_t member) const;
-  [[nodiscard]] at::Tensor output_gradient(const at::Tensor& dy, const LinearSaved& saved) const;
+                      const DeltasSaved& saved, bool need_dx) const;
 };
 
 }  // namespace lorascale::nn

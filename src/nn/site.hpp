@@ -9,17 +9,10 @@
 #include <memory>
 #include <string>
 #include <utility>
-#include <vector>
 
-#include "base/error.hpp"
-#include "nn/delta.hpp"
+#include "nn/deltas.hpp"
 
 namespace lorascale::nn {
-
-struct AttachedDelta {
-  std::size_t member = 0;  // of a linear group; 0 elsewhere
-  std::unique_ptr<Delta> delta;
-};
 
 struct Conv2dGeometry {
   std::array<std::int64_t, 2> stride = {1, 1};
@@ -34,13 +27,16 @@ struct Site {
   SiteKind kind = SiteKind::kLinear;
   // A view into the model: [out, in], or [out, in / groups, height, width].
   at::Tensor weight;
-  Conv2dGeometry geometry{};                     // of kConv2d
-  std::vector<AttachedDelta>* deltas = nullptr;  // of the layer, which outlives the site
-  std::size_t member = 0;
+  Conv2dGeometry geometry{};  // of kConv2d
+  Deltas* deltas = nullptr;   // of the layer, which outlives the site
+  std::int64_t first = 0;     // channel of the layer's output that is the site's first
 
   [[nodiscard]] std::int64_t out_features() const { return weight.size(0); }
   [[nodiscard]] std::int64_t in_features() const { return weight.size(1) * geometry.groups; }
-  void attach(std::unique_ptr<Delta> delta) const { deltas->push_back({member, std::move(delta)}); }
+  // After those that are there.
+  void attach(std::unique_ptr<Delta> delta) const {
+    deltas->attach(first, out_features(), std::move(delta));
+  }
 };
 
 }  // namespace lorascale::nn

@@ -318,7 +318,7 @@ void require_there(const std::string& key, const fs::path& path) {
 
 void require_no_token_file(const std::vector<fs::path>& paths) {
   for (const auto& path : paths) {
-    if (is_token_file(path)) {
+    if (is_data_file(path)) {
       throw_bad_input("data.train names " + std::to_string(paths.size()) + " paths, and " +
                       path.string() +
                       " is a token file; only what is prepared "
@@ -357,7 +357,7 @@ DataFiles prepare(const config::RunConfig& config, const KeepGoing& keep_going,
   auto files = as_named(config);
   const double fraction = config.data.prepare.validation_fraction;
   const auto paths = train_paths(config);
-  if (!is_token_file(files.train)) {
+  if (!is_data_file(files.train)) {
     auto [folder, record] =
         Preparation(config, {"data.train", paths, fraction}, keep_going, find).run();
     files.train = folder / kTrainFile;
@@ -376,7 +376,7 @@ DataFiles prepare(const config::RunConfig& config, const KeepGoing& keep_going,
     }
     spdlog::warn("{}", message);
   }
-  if (config.data.validation && !is_token_file(*config.data.validation)) {
+  if (config.data.validation && !is_data_file(*config.data.validation)) {
     auto [folder, record] =
         Preparation(config, {"data.validation", {*config.data.validation}, 0}, keep_going, find)
             .run();

@@ -34,7 +34,7 @@ bool is_hidden(const fs::path& path) {
 
 }  // namespace
 
-bool is_token_file(const fs::path& path) {
+bool is_data_file(const fs::path& path) {
   std::error_code ignored;
   const auto status = fs::status(path, ignored);
   if (fs::is_directory(status)) {

@@ -1,4 +1,4 @@
-// The files behind data.train and data.validation: which are token files already, what a folder
+// The files behind data.train and data.validation: which are data files already, what a folder
 // holds, and digests of their contents.
 #pragma once
 
@@ -12,7 +12,7 @@ namespace lorascale::prepare {
 
 // Whether a path is to be opened as it is: HDF5 by its first bytes or its name, or not there at
 // all, which opening it says best.
-bool is_token_file(const std::filesystem::path& path);
+bool is_data_file(const std::filesystem::path& path);
 
 // All regular files below a folder, in the order of their relative paths, without hidden ones.
 // Error(kBadInput) where the folder cannot be read or holds more than a million. `keep_going` is

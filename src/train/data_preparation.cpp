@@ -13,6 +13,7 @@
 #include "io/untrusted_text.hpp"
 #include "train/signals.hpp"
 #include "train/vote.hpp"
+#include "workloads/workload.hpp"
 
 namespace lorascale::train {
 namespace {
@@ -118,6 +119,7 @@ std::optional<std::filesystem::path> trained_on(const std::filesystem::path& run
 }
 
 prepare::DataFiles prepare_data(World& world, const config::RunConfig& config) {
+  together(world.host, [&] { workloads::require_data_files(config); });
   prepare::DataFiles files;
   LongWork(world.host).run([&](const KeepGoing& keep_going) {
     files = prepare::prepare(config, keep_going);

@@ -50,9 +50,9 @@ struct DeviceChoice {
   std::string driver;  // in words, where a GPU is used
 };
 
-// A rank takes the GPU of its number on the node; where the launcher
-// shows each rank GPUs of its own, it takes the first. Error(kBadConfig) with the reason where cuda
-// is wanted and cannot be used; auto then takes the CPU.
+// A rank takes the GPU of its number on the node; where the launcher shows each rank GPUs of its
+// own, it takes the first. Error(kBadConfig) with the reason where cuda is wanted and cannot be
+// used; auto then takes the CPU.
 DeviceChoice choose_device(config::Device wanted, const comm::NodePlace& place, GpuSystem& system);
 
 // Collective: Error(kBadConfig) on all ranks, naming the odd ones and their reasons, where some

@@ -158,7 +158,7 @@ coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t ro
   recipe.advise = config.advice;
   recipe.budget_in_steps = config.budget.unit == Unit::kSteps;
   recipe.shuffled = config.data.shuffle;
-  recipe.adapter_rank = config.adapter.type == "full" ? 0 : config.adapter.rank;
+  recipe.adapter_rank = config.adapter.trains_base() ? 0 : config.adapter.rank;
   if (units != nullptr) {
     *units = context;
   }

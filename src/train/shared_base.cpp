@@ -13,13 +13,13 @@ namespace lorascale::train {
 namespace {
 
 bool insists(const config::RunConfig& config) {
-  return config.model.share == "node";
+  return config.model.share == config::Share::kNode;
 }
 
 // Of settings and device alone, which are the same on all ranks.
 bool can_share(const World& world, const config::RunConfig& config) {
-  return config.model.share != "none" && config.adapter.type != "full" && world.place.is_cpu() &&
-         world.host.size() > 1;
+  return config.model.share != config::Share::kNone && !config.adapter.trains_base() &&
+         world.place.is_cpu() && world.host.size() > 1;
 }
 
 void refuse_devices(World& world, const config::RunConfig& config) {

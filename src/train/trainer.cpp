@@ -106,9 +106,12 @@ coordinator::StepPlan Trainer::shrink(const coordinator::MemoryFacts& facts,
                     "ranks, and not those of one that never ran out of memory",
                     facts.step));
   }
-  if (const auto& what = session_.workload->words().smaller_leaf;
-      plan.leaf_size != leaf_size && !what.empty()) {
-    run_.record.say(spdlog::level::warn, what);
+  if (const auto& why = session_.workload->words().leaf_matters;
+      plan.leaf_size != leaf_size && !why.empty()) {
+    run_.record.say(spdlog::level::warn,
+                    why +
+                        ": its leaves are smaller from here on, and the run is another than one "
+                        "that never ran out of memory");
   }
   return plan;
 }

@@ -72,14 +72,11 @@ Updater::Updater(World& world, const Session& session, FaultInjector& faults)
       clip_norm_(session.config.optimizer.clip_norm) {
   if (measures_noise(session.config)) {
     noise_.emplace(parameters_, optimizer_);
+    columns_.noise = noise_->columns();
   }
-}
-
-Updater::Columns Updater::columns() const {
+  columns_.measures = 2 * static_cast<std::int64_t>(model_.measure_names().size());
   const at::Tensor statistics = model_.statistics();
-  return {noise_ ? noise_->columns() : 0,
-          2 * static_cast<std::int64_t>(model_.measure_names().size()),
-          statistics.defined() ? statistics.numel() : 0};
+  columns_.statistics = statistics.defined() ? statistics.numel() : 0;
 }
 
 // Leaf `index` of the update.
@@ -92,7 +89,7 @@ void Updater::accumulate(const data::Leaf& leaf, std::int64_t index, at::Tensor&
   }
   times.compute += watch.lap();
   at::Tensor facts = leaf_facts[index];
-  const auto [noise, measures, statistics] = columns();
+  const auto [noise, measures, statistics] = columns_;
   if (noise_) {
     facts.narrow(0, kFacts, noise).copy_(noise_->squares(parameters_.gradient()));
   }
@@ -151,7 +148,7 @@ at::Tensor Updater::begin(std::int64_t leaves, const optim::Hyperparameters& hyp
   if (noise_) {
     noise_->begin(hyper, updates);
   }
-  const auto [noise, measures, statistics] = columns();
+  const auto [noise, measures, statistics] = columns_;
   return at::zeros({leaves, kFacts + noise + measures + statistics},
                    parameters_.gradient().options().dtype(at::kDouble));
 }
@@ -188,7 +185,7 @@ void Updater::read_measures(const at::Tensor& sums, UpdateResult* result) const 
   if (names.empty() || result->targets == 0) {
     return;
   }
-  const at::Tensor host = sums.narrow(0, kFacts + columns().noise, columns().measures).cpu();
+  const at::Tensor host = sums.narrow(0, kFacts + columns_.noise, columns_.measures).cpu();
   const double* sum = host.const_data_ptr<double>();
   for (const auto& name : names) {
     result->measures.emplace_back(name, sum[0] / sum[1]);
@@ -294,7 +291,7 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::
   result.times.noise += watch.lap();
   optimizer_.step(master, gradient, hyper, facts);
   parameters_.refresh();
-  const auto [noise, measures, statistics] = columns();
+  const auto [noise, measures, statistics] = columns_;
   if (statistics > 0) {
     const at::Tensor of_update = sums.narrow(0, kFacts + noise + measures, statistics);
     model_.move_statistics((of_update / static_cast<double>(plan.samples)).to(at::kFloat),

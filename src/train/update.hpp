@@ -93,7 +93,6 @@ class Updater {
     std::int64_t measures = 0;    // pairs of sums
     std::int64_t statistics = 0;  // of the model
   };
-  [[nodiscard]] Columns columns() const;
   void read_measures(const at::Tensor& sums, UpdateResult* result) const;
 
   World& world_;
@@ -109,6 +108,7 @@ class Updater {
   bool ran_ = false;
   std::unique_ptr<GradientSum> gradient_sum_;
   std::optional<NoiseMeter> noise_;
+  Columns columns_;
   double clip_norm_;
 };
 

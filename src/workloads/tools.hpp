@@ -23,7 +23,7 @@ bool uses_setting(const config::ModelSection& model, std::string_view path);
 struct HeaderReport {
   std::string model;  // "llama"
   std::string data;   // "12 documents, 4,096 tokens"; empty: it is prepared when the run starts
-  // Rows that the data makes at most, and units of each: what does not fit into a run of so many
+  // Rows that the data makes at most, and tokens of each: what does not fit into a run of so many
   // never does. 0: unknown.
   std::int64_t most_rows = 0;
   double tokens_per_row = 0;

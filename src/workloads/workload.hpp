@@ -27,8 +27,8 @@ struct Words {
   std::string rate;        // its throughput on the progress line: "tok/s"
   std::string less;        // what makes a sample take less memory, for a list of remedies
   std::string no_targets;  // of a data set in which nothing counts, with the remedy
-  // What a leaf made smaller for want of memory changes beside its rounding; empty: nothing.
-  std::string smaller_leaf{};
+  // Why results follow from the size of leaves beyond their rounding; empty: they do not.
+  std::string leaf_matters{};
 };
 
 // What a run shows of its model now and then.
@@ -78,6 +78,10 @@ class Workload {
 // memory are whole when all processes have opened theirs.
 std::unique_ptr<Workload> open_workload(config::RunConfig& config, const prepare::DataFiles& files,
                                         const models::WeightPlace& place);
+
+// Error(kBadInput) where a data file of the configuration must be made before a run (a script does)
+// and is none yet.
+void require_data_files(const config::RunConfig& config);
 
 // A base model by the headers of its files, for those that share its memory; of a kind that is not
 // shared, null.

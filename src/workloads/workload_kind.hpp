@@ -14,6 +14,8 @@ namespace lorascale::workloads {
 struct WorkloadKind {
   std::string_view name;         // "language"; also the domain of its options
   std::string_view data_format;  // attribute `format` of its data files
+  // The script that makes its data files; empty where a run prepares what is none (prepare/).
+  std::string_view data_maker;
   // Whether a model of this section is one of this kind's. Reads no more than a config.json.
   bool (*takes)(const config::ModelSection& model);
   std::unique_ptr<Workload> (*open)(config::RunConfig& config, const prepare::DataFiles& files,

@@ -5,6 +5,7 @@
 #include "base/error.hpp"
 #include "config/options.hpp"
 #include "io/hdf5_file.hpp"
+#include "prepare/source_files.hpp"
 #include "workloads/language/language.hpp"
 #include "workloads/vision/vision.hpp"
 #include "workloads/workload_kind.hpp"
@@ -30,6 +31,23 @@ std::unique_ptr<Workload> open_workload(config::RunConfig& config, const prepare
   return workload_kind_of(config.model).open(config, files, place);
 }
 
+void require_data_files(const config::RunConfig& config) {
+  const auto& kind = workload_kind_of(config.model);
+  if (kind.data_maker.empty()) {
+    return;
+  }
+  const auto require_made = [&](const std::string& setting, const std::string& path) {
+    if (!prepare::is_data_file(path)) {
+      throw_bad_input(setting + ": " + path + " is no data file of a " + std::string(kind.name) +
+                      " model; make one with " + std::string(kind.data_maker));
+    }
+  };
+  require_made("data.train", config.data.train);
+  if (config.data.validation) {
+    require_made("data.validation", *config.data.validation);
+  }
+}
+
 BaseModel read_base_model(const config::ModelSection& model) {
   const auto& kind = workload_kind_of(model);
   return kind.read_base == nullptr ? BaseModel{} : kind.read_base(model);
@@ -40,7 +58,7 @@ std::vector<std::string> unused_settings(const config::RunConfig& config) {
 }
 
 adapters::AdaptedModel adapted_model(models::Model& model, const config::RunConfig& config) {
-  return {model.sites(), model.parameter_slots(), model.buffers(), model.parts_without_site(),
+  return {model.sites(), model.parameter_slots(), model.file_slots(), model.parts_without_site(),
           config.model.path};
 }
 
@@ -50,6 +68,7 @@ bool uses_setting(const config::ModelSection& model, std::string_view path) {
 }
 
 HeaderReport check_headers(const config::RunConfig& config) {
+  require_data_files(config);
   return workload_kind_of(config.model).check_headers(config);
 }
 

@@ -20,7 +20,7 @@ struct SmallModel {
   nn::LinearGroup up;     // layers.0: up_proj [7, 8]
   nn::LinearGroup query;  // layers.1: q_proj [8, 6]
   at::Tensor kernel;      // stem.conv [4, 3, 2, 2]
-  std::vector<nn::AttachedDelta> of_kernel;
+  nn::Deltas of_kernel;
 
   explicit SmallModel(const at::TensorOptions& options = at::kFloat) {
     joint.members = {{"model.layers.0.q_proj", 8, 0}, {"model.layers.0.v_proj", 5, 8}};

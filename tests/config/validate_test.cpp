@@ -91,7 +91,7 @@ TEST(ValidateConfig, ChecksRangesOfConfigurationsMadeInCode) {
       {"adapter.type", [](RunConfig& c) { c.adapter.type = "dora"; }},
       {"adapter.targets", [](RunConfig& c) { c.adapter.targets.clear(); }},
       {"adapter.rank_pattern", [](RunConfig& c) { c.adapter.rank_pattern["q"] = 0; }},
-      {"model.share", [](RunConfig& c) { c.model.share = "job"; }},
+      {"model.share", [](RunConfig& c) { c.model.share = static_cast<Share>(9); }},
       {"optimizer.betas", [](RunConfig& c) { c.optimizer.beta1 = 1.0; }},
       {"optimizer.lr", [](RunConfig& c) { c.optimizer.lr = INFINITY; }},
       {"optimizer.name", [](RunConfig& c) { c.optimizer.name = "lion"; }},
@@ -123,11 +123,11 @@ TEST(ValidateConfig, ChecksRangesOfConfigurationsMadeInCode) {
 TEST(ValidateConfig, SharesNoWeightsThatAreTrained) {
   RunConfig config = good();
   config.adapter.type = "full";
-  for (const char* share : {"auto", "none"}) {
+  for (const auto share : {Share::kAuto, Share::kNone}) {
     config.model.share = share;
     EXPECT_NO_THROW(validate(config));
   }
-  config.model.share = "node";
+  config.model.share = Share::kNode;
   const Thrown thrown = thrown_by([&] { validate(config); });
   EXPECT_EQ(thrown.code, 78);
   expect_parts(thrown.message, {"model.share: node", "adapter.type full", "auto or none"});

@@ -13,6 +13,7 @@
 #include "extending/toy_adapter.hpp"
 #include "extending/toy_family.hpp"
 #include "extending/toy_workload.hpp"
+#include "support/rank_folder.hpp"
 #include "train/trainer.hpp"
 
 namespace lorascale::toys {
@@ -23,13 +24,7 @@ namespace fs = std::filesystem;
 class ExtendingTest : public testing::Test {
  protected:
   ExtendingTest() {
-    std::string folder = (fs::path(testing::TempDir()) / "extending_XXXXXX").string();
-    if (host_.rank() == 0) {
-      folder = ::mkdtemp(folder.data());
-    }
-    host_.broadcast_from_root(folder);
-    folder_ = folder;
-    config_.run.output_dir = folder + "/run";
+    config_.run.output_dir = folder_ / "run";
     config_.run.reduction = config::Reduction::kExact;
     config_.batch.global = 24;
     config_.batch.micro = 4;
@@ -37,12 +32,6 @@ class ExtendingTest : public testing::Test {
     config_.optimizer.lr = 0.05;
     config_.evaluate.every = {4, Unit::kEpochs};
     config_.sample.every = {0, Unit::kSteps};
-  }
-  ~ExtendingTest() override {
-    host_.barrier();
-    if (host_.rank() == 0) {
-      fs::remove_all(folder_);
-    }
   }
 
   train::Session open(bool scales) {
@@ -74,7 +63,7 @@ class ExtendingTest : public testing::Test {
 
   comm::MpiCommunicator host_{30};
   train::World world_{host_, host_, at::kCPU, "here"};
-  fs::path folder_;
+  test::RankFolder folder_{host_};
   config::RunConfig config_;
 };
 

@@ -97,7 +97,7 @@ class PointModel : public models::Model {
   models::LeafResult accumulate(const data::Leaf& any) override {
     const auto& leaf = dynamic_cast<const PointLeaf&>(any);
     const at::Tensor x = points(leaf);
-    nn::LinearSaved first_saved, second_saved;
+    nn::DeltasSaved first_saved, second_saved;
     at::Tensor hidden = first_.forward(x, nullptr, &first_saved);
     nn::relu(hidden);
     at::Tensor logits = second_.forward(hidden, nullptr, &second_saved);

@@ -4,6 +4,7 @@
 #include "nn/dropout.hpp"
 #include "nn/lora_conv2d.hpp"
 #include "precision.hpp"
+#include "scaling.hpp"
 
 namespace lorascale::nn {
 namespace {
@@ -66,7 +67,7 @@ void check_plain(const Case& c, const Precision& p, bool bias, bool trained) {
   const auto weight_before = trained ? layer.weight_grad.clone() : at::Tensor();
   const auto bias_before = trained && bias ? layer.bias_grad.clone() : at::Tensor();
 
-  Conv2dSaved saved;
+  DeltasSaved saved;
   expect_close(layer.forward(x, nullptr, &saved), expected, p.tolerance, "y");
   const auto dy_before = dy.clone();
   expect_close(layer.backward(dy, x, nullptr, saved, true), gradients[0], p.tolerance, "dx");
@@ -142,7 +143,7 @@ void check_adapted(const Case& c, const Precision& p, double dropout, bool train
   const auto gradients = autograd_of(expected, dy, {x64, a64, b64});
   const auto a_before = f.grad_a.clone(), b_before = f.grad_b.clone();
 
-  Conv2dSaved saved;
+  DeltasSaved saved;
   const auto y = layer.forward(x, rows, &saved);
   expect_close(y, expected, p.tolerance, "y");
   EXPECT_TRUE(same_bits(layer.forward(x, rows, nullptr), y));
@@ -167,7 +168,7 @@ TEST(LoraConv2dTest, MergedWeightComputesTheSame) {
   for (const auto& c : cases()) {
     if (c.geometry.groups == 1) {
       const auto [layer, f] = make_adapted(c, kSingle, 0.5);
-      const auto change = layer.deltas[0].delta->weight_change(layer.weight);
+      const auto change = layer.deltas[0].weight_change(layer.weight);
       ASSERT_EQ(change.sizes(), layer.weight.sizes());
       EXPECT_EQ(change.scalar_type(), at::kFloat);
       const auto x = input(c, kSingle);
@@ -193,42 +194,19 @@ TEST(LoraConv2dTest, DropoutBelongsToTheSample) {
   EXPECT_FALSE(together.equal(layer.forward(x, nullptr, nullptr)));
 }
 
-// y' = y m, of a number for each channel: what scales the output, as DoRA does.
-class Scaling : public Delta {
- public:
-  explicit Scaling(at::Tensor m) : m_(m.view({1, -1, 1, 1})) {}
-  void forward(const at::Tensor& /*x*/, at::Tensor& y, const SampleRows* /*rows*/,
-               DeltaSaved* /*saved*/) const override {
-    y.mul_(m_);
-  }
-  [[nodiscard]] bool changes_output_gradient() const override { return true; }
-  void to_output_gradient(at::Tensor& dy, const DeltaSaved& /*saved*/) const override {
-    dy.mul_(m_);
-  }
-  void backward(const at::Tensor& /*dy*/, const at::Tensor& /*x*/, const SampleRows* /*rows*/,
-                const DeltaSaved& /*saved*/, at::Tensor& /*dx*/) const override {}
-  [[nodiscard]] at::Tensor weight_change(const at::Tensor& weight) const override {
-    return weight * (m_.view({-1, 1, 1, 1}) - 1);
-  }
-  [[nodiscard]] std::int64_t kept_width() const override { return 0; }
-
- private:
-  at::Tensor m_;
-};
-
 TEST(Conv2dTest, ADeltaMayScaleTheOutput) {
   const Case c;
   auto layer = make_layer(c, kDouble, false, true);
-  const auto m = noise({c.out}, 21).to(at::kDouble);
-  layer.site().attach(std::make_unique<Scaling>(m));
+  const auto l = noise({c.out}, 21).to(at::kDouble);
+  layer.site().attach(std::make_unique<Scaling>(l));
   const auto x = input(c, kDouble);
   const auto x64 = leaf64(x), weight64 = leaf64(layer.weight);
-  const auto expected = formula(x64, weight64, {}, c.geometry) * m.view({1, -1, 1, 1});
+  const auto expected = formula(x64, weight64, {}, c.geometry) * (l + 1).view({1, -1, 1, 1});
   const auto dy = noise(expected.sizes(), 51).to(at::kDouble);
   const auto gradients = autograd_of(expected, dy, {x64, weight64});
   const auto before = layer.weight_grad.clone();
   const auto dy_before = dy.clone();
-  Conv2dSaved saved;
+  DeltasSaved saved;
   expect_close(layer.forward(x, nullptr, &saved), expected, 1e-12);
   expect_close(layer.backward(dy, x, nullptr, saved, true), gradients[0], 1e-12);
   expect_close(layer.weight_grad, before + gradients[1], 1e-12);
@@ -245,10 +223,10 @@ TEST(Conv2dTest, SiteAndWhetherItTrains) {
   EXPECT_EQ(site.in_features(), 6);
   EXPECT_EQ(site.geometry.stride, (std::array<std::int64_t, 2>{2, 1}));
   EXPECT_TRUE(site.weight.is_alias_of(layer.weight));
-  EXPECT_EQ(layer.kept_width(), 0);
+  EXPECT_EQ(layer.deltas.kept_width(), 0);
   const auto adapted = make_adapted({}, kSingle, 0);
   EXPECT_TRUE(adapted.layer.trains());
-  EXPECT_EQ(adapted.layer.kept_width(), 2);
+  EXPECT_EQ(adapted.layer.deltas.kept_width(), 2);
   layer.weight_grad = at::zeros_like(layer.weight);
   EXPECT_TRUE(layer.trains());
 }

@@ -3,6 +3,7 @@
 
 #include "nn/dropout.hpp"
 #include "nn/lora_linear.hpp"
+#include "scaling.hpp"
 #include "support/tensors.hpp"
 
 namespace lorascale::nn {
@@ -99,7 +100,7 @@ void check(Setup s, const SampleRows* rows, bool dropped, double tolerance) {
     branch_before.push_back(branch.grad_a.clone());
     branch_before.push_back(branch.grad_b.clone());
   }
-  LinearSaved saved;
+  DeltasSaved saved;
   const auto y = g.forward(s.x, rows, &saved);
   expect_close(y, reference.y, tolerance, "y");
   EXPECT_TRUE(same_bits(g.forward(s.x, rows, nullptr), y));
@@ -145,39 +146,13 @@ TEST(LinearGroupTest, SixteenBitAddsIntoFp32Gradients) {
 TEST(LinearGroupTest, NoInputGradientWhereNoneIsWanted) {
   auto s = make_setup(at::kFloat, false, false, 0.0);
   auto other = make_setup(at::kFloat, false, false, 0.0);
-  LinearSaved saved;
+  DeltasSaved saved;
   s.group.forward(s.x, nullptr, &saved);
   EXPECT_FALSE(s.group.backward(s.dy, s.x, nullptr, saved, false).defined());
   other.group.backward(other.dy, other.x, nullptr, saved, true);
   EXPECT_TRUE(same_bits(s.branches[0].grad_a, other.branches[0].grad_a));
   EXPECT_TRUE(same_bits(s.branches[1].grad_b, other.branches[1].grad_b));
 }
-
-// y' = (1 + l) y, as IA3 has it: what reaches the layer itself is scaled as well.
-class Scaling : public Delta {
- public:
-  Scaling(at::Tensor l, at::Tensor grad) : l_(std::move(l)), grad_(std::move(grad)) {}
-  void forward(const at::Tensor& /*x*/, at::Tensor& y, const SampleRows* /*rows*/,
-               DeltaSaved* saved) const override {
-    saved->push_back(y.clone());
-    y.mul_(l_ + 1);
-  }
-  [[nodiscard]] bool changes_output_gradient() const override { return true; }
-  void to_output_gradient(at::Tensor& dy, const DeltaSaved& /*saved*/) const override {
-    dy.mul_(l_ + 1);
-  }
-  void backward(const at::Tensor& dy, const at::Tensor& /*x*/, const SampleRows* /*rows*/,
-                const DeltaSaved& saved, at::Tensor& /*dx*/) const override {
-    at::Tensor(grad_).add_((dy * saved[0]).sum(0));
-  }
-  [[nodiscard]] at::Tensor weight_change(const at::Tensor& weight) const override {
-    return l_.unsqueeze(1) * weight;
-  }
-  [[nodiscard]] std::int64_t kept_width() const override { return l_.numel(); }
-
- private:
-  at::Tensor l_, grad_;
-};
 
 TEST(LinearGroupTest, DeltasMayScaleWhatTheyAreGiven) {
   auto s = make_setup(at::kFloat, false, true, 0.0);
@@ -191,12 +166,12 @@ TEST(LinearGroupTest, DeltasMayScaleWhatTheyAreGiven) {
       at::cat({base.narrow(1, 0, 6), base.narrow(1, 6, 4) * (scale + 1), base.narrow(1, 10, 5)}, 1);
   const auto expected = autograd_of(expected_y, s.dy, {x, weight, scale});
   const auto weight_before = s.group.weight_grad.clone();
-  LinearSaved saved;
+  DeltasSaved saved;
   expect_close(s.group.forward(s.x, nullptr, &saved), expected_y, 1e-5, "y");
   expect_close(s.group.backward(s.dy, s.x, nullptr, saved, true), expected[0], 1e-5, "dx");
   expect_close(s.group.weight_grad, weight_before + expected[1], 1e-5, "weight");
   expect_close(grad, expected[2], 1e-5, "l");
-  EXPECT_EQ(s.group.kept_width(), 4);
+  EXPECT_EQ(s.group.deltas.kept_width(), 4);
 }
 
 TEST(LinearGroupTest, KnowsWhetherItTrains) {

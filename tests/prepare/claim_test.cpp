@@ -28,13 +28,13 @@ std::string refusal(const std::vector<fs::path>& paths) {
 class SourceFiles : public InFolder {};
 
 TEST_F(SourceFiles, TokenFilesAreKnownByContentsOrName) {
-  EXPECT_TRUE(is_token_file(write("a.bin", "\x89HDF\r\n\x1a\nrest")));
-  EXPECT_TRUE(is_token_file(write("b.h5", "damaged")));
-  EXPECT_TRUE(is_token_file(write("c.HDF5", "")));
-  EXPECT_TRUE(is_token_file(folder_ / "not-there.jsonl"));  // opening it says so
-  EXPECT_FALSE(is_token_file(write("d.txt", "text")));
-  EXPECT_FALSE(is_token_file(write("e", "")));
-  EXPECT_FALSE(is_token_file(folder_));
+  EXPECT_TRUE(is_data_file(write("a.bin", "\x89HDF\r\n\x1a\nrest")));
+  EXPECT_TRUE(is_data_file(write("b.h5", "damaged")));
+  EXPECT_TRUE(is_data_file(write("c.HDF5", "")));
+  EXPECT_TRUE(is_data_file(folder_ / "not-there.jsonl"));  // opening it says so
+  EXPECT_FALSE(is_data_file(write("d.txt", "text")));
+  EXPECT_FALSE(is_data_file(write("e", "")));
+  EXPECT_FALSE(is_data_file(folder_));
 }
 
 TEST_F(SourceFiles, EndingsAreThoseBelowGz) {

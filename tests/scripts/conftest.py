@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -33,7 +34,7 @@ TRAINING_TEXT = [
 ] * 30
 
 
-def byte_level_tokenizer(more_text=()):
+def byte_level_tokenizer(more_text=(), specials=SPECIALS, size=700):
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -43,8 +44,8 @@ def byte_level_tokenizer(more_text=()):
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=700,
-        special_tokens=SPECIALS,
+        vocab_size=size,
+        special_tokens=specials,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -98,6 +99,26 @@ def byte_level(tmp_path_factory):
 def sentencepiece(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sentencepiece")
     return save(sentencepiece_tokenizer(), folder, eos_token={"content": "</s>"}, bos_token="<s>")
+
+
+@pytest.fixture(scope="session")
+def library():
+    """A tokenizer that has the marks of every family of chat models as special tokens."""
+    from chat_families import SPECIALS  # which imports transformers
+
+    return byte_level_tokenizer(specials=SPECIALS, size=800)
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """SmolLM2-135M-Instruct's folder; made on the first use of this machine."""
+    made = subprocess.run(
+        [SCRIPTS / "models/smollm2.sh"], capture_output=True, text=True, timeout=900
+    )
+    if made.returncode == 69:
+        pytest.skip(made.stderr.splitlines()[-1])
+    assert made.returncode == 0, made.stderr
+    return Path(made.stdout.strip())
 
 
 @dataclasses.dataclass

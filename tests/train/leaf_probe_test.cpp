@@ -8,19 +8,17 @@
 
 #include <array>
 #include <cstdlib>
-#include <filesystem>
 #include <fstream>
 
 #include "comm/local_communicator.hpp"
 #include "comm/mpi_communicator.hpp"
 #include "coordinator/coordinator.hpp"
+#include "support/rank_folder.hpp"
 #include "train/first_time.hpp"
 #include "train/tensor_memory.hpp"
 
 namespace lorascale::train {
 namespace {
-
-namespace fs = std::filesystem;
 
 constexpr std::int64_t kBatch = 24;
 constexpr std::int64_t kLength = 96;
@@ -30,10 +28,9 @@ class LeafProbeTest : public testing::Test {
  protected:
   static void SetUpTestSuite() { count_cpu_tensors(); }
   LeafProbeTest() {
-    std::string folder = (fs::path(testing::TempDir()) / "leaf_probe_XXXXXX").string();
+    const std::string folder = folder_.path().string();
     if (host_.rank() == 0) {
-      folder = ::mkdtemp(folder.data());
-      const auto script = fs::path(folder) / "make.py";
+      const auto script = folder_ / "make.py";
       std::ofstream(script) << "import h5py, numpy as np\n"
                                "with h5py.File(r'"
                             << folder
@@ -45,8 +42,7 @@ class LeafProbeTest : public testing::Test {
                                "  f['offsets'] = np.append([0], np.cumsum(n)).astype(np.int64)\n";
       EXPECT_EQ(std::system((std::string(LORASCALE_PYTHON) + " " + script.string()).c_str()), 0);
     }
-    host_.broadcast_from_root(folder);
-    folder_ = folder;
+    host_.barrier();
     config_.run.output_dir = folder + "/run";
     config_.model.path = std::string(LORASCALE_SOURCE_DIR) + "/scripts/demo/base-model";
     config_.model.dtype = "fp32";
@@ -56,13 +52,7 @@ class LeafProbeTest : public testing::Test {
     config_.batch.global = kBatch;
     config_.budget = {10, Unit::kSteps};
   }
-  ~LeafProbeTest() override {
-    limit_cpu_tensors(0);
-    host_.barrier();
-    if (host_.rank() == 0) {
-      fs::remove_all(folder_);
-    }
-  }
+  ~LeafProbeTest() override { limit_cpu_tensors(0); }
 
   void open() {
     session_.emplace(open_session(world_, config_, prepare::as_named(config_)));
@@ -96,7 +86,7 @@ class LeafProbeTest : public testing::Test {
 
   comm::MpiCommunicator host_{30};
   World world_{host_, host_, at::kCPU, "here"};
-  fs::path folder_;
+  test::RankFolder folder_{host_};
   config::RunConfig config_;
   std::optional<Session> session_;
   std::optional<FaultInjector> faults_;

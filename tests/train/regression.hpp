@@ -164,6 +164,7 @@ inline Session regression_session(const config::RunConfig& config, std::int64_t 
   session.workload = std::make_unique<RegressionWorkload>(rows, validates_targets);
   adapters::AdaptedModel model;
   model.slots = session.model().parameter_slots();
+  model.file_slots = session.model().file_slots();
   session.adapter = adapters::make_adapter(session.config.adapter, model, config.run.seed);
   std::vector<optim::Segment> segments;
   for (const auto& group : session.parameters().groups()) {

@@ -4,19 +4,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <spdlog/spdlog.h>
-#include <stdlib.h>
 
 #include <fstream>
 #include <limits>
 #include <variant>
 
 #include "comm/mpi_communicator.hpp"
+#include "support/rank_folder.hpp"
 #include "train/regression.hpp"
 
 namespace lorascale::train {
 namespace {
-
-namespace fs = std::filesystem;
 
 coordinator::Recipe recipe() {
   coordinator::Recipe recipe;
@@ -34,25 +32,12 @@ class RunTest : public testing::Test {
  protected:
   static void SetUpTestSuite() { spdlog::set_level(spdlog::level::off); }
   RunTest() {
-    std::string folder = (fs::path(testing::TempDir()) / "run_XXXXXX").string();
-    if (host_.rank() == 0) {
-      folder = ::mkdtemp(folder.data());
-    }
-    host_.broadcast_from_root(folder);
-    folder_ = folder;
     config::RunConfig config;
-    config.run.output_dir = folder;
+    config.run.output_dir = folder_.path();
     session_ = test::regression_session(config);
     run_.emplace(world_, session_);
     run_->coordinator.emplace(recipe(), host_.size());
     run_->record.open(*run_->coordinator, session_.workload->words(), /*resumed=*/false);
-  }
-  ~RunTest() override {
-    run_.reset();
-    host_.barrier();
-    if (host_.rank() == 0) {
-      fs::remove_all(folder_);
-    }
   }
 
   coordinator::StepFacts step() {
@@ -82,7 +67,7 @@ class RunTest : public testing::Test {
 
   comm::MpiCommunicator host_{30};
   World world_{host_, host_, at::kCPU, "here"};
-  fs::path folder_;
+  lorascale::test::RankFolder folder_{host_};
   Session session_;
   std::optional<train::Run> run_;  // testing::Test has a Run of its own
 };

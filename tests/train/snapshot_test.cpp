@@ -6,7 +6,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <spdlog/spdlog.h>
-#include <stdlib.h>
 
 #include <cstring>
 #include <fstream>
@@ -15,6 +14,7 @@
 
 #include "base/error.hpp"
 #include "comm/mpi_communicator.hpp"
+#include "support/rank_folder.hpp"
 #include "support/tensors.hpp"
 #include "train/saved_state.hpp"
 
@@ -57,17 +57,8 @@ class SnapshotTest : public testing::Test {
  protected:
   static void SetUpTestSuite() { spdlog::set_level(spdlog::level::off); }
   SnapshotTest() {
-    if (host_.rank() != 0) {
-      return;
-    }
-    std::string folder = (fs::path(testing::TempDir()) / "snapshot_XXXXXX").string();
-    folder_ = ::mkdtemp(folder.data());
-    lock_.emplace(folder_);
-  }
-  ~SnapshotTest() override {
     if (host_.rank() == 0) {
-      lock_.reset();
-      fs::remove_all(folder_);
+      lock_.emplace(folder_.path());
     }
   }
 
@@ -106,7 +97,7 @@ class SnapshotTest : public testing::Test {
 
   comm::MpiCommunicator host_{30};
   World world_{host_, host_, at::kCPU, "here"};
-  fs::path folder_;
+  test::RankFolder folder_{host_};
   std::optional<io::RunLock> lock_;
 };
 

@@ -145,7 +145,7 @@ def test_an_update_that_is_not_finite_leaves_the_running_state(program, inputs, 
 
 def test_memory_that_runs_out_makes_leaves_smaller_and_says_what_that_means(program, inputs, tmp_path):
     said = run(program, "train", settings(inputs, tmp_path, budget="3 steps", faults=["oom step=2 phase=backward"])).stderr
-    assert "batch normalisation is over a leaf" in said
+    assert "batch normalisation is over a leaf: its leaves are smaller from here on" in said
     assert [line["micro_batch"] for line in metrics(tmp_path / "run") if line["step"]] == [4, 2, 2]
 
 
@@ -189,8 +189,11 @@ def test_find_lr(program, inputs, tmp_path):
 
 
 def test_find_batch(program, inputs, tmp_path):
-    said = run(program, "find-batch", settings(inputs, tmp_path, "group")).stdout
-    assert "choice    batch.micro" in said and "samples/s" in said
+    note = "batch normalisation is over a leaf: a run with another batch.micro is another run"
+    for norm in ("group", "batch"):
+        said = run(program, "find-batch", settings(inputs, tmp_path, norm)).stdout
+        assert "choice    batch.micro" in said and "samples/s" in said
+        assert (note in said) == (norm == "batch")
     found = json.loads((tmp_path / "run/find-batch.json").read_text())
     assert found
 
@@ -290,6 +293,40 @@ def test_refuses_data_of_another_kind(program, inputs, tmp_path):
     for key in ("train", "validation"):
         refuse(program, path, BAD_INPUT, [str(inputs / "train.h5"), "token", "scripts/prepare_text.py"],
                "--set", f"data.{key}={inputs / 'train.h5'}")
+
+
+def test_refuses_data_that_is_no_image_file(program, inputs, tmp_path):
+    (tmp_path / "a.txt").write_text("words")
+    (tmp_path / "pictures").mkdir()
+    for key in ("train", "validation"):
+        for name in ("a.txt", "pictures"):
+            refuse(program, settings(inputs, tmp_path / "run"), BAD_INPUT,
+                   [f"data.{key}: {tmp_path / name}", "no data file of a vision model", "scripts/prepare_images.py"],
+                   "--set", f"data.{key}={tmp_path / name}")
+
+
+def test_a_channel_of_one_value(program, tmp_path):
+    """Whose standard deviation is 0: the model trains, and a run that begins from it takes it."""
+    pixels, labels = make_pictures(12, 8, 3)
+    pixels[..., 1] = 77
+    train = write_pictures(tmp_path, "train", pixels, labels)
+    more = {"data": {"train": str(train), "validation": None}, "budget": "1 step"}
+    run(program, "train", settings(tmp_path, tmp_path / "first", **more))
+    model = tmp_path / "first/run/model"
+    assert json.loads((model / "config.json").read_text())["image_std"][1] == pytest.approx(1 / 255)
+    run(program, "train", settings(tmp_path, tmp_path / "second", **more, model={"path": str(model)}))
+
+
+def test_an_adapter_of_the_stem_alone_goes_on(program, inputs, exact, tmp_path):
+    """Its "conv1" is also how the names of the blocks' layers end."""
+    base = {"model": {"path": str(exact / "run/model")}, "budget": "2 steps"}
+    run(program, "train", settings(inputs, tmp_path / "first", **base, adapter={"type": "lora", "targets": ["^conv1"], "rank": 2}))
+    adapter = tmp_path / "first/run/adapter"
+    names = [name.removeprefix("base_model.model.") for name in load_file(adapter / "adapter_model.safetensors")]
+    assert sorted(names) == ["conv1.lora_A.weight", "conv1.lora_B.weight"]
+    run(program, "train", settings(inputs, tmp_path / "second", **base, adapter={"type": "lora", "init_from": str(adapter)}))
+    again = load_file(tmp_path / "second/run/adapter/adapter_model.safetensors")
+    assert len(again) == 2
 
 
 def test_report(exact, tmp_path):

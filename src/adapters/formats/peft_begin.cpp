@@ -7,6 +7,22 @@
 #include "base/error.hpp"
 
 namespace lorascale::adapters {
+namespace {
+
+// The layers one by one, or where one's whole name may be another's end, an expression: what a list
+// names it names by its end.
+std::vector<std::string> names_of(const PeftAdapter& adapter) {
+  std::set<std::string> names;
+  for (const auto& [name, module] : adapter.modules) {
+    names.insert(name);
+  }
+  if (std::ranges::any_of(names, [](const auto& name) { return key_of_layer(name) != name; })) {
+    return {"^(" + expression_of_layers(names) + ")"};
+  }
+  return {names.begin(), names.end()};
+}
+
+}  // namespace
 
 LoraSettings settings_to_go_on(const PeftAdapter& adapter) {
   LoraSettings settings = adapter.settings;
@@ -21,17 +37,14 @@ LoraSettings settings_to_go_on(const PeftAdapter& adapter) {
     });
   });
   if (!all_named) {
-    settings.targets.clear();
+    settings.targets = names_of(adapter);
   }
   for (const auto& [name, module] : adapter.modules) {
-    if (!all_named) {
-      settings.targets.push_back(name);
-    }
     if (module.a.size(0) != settings.rank) {
-      settings.rank_pattern.emplace(name, module.a.size(0));
+      settings.rank_pattern.emplace(key_of_layer(name), module.a.size(0));
     }
     if (module.alpha != settings.alpha) {
-      settings.alpha_pattern.emplace(name, module.alpha);
+      settings.alpha_pattern.emplace(key_of_layer(name), module.alpha);
     }
   }
   return settings;

@@ -16,7 +16,7 @@ std::string summarise_adapter(const std::filesystem::path& folder) {
 }
 
 std::string describe_adapter(const std::filesystem::path& folder) {
-  const auto adapter = adapters::read_peft_adapter(folder);
+  const auto adapter = read_peft_adapter(folder);
   std::string text = fmt::format("PEFT LoRA adapter for '{}': {} layers, rank {}, alpha {}{}\n",
                                  adapter.base_model, adapter.modules.size(), adapter.settings.rank,
                                  adapter.settings.alpha, adapter.settings.rslora ? ", rsLoRA" : "");

@@ -142,7 +142,6 @@ PeftAdapter read_peft_adapter(const std::filesystem::path& folder) {
     auto& module = adapter.modules[name];
     (is_a ? module.a : module.b) = read_tensor(file, info.name);
   }
-  std::set<std::string> unused;
   for (auto& [name, module] : adapter.modules) {
     if (!module.a.defined() || !module.b.defined() || module.a.dim() != module.b.dim() ||
         module.a.size(0) != module.b.size(1) || module.b.flatten(1).size(1) != module.b.size(1)) {

@@ -54,14 +54,7 @@ nlohmann::json names_of_targets(const std::vector<LoraModule>& modules,
       return names;
     }
   }
-  std::string expression;
-  for (const auto& name : adapted) {
-    expression += expression.empty() ? "" : "|";
-    for (const char c : name) {
-      expression += c == '.' ? std::string("\\.") : std::string(1, c);
-    }
-  }
-  return expression;
+  return expression_of_layers(adapted);
 }
 
 nlohmann::json config_json(const std::vector<LoraModule>& modules,
@@ -73,10 +66,10 @@ nlohmann::json config_json(const std::vector<LoraModule>& modules,
   nlohmann::json alphas = nlohmann::json::object();
   for (const auto& module : modules) {
     if (module.rank != settings.rank) {
-      ranks[module.site.name] = module.rank;
+      ranks[key_of_layer(module.site.name)] = module.rank;
     }
     if (module.alpha != settings.alpha) {
-      alphas[module.site.name] = module.alpha;
+      alphas[key_of_layer(module.site.name)] = module.alpha;
     }
   }
   const auto number = [](double value) -> nlohmann::json {

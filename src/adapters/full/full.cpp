@@ -46,21 +46,17 @@ namespace {
 class FullAdapter : public Adapter {
  public:
   explicit FullAdapter(const AdaptedModel& model)
-      : slots_(model.slots), parameters_(attach_full(slots_)) {
-    written_ = slots_;
-    written_.insert(written_.end(), model.buffers.begin(), model.buffers.end());
-  }
+      : written_(model.file_slots), parameters_(attach_full(model.slots)) {}
 
   TrainableParameters& parameters() override { return *parameters_; }
   [[nodiscard]] std::string_view result_name() const override { return "model"; }
   void write(const std::filesystem::path& folder, const ExportContext& context) const override {
     write_weights(folder, written_);
-    context.write_companions(folder, slots_.front().value->scalar_type());
+    context.write_companions(folder, written_.front().value->scalar_type());
   }
 
  private:
-  std::vector<nn::ParameterSlot> slots_;
-  std::vector<nn::ParameterSlot> written_;  // with what is not trained
+  std::vector<nn::ParameterSlot> written_;
   std::unique_ptr<TrainableParameters> parameters_;
 };
 

@@ -8,38 +8,21 @@
 #include <utility>
 
 #include "base/error.hpp"
+#include "base/units.hpp"
 #include "data/images/image_leaf.hpp"
 #include "io/untrusted_text.hpp"
 
 namespace lorascale::data {
-namespace {
-
-// A channel that hardly varies, of one value say, is not blown up: its deviation counts as one of
-// the 255 steps.
-ChannelStatistics usable(ChannelStatistics statistics) {
-  for (auto& deviation : statistics.deviation) {
-    deviation = std::max(deviation, 1.0 / 255);
-  }
-  return statistics;
-}
-
-std::string with_commas(std::int64_t number) {
-  auto text = std::to_string(number);
-  for (auto at = text.size(); at > 3;) {
-    at -= 3;
-    text.insert(at, ",");
-  }
-  return text;
-}
-
-}  // namespace
 
 ImageDataset::ImageDataset(std::filesystem::path path, ImageSettings settings)
-    : file_(std::move(path)),
+    : ImageDataset(std::make_unique<ImageFile>(std::move(path)), std::move(settings)) {}
+
+ImageDataset::ImageDataset(std::unique_ptr<const ImageFile> file, ImageSettings settings)
+    : file_(std::move(file)),
       augmentation_(settings.augmentation),
       normalisation_(settings.normalisation ? *std::move(settings.normalisation)
-                                            : usable(file_.statistics())) {
-  const auto& shape = file_.shape();
+                                            : file_->normalisation()) {
+  const auto& shape = file_->shape();
   const auto least_side = std::min(shape.height, shape.width);
   if (augmentation_.shift < 0 || augmentation_.shift >= least_side) {
     throw_bad_config(
@@ -50,7 +33,7 @@ ImageDataset::ImageDataset(std::filesystem::path path, ImageSettings settings)
 }
 
 void ImageDataset::fill_table() {
-  const auto channels = static_cast<std::size_t>(file_.shape().channels);
+  const auto channels = static_cast<std::size_t>(file_->shape().channels);
   if (normalisation_.mean.size() != channels || normalisation_.deviation.size() != channels) {
     throw_bad_config(
         fmt::format("{} has {} channels, but normalisation is given by {} means and "
@@ -76,7 +59,7 @@ void ImageDataset::fill_table() {
 
 std::unique_ptr<Leaf> ImageDataset::leaf(const SampleKey& key,
                                          std::span<const std::int64_t> rows) const {
-  const auto& shape = file_.shape();
+  const auto& shape = file_->shape();
   const auto values = static_cast<std::size_t>(shape.values());
   auto leaf = std::make_unique<ImageLeaf>();
   leaf->key = key;
@@ -88,10 +71,10 @@ std::unique_ptr<Leaf> ImageDataset::leaf(const SampleKey& key,
   leaf->pixels.resize(rows.size() * values);
   std::vector<std::uint8_t> pixels(values);
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    file_.read_pixels(rows[i], pixels);
+    file_->read_pixels(rows[i], pixels);
     render_view(pixels, shape, draw_view(augmentation_, key, rows[i]), table_,
                 std::span(leaf->pixels).subspan(i * values, values));
-    leaf->labels.push_back(file_.labels()[static_cast<std::size_t>(rows[i])]);
+    leaf->labels.push_back(file_->labels()[static_cast<std::size_t>(rows[i])]);
   }
   return leaf;
 }
@@ -103,8 +86,8 @@ std::vector<std::int64_t> ImageDataset::heaviest(std::int64_t count) const {
 }
 
 std::string ImageDataset::summary() const {
-  return fmt::format("{}: {} image{} of {}, {} classes", path(), with_commas(rows()),
-                     rows() == 1 ? "" : "s", file_.shape().text(), file_.classes().size());
+  return fmt::format("{}: {} of {}, {} classes", path(), counted(rows(), "image"),
+                     file_->shape().text(), file_->classes().size());
 }
 
 void require_agreement(const ImageFile& training, const ImageFile& validation) {

@@ -27,8 +27,9 @@ struct ImageSettings {
 class ImageDataset : public Dataset {
  public:
   ImageDataset(std::filesystem::path path, ImageSettings settings);
+  ImageDataset(std::unique_ptr<const ImageFile> file, ImageSettings settings);
 
-  [[nodiscard]] std::int64_t rows() const override { return file_.images(); }
+  [[nodiscard]] std::int64_t rows() const override { return file_->images(); }
 
   [[nodiscard]] std::int64_t targets_per_epoch() const override { return rows(); }
   // An ImageLeaf. What a shift uncovers is 0: the mean.
@@ -37,18 +38,18 @@ class ImageDataset : public Dataset {
   // The first: all are alike.
   [[nodiscard]] std::vector<std::int64_t> heaviest(std::int64_t count) const override;
   // The file's: how its pictures are varied is a setting of the configuration.
-  [[nodiscard]] std::string fingerprint() const override { return file_.fingerprint(); }
+  [[nodiscard]] std::string fingerprint() const override { return file_->fingerprint(); }
   [[nodiscard]] std::string summary() const override;
-  [[nodiscard]] std::string path() const override { return file_.path().string(); }
+  [[nodiscard]] std::string path() const override { return file_->path().string(); }
 
-  [[nodiscard]] const ImageFile& file() const { return file_; }
+  [[nodiscard]] const ImageFile& file() const { return *file_; }
   // As it is used, whether given or the file's own.
   [[nodiscard]] const ChannelStatistics& normalisation() const { return normalisation_; }
 
  private:
   void fill_table();
 
-  ImageFile file_;
+  std::unique_ptr<const ImageFile> file_;
   Augmentation augmentation_;
   ChannelStatistics normalisation_;
   std::vector<std::array<float, 256>> table_;  // [channels] normalised values

@@ -97,6 +97,14 @@ void ImageFile::read_statistics() {
   }
 }
 
+ChannelStatistics ImageFile::normalisation() const {
+  auto normalisation = statistics_;
+  for (auto& deviation : normalisation.deviation) {
+    deviation = std::max(deviation, 1.0 / 255);
+  }
+  return normalisation;
+}
+
 std::string ImageFile::hash() const {
   Sha256 hash;
   hash.update(fmt::format("images:{}:{}:{}:", images(), shape().text(), classes_.size()));

@@ -31,6 +31,9 @@ class ImageFile {
   [[nodiscard]] const std::vector<std::string>& classes() const { return classes_; }
   [[nodiscard]] const std::vector<std::uint16_t>& labels() const { return labels_; }  // [images]
   [[nodiscard]] const ChannelStatistics& statistics() const { return statistics_; }
+  // By which training normalises them. A channel that hardly varies, of one value say, is not blown
+  // up: its deviation counts as one of the 255 steps.
+  [[nodiscard]] ChannelStatistics normalisation() const;
   // [channels, height, width] of one picture.
   void read_pixels(std::int64_t image, std::span<std::uint8_t> destination) const;
 

@@ -45,7 +45,8 @@ bool Block::trains() const {
 }
 
 std::int64_t Block::kept_width() const {
-  return qkv.kept_width() + o.kept_width() + gate_up.kept_width() + down.kept_width();
+  return qkv.deltas.kept_width() + o.deltas.kept_width() + gate_up.deltas.kept_width() +
+         down.deltas.kept_width();
 }
 
 void Block::norm_heads(at::Tensor& joint, const HeadNorm& norm, std::int64_t first_head,

@@ -42,7 +42,7 @@ struct BlockSaved {
   at::Tensor middle;    // [tokens, hidden] after attention and residual
   at::Tensor middle_rstd;
   at::Tensor gate_up;  // [tokens, 2 * intermediate]
-  nn::LinearSaved qkv_saved, o_saved, gate_up_saved, down_saved;
+  nn::DeltasSaved qkv_saved, o_saved, gate_up_saved, down_saved;
 };
 
 // Keys and values of the tokens seen so far, for generation.

@@ -115,7 +115,7 @@ MapSize ConvUnit::output_size(const MapSize& input) const {
 
 std::int64_t ConvUnit::kept(const MapSize& output) const {
   const bool norm_keeps_input = (batch && batch->trains()) || group;
-  return (conv.kept_width() + (norm_keeps_input ? channels() : 0)) * output.positions();
+  return (conv.deltas.kept_width() + (norm_keeps_input ? channels() : 0)) * output.positions();
 }
 
 }  // namespace lorascale::models::vision

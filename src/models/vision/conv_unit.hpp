@@ -30,7 +30,7 @@ struct MapSize {
 
 struct ConvUnitSaved {
   at::Tensor input;
-  nn::Conv2dSaved conv;
+  nn::DeltasSaved conv;
   nn::BatchNormSaved batch;
   nn::GroupNormSaved group;
 };

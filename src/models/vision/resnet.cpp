@@ -226,7 +226,7 @@ ActivationBytes ResNet::activation_bytes(const data::Leaf& any) const {
     size = blocks_[i].output_size(size);
     channels = blocks_[i].branch.back().channels();
   }
-  numbers += fc_.in_features() + fc_.kept_width();
+  numbers += fc_.in_features() + fc_.deltas.kept_width();
   return {samples * (static_cast<double>(numbers) * element + static_cast<double>(bytes)),
           samples * static_cast<double>(config_.classes) * element};
 }

@@ -62,7 +62,7 @@ class ResNet : public Model {
     std::vector<BlockSaved> blocks;
     MapSize last;         // sides of what the head takes the mean of
     at::Tensor features;  // [samples, channels]
-    nn::LinearSaved fc;
+    nn::DeltasSaved fc;
   };
 
   void initialise(std::uint64_t seed);

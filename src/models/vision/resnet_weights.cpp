@@ -12,13 +12,6 @@ bool is_harmless(const std::string& key) {
   return key.ends_with(".num_batches_tracked");
 }
 
-std::vector<nn::ParameterSlot> all_slots(ResNet& model) {
-  auto slots = model.parameter_slots();
-  const auto buffers = model.buffers();
-  slots.insert(slots.end(), buffers.begin(), buffers.end());
-  return slots;
-}
-
 void require_variances(ResNet& model, const WeightsReader& reader) {
   for (const auto& slot : model.buffers()) {
     const auto& key = slot.parts.front().key;
@@ -38,7 +31,7 @@ std::unique_ptr<ResNet> read_resnet_shapes(const std::filesystem::path& path,
   const auto stored = reader.type_of(reader.at("fc.weight"));
   auto shapes =
       std::make_unique<ResNet>(std::move(config), dtype.value_or(stored), at::Device(at::kMeta));
-  const auto slots = all_slots(*shapes);
+  const auto slots = shapes->file_slots();
   reader.check(slots);
   reader.refuse_others(slots, is_harmless);
   return shapes;
@@ -50,7 +43,7 @@ std::unique_ptr<ResNet> load_resnet(const std::filesystem::path& path,
   const auto shapes = read_resnet_shapes(path, dtype);
   const WeightsReader reader(path);
   auto model = std::make_unique<ResNet>(shapes->config(), shapes->dtype(), device);
-  reader.read(all_slots(*model));
+  reader.read(model->file_slots());
   require_variances(*model, reader);
   return model;
 }

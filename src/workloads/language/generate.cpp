@@ -63,7 +63,7 @@ struct Writer {
 Writer open_writer(const config::RunConfig& config, at::Device device,
                    const GenerateRequest& request) {
   const std::filesystem::path run = config.run.output_dir;
-  const bool whole = config.adapter.type == "full" && std::filesystem::exists(run / "model");
+  const bool whole = config.adapter.trains_base() && std::filesystem::exists(run / "model");
   const auto base = whole ? run / "model" : std::filesystem::path(config.model.path);
   Writer writer{
       models::decoder::load_decoder(base, nn::float_type_named(config.model.dtype), device)};

@@ -19,7 +19,7 @@ namespace {
 
 // Nothing where the data is still to be prepared, which the job does where it runs.
 std::optional<data::TokenHeader> open_data(const std::filesystem::path& path) {
-  if (!prepare::is_token_file(path)) {
+  if (!prepare::is_data_file(path)) {
     return std::nullopt;
   }
   const io::Hdf5File file(path);

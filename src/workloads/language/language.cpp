@@ -217,6 +217,7 @@ BaseModel read_base(const config::ModelSection& model) {
 const WorkloadKind kLanguage = {
     "language",
     "lorascale-tokens",
+    "",
     [](const config::ModelSection&) { return true; },
     [](config::RunConfig& config, const prepare::DataFiles& files,
        const models::WeightPlace& place) -> std::unique_ptr<Workload> {

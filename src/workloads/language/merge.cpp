@@ -29,7 +29,7 @@ std::string merge(const MergeRequest& request) {
                     std::to_string(model->vocabulary()) + " tokens; check --end-token-id");
   }
   adapters::merge_into_weights(adapter, model->sites());
-  adapters::write_weights(request.output, model->parameter_slots());
+  adapters::write_weights(request.output, model->file_slots());
   models::decoder::write_companions(request.output, request.model, model->dtype(), end);
   std::string done = "merged " + std::to_string(adapter.modules.size()) + " layers into " +
                      request.output.string();

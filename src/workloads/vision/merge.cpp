@@ -24,10 +24,7 @@ std::string merge(const MergeRequest& request) {
     spdlog::warn("{}", *warning);
   }
   adapters::merge_into_weights(adapter, network->sites());
-  auto slots = network->parameter_slots();
-  const auto buffers = network->buffers();
-  slots.insert(slots.end(), buffers.begin(), buffers.end());
-  adapters::write_weights(request.output, slots);
+  adapters::write_weights(request.output, network->file_slots());
   io::write_file_atomically(
       request.output / "config.json",
       std::string_view(models::vision::resnet_config_json(network->config())));

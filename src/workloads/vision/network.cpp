@@ -38,6 +38,7 @@ void require_classes_of_data(const ResNetConfig& network, const std::string& mod
 
 ResNetConfig architecture_of(const config::ModelSection& section, const data::ImageFile& images) {
   const auto& resnet = section.resnet;
+  const auto normalisation = images.normalisation();
   const nlohmann::json json = {{"model_type", "resnet"},
                                {"block", resnet.block},
                                {"layers", resnet.layers},
@@ -50,8 +51,8 @@ ResNetConfig architecture_of(const config::ModelSection& section, const data::Im
                                {"classes", images.classes().size()},
                                {"labels", images.classes()},
                                {"image_size", {images.shape().height, images.shape().width}},
-                               {"image_mean", images.statistics().mean},
-                               {"image_std", images.statistics().deviation}};
+                               {"image_mean", normalisation.mean},
+                               {"image_std", normalisation.deviation}};
   try {
     // One reader, with one set of checks, for architectures of whatever origin.
     return models::vision::parse_resnet_config(json.dump(), "model.resnet");
@@ -92,7 +93,7 @@ std::string fingerprint_of(const config::RunConfig& config, const ResNetConfig& 
 }
 
 void require_leaf(const config::RunConfig& config, const ResNetConfig& network) {
-  if (network.norm != models::vision::NormKind::kBatch || config.adapter.type != "full") {
+  if (network.norm != models::vision::NormKind::kBatch || !config.adapter.trains_base()) {
     return;
   }
   if (!config.batch.micro) {

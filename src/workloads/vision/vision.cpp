@@ -54,30 +54,29 @@ VisionWorkload::VisionWorkload(config::RunConfig& config, const prepare::DataFil
       "smaller pictures (scripts/prepare_images.py --size), a smaller model.resnet.width or "
       "model.dtype";
   words_.no_targets = "no picture of it counts as a target";
-  const data::ImageFile images(files.train);
-  network_ = open_network(config, images, device);
+  auto images = std::make_unique<data::ImageFile>(files.train);
+  network_ = open_network(config, *images, device);
   const auto& network = network_->config();
   require_leaf(config, network);
-  if (network.norm == NormKind::kBatch && config.adapter.type == "full") {
-    words_.smaller_leaf =
-        "batch normalisation is over a leaf: its statistics from here on are those of smaller "
-        "leaves, and the run is another than one that never ran out of memory";
+  if (network.norm == NormKind::kBatch && config.adapter.trains_base()) {
+    words_.leaf_matters = "batch normalisation is over a leaf";
   }
   network_->set_label_smoothing(config.loss.label_smoothing);
   fingerprint_ = fingerprint_of(config, network);
   // A model that was trained before knows pictures as it was shown them then.
   data::ChannelStatistics normalisation{network.image_mean, network.image_std};
   if (normalisation.mean.empty()) {
-    normalisation = images.statistics();
+    normalisation = images->normalisation();
   }
   const auto& augment = config.data.augment;
   train_ = std::make_unique<ImageDataset>(
-      files.train, data::ImageSettings{{augment.flip, augment.shift}, normalisation});
+      std::move(images), data::ImageSettings{{augment.flip, augment.shift}, normalisation});
   if (files.validation) {
+    auto validation = std::make_unique<data::ImageFile>(*files.validation);
     // First: the normalisation is of the channels that are trained on.
-    data::require_agreement(train_->file(), data::ImageFile(*files.validation));
-    validation_ =
-        std::make_unique<ImageDataset>(*files.validation, data::ImageSettings{{}, normalisation});
+    data::require_agreement(train_->file(), *validation);
+    validation_ = std::make_unique<ImageDataset>(std::move(validation),
+                                                 data::ImageSettings{{}, normalisation});
   }
 }
 
@@ -113,6 +112,7 @@ bool takes(const config::ModelSection& model) {
 const WorkloadKind kVision = {
     "vision",
     "lorascale-images",
+    data::kImageFileMaker,
     takes,
     [](config::RunConfig& config, const prepare::DataFiles& files,
        const models::WeightPlace& place) -> std::unique_ptr<Workload> {

@@ -199,6 +199,38 @@ TEST_F(PeftTest, GivesSettingsThatAttachTheSameLayers) {
   }
 }
 
+// A stem's "conv1" is also how the names of other layers end.
+TEST_F(PeftTest, ALayerWhoseNameEndsOthersIsTheOneThatIsMeant) {
+  const auto layers = std::make_unique<test::SmallModel>();
+  auto model = layers->adapted();
+  model.sites[0].name = "conv1";
+  model.sites[1].name = "layer1.0.conv1";
+  LoraSettings settings = plain({"conv1"});
+  settings.rank_pattern = {{"^conv1", 4}};
+  settings.alpha_pattern = {{"^conv1", 3}};
+  const auto written_and_read = [&] {
+    const auto modules = match_lora_targets(model, settings);
+    const auto parameters = attach_lora(modules, settings, 1);
+    at::Tensor(parameters->master()).copy_(noise({parameters->size()}, 5));
+    write_peft_adapter(folder_, modules, model.sites, settings, *parameters,
+                       {"bases/Small", "", {}, {}});
+    const auto adapter = read_peft_adapter(folder_);
+    const auto again = match_lora_targets(model, settings_to_go_on(adapter));
+    const auto to_fill = attach_lora(again, settings, 2);
+    load_peft_adapter(adapter, again, *to_fill);
+    EXPECT_TRUE(lorascale::test::same_bits(to_fill->master(), parameters->master()));
+    std::string text;
+    for (const auto& module : again) {
+      text += fmt::format("{} {} {} ", module.site.name, module.rank, module.alpha);
+    }
+    return text;
+  };
+  EXPECT_EQ(written_and_read(), "conv1 4 3 layer1.0.conv1 2 16 ");
+  EXPECT_EQ(config()["rank_pattern"], nlohmann::json({{"^conv1", 4}}));
+  settings = plain({"^conv1"});
+  EXPECT_EQ(written_and_read(), "conv1 2 16 ");
+}
+
 TEST_F(PeftTest, LoadsOnlyWhatFitsLayerByLayer) {
   const Trained source(plain({"q_proj", "v_proj"}));
   write(source);
@@ -255,7 +287,7 @@ TEST_F(PeftTest, LoadsInto16BitModels) {
   load_peft_adapter(adapter, modules, *parameters);
   const auto& read = adapter.modules.at("model.layers.0.up_proj");
   const auto rounded = [](const at::Tensor& x) { return x.to(at::kBFloat16).to(at::kDouble); };
-  lorascale::test::expect_close(layers.up.deltas[0].delta->weight_change(layers.up.weight),
+  lorascale::test::expect_close(layers.up.deltas[0].weight_change(layers.up.weight),
                                 at::mm(rounded(read.b), rounded(read.a)) * read.scale, 1e-6);
 }
 

@@ -140,7 +140,7 @@ TEST_F(ImageDatasetTest, SaysWhatItIs) {
   EXPECT_NE(set.fingerprint(), ImageDataset(paths[1], {}).fingerprint());
   EXPECT_EQ(set.summary(), paths[0].string() + ": 6 images of 2 x 3 x 4, 3 classes");
   EXPECT_EQ(ImageDataset(paths[1], {}).summary(),
-            paths[1].string() + ": 13,916 images of 1 x 1 x 2, 10 classes");
+            paths[1].string() + ": 13916 images of 1 x 1 x 2, 10 classes");
   EXPECT_EQ(ImageDataset(paths[2], {}).summary(),
             paths[2].string() + ": 1 image of 1 x 1 x 2, 2 classes");
 }

@@ -34,7 +34,7 @@ std::vector<std::string> fixture(const std::string& name) {
 
 std::vector<std::string> names_and_shapes(ResNet& model) {
   std::vector<std::string> lines;
-  for (const auto& slot : slots_and_buffers(model)) {
+  for (const auto& slot : model.file_slots()) {
     std::ostringstream line;
     line << slot.parts[0].key;
     for (const auto size : slot.value->sizes()) {
@@ -85,7 +85,7 @@ TEST(ResNetTest, NormsOfNoneHaveNoTensors) {
 
 std::map<std::string, at::Tensor> weights_of(ResNet& model) {
   std::map<std::string, at::Tensor> weights;
-  for (const auto& slot : slots_and_buffers(model)) {
+  for (const auto& slot : model.file_slots()) {
     weights[slot.parts[0].key] = *slot.value;
   }
   return weights;

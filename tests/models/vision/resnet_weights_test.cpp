@@ -31,7 +31,7 @@ io::Dtype stored_as(at::ScalarType type) {
 class ResNetWeightsTest : public testing::Test {
  protected:
   ResNetWeightsTest() : model_(tiny_resnet(config_, at::kFloat)) {
-    for (const auto& slot : slots_and_buffers(*model_)) {
+    for (const auto& slot : model_->file_slots()) {
       weights_[slot.parts[0].key] = slot.value->clone();
     }
   }
@@ -68,7 +68,7 @@ TEST_F(ResNetWeightsTest, Loads) {
   const auto loaded = load();
   EXPECT_EQ(loaded->dtype(), at::kFloat);
   EXPECT_EQ(resnet_config_json(loaded->config()), resnet_config_json(config_));
-  for (const auto& slot : slots_and_buffers(*loaded)) {
+  for (const auto& slot : loaded->file_slots()) {
     EXPECT_TRUE(same_bits(*slot.value, weights_.at(slot.parts[0].key))) << slot.parts[0].key;
   }
   EXPECT_TRUE(same_bits(loaded->running_state(), model_->running_state()));
@@ -86,7 +86,7 @@ TEST_F(ResNetWeightsTest, ConvertsTypes) {
     EXPECT_TRUE(read_resnet_shapes(folder_.path(), at::kHalf)->device().is_meta());
     for (const auto wanted : {at::kFloat, at::kHalf, at::kBFloat16}) {
       const auto loaded = load(wanted);
-      for (const auto& slot : slots_and_buffers(*loaded)) {
+      for (const auto& slot : loaded->file_slots()) {
         const auto& key = slot.parts[0].key;
         const bool running = key.find("running") != std::string::npos;
         EXPECT_TRUE(same_bits(*slot.value, weights_.at(key).to(running ? at::kFloat : wanted)));

@@ -60,18 +60,11 @@ inline at::Tensor pixels_of(const data::ImageLeaf& leaf) {
       .to(at::kDouble);
 }
 
-inline std::vector<nn::ParameterSlot> slots_and_buffers(ResNet& model) {
-  auto slots = model.parameter_slots();
-  const auto buffers = model.buffers();
-  slots.insert(slots.end(), buffers.begin(), buffers.end());
-  return slots;
-}
-
 // Every weight from its name, none of them special: norms around one, variances above zero.
 inline std::unique_ptr<ResNet> tiny_resnet(const ResNetConfig& config,
                                            at::ScalarType dtype = at::kDouble) {
   auto model = std::make_unique<ResNet>(config, dtype, at::kCPU);
-  for (const auto& slot : slots_and_buffers(*model)) {
+  for (const auto& slot : model->file_slots()) {
     const auto& key = slot.parts[0].key;
     const auto& shape = slot.parts[0].shape;
     const double fan_in = static_cast<double>(slot.value->numel()) / static_cast<double>(shape[0]);
