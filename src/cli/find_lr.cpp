@@ -9,6 +9,7 @@
 #include "cli/common.hpp"
 #include "config/reader.hpp"
 #include "config/resolved.hpp"
+#include "coordinator/mode_names.hpp"
 #include "coordinator/rates/scaling.hpp"
 #include "io/durable_file.hpp"
 #include "io/run_lock.hpp"

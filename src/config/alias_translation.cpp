@@ -1,5 +1,7 @@
 #include "config/alias_translation.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <deque>
@@ -8,6 +10,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/units.hpp"
 #include "config/run_config.hpp"
 #include "config/text.hpp"
 #include "config/trainer_keys.hpp"
@@ -171,11 +174,11 @@ class Translator {
     assignment.line = use.line;
   }
   void report(const AliasUse& use, const std::string& outcome) {
-    result_.lines.push_back(use.spelled + " " + shown(*use.value) + " → " + outcome);
+    result_.lines.push_back(fmt::format("{} {} → {}", use.spelled, shown(*use.value), outcome));
   }
   void assign_text(const AliasUse& use, const std::string& text) {
     assign(use, use.alias->target, YamlNode::scalar(text, use.line));
-    report(use, std::string(use.alias->target) + " " + text);
+    report(use, fmt::format("{} {}", use.alias->target, text));
   }
   // Later uses of a factor would be lost without a word.
   void take_once(std::optional<AliasUse>& slot, const AliasUse& use) {
@@ -289,7 +292,7 @@ void Translator::carry(const AliasUse& use) {
 // One line for all that one reason holds for.
 void Translator::finish_not_needed() {
   for (const auto& [reason, keys] : not_needed_) {
-    result_.lines.push_back(keys + " → not needed: " + reason);
+    result_.lines.push_back(fmt::format("{} → not needed: {}", keys, reason));
   }
 }
 
@@ -300,7 +303,7 @@ void Translator::translate_targets(const AliasUse& use) {
   } else if (list.kind == YamlNode::Kind::kScalar && list.text == "all") {
     list.text = "all-linear";
   }
-  report(use, std::string(use.alias->target) + " " + shown(list));
+  report(use, fmt::format("{} {}", use.alias->target, shown(list)));
   assign(use, use.alias->target, std::move(list));
 }
 
@@ -324,8 +327,8 @@ void Translator::take_only(const AliasUse& use) {
   const bool is_taken = scalar && word.find('|') == std::string::npos &&
                         taken.find("|" + word + "|") != std::string::npos;
   if (!none && !is_taken) {
-    throw ValueError(in_quotes(shown(value)) +
-                     " is not supported: " + std::string(use.alias->target));
+    throw ValueError(
+        fmt::format("{} is not supported: {}", in_quotes(shown(value)), use.alias->target));
   }
   report(use, "no effect");
 }
@@ -349,7 +352,7 @@ void Translator::translate_precision(const AliasUse& use) {
 // Files name the type of the weights and that of the arithmetic, which here is one setting.
 void Translator::assign_precision(const AliasUse& use, const std::string& type) {
   if (precision_ && precision_->second == type) {
-    report(use, "model.dtype " + type + ", as " + precision_->first + " says");
+    report(use, fmt::format("model.dtype {}, as {} says", type, precision_->first));
     return;
   }
   precision_ = {use.spelled, type};
@@ -395,8 +398,8 @@ void Translator::translate_data(const AliasUse& use) {
     if (fs::exists(validation, ignored)) {
       assign(use, "data.validation", YamlNode::scalar(validation.string(), use.line));
       result_.assignments.back().implied = true;
-      result_.assignments.back().report =
-          use.spelled + " " + shown(*use.value) + " → data.validation " + validation.string();
+      result_.assignments.back().report = fmt::format("{} {} → data.validation {}", use.spelled,
+                                                      shown(*use.value), validation.string());
       return;
     }
   }
@@ -420,17 +423,16 @@ void Translator::finish_batch() {
   assign(use, "batch.per_rank", number(per_rank * accumulation));
   assign(use, "batch.micro", number(per_rank));
   assign(use, "batch.reference", number(global));
-  const std::string ranks = std::to_string(world_size_) + (world_size_ == 1 ? " rank" : " ranks");
-  std::string line =
-      batch_ ? batch_->spelled + " " + std::to_string(per_rank) : "batch size 1 (none given)";
-  line += " × ";
-  line += accumulation_ ? accumulation_->spelled + " " + std::to_string(accumulation)
-                        : "accumulation 1 (none given)";
-  line += " × " + ranks + " → batch.global " + std::to_string(global) + ", batch.micro " +
-          std::to_string(per_rank) + "; batch.reference " + std::to_string(global) +
-          ", so the learning rate is used as written. These keys count per rank; a run keeps the "
-          "batch of its first start on any number of ranks";
-  result_.lines.push_back(std::move(line));
+  const std::string batch =
+      batch_ ? fmt::format("{} {}", batch_->spelled, per_rank) : "batch size 1 (none given)";
+  const std::string accumulated = accumulation_
+                                      ? fmt::format("{} {}", accumulation_->spelled, accumulation)
+                                      : "accumulation 1 (none given)";
+  result_.lines.push_back(
+      fmt::format("{} × {} × {} → batch.global {}, batch.micro {}; batch.reference {}, so the "
+                  "learning rate is used as written. These keys count per rank; a run keeps the "
+                  "batch of its first start on any number of ranks",
+                  batch, accumulated, counted(world_size_, "rank"), global, per_rank, global));
 }
 
 void Translator::finish_betas() {
@@ -448,7 +450,7 @@ void Translator::finish_betas() {
   const YamlNode first = value_of(beta1_, defaults.beta1);
   const YamlNode second = value_of(beta2_, defaults.beta2);
   YamlNode pair = YamlNode::sequence({first, second}, use.line);
-  result_.lines.push_back(use.spelled + " → optimizer.betas " + shown(pair));
+  result_.lines.push_back(fmt::format("{} → optimizer.betas {}", use.spelled, shown(pair)));
   assign(use, "optimizer.betas", std::move(pair));
 }
 

@@ -1,5 +1,7 @@
 #include "config/numbers.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -70,9 +72,9 @@ void refuse_ambiguous(std::string_view text) {
     throw ValueError(in_quotes(text) + " is not decimal; write the number in decimal digits");
   }
   if (looks_like_number(text) && has_leading_zero(text)) {
-    throw ValueError(in_quotes(text) +
-                     " begins with a zero, which some readers take as octal; write " +
-                     without_leading_zeros(text));
+    throw ValueError(
+        fmt::format("{} begins with a zero, which some readers take as octal; write {}",
+                    in_quotes(text), without_leading_zeros(text)));
   }
 }
 
@@ -94,8 +96,8 @@ Integer parse_whole(std::string_view text) {
     constexpr double kLargestExact = 9007199254740992.0;  // 2^53
     const double value = parse_real(text);
     if (value == std::floor(value) && std::abs(value) <= kLargestExact) {
-      throw ValueError(in_quotes(text) + " must be written as a whole number; write " +
-                       std::to_string(static_cast<std::int64_t>(value)));
+      throw ValueError(fmt::format("{} must be written as a whole number; write {}",
+                                   in_quotes(text), static_cast<std::int64_t>(value)));
     }
   }
   throw ValueError(in_quotes(text) + " is not a whole number");

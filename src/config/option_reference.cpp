@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <string>
 #include <string_view>
@@ -48,8 +50,8 @@ std::string describe_plain() {
     out += domain.empty() ? "" : "\nOf " + std::string(domain) + " models alone:\n";
     for (const auto& option : options()) {
       if (option.domain == domain) {
-        out += "  " + option.path + "  (" + option.form + "; default " + default_text(option) +
-               ")\n" + wrapped(option.help, kIndent, kWidth);
+        out += fmt::format("  {}  ({}; default {})\n{}", option.path, option.form,
+                           default_text(option), wrapped(option.help, kIndent, kWidth));
       }
     }
   }
@@ -76,9 +78,10 @@ std::string describe_markdown() {
     }
     const std::string domain =
         option.domain.empty() ? "" : "Of " + std::string(option.domain) + " models. ";
-    out += "| `" + option.path + "` | " + cell(option.form) + " | `" + cell(default_text(option)) +
-           "` | " + (option.on_resume == OnResume::kMayChange ? "may change" : "") + " | " +
-           cell(domain + option.help) + " |\n";
+    out += fmt::format("| `{}` | {} | `{}` | {} | {} |\n", option.path, cell(option.form),
+                       cell(default_text(option)),
+                       option.on_resume == OnResume::kMayChange ? "may change" : "",
+                       cell(domain + option.help));
   }
   return out;
 }

@@ -1,5 +1,7 @@
 #include "config/options.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 
@@ -46,8 +48,8 @@ std::vector<std::string> foreign_options(const RunConfig& config, std::string_vi
   for (const auto& option : options()) {
     if (!option.domain.empty() && option.domain != domain &&
         option.write(config) != option.write(defaults)) {
-      lines.push_back(option.path + " " + option.write(config) + " has no effect: it is of " +
-                      std::string(option.domain) + " models");
+      lines.push_back(fmt::format("{} {} has no effect: it is of {} models", option.path,
+                                  option.write(config), option.domain));
     }
   }
   return lines;

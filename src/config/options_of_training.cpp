@@ -1,5 +1,6 @@
 // How it is trained.
 #include "config/option_adding.hpp"
+#include "coordinator/mode_names.hpp"
 
 namespace lorascale::config {
 namespace {
@@ -7,6 +8,12 @@ namespace {
 using coordinator::BatchPolicyKind;
 using coordinator::ScaleRule;
 using coordinator::ScheduleKind;
+
+// The names that the coordinator has for a mode.
+template <class Mode>
+ChoiceKind<Mode> modes() {
+  return {{coordinator::kModes<Mode>.begin(), coordinator::kModes<Mode>.end()}};
+}
 
 AmountKind some_length() {
   return {{Unit::kSamples, Unit::kTokens, Unit::kSteps, Unit::kEpochs, Unit::kFraction},
@@ -32,12 +39,7 @@ void add_batch(std::vector<Option>& t) {
       "and the largest divisor up to 8 where no limit is known (docs/memory.md). Halved when "
       "memory runs out.",
       kMayChange);
-  const ChoiceKind<BatchPolicyKind> policies{{{"fixed", BatchPolicyKind::kFixed},
-                                              {"ramp", BatchPolicyKind::kRamp},
-                                              {"noise-scale", BatchPolicyKind::kNoiseScale},
-                                              {"seesaw", BatchPolicyKind::kSeesaw},
-                                              {"goodput", BatchPolicyKind::kGoodput}}};
-  add(t, "batch.policy", at(&BatchSection::policy), policies,
+  add(t, "batch.policy", at(&BatchSection::policy), modes<BatchPolicyKind>(),
       "Who chooses the batch from batch.global on: fixed keeps it; ramp grows it to batch.max over "
       "batch.ramp; noise-scale grows it with the measured critical batch; seesaw doubles it where "
       "the schedule halves the rate; goodput takes the most progress per second.");
@@ -79,7 +81,11 @@ struct BetasAccess {
 void add_optimizer(std::vector<Option>& t) {
   const auto at = [](auto member) { return field(&RunConfig::optimizer, member); };
   const RealKind below_one{0, false, 1, true};
-  add(t, "optimizer.name", at(&OptimizerSection::name), words({"adamw", "sgd", "lamb", "lars"}),
+  add(t, "optimizer.name", at(&OptimizerSection::name),
+      choice<OptimizerName>({{"adamw", OptimizerName::kAdamW},
+                             {"sgd", OptimizerName::kSgd},
+                             {"lamb", OptimizerName::kLamb},
+                             {"lars", OptimizerName::kLars}}),
       "Update rule; lamb and lars are adamw and sgd with a trust ratio for each tensor, for large "
       "batches (docs/optimizers.md).");
   add(t, "optimizer.lr", at(&OptimizerSection::lr), RealKind{0, true},
@@ -127,12 +133,8 @@ void add_average(std::vector<Option>& t) {
 
 void add_scale(std::vector<Option>& t) {
   const auto at = [](auto member) { return field(&RunConfig::scale, member); };
-  const ChoiceKind<ScaleRule> rules{{{"none", ScaleRule::kNone},
-                                     {"linear", ScaleRule::kLinear},
-                                     {"sqrt", ScaleRule::kSqrt},
-                                     {"power", ScaleRule::kPower},
-                                     {"adascale", ScaleRule::kAdascale}}};
-  add(t, "scale.rule", at(&ScaleSection::rule), OptionalKind<ChoiceKind<ScaleRule>>{rules, "auto"},
+  add(t, "scale.rule", at(&ScaleSection::rule),
+      OptionalKind<ChoiceKind<ScaleRule>>{modes<ScaleRule>(), "auto"},
       "How the rate follows k = batch / reference: 1, k, sqrt(k), k^power, or the gain that "
       "adascale "
       "measures (needs noise.horizon); auto: sqrt for adamw and lamb, linear for sgd and lars.");
@@ -158,11 +160,7 @@ void add_schedule(std::vector<Option>& t) {
       std::nullopt,
       false,
       "'3%', '2000 samples' or '100 steps'"};
-  const ChoiceKind<ScheduleKind> names{{{"constant", ScheduleKind::kConstant},
-                                        {"linear", ScheduleKind::kLinear},
-                                        {"cosine", ScheduleKind::kCosine},
-                                        {"wsd", ScheduleKind::kWsd}}};
-  add(t, "schedule.name", at(&ScheduleSection::name), names,
+  add(t, "schedule.name", at(&ScheduleSection::name), modes<ScheduleKind>(),
       "Course of the rate after warmup; wsd holds it and decays at the end.");
   add(t, "schedule.warmup", at(&ScheduleSection::warmup), part,
       "Linear rise at the start; % is of the budget.");

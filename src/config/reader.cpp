@@ -1,5 +1,7 @@
 #include "config/reader.hpp"
 
+#include <fmt/format.h>
+
 #include <fstream>
 #include <map>
 #include <set>
@@ -41,8 +43,9 @@ class Assembler {
       return;
     }
     if (root.kind != YamlNode::Kind::kMap) {
-      throw_bad_config(source_ + ":" + std::to_string(root.line) +
-                       ": a configuration is a map of sections, as in 'optimizer: {lr: 2e-4}'");
+      throw_bad_config(fmt::format(
+          "{}:{}: a configuration is a map of sections, as in 'optimizer: {{lr: 2e-4}}'", source_,
+          root.line));
     }
     for (const auto& entry : root.entries) {
       walk(entry, "");
@@ -75,7 +78,7 @@ class Assembler {
     if (in_override_) {
       problems_.add(kAfterTheFile, override_ + ": " + message, key);
     } else {
-      problems_.add(line, source_ + ":" + std::to_string(line) + ": " + message, key);
+      problems_.add(line, fmt::format("{}:{}: {}", source_, line, message), key);
     }
   }
 
@@ -139,8 +142,8 @@ void Assembler::walk_section(const YamlEntry& entry, const std::string& path) {
     return;  // a section whose keys are all commented out
   }
   if (entry.value.kind != YamlNode::Kind::kMap) {
-    refuse(entry.line, path + " is a section; write its keys below it, as in '" +
-                           nested_form(options_of_section(path).front()->path) + "'");
+    refuse(entry.line, fmt::format("{} is a section; write its keys below it, as in '{}'", path,
+                                   nested_form(options_of_section(path).front()->path)));
     return;
   }
   for (const auto& child : entry.value.entries) {
@@ -193,19 +196,18 @@ void Assembler::assign(const std::string& path, const YamlNode& value, const std
   } else {
     const auto [first, fresh] = assigned_.emplace(path, Origin{spelled, line});
     if (!fresh) {
-      refuse(line, spelled + " and " + first->second.spelled + " (line " +
-                       std::to_string(first->second.line) + ") both set " + path +
-                       "; keep one of them");
+      refuse(line, fmt::format("{} and {} (line {}) both set {}; keep one of them", spelled,
+                               first->second.spelled, first->second.line, path));
       return;
     }
   }
-  const std::string key = spelled == path ? path : spelled + " (" + path + ")";
+  const std::string key = spelled == path ? path : fmt::format("{} ({})", spelled, path);
   try {
     const bool quotes_dropped = read_leniently(
         value, [&](const YamlNode& node) { find_option(path)->read(node, result_.config); });
     result_.given.insert(path);
     if (quotes_dropped) {
-      result_.translations.push_back(key + ": " + std::string(kQuotesDropped));
+      result_.translations.push_back(fmt::format("{}: {}", key, kQuotesDropped));
     }
   } catch (const ValueError& error) {
     refuse(value.line > 0 ? value.line : line, key + ": " + error.what());
@@ -216,7 +218,7 @@ void Assembler::unknown(const std::string& path, int line) {
   std::string message = "unknown key " + in_quotes(path);
   if (in_override_) {
     if (const Alias* alias = find_alias(path); alias != nullptr && find_option(alias->target)) {
-      refuse(line, message + "; --set takes '" + std::string(alias->target) + "'");
+      refuse(line, fmt::format("{}; --set takes '{}'", message, alias->target));
       return;
     }
   }
@@ -255,9 +257,9 @@ void Assembler::finish() {
   } else if (batch.per_rank &&
              (overridden_.contains("batch.per_rank") || !assigned_.contains("batch.global"))) {
     batch.global = *batch.per_rank * world_size_;
-    result_.translations.push_back("batch.per_rank " + std::to_string(*batch.per_rank) + " × " +
-                                   counted(world_size_, "rank") + " → batch.global " +
-                                   std::to_string(batch.global));
+    result_.translations.push_back(fmt::format("batch.per_rank {} × {} → batch.global {}",
+                                               *batch.per_rank, counted(world_size_, "rank"),
+                                               batch.global));
   }
   tell_own_defaults();
 }
@@ -319,7 +321,7 @@ ReadResult read_config_text(std::string_view text, const std::string& source,
   try {
     root = parse_yaml(text);
   } catch (const YamlError& error) {
-    throw_bad_config(shown + ":" + std::to_string(error.line()) + ": " + error.what());
+    throw_bad_config(fmt::format("{}:{}: {}", shown, error.line(), error.what()));
   }
   Assembler assembler(shown, options.world_size, problems);
   assembler.read_document(root);

@@ -1,5 +1,7 @@
 #include "config/resolved.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "base/error.hpp"
@@ -61,20 +63,20 @@ std::vector<std::string> keep_first_choices(const RunConfig& saved, RunConfig& c
   if (!batch.per_rank || batch.global == saved.batch.global) {
     return lines;
   }
-  const std::string per_rank = std::to_string(*batch.per_rank);
   const bool same = saved.batch.per_rank ? *saved.batch.per_rank == *batch.per_rank
                                          : saved.batch.global % *batch.per_rank == 0;
   if (!same) {
-    const std::string before = saved.batch.per_rank ? std::to_string(*saved.batch.per_rank)
-                                                    : std::string("no part of its batch");
-    throw_bad_config("the batch of each rank is " + per_rank + " and was " + before +
-                     " when the run began, with batch.global " +
-                     std::to_string(saved.batch.global) +
-                     "; set it back, or choose another run.output_dir");
+    const std::string before =
+        saved.batch.per_rank ? std::to_string(*saved.batch.per_rank) : "no part of its batch";
+    throw_bad_config(
+        fmt::format("the batch of each rank is {} and was {} when the run began, with batch.global "
+                    "{}; set it back, or choose another run.output_dir",
+                    *batch.per_rank, before, saved.batch.global));
   }
-  lines.push_back("a batch of " + per_rank + " on each rank would be batch.global " +
-                  std::to_string(batch.global) + " on the ranks of now; the run began with " +
-                  std::to_string(saved.batch.global) + " and goes on with that");
+  lines.push_back(
+      fmt::format("a batch of {} on each rank would be batch.global {} on the ranks of now; the "
+                  "run began with {} and goes on with that",
+                  *batch.per_rank, batch.global, saved.batch.global));
   if (batch.reference == batch.global) {  // unless it was set to something else
     batch.reference = saved.batch.reference;
   }
@@ -100,8 +102,8 @@ std::vector<Difference> differences(const RunConfig& first, const RunConfig& sec
 std::string to_string(const std::vector<Difference>& found) {
   std::string out;
   for (const auto& difference : found) {
-    out += (out.empty() ? "" : "; ") + difference.path + ": " + difference.second + " was " +
-           difference.first;
+    out += fmt::format("{}{}: {} was {}", out.empty() ? "" : "; ", difference.path,
+                       difference.second, difference.first);
   }
   return out;
 }

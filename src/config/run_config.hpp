@@ -19,6 +19,7 @@ enum class Reduction { kFast, kExact };
 enum class Device { kAuto, kCpu, kCuda };
 enum class Share { kAuto, kNode, kNone };
 enum class OnResize { kHold, kRescale };
+enum class OptimizerName { kAdamW, kSgd, kLamb, kLars };
 enum class Average { kNone, kEma, kSwa };
 enum class OnDivergence { kStop, kRecover };
 
@@ -119,7 +120,7 @@ struct BatchSection {
   OnResize on_resize = OnResize::kHold;
 };
 struct OptimizerSection {
-  std::string name = "adamw";
+  OptimizerName name = OptimizerName::kAdamW;
   double lr = 2e-4;
   double beta1 = 0.9;  // YAML key: betas: [beta1, beta2]
   double beta2 = 0.999;
@@ -130,8 +131,12 @@ struct OptimizerSection {
   double trust_coefficient = 1e-3;  // of `lars`
   bool trust_ratio_lora_b = false;  // of `lamb` and `lars`: LoRA's B too
   // Adam's moments, in place of a momentum.
-  [[nodiscard]] bool has_moments() const { return name == "adamw" || name == "lamb"; }
-  [[nodiscard]] bool has_trust_ratios() const { return name == "lamb" || name == "lars"; }
+  [[nodiscard]] bool has_moments() const {
+    return name == OptimizerName::kAdamW || name == OptimizerName::kLamb;
+  }
+  [[nodiscard]] bool has_trust_ratios() const {
+    return name == OptimizerName::kLamb || name == OptimizerName::kLars;
+  }
 };
 struct LossSection {
   double label_smoothing = 0.0;  // in training only

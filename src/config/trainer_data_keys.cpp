@@ -1,5 +1,7 @@
 #include "config/trainer_data_keys.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <filesystem>
@@ -71,8 +73,8 @@ void require_as_done(const OnlyAs& only, const YamlNode& value) {
   }
   for (const auto& word : given) {
     if (std::find(only.values.begin(), only.values.end(), word) == only.values.end()) {
-      throw ValueError(std::string(only.key) + ": " + in_quotes(word) +
-                       " is not supported: " + std::string(only.otherwise));
+      throw ValueError(
+          fmt::format("{}: {} is not supported: {}", only.key, in_quotes(word), only.otherwise));
     }
   }
 }
@@ -110,9 +112,10 @@ void require_usual_roles(const YamlNode& roles) {
     TextListKind{false, "[name, ...]"}.read(role.value, names);
     for (const auto& name : names) {
       if (ours(kUsual, name) != role.key) {
-        throw ValueError("roles: " + in_quotes(name) + " for " + role.key +
-                         " is not supported; call the roles in the data system, user and assistant "
-                         "(or human and gpt)");
+        throw ValueError(
+            fmt::format("roles: {} for {} is not supported; call the roles in the data system, "
+                        "user and assistant (or human and gpt)",
+                        in_quotes(name), role.key));
       }
     }
   }
@@ -302,8 +305,8 @@ Sets sets_of(const YamlNode& list) {
 void add_named(const std::string& name, const fs::path& folder, const YamlNode& info, Sets& sets) {
   const YamlNode* entry = find(info, name);
   if (entry == nullptr) {
-    throw ValueError(path_in_quotes(name) + " is neither a file nor in " +
-                     (folder / "dataset_info.json").string());
+    throw ValueError(fmt::format("{} is neither a file nor in {}", path_in_quotes(name),
+                                 (folder / "dataset_info.json").string()));
   }
   const YamlNode* file = find(*entry, "file_name");
   if (file == nullptr) {
@@ -316,8 +319,8 @@ void add_named(const std::string& name, const fs::path& folder, const YamlNode& 
     for (const auto& column : given->entries) {
       const auto part = ours(kFactoryFields, column.key);
       if (!part) {
-        throw ValueError("column " + in_quotes(column.key) + " of " + in_quotes(name) +
-                         " is not supported; only text is trained on");
+        throw ValueError(fmt::format("column {} of {} is not supported; only text is trained on",
+                                     in_quotes(column.key), in_quotes(name)));
       }
       columns[*part] = scalar_text(column.value, "a name");
     }
@@ -341,14 +344,14 @@ YamlNode read_info(const fs::path& file, const std::string& name) {
   std::ostringstream text;
   text << stream.rdbuf();
   if (!stream) {
-    throw ValueError(path_in_quotes(name) + " is no file, and there is no " + file.string() +
-                     " to explain it; name the file itself");
+    throw ValueError(
+        fmt::format("{} is no file, and there is no {} to explain it; name the file itself",
+                    path_in_quotes(name), file.string()));
   }
   try {
     return parse_yaml(text.str());  // which JSON is
   } catch (const YamlError& error) {
-    throw ValueError(file.string() + ", line " + std::to_string(error.line()) + ": " +
-                     error.what());
+    throw ValueError(fmt::format("{}, line {}: {}", file.string(), error.line(), error.what()));
   }
 }
 

@@ -1,5 +1,7 @@
 #include "config/trainer_keys.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -97,7 +99,7 @@ std::string strategy_beside(const AliasUse& use, const Sibling& sibling) {
     if (value != nullptr && value->kind == YamlNode::Kind::kScalar) {
       const std::string word = lower(value->text);
       if (word != "steps") {
-        return std::string(name) + " is " + value->text;
+        return fmt::format("{} is {}", name, value->text);
       }
     }
   }
@@ -161,9 +163,10 @@ Carried carry_share_of_data(const AliasUse& use) {
 // The model's own template, for which their names stand; `value` is how that is written here.
 Carried carry_own_template(const AliasUse& use, const std::string& value) {
   Carried carried = set(use, value);
-  carried.outcome = std::string(use.alias->target) + " " + value +
-                    ": the model's own template is taken, not one of the name " +
-                    in_quotes(use.value->text) + "; data.prepare.chat_template names another";
+  carried.outcome = fmt::format(
+      "{} {}: the model's own template is taken, not one of the name {}; "
+      "data.prepare.chat_template names another",
+      use.alias->target, value, in_quotes(use.value->text));
   return carried;
 }
 
@@ -241,8 +244,8 @@ Carried carry_special_tokens(const AliasUse& use) {
   }
   for (const auto& entry : use.value->entries) {
     if (entry.key != "pad_token" && entry.key != "unk_token" && !is_off(entry.value)) {
-      throw ValueError(in_quotes(entry.key) +
-                       " is not supported: " + std::string(use.alias->target));
+      throw ValueError(
+          fmt::format("{} is not supported: {}", in_quotes(entry.key), use.alias->target));
     }
   }
   return nothing("no effect: rows are not padded");

@@ -205,19 +205,19 @@ void Validator::check_scale() {
   }
   if (!config_.optimizer.has_moments()) {
     warn_unused({"scale.betas", "scale.eps"},
-                config_.optimizer.name + " has neither betas nor eps");
+                find_option("optimizer.name")->write(config_) + " has neither betas nor eps");
   }
 }
 
 void Validator::check_optimizer() {
   const OptimizerSection& optimizer = config_.optimizer;
-  const std::string reason = "optimizer.name is " + optimizer.name;
+  const std::string reason = "optimizer.name is " + find_option("optimizer.name")->write(config_);
   if (optimizer.has_moments()) {
     warn_unused({"optimizer.momentum"}, reason);
   } else {
     warn_unused({"optimizer.betas", "optimizer.eps"}, reason);
   }
-  if (optimizer.name != "lars") {
+  if (optimizer.name != OptimizerName::kLars) {
     warn_unused({"optimizer.trust_coefficient"}, reason);
   }
   if (!optimizer.has_trust_ratios()) {

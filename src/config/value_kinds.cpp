@@ -1,5 +1,7 @@
 #include "config/value_kinds.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -128,7 +130,7 @@ const std::string& scalar_text(const YamlNode& node, std::string_view what) {
     throw ValueError("has no value; write " + std::string(what) + " or delete the line");
   }
   if (node.kind != YamlNode::Kind::kScalar) {
-    throw ValueError("expects " + std::string(what) + ", not " + kind_name(node));
+    throw ValueError(fmt::format("expects {}, not {}", what, kind_name(node)));
   }
   return node.text;
 }
@@ -136,8 +138,8 @@ const std::string& scalar_text(const YamlNode& node, std::string_view what) {
 const std::string& unquoted_text(const YamlNode& node, std::string_view what) {
   const std::string& text = scalar_text(node, what);
   if (node.quoted) {
-    throw ValueError(in_quotes(text) + " is in quotes, which makes it text; write " +
-                     std::string(what) + " without quotes");
+    throw ValueError(fmt::format("{} is in quotes, which makes it text; write {} without quotes",
+                                 in_quotes(text), what));
   }
   return text;
 }
@@ -146,8 +148,8 @@ void IntegerKind::read(const YamlNode& node, std::int64_t& value) const {
   const std::string& text = unquoted_text(node, "a whole number");
   const std::int64_t number = parse_integer(text);
   if (number < low || number > high) {
-    throw ValueError(in_quotes(text) + " is out of range; write a whole number from " +
-                     std::to_string(low) + " to " + std::to_string(high));
+    throw ValueError(fmt::format("{} is out of range; write a whole number from {} to {}",
+                                 in_quotes(text), low, high));
   }
   value = number;
 }
@@ -162,17 +164,17 @@ void RealKind::read(const YamlNode& node, double& value) const {
   const bool above = low_open ? number > low : number >= low;
   const bool below = high_open ? number < high : number <= high;
   if (!above || !below) {
-    throw ValueError(in_quotes(text) + " is out of range; write a " + form());
+    throw ValueError(fmt::format("{} is out of range; write a {}", in_quotes(text), form()));
   }
   value = number;
 }
 
 std::string RealKind::form() const {
   if (std::isinf(high)) {
-    return std::string("number ") + (low_open ? "> " : ">= ") + real_text(low);
+    return fmt::format("number {} {}", low_open ? ">" : ">=", real_text(low));
   }
-  return std::string("number in ") + (low_open ? "(" : "[") + real_text(low) + ", " +
-         real_text(high) + (high_open ? ")" : "]");
+  return fmt::format("number in {}{}, {}{}", low_open ? "(" : "[", real_text(low), real_text(high),
+                     high_open ? ")" : "]");
 }
 
 void BooleanKind::read(const YamlNode& node, bool& value) {
@@ -247,22 +249,22 @@ void AmountKind::read(const YamlNode& node, Amount& value) const {
     throw ValueError(in_quotes(text) + " has no unit; write for instance " + std::string(examples));
   }
   if (std::find(units.begin(), units.end(), amount.unit) == units.end()) {
-    throw ValueError(in_quotes(text) + " cannot be in " + std::string(unit_name(amount.unit)) +
-                     "; write for instance " + std::string(examples));
+    throw ValueError(fmt::format("{} cannot be in {}; write for instance {}", in_quotes(text),
+                                 unit_name(amount.unit), examples));
   }
   const bool countable =
       amount.unit == Unit::kSamples || amount.unit == Unit::kTokens || amount.unit == Unit::kSteps;
   if (countable && amount.value != std::floor(amount.value)) {
-    throw ValueError(in_quotes(text) + " must be a whole number of " +
-                     std::string(unit_name(amount.unit)));
+    throw ValueError(
+        fmt::format("{} must be a whole number of {}", in_quotes(text), unit_name(amount.unit)));
   }
   constexpr double kLargest = 1e15;
   if (amount.value > kLargest || (amount.unit == Unit::kFraction && amount.value > 1)) {
     throw ValueError(in_quotes(text) + " is too large");
   }
   if (positive && amount.value <= 0) {
-    throw ValueError(in_quotes(text) + " must be more than 0; write for instance " +
-                     std::string(examples));
+    throw ValueError(
+        fmt::format("{} must be more than 0; write for instance {}", in_quotes(text), examples));
   }
   value = amount;
 }
@@ -271,7 +273,7 @@ std::string AmountKind::write(const Amount& value) {
   if (value.unit == Unit::kFraction) {
     return percent_text(value.value);
   }
-  return real_text(value.value) + " " + std::string(unit_name(value.unit));
+  return fmt::format("{} {}", real_text(value.value), unit_name(value.unit));
 }
 
 std::string AmountKind::form() const {
@@ -282,7 +284,7 @@ std::string AmountKind::form() const {
                                      : ", ") +
             std::string(unit_name(units[i]));
   }
-  return bare ? form + "; a bare number is " + std::string(unit_name(*bare)) : form;
+  return bare ? fmt::format("{}; a bare number is {}", form, unit_name(*bare)) : form;
 }
 
 void PairKind::read(const YamlNode& node, std::pair<double&, double&> value) const {

@@ -1,5 +1,6 @@
 #include "config/yaml_tree.hpp"
 
+#include <fmt/format.h>
 #include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/exceptions.h>
 #include <yaml-cpp/parser.h>
@@ -135,8 +136,8 @@ class TreeBuilder : public YAML::EventHandler {
     }
     const auto [known, fresh] = frame.lines_of_keys.emplace(key.text, key.line);
     if (!fresh) {
-      throw YamlError(key.line, "key " + in_quotes(key.text) + " appears twice (first in line " +
-                                    std::to_string(known->second) + "); keep one");
+      throw YamlError(key.line, fmt::format("key {} appears twice (first in line {}); keep one",
+                                            in_quotes(key.text), known->second));
     }
     frame.pending = YamlEntry{key.text, key.line, {}};
   }

@@ -1,5 +1,7 @@
 #include "coordinator/cadence.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -12,8 +14,9 @@ namespace {
 double samples_per_unit(const Amount& every, const UnitContext& context) {
   const auto needed = [&](double value, const char* what) {
     if (!(value > 0)) {
-      throw_bad_config("'every: " + to_string(every) + "' needs " + what +
-                       ", which is not known here; write it in samples, steps or minutes");
+      throw_bad_config(fmt::format(
+          "'every: {}' needs {}, which is not known here; write it in samples, steps or minutes",
+          to_string(every), what));
     }
     return value;
   };
@@ -48,7 +51,8 @@ double boundaries(std::int64_t count, double interval) {
 
 Cadence::Cadence(const Amount& every, const UnitContext& context) {
   if (!std::isfinite(every.value) || every.value < 0) {
-    throw_bad_config("'every: " + to_string(every) + "' is no interval; use 0 (never) or more");
+    throw_bad_config(
+        fmt::format("'every: {}' is no interval; use 0 (never) or more", to_string(every)));
   }
   if (every.value == 0) {
     return;

@@ -1,11 +1,14 @@
 #include "coordinator/coordinator.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <utility>
 
 #include "base/error.hpp"
 #include "coordinator/coordinator_impl.hpp"
 #include "coordinator/memory/leaf_fit.hpp"
+#include "coordinator/mode_names.hpp"
 #include "coordinator/plan_report.hpp"
 #include "coordinator/rates/scaling.hpp"
 #include "coordinator/recipe_check.hpp"
@@ -23,30 +26,30 @@ std::string what_follows(const AsideMemoryFacts& facts) {
   if (facts.task == Task::kRecovery) {
     return ": it is tried again";
   }
-  return facts.leaf_size == 0 ? " even in leaves of one sample"
-                              : ": it is done again in leaves of " +
-                                    std::to_string(facts.leaf_size) + ", as all from here on";
+  if (facts.leaf_size == 0) {
+    return " even in leaves of one sample";
+  }
+  return fmt::format(": it is done again in leaves of {}, as all from here on", facts.leaf_size);
 }
 
 std::string explain_leaf(const LeafFacts& facts) {
-  const std::string leaf = std::to_string(facts.leaf_size);
-  std::string text =
-      "batch.micro auto takes leaf " + leaf + " of those up to " +
-      std::to_string(facts.considered) + ": " +
-      (facts.speeds.empty() ? "the largest that was seen to fit on every rank"
-                            : "the smallest that is as fast as the fastest, in samples/s on all "
-                              "ranks by leaf " +
-                                  speeds_text(facts.speeds));
+  const std::string which =
+      facts.speeds.empty() ? "the largest that was seen to fit on every rank"
+                           : "the smallest that is as fast as the fastest, in samples/s on all "
+                             "ranks by leaf " +
+                                 speeds_text(facts.speeds);
+  const std::string text = fmt::format("batch.micro auto takes leaf {} of those up to {}: {}",
+                                       facts.leaf_size, facts.considered, which);
   if (facts.budget <= 0) {
     return text + "; no rank knows a limit of its memory";
   }
   const MemoryLine line{facts.fixed, facts.per_sample, 0};
-  return text + "; the least is left on rank " + std::to_string(facts.rank) + ", " +
-         mebibytes(facts.budget - facts.peak) + " of " + mebibytes(facts.budget) +
-         ", where a leaf takes " + mebibytes(facts.fixed) + " + " + mebibytes(facts.per_sample) +
-         " per sample, which " + std::to_string(line.largest_leaf(facts.budget)) +
-         " would fill; (budget - model) / per sample says " +
-         std::to_string(formula_leaf(facts.budget, facts.model, facts.per_sample));
+  return fmt::format(
+      "{}; the least is left on rank {}, {} of {}, where a leaf takes {} + {} per sample, which {} "
+      "would fill; (budget - model) / per sample says {}",
+      text, facts.rank, mebibytes(facts.budget - facts.peak), mebibytes(facts.budget),
+      mebibytes(facts.fixed), mebibytes(facts.per_sample), line.largest_leaf(facts.budget),
+      formula_leaf(facts.budget, facts.model, facts.per_sample));
 }
 
 }  // namespace
@@ -117,21 +120,22 @@ void RunState::announce_short_update(const StepPlan& next) {
   }
   short_update_announced = true;
   const bool ends_budget = next.first_position + next.samples == recipe.budget_samples;
-  log.add(next.step, samples, "lr",
-          "update " + std::to_string(next.step) + " has the last " + std::to_string(next.samples) +
-              " samples of the " + (ends_budget ? "budget" : "epoch") + " instead of " +
-              std::to_string(full) + ", and rates follow the true size: " +
-              explain_rate(recipe, next.samples, peak) + " instead of a factor of " +
-              to_text(usual.multiplier) + ", before the schedule; so for every short update",
-          {{"samples", next.samples},
-           {"usual_samples", full},
-           {"reference_batch", recipe.reference_batch},
-           {"lr_multiplier", now.multiplier},
-           {"usual_lr_multiplier", usual.multiplier},
-           {"beta1", now.beta1},
-           {"beta2", now.beta2},
-           {"eps", now.eps},
-           {"weight_decay", now.weight_decay}});
+  log.add(
+      next.step, samples, "lr",
+      fmt::format(
+          "update {} has the last {} samples of the {} instead of {}, and rates follow the true "
+          "size: {} instead of a factor of {}, before the schedule; so for every short update",
+          next.step, next.samples, ends_budget ? "budget" : "epoch", full,
+          explain_rate(recipe, next.samples, peak), to_text(usual.multiplier)),
+      {{"samples", next.samples},
+       {"usual_samples", full},
+       {"reference_batch", recipe.reference_batch},
+       {"lr_multiplier", now.multiplier},
+       {"usual_lr_multiplier", usual.multiplier},
+       {"beta1", now.beta1},
+       {"beta2", now.beta2},
+       {"eps", now.eps},
+       {"weight_decay", now.weight_decay}});
 }
 
 void RunState::announce_end(StopReason reason) {
@@ -140,47 +144,33 @@ void RunState::announce_end(StopReason reason) {
     return;
   }
   end_announced = reason;
-  const std::string done =
-      std::to_string(steps) + " steps and " + std::to_string(samples) + " samples";
+  const std::string done = fmt::format("{} steps and {} samples", steps, samples);
   Json inputs = {{"budget_samples", recipe.budget_samples},
                  {"skipped_steps", skipped_steps},
                  {"skipped_samples", skipped_samples}};
   if (reason == StopReason::kBudget) {
-    const bool gained = follows_gain(recipe);
-    if (gained) {
+    std::string unit = "samples";
+    if (follows_gain(recipe)) {
       inputs["tau"] = tau();
+      unit =
+          fmt::format("gain-adjusted samples (gain x {} for each update)", recipe.reference_batch);
     }
+    const std::string skipped =
+        skipped_steps > 0 ? fmt::format(", {} of the steps skipped", skipped_steps) : "";
     log.add(steps, samples, "budget",
-            "the budget of " + std::to_string(recipe.budget_samples) +
-                (gained ? " gain-adjusted samples (gain x " +
-                              std::to_string(recipe.reference_batch) + " for each update)"
-                        : std::string(" samples")) +
-                " is used up after " + done +
-                (skipped_steps > 0 ? ", " + std::to_string(skipped_steps) + " of the steps skipped"
-                                   : ""),
+            fmt::format("the budget of {} {} is used up after {}{}", recipe.budget_samples, unit,
+                        done, skipped),
             inputs);
   } else {
     inputs["budget_minutes"] = recipe.budget_minutes;
     inputs["elapsed_minutes"] = elapsed_minutes;
+    const std::string of_all =
+        recipe.budget_samples == kNoSampleLimit ? "" : fmt::format(" of {}", recipe.budget_samples);
     log.add(steps, samples, "time",
-            "the " + to_text(recipe.budget_minutes) + " minutes are used up after " + done +
-                (recipe.budget_samples == kNoSampleLimit
-                     ? ""
-                     : " of " + std::to_string(recipe.budget_samples)),
+            fmt::format("the {} minutes are used up after {}{}", to_text(recipe.budget_minutes),
+                        done, of_all),
             inputs);
   }
-}
-
-std::string_view name_of(AsideMemoryFacts::Task task) {
-  switch (task) {
-    case AsideMemoryFacts::Task::kValidation:
-      return "validation";
-    case AsideMemoryFacts::Task::kSampling:
-      return "sampling";
-    case AsideMemoryFacts::Task::kRecovery:
-      return "recovery";
-  }
-  return "";
 }
 
 Coordinator::Coordinator(Recipe recipe, int world_size) {
@@ -306,10 +296,10 @@ void Coordinator::on_aside_out_of_memory(const AsideMemoryFacts& facts) {
   RunState& self = *impl_;
   LS_ASSERT(facts.step == self.steps);
   ++self.events;
-  const std::string name(name_of(facts.task));
+  const std::string_view name = name_of(facts.task);
   self.log.add(self.steps, self.samples, "memory",
-               name + " after step " + std::to_string(facts.step) + " ran out of memory on " +
-                   who_ran_out(facts.ranks, facts.rank) + what_follows(facts),
+               fmt::format("{} after step {} ran out of memory on {}{}", name, facts.step,
+                           who_ran_out(facts.ranks, facts.rank), what_follows(facts)),
                {{"task", name},
                 {"ranks", facts.ranks},
                 {"rank", facts.rank},

@@ -1,5 +1,7 @@
 // Saving and restoring. The state has two kinds of members: those that follow from (recipe, facts),
 // which the hash covers, and `layout` and `log`, which depend on the machines the run had.
+#include <fmt/format.h>
+
 #include <string>
 #include <utility>
 
@@ -56,9 +58,10 @@ Json parsed(const std::string& text) {
     }
     const auto version = state.at("version").get<std::int64_t>();
     if (version != kVersion) {
-      throw_bad_input("the coordinator's state has version " + std::to_string(version) +
-                      ", this program reads version " + std::to_string(kVersion) +
-                      "; continue with the lorascale that wrote it");
+      throw_bad_input(
+          fmt::format("the coordinator's state has version {}, this program reads version {}; "
+                      "continue with the lorascale that wrote it",
+                      version, kVersion));
     }
     return state;
   } catch (const Json::exception& error) {
@@ -102,27 +105,27 @@ StepPlan checked_last_step(const RunState& self, const Recipe& then, const Json&
   const StepPlan plan = plan_step(recipe, self.batching.last_state(), steps, first,
                                   adascale.last_clock(), self.recovery.last());
   if (gained && plan.tau + plan.tau_advance != adascale.clock().tau) {
-    refuse_damaged("its last update ends at tau " + to_text(plan.tau + plan.tau_advance) +
-                   ", its clock stands at " + to_text(adascale.clock().tau));
+    refuse_damaged(fmt::format("its last update ends at tau {}, its clock stands at {}",
+                               to_text(plan.tau + plan.tau_advance),
+                               to_text(adascale.clock().tau)));
   }
   if (first + plan.samples != samples) {
-    refuse_damaged("its last update ends at sample " + std::to_string(first + plan.samples) +
-                   ", its clock stands at " + std::to_string(samples));
+    refuse_damaged(fmt::format("its last update ends at sample {}, its clock stands at {}",
+                               first + plan.samples, samples));
   }
   const Json again = last_step_json(plan);
   for (const auto& [key, value] : again.items()) {
     if (saved.at(key) != value) {
-      refuse_damaged(key + " of step " + std::to_string(steps) + " was " + saved.at(key).dump() +
-                     ", the recipe gives " + value.dump());
+      refuse_damaged(fmt::format("{} of step {} was {}, the recipe gives {}", key, steps,
+                                 saved.at(key).dump(), value.dump()));
     }
   }
   return plan;
 }
 
 std::string change_text(const char* what, const Json& before, const Json& after) {
-  const std::string name(what);
-  return before == after ? name + " " + after.dump() + " as before"
-                         : name + " " + before.dump() + " -> " + after.dump();
+  return before == after ? fmt::format("{} {} as before", what, after.dump())
+                         : fmt::format("{} {} -> {}", what, before.dump(), after.dump());
 }
 
 // What the hash covers, beside the recipe.
@@ -154,8 +157,8 @@ void load_trajectory(RunState& self, const Recipe& then, const Json& state) {
   const Json& last = state.at("last_step");
   const bool begun = self.steps > 0;
   if (self.steps < 0 || begun == last.is_null() || begun != (self.samples > 0)) {
-    refuse_damaged("its clock stands at step " + std::to_string(self.steps) + " and sample " +
-                   std::to_string(self.samples));
+    refuse_damaged(
+        fmt::format("its clock stands at step {} and sample {}", self.steps, self.samples));
   }
   if (self.recipe.batch_policy != BatchPolicyKind::kFixed || state.contains("batch")) {
     self.batching.load(self.recipe, self.samples, state.at("batch"));
@@ -165,8 +168,7 @@ void load_trajectory(RunState& self, const Recipe& then, const Json& state) {
     const Recovery& now = self.recovery.now();
     if (now.count < 1 || now.step < 0 || now.step > self.steps || now.at < 0 ||
         now.at > self.samples || now.warmup < 0) {
-      refuse_damaged("its recovery is number " + std::to_string(now.count) + " at sample " +
-                     std::to_string(now.at));
+      refuse_damaged(fmt::format("its recovery is number {} at sample {}", now.count, now.at));
     }
   }
   for (Monitor* monitor : self.monitors.all()) {
@@ -180,22 +182,21 @@ void load_trajectory(RunState& self, const Recipe& then, const Json& state) {
 void log_resume(RunState& self, const Recipe& then, const Json& layout) {
   const Recipe& now = self.recipe;
   const Json& ranks = layout.at("world_size");
-  std::string reason = "goes on after step " + std::to_string(self.steps) + " and " +
-                       std::to_string(self.samples) +
-                       " samples: " + change_text("world size", ranks, self.world_size) + ", " +
-                       change_text("leaf size", then.leaf_size, now.leaf_size);
+  std::string reason = fmt::format("goes on after step {} and {} samples: {}, {}", self.steps,
+                                   self.samples, change_text("world size", ranks, self.world_size),
+                                   change_text("leaf size", then.leaf_size, now.leaf_size));
   if (then.budget_samples != now.budget_samples) {
     const auto text = [](std::int64_t budget) {
-      return budget == kNoSampleLimit ? std::string("of time alone")
-                                      : std::to_string(budget) + " samples";
+      return budget == kNoSampleLimit ? "of time alone" : fmt::format("{} samples", budget);
     };
-    reason += ", budget " + text(then.budget_samples) + " -> " + text(now.budget_samples);
+    reason += fmt::format(", budget {} -> {}", text(then.budget_samples), text(now.budget_samples));
   }
   if (then.budget_minutes != now.budget_minutes) {
     const auto text = [](double minutes) {
-      return minutes > 0 ? to_text(minutes) + " minutes" : std::string("none");
+      return minutes > 0 ? to_text(minutes) + " minutes" : "none";
     };
-    reason += ", limit in time " + text(then.budget_minutes) + " -> " + text(now.budget_minutes);
+    reason += fmt::format(", limit in time {} -> {}", text(then.budget_minutes),
+                          text(now.budget_minutes));
   }
   const bool follows = now.batch_follows_ranks && ranks != self.world_size;
   self.log.add(self.steps, self.samples, "resume",
@@ -213,8 +214,8 @@ void log_legs(RunState& self, const Recipe& then) {
   for (std::size_t i = then.legs.size(); i < now.legs.size(); ++i) {
     const Leg& leg = now.legs[i];
     if (leg.begin != self.tau()) {
-      refuse_damaged("a leg of the schedule begins at " + to_text(leg.begin) +
-                     ", its clock stands at " + to_text(self.tau()));
+      refuse_damaged(fmt::format("a leg of the schedule begins at {}, its clock stands at {}",
+                                 to_text(leg.begin), to_text(self.tau())));
     }
     self.log.add(
         self.steps, self.samples, "leg", leg_text(now, leg),
@@ -225,7 +226,7 @@ void log_legs(RunState& self, const Recipe& then) {
 // The batch of the recipe may have gone with every other setting, and that of more ranks not.
 void follow_ranks(RunState& self, int before) {
   if (before < 1) {
-    refuse_damaged("it was saved by " + std::to_string(before) + " ranks");
+    refuse_damaged(fmt::format("it was saved by {} ranks", before));
   }
   if (!self.recipe.batch_follows_ranks || before == self.world_size || self.stop_reason()) {
     return;
@@ -243,29 +244,29 @@ void log_recovery(RunState& self, const RunState& diverged, bool keeps_best) {
   const Recovery& recovery = self.recovery.now();
   const Recovery& before = diverged.recovery.now();
   const double factor = recovery_factor(recovery, self.samples, recovery.warmup);
-  self.log.add(self.steps, self.samples, "recover",
-               "training diverged at step " + std::to_string(diverged.steps) + " and " +
-                   std::to_string(diverged.samples) + " samples: back to step " +
-                   std::to_string(self.steps) + " and " + std::to_string(self.samples) +
-                   " samples" +
-                   (before.count > 0 && self.steps < before.step
-                        ? ", for the checkpoint of step " + std::to_string(before.step) +
-                              " was gone back to in vain"
-                        : std::string()) +
-                   "; recovery " + std::to_string(recovery.count) + " of at most " +
-                   std::to_string(recipe.max_recoveries) + ", and from here on rates are " +
-                   to_text(factor) + " of the recipe's, after a rise over " +
-                   std::to_string(recovery.warmup) + " samples" +
-                   (keeps_best ? "; the best validation stays that of step " +
-                                     std::to_string(self.monitors.validation.best_step()) +
-                                     ", undone as it is, until it is beaten"
-                               : std::string()),
-               {{"diverged_step", diverged.steps},
-                {"diverged_samples", diverged.samples},
-                {"recovery", recovery.count},
-                {"max_recoveries", recipe.max_recoveries},
-                {"lr_factor", factor},
-                {"warmup_samples", recovery.warmup}});
+  const std::string in_vain =
+      before.count > 0 && self.steps < before.step
+          ? fmt::format(", for the checkpoint of step {} was gone back to in vain", before.step)
+          : "";
+  const std::string best =
+      keeps_best
+          ? fmt::format(
+                "; the best validation stays that of step {}, undone as it is, until it is beaten",
+                self.monitors.validation.best_step())
+          : "";
+  self.log.add(
+      self.steps, self.samples, "recover",
+      fmt::format("training diverged at step {} and {} samples: back to step {} and {} samples{}; "
+                  "recovery {} of at most {}, and from here on rates are {} of the recipe's, after "
+                  "a rise over {} samples{}",
+                  diverged.steps, diverged.samples, self.steps, self.samples, in_vain,
+                  recovery.count, recipe.max_recoveries, to_text(factor), recovery.warmup, best),
+      {{"diverged_step", diverged.steps},
+       {"diverged_samples", diverged.samples},
+       {"recovery", recovery.count},
+       {"max_recoveries", recipe.max_recoveries},
+       {"lr_factor", factor},
+       {"warmup_samples", recovery.warmup}});
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "coordinator/divergence.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -68,8 +70,8 @@ double DivergenceDetector::z_score(double loss) const {
 void DivergenceDetector::on_step(const StepPlan& plan, const StepFacts& facts, DecisionLog& log) {
   if (facts.without_targets) {
     log.add(plan.step, plan.first_position + plan.samples, "skip",
-            "update " + std::to_string(plan.step) + " has no target: nothing is applied, its " +
-                std::to_string(plan.samples) + " samples count as seen",
+            fmt::format("update {} has no target: nothing is applied, its {} samples count as seen",
+                        plan.step, plan.samples),
             {{"without_targets", true}, {"samples", plan.samples}});
   } else if (facts.applied) {
     skipped_ = 0;
@@ -86,16 +88,16 @@ void DivergenceDetector::on_skip(const StepPlan& plan, const StepFacts& facts, D
                        {"grad_norm", json_number(facts.grad_norm)},
                        {"skipped_in_row", skipped_},
                        {"max_skipped_in_row", max_skipped_}};
-  log.add(plan.step, seen, "skip",
-          "update " + std::to_string(plan.step) + " is not finite (loss " + to_text(facts.loss) +
-              ", gradient norm " + to_text(facts.grad_norm) + "): parameters stay, its " +
-              std::to_string(plan.samples) + " samples count as seen; " + std::to_string(skipped_) +
-              " in a row",
-          inputs);
+  log.add(
+      plan.step, seen, "skip",
+      fmt::format("update {} is not finite (loss {}, gradient norm {}): parameters stay, its {} "
+                  "samples count as seen; {} in a row",
+                  plan.step, to_text(facts.loss), to_text(facts.grad_norm), plan.samples, skipped_),
+      inputs);
   if (max_skipped_ > 0 && skipped_ >= max_skipped_ && !diverged_) {
     diverged_ = true;
     log.add(plan.step, seen, "diverged",
-            std::to_string(skipped_) + " updates in a row were not finite", inputs);
+            fmt::format("{} updates in a row were not finite", skipped_), inputs);
   }
 }
 
@@ -114,9 +116,9 @@ void DivergenceDetector::on_loss(const StepPlan& plan, const StepFacts& facts, D
   if (watched && outliers_ >= patience_ && !diverged_) {
     diverged_ = true;
     log.add(plan.step, plan.first_position + plan.samples, "diverged",
-            "the loss was more than " + to_text(z_limit_) +
-                " standard deviations above its mean of " + to_text(window_.mean()) + " for " +
-                std::to_string(outliers_) + " updates in a row, at last " + to_text(facts.loss),
+            fmt::format("the loss was more than {} standard deviations above its mean of {} for {} "
+                        "updates in a row, at last {}",
+                        to_text(z_limit_), to_text(window_.mean()), outliers_, to_text(facts.loss)),
             {{"loss", json_number(facts.loss)},
              {"z", json_number(z)},
              {"mean", window_.mean()},

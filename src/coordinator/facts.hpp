@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "coordinator/memory/leaf_choice.hpp"
@@ -78,7 +77,6 @@ struct AsideMemoryFacts {
   std::int64_t rank = 0;       // the lowest of them
   std::int64_t leaf_size = 0;  // that a validation is done again in; 0: there is none smaller
 };
-std::string_view name_of(AsideMemoryFacts::Task task);
 
 // Why the recipe has the leaf that it has: memory was measured on all ranks (leaf_fit.hpp), and how
 // fast the leaves are (leaf_choice.hpp). The numbers, in bytes, are those of the rank that is left

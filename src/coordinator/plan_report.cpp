@@ -1,5 +1,7 @@
 #include "coordinator/plan_report.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -7,6 +9,7 @@
 #include "coordinator/advice/recipe_findings.hpp"
 #include "coordinator/batch/batch_guard.hpp"
 #include "coordinator/batch/factorise.hpp"
+#include "coordinator/mode_names.hpp"
 #include "coordinator/rates/scaling.hpp"
 #include "coordinator/rates/schedule.hpp"
 #include "coordinator/record/recipe_json.hpp"
@@ -52,29 +55,28 @@ std::string length_text(const Recipe& recipe, const Arithmetic& sums, const std:
     const double reference = static_cast<double>(recipe.reference_batch);
     const auto budget = static_cast<double>(recipe.budget_samples);
     const double most = std::max(1.0, sums.k);
-    return std::to_string(sums.steps) + " steps at gain " + to_text(std::min(1.0, sums.k)) +
-           ", down to " + to_text(std::ceil(budget / (most * reference))) + " at gain " +
-           to_text(most) + ": each counts gain x " + std::to_string(recipe.reference_batch) +
-           " gain-adjusted samples of the budget of " + std::to_string(recipe.budget_samples) +
-           ", in which schedule and warmup run too; epochs of ";
+    return fmt::format(
+        "{} steps at gain {}, down to {} at gain {}: each counts gain x {} gain-adjusted samples "
+        "of the budget of {}, in which schedule and warmup run too; epochs of ",
+        sums.steps, to_text(std::min(1.0, sums.k)), to_text(std::ceil(budget / (most * reference))),
+        to_text(most), recipe.reference_batch, recipe.budget_samples);
   }
-  return std::to_string(sums.steps) + " steps over " + std::to_string(recipe.budget_samples) +
-         " samples = " + to_text(sums.epochs) + " epochs of ";
+  return fmt::format("{} steps over {} samples = {} epochs of ", sums.steps, recipe.budget_samples,
+                     to_text(sums.epochs));
 }
 
 std::string leaves_text(const Factorisation& batch) {
-  const std::string most = std::to_string(batch.max_leaves_per_rank);
-  const std::string share = batch.min_leaves_per_rank == batch.max_leaves_per_rank
-                                ? most
-                                : std::to_string(batch.min_leaves_per_rank) + " or " + most;
-  return "batch " + std::to_string(batch.global_batch) + " = " + std::to_string(batch.leaves) +
-         " leaves of " + std::to_string(batch.leaf_size) + ", " + share + " on each of " +
-         counted(batch.world_size, "rank");
+  const std::string or_more = batch.min_leaves_per_rank == batch.max_leaves_per_rank
+                                  ? ""
+                                  : fmt::format(" or {}", batch.max_leaves_per_rank);
+  return fmt::format("batch {} = {} leaves of {}, {}{} on each of {}", batch.global_batch,
+                     batch.leaves, batch.leaf_size, batch.min_leaves_per_rank, or_more,
+                     counted(batch.world_size, "rank"));
 }
 
 std::string schedule_text(const Recipe& recipe, double peak) {
-  std::string text = "schedule " + std::string(name_of(recipe.schedule)) + " after " +
-                     std::to_string(recipe.warmup_samples) + " samples of warmup";
+  std::string text = fmt::format("schedule {} after {} samples of warmup", name_of(recipe.schedule),
+                                 recipe.warmup_samples);
   if (recipe.schedule == ScheduleKind::kWsd) {
     text += ", decay over the last " + std::to_string(recipe.decay_samples);
   }
@@ -86,12 +88,13 @@ std::string schedule_text(const Recipe& recipe, double peak) {
 
 std::string average_text(const Recipe& recipe) {
   if (recipe.ema_half_life_samples > 0) {
-    return "; validates and exports a moving average of the weights with a half-life of " +
-           std::to_string(recipe.ema_half_life_samples) + " samples";
+    return fmt::format(
+        "; validates and exports a moving average of the weights with a half-life of {} samples",
+        recipe.ema_half_life_samples);
   }
   if (recipe.swa_start_samples != kNoSampleLimit) {
-    return "; validates and exports the equal mean of the weights from sample " +
-           std::to_string(recipe.swa_start_samples) + " on";
+    return fmt::format("; validates and exports the equal mean of the weights from sample {} on",
+                       recipe.swa_start_samples);
   }
   return "";
 }
@@ -99,18 +102,16 @@ std::string average_text(const Recipe& recipe) {
 // What the policy will do with the batch and how far it may go.
 std::string batch_text(const Recipe& recipe) {
   const BatchLimit largest = largest_batch(recipe);
-  std::string text = "batch policy " + std::string(name_of(recipe.batch_policy)) + ": " +
-                     make_batch_policy(recipe.batch_policy)->describe(recipe) + ", never above " +
-                     std::to_string(largest.batch) + " (" + largest.reason +
-                     "), in whole increments of " + std::to_string(batch_increment(recipe)) +
-                     ", at most doubled at a time";
-  if (recipe.batch_dwell_samples > 0) {
-    text += " and " + std::to_string(recipe.batch_dwell_samples) + " samples apart";
-  }
-  text += "; the rate follows " + (recipe.ramp_samples > 0
-                                       ? "over " + std::to_string(recipe.ramp_samples) + " samples"
-                                       : std::string("at once"));
-  return text + "; steps are counted at the first batch";
+  const std::string apart = recipe.batch_dwell_samples > 0
+                                ? fmt::format(" and {} samples apart", recipe.batch_dwell_samples)
+                                : "";
+  const std::string pace =
+      recipe.ramp_samples > 0 ? fmt::format("over {} samples", recipe.ramp_samples) : "at once";
+  return fmt::format(
+      "batch policy {}: {}, never above {} ({}), in whole increments of {}, at most doubled at a "
+      "time{}; the rate follows {}; steps are counted at the first batch",
+      name_of(recipe.batch_policy), make_batch_policy(recipe.batch_policy)->describe(recipe),
+      largest.batch, largest.reason, batch_increment(recipe), apart, pace);
 }
 
 // The rate of the update that ends each epoch, where it has a factor of its own.
@@ -121,22 +122,23 @@ std::string short_update_text(const Recipe& recipe, const Arithmetic& sums) {
     return {};
   }
   const double share = 100 / static_cast<double>(sums.per_epoch);
-  return "; the last update of an epoch, 1 of " + std::to_string(sums.per_epoch) + " (" +
-         to_text(std::round(10 * share) / 10) + " %), has " + counted(sums.epoch_tail, "sample") +
-         " and by the rule a factor of " + to_text(factor) + " instead of " +
-         to_text(sums.rates.multiplier);
+  return fmt::format(
+      "; the last update of an epoch, 1 of {} ({} %), has {} and by the rule a factor of {} "
+      "instead of {}",
+      sums.per_epoch, to_text(std::round(10 * share) / 10), counted(sums.epoch_tail, "sample"),
+      to_text(factor), to_text(sums.rates.multiplier));
 }
 
 // What the rule's formula does not say of the factor.
 std::string rate_remark(const Recipe& recipe, double k, double multiplier, double peak_batch) {
   if (follows_gain(recipe)) {
-    return ": gain " + to_text(std::min(1.0, k)) +
-           " until the noise scale is measured, then between 1 and k; the factor is gain^" +
-           to_text(recipe.power);
+    return fmt::format(
+        ": gain {} until the noise scale is measured, then between 1 and k; the factor is gain^{}",
+        to_text(std::min(1.0, k)), to_text(recipe.power));
   }
   return multiplier < lr_multiplier(recipe.rule, recipe.power, k)
              ? ", capped for a critical batch of " + to_text(peak_batch)
-             : std::string();
+             : "";
 }
 
 }  // namespace
@@ -144,10 +146,10 @@ std::string rate_remark(const Recipe& recipe, double k, double multiplier, doubl
 std::string explain_rate(const Recipe& recipe, std::int64_t samples, double peak_batch) {
   const double k = static_cast<double>(samples) / static_cast<double>(recipe.reference_batch);
   const double multiplier = rule_multiplier(recipe, samples, peak_batch);
-  return "lr " + to_text(recipe.lr * multiplier) + " = " + to_text(recipe.lr) + " x " +
-         to_text(multiplier) + " (rule " + std::string(name_of(recipe.rule)) +
-         ", k = " + std::to_string(samples) + "/" + std::to_string(recipe.reference_batch) + " = " +
-         to_text(k) + rate_remark(recipe, k, multiplier, peak_batch) + ")";
+  return fmt::format("lr {} = {} x {} (rule {}, k = {}/{} = {}{})", to_text(recipe.lr * multiplier),
+                     to_text(recipe.lr), to_text(multiplier), name_of(recipe.rule), samples,
+                     recipe.reference_batch, to_text(k),
+                     rate_remark(recipe, k, multiplier, peak_batch));
 }
 
 std::string explain_rate(const Recipe& recipe, std::int64_t samples) {
@@ -158,17 +160,17 @@ PlanReport make_plan_report(const Recipe& recipe, int world_size) {
   const Arithmetic sums = arithmetic_of(recipe, world_size);
   PlanReport report;
   const std::string minutes = to_text(recipe.budget_minutes) + " minutes";
-  report.reason = length_text(recipe, sums, minutes) + std::to_string(recipe.samples_per_epoch) +
-                  " (" + std::to_string(sums.per_epoch) + " steps each, the last of " +
-                  std::to_string(sums.epoch_tail) + "); " + leaves_text(sums.batch) + "; " +
-                  explain_rate(recipe, sums.full) + short_update_text(recipe, sums) + "; " +
-                  schedule_text(recipe, recipe.lr * sums.rates.multiplier) + average_text(recipe);
+  report.reason = fmt::format(
+      "{}{} ({} steps each, the last of {}); {}; {}{}; {}{}", length_text(recipe, sums, minutes),
+      recipe.samples_per_epoch, sums.per_epoch, sums.epoch_tail, leaves_text(sums.batch),
+      explain_rate(recipe, sums.full), short_update_text(recipe, sums),
+      schedule_text(recipe, recipe.lr * sums.rates.multiplier), average_text(recipe));
   if (recipe.budget_minutes > 0 && recipe.budget_samples != kNoSampleLimit) {
-    report.reason += "; stops after " + minutes + " if that is sooner";
+    report.reason += fmt::format("; stops after {} if that is sooner", minutes);
   }
   if (recipe.pieces_left_out > 0) {
-    report.reason += "; " + std::to_string(recipe.pieces_left_out) + " of " +
-                     counted(recipe.pieces, "piece") + " of documents left out, without a target";
+    report.reason += fmt::format("; {} of {} of documents left out, without a target",
+                                 recipe.pieces_left_out, counted(recipe.pieces, "piece"));
   }
   if (recipe.batch_policy != BatchPolicyKind::kFixed) {
     report.reason += "; " + batch_text(recipe);

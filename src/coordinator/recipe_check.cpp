@@ -1,5 +1,7 @@
 #include "coordinator/recipe_check.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -11,6 +13,7 @@
 #include "base/units.hpp"
 #include "coordinator/batch/batch_guard.hpp"
 #include "coordinator/batch/factorise.hpp"
+#include "coordinator/mode_names.hpp"
 #include "coordinator/noise/adascale.hpp"
 #include "coordinator/noise/noise_scale.hpp"
 #include "coordinator/rates/continuation.hpp"
@@ -27,14 +30,14 @@ using Lines = std::vector<std::string>;
 void at_least(Lines& lines, const std::string& key, std::int64_t value, std::int64_t least,
               const std::string& remedy) {
   if (value < least) {
-    lines.push_back(key + " is " + std::to_string(value) + "; " + remedy);
+    lines.push_back(fmt::format("{} is {}; {}", key, value, remedy));
   }
 }
 
 void in_range(Lines& lines, const std::string& key, double value, bool inside,
               const std::string& remedy) {
   if (!std::isfinite(value) || !inside) {
-    lines.push_back(key + " is " + to_text(value) + "; " + remedy);
+    lines.push_back(fmt::format("{} is {}; {}", key, to_text(value), remedy));
   }
 }
 
@@ -110,26 +113,27 @@ void check_values(Lines& lines, const Recipe& recipe) {
 // Written without sums, which could overflow.
 void check_lengths(Lines& lines, const Recipe& recipe) {
   const std::int64_t end = leg_at(recipe, 0).end;
-  const std::string budget = std::to_string(end);
-  const std::string warmup = std::to_string(recipe.warmup_samples);
   if (recipe.warmup_samples > end) {
-    lines.push_back("schedule.warmup of " + warmup + " samples is longer than the budget of " +
-                    budget + "; shorten the warmup or raise the budget");
+    lines.push_back(
+        fmt::format("schedule.warmup of {} samples is longer than the budget of {}; shorten the "
+                    "warmup or raise the budget",
+                    recipe.warmup_samples, end));
   } else if (recipe.schedule == ScheduleKind::kWsd &&
              recipe.decay_samples > end - recipe.warmup_samples) {
-    lines.push_back("schedule.warmup of " + warmup + " and schedule.decay of " +
-                    std::to_string(recipe.decay_samples) +
-                    " samples do not both fit into the budget of " + budget +
-                    "; shorten one of them or raise the budget");
+    lines.push_back(
+        fmt::format("schedule.warmup of {} and schedule.decay of {} samples do not both fit into "
+                    "the budget of {}; shorten one of them or raise the budget",
+                    recipe.warmup_samples, recipe.decay_samples, end));
   }
 }
 
 void check_average(Lines& lines, const Recipe& recipe) {
   if (recipe.swa_start_samples != kNoSampleLimit &&
       recipe.swa_start_samples >= recipe.budget_samples) {
-    lines.push_back("average.start of " + std::to_string(recipe.swa_start_samples) +
-                    " samples leaves no update of the budget of " +
-                    std::to_string(recipe.budget_samples) + " to average; use 75% or so");
+    lines.push_back(
+        fmt::format("average.start of {} samples leaves no update of the budget of {} to average; "
+                    "use 75% or so",
+                    recipe.swa_start_samples, recipe.budget_samples));
   }
 }
 
@@ -148,13 +152,11 @@ void check_cap_and_policy(Lines& lines, const Recipe& recipe) {
   }
   const std::string others = "scale.rule sqrt (Adam) or linear (SGD)";
   if (follows_gain(recipe) && !fixed) {
-    lines.push_back(
-        "scale.rule adascale does not go with batch.policy " +
-        std::string(name_of(recipe.batch_policy)) +
-        ": a policy counts samples and leads the rate from the factor of one batch to that of the "
-        "next, adascale counts tau and takes its rate from a measured gain; use batch.policy "
-        "fixed, or " +
-        others);
+    lines.push_back(fmt::format(
+        "scale.rule adascale does not go with batch.policy {}: a policy counts samples and leads "
+        "the rate from the factor of one batch to that of the next, adascale counts tau and takes "
+        "its rate from a measured gain; use batch.policy fixed, or {}",
+        name_of(recipe.batch_policy), others));
   }
   if (follows_gain(recipe) && recipe.batch_follows_ranks) {
     lines.push_back(
@@ -186,8 +188,9 @@ void check_scaling(Lines& lines, const Recipe& recipe) {
   const double largest = adascale ? power(std::max(1.0, k), recipe.power)
                                   : lr_multiplier(recipe.rule, recipe.power, k);
   if (!std::isfinite(recipe.lr * largest)) {
-    lines.push_back("optimizer.lr " + to_text(recipe.lr) + " scaled by rule " +
-                    std::string(name_of(recipe.rule)) + " is not finite; use a smaller rate");
+    lines.push_back(
+        fmt::format("optimizer.lr {} scaled by rule {} is not finite; use a smaller rate",
+                    to_text(recipe.lr), name_of(recipe.rule)));
   }
   if (!recipe.scale_betas) {
     return;
@@ -196,12 +199,14 @@ void check_scaling(Lines& lines, const Recipe& recipe) {
     if (!beta_can_scale(beta, k)) {
       const double limit = static_cast<double>(recipe.reference_batch) / (1 - beta);
       const auto largest = static_cast<std::int64_t>(std::ceil(limit - 1e-6)) - 1;
-      const std::string key = fixed ? "batch.global " : "batch.max ";
-      const std::string batch = largest >= 1 ? key + at_most(largest) + ", " : std::string();
-      lines.push_back("scale.betas cannot scale beta " + to_text(beta) + " to k = " +
-                      std::to_string(samples) + "/" + std::to_string(recipe.reference_batch) +
-                      ": k (1 - beta) = " + to_text(k * (1 - beta)) + " must stay below 1; use " +
-                      batch + "a larger beta, or scale.betas: false");
+      const std::string batch =
+          largest >= 1
+              ? fmt::format("{} {}, ", fixed ? "batch.global" : "batch.max", at_most(largest))
+              : "";
+      lines.push_back(fmt::format(
+          "scale.betas cannot scale beta {} to k = {}/{}: k (1 - beta) = {} must stay below 1; use "
+          "{}a larger beta, or scale.betas: false",
+          to_text(beta), samples, recipe.reference_batch, to_text(k * (1 - beta)), batch));
     }
   }
 }
@@ -210,14 +215,13 @@ void check_scaling(Lines& lines, const Recipe& recipe) {
 void advise_on_ranks(Lines& lines, const Recipe& recipe, int world_size) {
   const auto now = factorise_by_leaf(recipe.global_batch, world_size, recipe.leaf_size);
   const auto best = factorise(recipe.global_batch, world_size, recipe.leaf_size);
-  const std::string batch = "batch.global " + std::to_string(recipe.global_batch);
   if (now.idle_ranks > 0) {
     const std::string remedy = best.idle_ranks < now.idle_ranks
                                    ? "use batch.micro " + at_most(best.leaf_size)
                                    : "start at most " + counted(recipe.global_batch, "rank");
-    lines.push_back(std::to_string(now.idle_ranks) + " of " + std::to_string(world_size) +
-                    " ranks have nothing to do: " + batch + " makes " + counted_leaves(now.leaves) +
-                    " of " + std::to_string(now.leaf_size) + "; " + remedy);
+    lines.push_back(fmt::format(
+        "{} of {} ranks have nothing to do: batch.global {} makes {} of {}; {}", now.idle_ranks,
+        world_size, recipe.global_batch, counted_leaves(now.leaves), now.leaf_size, remedy));
     return;
   }
   constexpr double kUneven = 0.8;
@@ -227,10 +231,10 @@ void advise_on_ranks(Lines& lines, const Recipe& recipe, int world_size) {
     const bool allowed = recipe.batch_policy == BatchPolicyKind::kFixed ||
                          batch_increment(recipe) % finer.leaf_size == 0;
     if (allowed && finer.balance() >= now.balance() + kWorthwhile) {
-      lines.push_back(counted_leaves(now.leaves) + " on " + std::to_string(world_size) +
-                      " ranks keep them " + to_text(std::round(100 * now.balance())) +
-                      " % busy; batch.micro " + std::to_string(finer.leaf_size) + " would " +
-                      to_text(std::round(100 * finer.balance())) + " %");
+      lines.push_back(fmt::format("{} on {} ranks keep them {} % busy; batch.micro {} would {} %",
+                                  counted_leaves(now.leaves), world_size,
+                                  to_text(std::round(100 * now.balance())), finer.leaf_size,
+                                  to_text(std::round(100 * finer.balance()))));
       return;
     }
     limit = finer.leaf_size;
@@ -243,29 +247,27 @@ void advise_on_length(Lines& lines, const Recipe& recipe) {
   constexpr std::int64_t kFewUpdatesPerEpoch = 20;
   const std::int64_t steps = steps_from(recipe, recipe.global_batch, 0);
   const std::int64_t per_epoch = steps_per_epoch(recipe, recipe.global_batch);
-  const std::string batch = "batch.global " + std::to_string(recipe.global_batch);
   if (steps < kFewUpdates) {
     const std::int64_t smaller =
         std::min(recipe.budget_samples / kFewUpdates, recipe.global_batch - 1);
     const bool helps = smaller >= 1 && !recipe.budget_in_steps;
     const std::string remedy =
         helps ? "use a longer budget, or batch.global " + at_most(smaller) : "use a longer budget";
-    lines.push_back("only " + counted(steps, "update") + " in the whole run; LoRA wants " +
-                    std::to_string(kFewUpdates) + " or more; " + remedy);
+    lines.push_back(fmt::format("only {} in the whole run; LoRA wants {} or more; {}",
+                                counted(steps, "update"), kFewUpdates, remedy));
   }
   if (recipe.global_batch > recipe.samples_per_epoch) {
-    lines.push_back(
-        batch + " is more than the " + counted(recipe.samples_per_epoch, "sample") +
-        " of an epoch: an update ends with the epoch, so none has more than that; use a "
-        "smaller batch" +
-        packing_text(recipe));
+    lines.push_back(fmt::format(
+        "batch.global {} is more than the {} of an epoch: an update ends with the epoch, so none "
+        "has more than that; use a smaller batch{}",
+        recipe.global_batch, counted(recipe.samples_per_epoch, "sample"), packing_text(recipe)));
   } else if (per_epoch < kFewUpdatesPerEpoch) {
     const std::int64_t smaller = recipe.samples_per_epoch / kFewUpdatesPerEpoch;
-    lines.push_back("only " + counted(per_epoch, "update") + " per epoch of " +
-                    counted(recipe.samples_per_epoch, "sample") + " at " + batch +
-                    (smaller >= 1 ? "; use " + at_most(smaller)
-                                  : std::string("; the training set is very small")) +
-                    packing_text(recipe));
+    lines.push_back(fmt::format(
+        "only {} per epoch of {} at batch.global {}; {}{}", counted(per_epoch, "update"),
+        counted(recipe.samples_per_epoch, "sample"), recipe.global_batch,
+        smaller >= 1 ? "use " + at_most(smaller) : "the training set is very small",
+        packing_text(recipe)));
   }
 }
 
@@ -280,11 +282,10 @@ void advise_on_rate(Lines& lines, const Recipe& recipe) {
 void advise_on_batch_policy(Lines& lines, const Recipe& recipe) {
   const BatchLimit largest = largest_batch(recipe);
   if (recipe.batch_policy != BatchPolicyKind::kFixed && largest.batch == recipe.global_batch) {
-    lines.push_back("batch.policy " + std::string(name_of(recipe.batch_policy)) +
-                    " cannot grow batch.global " + std::to_string(recipe.global_batch) + ": " +
-                    largest.reason +
-                    " allows no more; begin with a smaller batch, lower batch.min_steps or raise "
-                    "batch.max");
+    lines.push_back(
+        fmt::format("batch.policy {} cannot grow batch.global {}: {} allows no more; begin with a "
+                    "smaller batch, lower batch.min_steps or raise batch.max",
+                    name_of(recipe.batch_policy), recipe.global_batch, largest.reason));
   }
 }
 
@@ -298,35 +299,33 @@ void advise_on_resize(Lines& lines, const Recipe& recipe) {
 
 void advise_on_recovery(Lines& lines, const Recipe& recipe) {
   if (recipe.max_recoveries > 0 && recipe.recovery_warmup_samples > recipe.budget_samples) {
-    lines.push_back("divergence.warmup of " + std::to_string(recipe.recovery_warmup_samples) +
-                    " samples is longer than the budget of " +
-                    std::to_string(recipe.budget_samples) +
-                    ": after a recovery the rate would not get to its half before the end; "
-                    "shorten it");
+    lines.push_back(
+        fmt::format("divergence.warmup of {} samples is longer than the budget of {}: after a "
+                    "recovery the rate would not get to its half before the end; shorten it",
+                    recipe.recovery_warmup_samples, recipe.budget_samples));
   }
 }
 
 void advise_on_average(Lines& lines, const Recipe& recipe) {
   if (recipe.ema_half_life_samples > recipe.budget_samples) {
-    lines.push_back("average.half_life of " + std::to_string(recipe.ema_half_life_samples) +
-                    " samples is longer than the budget of " +
-                    std::to_string(recipe.budget_samples) +
-                    ": the first updates count almost as much as the last; use a tenth of the "
-                    "budget or less");
+    lines.push_back(
+        fmt::format("average.half_life of {} samples is longer than the budget of {}: the first "
+                    "updates count almost as much as the last; use a tenth of the budget or less",
+                    recipe.ema_half_life_samples, recipe.budget_samples));
   }
   if (recipe.swa_start_samples != kNoSampleLimit && depends_on_budget(recipe.schedule)) {
-    lines.push_back("average swa is made for a rate that stays up: under schedule " +
-                    std::string(name_of(recipe.schedule)) +
-                    " the last weights move little and are close to their mean; use "
-                    "schedule.name constant");
+    lines.push_back(
+        fmt::format("average swa is made for a rate that stays up: under schedule {} the last "
+                    "weights move little and are close to their mean; use schedule.name constant",
+                    name_of(recipe.schedule)));
   }
 }
 
 void advise_on_schedule(Lines& lines, const Recipe& recipe) {
   if (recipe.warmup_samples > recipe.budget_samples - recipe.warmup_samples) {
-    lines.push_back("the warmup takes " + std::to_string(recipe.warmup_samples) + " of " +
-                    std::to_string(recipe.budget_samples) +
-                    " samples, more than half the run; shorten schedule.warmup");
+    lines.push_back(fmt::format(
+        "the warmup takes {} of {} samples, more than half the run; shorten schedule.warmup",
+        recipe.warmup_samples, recipe.budget_samples));
   }
   // Adascale's first gain is 1. Beside few updates nothing is said: there a warmup in percent is
   // short, too.
@@ -334,9 +333,10 @@ void advise_on_schedule(Lines& lines, const Recipe& recipe) {
       follows_gain(recipe) ? recipe.reference_batch : largest_update(recipe, recipe.global_batch);
   if (recipe.warmup_samples > 0 && recipe.warmup_samples <= first &&
       steps_from(recipe, recipe.global_batch, 0) >= kFewUpdates) {
-    lines.push_back("schedule.warmup of " + counted(recipe.warmup_samples, "sample") +
-                    " is over with the first update of " + std::to_string(first) +
-                    ", which has the full rate already; use several updates, or 0");
+    lines.push_back(
+        fmt::format("schedule.warmup of {} is over with the first update of {}, which has the full "
+                    "rate already; use several updates, or 0",
+                    counted(recipe.warmup_samples, "sample"), first));
   }
   if (recipe.schedule == ScheduleKind::kConstant && recipe.floor > 0) {
     lines.push_back(
@@ -359,9 +359,9 @@ std::string consequence(const Recipe& recipe) {
     return ", and adascale's gain stays 1";
   }
   return follows_measured_noise(recipe)
-             ? ", and batch.policy " + std::string(name_of(recipe.batch_policy)) +
-                   " never changes the batch"
-             : std::string();
+             ? fmt::format(", and batch.policy {} never changes the batch",
+                           name_of(recipe.batch_policy))
+             : "";
 }
 
 // A noise scale that could never be known, or not all the way that the batch may grow.
@@ -369,36 +369,34 @@ void advise_on_noise(Lines& lines, const Recipe& recipe) {
   if (recipe.noise_horizon_samples == 0) {
     return;
   }
-  const std::string batch = "batch.global " + std::to_string(recipe.global_batch);
   const std::string effect = consequence(recipe);
   const std::int64_t full = largest_update(recipe, recipe.global_batch);
   if (full <= recipe.leaf_size) {
     lines.push_back(
-        "the noise scale cannot be measured: " + batch + " is a single leaf of batch.micro " +
-        std::to_string(recipe.leaf_size) + effect + "; " +
-        (full > 1 ? "use batch.micro " + at_most(full / 2) : std::string("use a larger batch")));
+        fmt::format("the noise scale cannot be measured: batch.global {} is a single leaf of "
+                    "batch.micro {}{}; use {}",
+                    recipe.global_batch, recipe.leaf_size, effect,
+                    full > 1 ? "batch.micro " + at_most(full / 2) : "a larger batch"));
   }
   // The average of horizon H is as good as about 2 H / B equal updates.
   constexpr auto kLeastUpdates = static_cast<std::int64_t>(NoiseTracker::kFewestUpdates / 2 + 1);
   const std::int64_t least = kLeastUpdates * full;
   if (recipe.noise_horizon_samples < least) {
-    lines.push_back("the noise scale is never known: noise.horizon of " +
-                    std::to_string(recipe.noise_horizon_samples) +
-                    " samples averages over too few updates of " + batch + effect + "; use " +
-                    std::to_string(usual_noise_horizon(full)) + ", at least " +
-                    std::to_string(least));
+    lines.push_back(
+        fmt::format("the noise scale is never known: noise.horizon of {} samples averages over too "
+                    "few updates of batch.global {}{}; use {}, at least {}",
+                    recipe.noise_horizon_samples, recipe.global_batch, effect,
+                    usual_noise_horizon(full), least));
     return;
   }
   const std::int64_t enough = recipe.noise_horizon_samples / kLeastUpdates;
   const std::int64_t largest = largest_batch(recipe).batch;
   if (follows_measured_noise(recipe) && largest > enough) {
-    lines.push_back("noise.horizon of " + std::to_string(recipe.noise_horizon_samples) +
-                    " samples averages over too few updates of more than " +
-                    std::to_string(enough) + ", so batch.policy " +
-                    std::string(name_of(recipe.batch_policy)) +
-                    " cannot use the largest batch of " + std::to_string(largest) + "; use " +
-                    std::to_string(usual_noise_horizon(largest)) + ", at least " +
-                    std::to_string(kLeastUpdates * largest));
+    lines.push_back(
+        fmt::format("noise.horizon of {} samples averages over too few updates of more than {}, so "
+                    "batch.policy {} cannot use the largest batch of {}; use {}, at least {}",
+                    recipe.noise_horizon_samples, enough, name_of(recipe.batch_policy), largest,
+                    usual_noise_horizon(largest), kLeastUpdates * largest));
   }
 }
 
@@ -441,9 +439,10 @@ std::string packing_text(const Recipe& recipe) {
   if (!recipe.packed || recipe.documents < 2 * rows) {
     return {};
   }
-  return "; packing made " + counted(rows, "row") + " of " + counted(recipe.documents, "document") +
-         ": data.packing: false keeps them apart, and " +
-         "auto does where none is longer than a row";
+  return fmt::format(
+      "; packing made {} of {}: data.packing: false keeps them apart, and auto does where none is "
+      "longer than a row",
+      counted(rows, "row"), counted(recipe.documents, "document"));
 }
 
 std::vector<Remark> remarks(const Recipe& recipe, int world_size) {

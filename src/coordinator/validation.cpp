@@ -1,5 +1,7 @@
 #include "coordinator/validation.hpp"
 
+#include <fmt/format.h>
+
 #include <cmath>
 
 namespace lorascale::coordinator {
@@ -37,10 +39,9 @@ void ValidationTracker::on_evaluation(const EvaluationContext& context, Decision
   last_step_ = step;
   if (std::isfinite(loss) && (!best_loss_ || loss < *best_loss_)) {
     log.add(step, context.samples, "best",
-            "validation loss " + to_text(loss) +
-                (best_loss_ ? " is below " + to_text(*best_loss_) + " of step " +
-                                  std::to_string(best_step_)
-                            : std::string(" is the first")),
+            best_loss_ ? fmt::format("validation loss {} is below {} of step {}", to_text(loss),
+                                     to_text(*best_loss_), best_step_)
+                       : fmt::format("validation loss {} is the first", to_text(loss)),
             {{"loss", loss}, {"previous", optional_number(best_loss_)}});
     best_loss_ = loss;
     best_step_ = step;
@@ -57,12 +58,12 @@ void ValidationTracker::on_evaluation(const EvaluationContext& context, Decision
   ++without_improvement_;
   if (patience_ > 0 && without_improvement_ >= patience_ && !stopped_ && context.updates_left) {
     stopped_ = true;
-    const std::string best = best_loss_ ? "; the best was " + to_text(*best_loss_) + " at step " +
-                                              std::to_string(best_step_)
-                                        : std::string();
+    const std::string best =
+        best_loss_ ? fmt::format("; the best was {} at step {}", to_text(*best_loss_), best_step_)
+                   : "";
     log.add(step, context.samples, "early_stop",
-            std::to_string(without_improvement_) +
-                " validations without an improvement of more than " + to_text(min_delta_) + best,
+            fmt::format("{} validations without an improvement of more than {}{}",
+                        without_improvement_, to_text(min_delta_), best),
             {{"loss", json_number(loss)},
              {"best", optional_number(best_loss_)},
              {"best_step", best_step_},

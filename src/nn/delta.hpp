@@ -41,8 +41,7 @@ class Delta {
   virtual void backward(const at::Tensor& dy, const at::Tensor& x, const SampleRows* rows,
                         const DeltaSaved& saved, at::Tensor& dx) const = 0;
 
-  // What it makes of the layer's weight, as a difference to it: fp32 in the weight's shape. Merging
-  // adds it.
+  // What it makes of the layer's weight, as a difference to it: fp32 in the weight's shape.
   [[nodiscard]] virtual at::Tensor weight_change(const at::Tensor& weight) const = 0;
 
   // Elements that forward keeps for each row of a linear layer's x or each output position of a

@@ -68,10 +68,4 @@ class Optimizer {
   [[nodiscard]] virtual std::vector<NamedTensor> state() const = 0;
 };
 
-// name: "adamw" (decoupled decay, Loshchilov & Hutter 2019, as torch.optim.AdamW), "sgd" (as
-// torch.optim.SGD), "lamb" (You et al. 2019) or "lars" (You et al. 2017; sgd with trust ratios, the
-// rate outside of the momentum).
-std::unique_ptr<Optimizer> make_optimizer(const std::string& name, std::vector<Segment> segments,
-                                          const at::Tensor& parameters);
-
 }  // namespace lorascale::optim

@@ -5,12 +5,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <map>
 #include <span>
 
 #include "base/error.hpp"
 #include "base/units.hpp"
+#include "config/options.hpp"
 #include "io/untrusted_text.hpp"
 #include "prepare/prepared_cache.hpp"
 #include "prepare/preparer.hpp"
@@ -51,25 +51,20 @@ std::string replaced(std::string text, const std::string& from, const std::strin
 
 // Options of the script as the settings that stand for them, for messages of a run.
 std::string in_settings(std::string text) {
-  static constexpr std::array<std::pair<std::string_view, std::string_view>, 15> kSettings = {{
+  std::vector<std::pair<std::string, std::string>> names = {
       {"--skip-bad", "data.prepare.skip_bad: true"},
-      {"--validation-fraction or --seed", "data.prepare.validation_fraction"},
-      {"--validation-fraction", "data.prepare.validation_fraction"},
-      {"--chat-template-kwargs", "data.prepare.chat_template_kwargs"},
-      {"--chat-template", "data.prepare.chat_template"},
-      {"--default-system", "data.prepare.default_system"},
-      {"--tokenizer", "data.prepare.tokenizer"},
-      {"--columns", "data.prepare.columns"},
-      {"--ignore", "data.prepare.ignore"},
-      {"--format", "data.prepare.format"},
-      {"--text-split", "data.prepare.text_split"},
-      {"--max-length", "data.prepare.max_length"},
-      {"--max-records", "data.prepare.max_records"},
-      {"--learn", "data.prepare.learn"},
-      {"--turns", "data.prepare.turns"},
-  }};
-  for (const auto& [option, setting] : kSettings) {
-    text = replaced(std::move(text), std::string(option), std::string(setting));
+      {"--validation-fraction or --seed", "data.prepare.validation_fraction"}};
+  for (const auto* option : config::options_of_section("data.prepare")) {
+    std::string name = option->path.substr(option->path.rfind('.') + 1);
+    std::replace(name.begin(), name.end(), '_', '-');
+    names.emplace_back("--" + name, option->path);
+  }
+  // The longer before those that they begin with.
+  std::stable_sort(names.begin(), names.end(), [](const auto& left, const auto& right) {
+    return left.first.size() > right.first.size();
+  });
+  for (const auto& [option, setting] : names) {
+    text = replaced(std::move(text), option, setting);
   }
   return text;
 }

@@ -1,5 +1,7 @@
 #include "train/checkpointer.hpp"
 
+#include <fmt/format.h>
+
 #include "config/resolved.hpp"
 #include "io/checkpoint_retention.hpp"
 #include "train/snapshot.hpp"
@@ -61,8 +63,9 @@ void Checkpointer::give_up(const std::string& what) {
   if (run_.coordinator->stop_reason() != coordinator::StopReason::kDiverged) {
     save(/*must_succeed=*/true);
   }
-  const auto message = what + "; " + memory_remedy(run_.world.place) +
-                       "; what was trained so far is in " + (run_.folder / "checkpoints").string();
+  const auto message =
+      fmt::format("{}; {}; what was trained so far is in {}", what, memory_remedy(run_.world.place),
+                  (run_.folder / "checkpoints").string());
   together(run_.world.host, [&] { throw_bad_config(message); });
   throw Error(ExitCode::kInternal, message);  // not reached: all ranks have thrown
 }

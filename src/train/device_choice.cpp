@@ -99,8 +99,9 @@ DeviceChoice choose_device(config::Device wanted, const comm::NodePlace& place, 
   }
   const auto on_cpu = [&](const std::string& reason) -> DeviceChoice {
     if (wanted == config::Device::kCuda) {
-      throw_bad_config("run.device is cuda, but no GPU can be used on " + place.host + ": " +
-                       reason + "; or set run.device: cpu");
+      throw_bad_config(fmt::format(
+          "run.device is cuda, but no GPU can be used on {}: {}; or set run.device: cpu",
+          place.host, reason));
     }
     return {at::kCPU, reason, {}};
   };

@@ -1,5 +1,6 @@
 #include "train/faults.hpp"
 
+#include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -29,8 +30,8 @@ constexpr std::array kPhases = {
     std::pair{"sample", Phase::kSample},       std::pair{"recovery", Phase::kRecovery}};
 
 [[noreturn]] void refuse(const std::string& text, const std::string& what) {
-  throw_bad_config("faults: '" + text + "': " + what +
-                   "; write for example 'oom step=3 phase=forward rank=1'");
+  throw_bad_config(fmt::format(
+      "faults: '{}': {}; write for example 'oom step=3 phase=forward rank=1'", text, what));
 }
 
 template <typename Names>

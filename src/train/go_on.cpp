@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/error.hpp"
+#include "coordinator/mode_names.hpp"
 #include "coordinator/rates/schedule.hpp"
 #include "io/checkpoint_folder.hpp"
 #include "io/durable_file.hpp"
@@ -140,8 +141,8 @@ io::Checkpoint chosen_checkpoint(const GoOn& wish) {
   }
   auto newest = io::find_newest_valid(folder);
   if (!newest.checkpoint) {
-    throw_bad_input(folder.string() + ": every checkpoint is damaged (newest: " +
-                    newest.skipped.front().reason + ")");
+    throw_bad_input(fmt::format("{}: every checkpoint is damaged (newest: {})", folder.string(),
+                                newest.skipped.front().reason));
   }
   return std::move(*newest.checkpoint);
 }

@@ -1,5 +1,7 @@
 #include "train/recipe_from_config.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <numeric>
 #include <string>
@@ -16,19 +18,19 @@ constexpr std::int64_t kDefaultLeaf = 8;
 // In the units that the user wrote; the recipe knows samples alone.
 void require_lengths_that_fit(const config::RunConfig& config, const coordinator::Recipe& recipe) {
   const auto written = [](const char* key, const Amount& amount, std::int64_t samples) {
-    return std::string(key) + ": " + to_string(amount) + " (" + counted(samples, "sample") + ")";
+    return fmt::format("{}: {} ({})", key, to_string(amount), counted(samples, "sample"));
   };
   const auto& schedule = config.schedule;
   const std::string warmup = written("schedule.warmup", schedule.warmup, recipe.warmup_samples);
   const std::string budget = written("budget", config.budget, recipe.budget_samples);
   if (recipe.warmup_samples > recipe.budget_samples) {
-    throw_bad_config(warmup + " is longer than the run, " + budget +
-                     "; shorten the warmup or raise the budget");
+    throw_bad_config(fmt::format(
+        "{} is longer than the run, {}; shorten the warmup or raise the budget", warmup, budget));
   }
   if (recipe.decay_samples > recipe.budget_samples - recipe.warmup_samples) {
-    throw_bad_config(
-        warmup + " and " + written("schedule.decay", schedule.decay, recipe.decay_samples) +
-        " do not both fit into the run, " + budget + "; shorten one of them or raise the budget");
+    throw_bad_config(fmt::format(
+        "{} and {} do not both fit into the run, {}; shorten one of them or raise the budget",
+        warmup, written("schedule.decay", schedule.decay, recipe.decay_samples), budget));
   }
 }
 
@@ -36,8 +38,9 @@ void require_lengths_that_fit(const config::RunConfig& config, const coordinator
 std::int64_t average_samples(const std::string& key, const Amount& amount,
                              const config::RunConfig& config, const UnitContext& context) {
   if (amount.unit == Unit::kFraction && config.budget.unit == Unit::kMinutes) {
-    throw_bad_config(key + ": budget: " + to_string(config.budget) +
-                     " has no end in samples; give " + key + " in samples, steps or epochs");
+    throw_bad_config(
+        fmt::format("{0}: budget: {1} has no end in samples; give {0} in samples, steps or epochs",
+                    key, to_string(config.budget)));
   }
   return to_samples(amount, context);
 }
@@ -65,9 +68,9 @@ void add_batch_policy(const config::RunConfig& config, const UnitContext& units,
          {std::pair("batch.dwell", dwell), std::pair("batch.ramp", batch.ramp),
           std::pair("scale.ramp", config.scale.ramp)}) {
       if (length.unit == Unit::kFraction && length.value > 0) {
-        throw_bad_config(std::string(key) + ": " + to_string(length) + " of a budget of " +
-                         to_string(config.budget) +
-                         " is no number of samples; give it in samples or steps");
+        throw_bad_config(fmt::format(
+            "{}: {} of a budget of {} is no number of samples; give it in samples or steps", key,
+            to_string(length), to_string(config.budget)));
       }
     }
   }

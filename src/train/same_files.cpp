@@ -1,5 +1,7 @@
 #include "train/same_files.hpp"
 
+#include <fmt/format.h>
+
 #include <array>
 #include <vector>
 
@@ -21,9 +23,10 @@ void require_same_files(World& world, const std::string& what, const std::string
   }
   together(world.host, [&] {
     if (!others.empty()) {
-      throw_bad_input(what + " on rank " + others +
-                      " is not the file that rank 0 sees; copy it to every node or use a shared "
-                      "file system");
+      throw_bad_input(
+          fmt::format("{} on rank {} is not the file that rank 0 sees; copy it to every node or "
+                      "use a shared file system",
+                      what, others));
     }
   });
 }

@@ -1,5 +1,6 @@
 #include "train/same_run.hpp"
 
+#include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -38,9 +39,9 @@ std::string change_of_data(const Run& run) {
 void require_same_run(const Run& run, const SnapshotFields& saved) {
   const auto& session = run.session;
   const auto refuse = [&](const std::string& what) {
-    throw_bad_config(run.folder.string() + " belongs to another run: " + what +
-                     "; choose another run.output_dir, or run as " +
-                     (run.folder / "config.yaml").string() + " says");
+    throw_bad_config(fmt::format(
+        "{} belongs to another run: {}; choose another run.output_dir, or run as {} says",
+        run.folder.string(), what, (run.folder / "config.yaml").string()));
   };
   const auto before = config::read_config_text(saved.config, "the checkpoint").config;
   const auto changed = config::differences(before, session.config, config::Scope::kFixedOnResume);
@@ -52,8 +53,8 @@ void require_same_run(const Run& run, const SnapshotFields& saved) {
     if (const auto why = data.why_other(saved.data_fingerprint); !why.empty()) {
       throw_bad_config(run.folder.string() + " " + why);
     }
-    refuse("the training set " + session.config.data.train + " is not the one it began with" +
-           change_of_data(run));
+    refuse(fmt::format("the training set {} is not the one it began with{}",
+                       session.config.data.train, change_of_data(run)));
   }
   if (saved.model_fingerprint != session.workload->model_fingerprint()) {
     refuse("the base model " + session.config.model.path + " is not the one it began with");
@@ -65,8 +66,8 @@ void require_same_run(const Run& run, const SnapshotFields& saved) {
 void require_nothing_to_lose(const Run& run) {
   const auto& session = run.session;
   const auto refuse = [&](const std::string& why) {
-    throw_bad_config(run.folder.string() + " holds " + why +
-                     "; choose another run.output_dir or remove it");
+    throw_bad_config(fmt::format("{} holds {}; choose another run.output_dir or remove it",
+                                 run.folder.string(), why));
   };
   const bool results = std::ranges::any_of(
       std::array{"adapter", "model", "best"},

@@ -6,6 +6,10 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.hpp"
+#include "optim/adamw.hpp"
+#include "optim/lamb.hpp"
+#include "optim/sgd.hpp"
 #include "optim/weight_average.hpp"
 #include "train/recipe_from_config.hpp"
 #include "train/same_files.hpp"
@@ -23,8 +27,26 @@ double trust_of(const adapters::ParameterGroup& group, const config::OptimizerSe
   if (!optimizer.has_trust_ratios() || excluded) {
     return 0;
   }
-  return optimizer.name == "lars" ? optimizer.trust_coefficient : 1;
+  return optimizer.name == config::OptimizerName::kLars ? optimizer.trust_coefficient : 1;
 }
+
+std::unique_ptr<optim::Optimizer> make_rule(config::OptimizerName name,
+                                            std::vector<optim::Segment> segments,
+                                            const at::Tensor& parameters) {
+  switch (name) {
+    case config::OptimizerName::kAdamW:
+      return optim::make_adamw(std::move(segments), parameters);
+    case config::OptimizerName::kSgd:
+      return optim::make_sgd(std::move(segments), parameters);
+    case config::OptimizerName::kLamb:
+      return optim::make_lamb(std::move(segments), parameters);
+    case config::OptimizerName::kLars:
+      return optim::make_lars(std::move(segments), parameters);
+  }
+  throw_bad_config("optimizer.name is none of the known");
+}
+
+}  // namespace
 
 std::unique_ptr<optim::Optimizer> make_optimizer(const config::RunConfig& config,
                                                  const adapters::TrainableParameters& parameters) {
@@ -45,16 +67,12 @@ std::unique_ptr<optim::Optimizer> make_optimizer(const config::RunConfig& config
       }
     }
   }
-  auto optimizer =
-      optim::make_optimizer(config.optimizer.name, std::move(segments), parameters.master());
+  auto optimizer = make_rule(config.optimizer.name, std::move(segments), parameters.master());
   if (config.average.name != config::Average::kNone) {
     return std::make_unique<optim::WeightAverage>(std::move(optimizer), parameters.master());
   }
   return optimizer;
 }
-
-}  // namespace
-
 coordinator::Recipe recipe_of(const Session& session, int world_size, UnitContext* units) {
   const auto& data = session.workload->train();
   auto recipe = make_recipe(session.config, data.rows(), data.tokens_per_row(), world_size, units);

@@ -45,6 +45,10 @@ struct Session {
 Session open_session(World& world, const config::RunConfig& config,
                      const prepare::DataFiles& files);
 
+// The optimizer of the run, with an average of the weights where it keeps one.
+std::unique_ptr<optim::Optimizer> make_optimizer(const config::RunConfig& config,
+                                                 const adapters::TrainableParameters& parameters);
+
 // What a session has besides its workload and adapter, of a run on so many ranks: for
 // open_session(), and for tests with kinds of their own.
 void complete_session(Session& session, int world_size);

@@ -46,13 +46,15 @@ std::uint64_t agreed_bytes(World& world, const config::RunConfig& config) {
   return base.shapes ? models::bytes_to_settle(base.shapes->parameter_slots()) : 0;
 }
 
+void refuse_if_insisted(const config::RunConfig& config, const std::string& why) {
+  if (insists(config)) {
+    throw_bad_config("model.share: node is not possible here: " + why +
+                     "; set model.share: auto or none");
+  }
+}
+
 void go_on_without(World& world, const config::RunConfig& config, const std::string& why) {
-  together(world.host, [&] {
-    if (insists(config)) {
-      throw_bad_config("model.share: node is not possible here: " + why +
-                       "; set model.share: auto or none");
-    }
-  });
+  together(world.host, [&] { refuse_if_insisted(config, why); });
   if (world.is_root()) {
     spdlog::warn(
         "every rank holds the whole model, for the ranks of a node cannot share it: {}; "
@@ -82,8 +84,9 @@ SharedBase share_base(World& world, const config::RunConfig& config) {
     return {};
   }
   const auto bytes = agreed_bytes(world, config);
-  if (bytes == 0) {
-    go_on_without(world, config, "models of its kind are not shared yet");
+  if (bytes == 0) {  // a kind that is never shared: under auto nothing to warn of
+    together(world.host,
+             [&] { refuse_if_insisted(config, "models of its kind are not shared yet"); });
     return {};
   }
   auto shared = comm::share_on_node(world.host, world.node, bytes);

@@ -1,6 +1,7 @@
 #include "train/vote.hpp"
 
 #include <c10/util/Exception.h>
+#include <fmt/format.h>
 
 #include <array>
 #include <new>
@@ -45,10 +46,9 @@ Failure sum_up(const std::vector<std::vector<std::uint8_t>>& texts,
     equal += text == first.text ? 1 : 0;
   }
   if (equal < codes.size()) {
-    first.text = "rank " + std::to_string(first_rank) + ": " + first.text;
+    first.text = fmt::format("rank {}: {}", first_rank, first.text);
     if (failed > 1) {
-      first.text += " (" + std::to_string(failed) + " of " + std::to_string(codes.size()) +
-                    " ranks failed; see their logs)";
+      first.text += fmt::format(" ({} of {} ranks failed; see their logs)", failed, codes.size());
     }
   }
   return first;

@@ -1,4 +1,6 @@
 // The kinds of workloads, a row each.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 
@@ -38,8 +40,8 @@ void require_data_files(const config::RunConfig& config) {
   }
   const auto require_made = [&](const std::string& setting, const std::string& path) {
     if (!prepare::is_data_file(path)) {
-      throw_bad_input(setting + ": " + path + " is no data file of a " + std::string(kind.name) +
-                      " model; make one with " + std::string(kind.data_maker));
+      throw_bad_input(fmt::format("{}: {} is no data file of a {} model; make one with {}", setting,
+                                  path, kind.name, kind.data_maker));
     }
   };
   require_made("data.train", config.data.train);
@@ -77,9 +79,11 @@ std::string generate(const config::RunConfig& config, at::Device device,
   const auto& kind = workload_kind_of(config.model);
   if (kind.generate == nullptr) {
     const auto& model = config.model;
-    throw Error(ExitCode::kUsage,
-                (model.architecture ? "model.architecture " + *model.architecture : model.path) +
-                    " writes no text: it is a model of kind " + std::string(kind.name));
+    throw Error(
+        ExitCode::kUsage,
+        fmt::format("{} writes no text: it is a model of kind {}",
+                    model.architecture ? "model.architecture " + *model.architecture : model.path,
+                    kind.name));
   }
   return kind.generate(config, device, request);
 }
@@ -89,9 +93,9 @@ std::string merge(const MergeRequest& request) {
   model.path = request.model.string();
   const auto& kind = workload_kind_of(model);
   if (kind.merge == nullptr) {
-    throw Error(
-        ExitCode::kUsage,
-        model.path + " takes no adapter to merge: it is a model of kind " + std::string(kind.name));
+    throw Error(ExitCode::kUsage,
+                fmt::format("{} takes no adapter to merge: it is a model of kind {}", model.path,
+                            kind.name));
   }
   return kind.merge(request);
 }
@@ -100,7 +104,7 @@ std::string describe_data(const std::filesystem::path& file) {
   const auto format = io::Hdf5File(file).text_attribute("format").value_or("");
   const auto kinds = workload_kinds();
   const auto found = std::ranges::find(kinds, format, &WorkloadKind::data_format);
-  // What is wrong with a file of no known format, the first kind says.
+  // What is wrong with a file of no known format, the last kind, which takes all, says.
   return (found != kinds.end() ? *found : kinds.back()).describe_data(file);
 }
 

@@ -94,7 +94,6 @@ TEST(ValidateConfig, ChecksRangesOfConfigurationsMadeInCode) {
       {"model.share", [](RunConfig& c) { c.model.share = static_cast<Share>(9); }},
       {"optimizer.betas", [](RunConfig& c) { c.optimizer.beta1 = 1.0; }},
       {"optimizer.lr", [](RunConfig& c) { c.optimizer.lr = INFINITY; }},
-      {"optimizer.name", [](RunConfig& c) { c.optimizer.name = "lion"; }},
       {"optimizer.clip_norm", [](RunConfig& c) { c.optimizer.clip_norm = -1; }},
       {"data.sequence_length", [](RunConfig& c) { c.data.sequence_length = 1; }},
       {"loss.label_smoothing", [](RunConfig& c) { c.loss.label_smoothing = 1; }},

@@ -1,10 +1,9 @@
-// Shared by the tests of io/: a folder of one's own, whole files as strings, expected errors, and
+// Shared by the tests of io/: whole files as strings, expected errors, and
 // the project's Python as an independent reader and writer.
 #pragma once
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <stdlib.h>
 #include <sys/wait.h>
 
 #include <cstddef>
@@ -18,30 +17,11 @@
 #include <string_view>
 
 #include "base/error.hpp"
+#include "support/temp_folder.hpp"
 
 namespace lorascale::io {
 
-class TempFolder {
- public:
-  TempFolder() {
-    std::string pattern = testing::TempDir() + "lorascale-io-XXXXXX";
-    path_ = ::mkdtemp(pattern.data());
-  }
-  ~TempFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TempFolder(const TempFolder&) = delete;
-  TempFolder& operator=(const TempFolder&) = delete;
-
-  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
-  [[nodiscard]] std::filesystem::path operator/(std::string_view name) const {
-    return path_ / name;
-  }
-
- private:
-  std::filesystem::path path_;
-};
+using lorascale::test::TempFolder;
 
 inline std::string get_file(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "base/error.hpp"
+#include "optim/by_name.hpp"
 #include "optim/support.hpp"
 #include "support/tensors.hpp"
 
@@ -159,19 +159,6 @@ TEST(GradientFactsTest, SumsInFp64) {
   EXPECT_EQ(facts.skip.item<float>(), 0.0F);
   const auto small = gradient_facts(at::full({4}, 1e-30, at::kFloat), scalar64(1), 0.0);
   EXPECT_FLOAT_EQ(small.norm.item<float>(), 2e-30F);
-}
-
-TEST(OptimizerTest, NamesWhatThereIs) {
-  try {
-    make_optimizer("lion", {}, at::zeros({1}));
-    FAIL() << "accepted";
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ExitCode::kBadConfig);
-    EXPECT_THAT(error.what(),
-                testing::AllOf(testing::HasSubstr("optimizer.name"), testing::HasSubstr("lion"),
-                               testing::HasSubstr("adamw"), testing::HasSubstr("sgd"),
-                               testing::HasSubstr("lamb"), testing::HasSubstr("lars")));
-  }
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // A gradient that is not finite changes nothing: not a bit of parameters, moments or counters, and
 // what follows is as if it had not been.
+#include "optim/by_name.hpp"
 #include "optim/support.hpp"
 #include "optim/weight_average.hpp"
 #include "support/tensors.hpp"

@@ -1,6 +1,7 @@
 // LAMB and LARS against loops over tensors and elements in fp64, and what trust ratios mean: the
 // length of an update, and the stall of a LoRA matrix that starts at zero (V26).
 #include "base/error.hpp"
+#include "optim/by_name.hpp"
 #include "optim/support.hpp"
 #include "support/tensors.hpp"
 

@@ -1,6 +1,7 @@
 // The incremental averages against sums over all weights there were, in fp64.
 #include "optim/weight_average.hpp"
 
+#include "optim/by_name.hpp"
 #include "optim/support.hpp"
 #include "support/tensors.hpp"
 

@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "optim/by_name.hpp"
 #include "support/tensors.hpp"
 
 namespace lorascale::train {

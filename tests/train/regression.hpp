@@ -166,12 +166,7 @@ inline Session regression_session(const config::RunConfig& config, std::int64_t 
   model.slots = session.model().parameter_slots();
   model.file_slots = session.model().file_slots();
   session.adapter = adapters::make_adapter(session.config.adapter, model, config.run.seed);
-  std::vector<optim::Segment> segments;
-  for (const auto& group : session.parameters().groups()) {
-    segments.push_back({group.begin, group.end, group.lr_ratio, group.decays, 0, {}});
-  }
-  session.optimizer = optim::make_optimizer(config.optimizer.name, std::move(segments),
-                                            session.parameters().master());
+  session.optimizer = make_optimizer(session.config, session.parameters());
   return session;
 }
 

@@ -11,6 +11,7 @@
 #include "base/error.hpp"
 #include "base/hash.hpp"
 #include "io/checkpoint_folder.hpp"
+#include "optim/by_name.hpp"
 #include "train/snapshot.hpp"
 
 namespace lorascale::train {

@@ -14,6 +14,7 @@
 
 #include "base/error.hpp"
 #include "comm/mpi_communicator.hpp"
+#include "optim/by_name.hpp"
 #include "support/rank_folder.hpp"
 #include "support/tensors.hpp"
 #include "train/saved_state.hpp"

@@ -39,7 +39,7 @@ struct Training {
         updater(where, session, faults),
         leaves(session.leaves()) {
     rates.lr = 0.125;
-    rates.beta1 = config.optimizer.name == "adamw" ? 0.9 : 0;
+    rates.beta1 = config.optimizer.name == config::OptimizerName::kAdamW ? 0.9 : 0;
     rates.beta2 = 0.999;
     rates.eps = 1e-8;
   }
@@ -110,7 +110,7 @@ class UpdateTest : public testing::Test {
   static void SetUpTestSuite() { spdlog::set_level(spdlog::level::off); }
   UpdateTest() {
     config_.run.seed = 5;
-    config_.optimizer.name = "sgd";
+    config_.optimizer.name = config::OptimizerName::kSgd;
     config_.optimizer.clip_norm = 0;
   }
   [[nodiscard]] std::string last_rank() const { return std::to_string(host_.size() - 1); }

@@ -80,7 +80,7 @@ void expect_same_facts(const UpdateResult& a, const UpdateResult& b) {
 // The bits of everything, where sums are exact; also where ranks have no leaf.
 TEST_F(UpdateTest, IsTheSameBitsOnAnyNumberOfRanks) {
   config_.run.reduction = config::Reduction::kExact;
-  config_.optimizer.name = "adamw";
+  config_.optimizer.name = config::OptimizerName::kAdamW;
   config_.optimizer.clip_norm = 0.5;
   config_.noise.horizon = {48, Unit::kSamples};
   for (const std::int64_t leaf_size : {kLeaf, std::int64_t{75}, kSamples}) {
@@ -144,7 +144,7 @@ TEST_F(UpdateTest, NormsOfLeavesMakeTheNoise) {
 // Adam's moments have seen as many updates as there were before this one.
 TEST_F(UpdateTest, NoiseHasAMetricOnceThereIsAHistory) {
   config_.noise.horizon = {48, Unit::kSamples};
-  config_.optimizer.name = "adamw";
+  config_.optimizer.name = config::OptimizerName::kAdamW;
   Training training(world_, config_);
   for (std::int64_t step = 1; step <= NoiseMeter::kHistory + 1; ++step) {
     const auto noise = training.update(step).facts.noise;
@@ -154,7 +154,7 @@ TEST_F(UpdateTest, NoiseHasAMetricOnceThereIsAHistory) {
 
 // Two updates of AdamW by its definition, with numbers that are far from each other.
 TEST_F(UpdateTest, FollowsTheRatesOfThePlan) {
-  config_.optimizer.name = "adamw";
+  config_.optimizer.name = config::OptimizerName::kAdamW;
   Training training(world_, config_);
   auto& rates = training.rates;
   rates.lr = 0.0625;

@@ -17,7 +17,7 @@ using test::UpdateTest;
 
 // One rank's NaN is enough; nothing of the run's state moves, and the run goes on.
 TEST_F(UpdateTest, IsSkippedWhereTheGradientIsNoNumber) {
-  config_.optimizer.name = "adamw";
+  config_.optimizer.name = config::OptimizerName::kAdamW;
   for (const auto reduction : {config::Reduction::kFast, config::Reduction::kExact}) {
     config_.run.reduction = reduction;
     Training training(world_, with("nan step=2 rank=" + last_rank()));
@@ -70,7 +70,7 @@ TEST_F(UpdateTest, GoesOnWithoutTheTargetsOfALeaf) {
 // nothing had been.
 TEST_F(UpdateTest, IsNotAppliedWhereARankRunsOutOfMemory) {
   config_.run.reduction = config::Reduction::kExact;
-  config_.optimizer.name = "adamw";
+  config_.optimizer.name = config::OptimizerName::kAdamW;
   Training clean(world_, config_);
   clean.update(1);
   clean.update(2, 8);

@@ -7,6 +7,7 @@
 
 #include "base/error.hpp"
 #include "base/heartbeat.hpp"
+#include "support/temp_folder.hpp"
 #include "train/failure_report.hpp"
 
 namespace lorascale::train {
@@ -35,8 +36,8 @@ TEST_F(WatchdogDeathTest, EndsAProcessThatMakesNoProgress) {
 }
 
 TEST_F(WatchdogDeathTest, TheReportIsWrittenBeforeTheEnd) {
-  const auto folder = std::filesystem::path(testing::TempDir()) / "watchdog_report";
-  std::filesystem::create_directories(folder);
+  const test::TempFolder own;
+  const auto& folder = own.path();
   EXPECT_EXIT(
       {
         Watchdog watchdog(0.3);
@@ -50,7 +51,6 @@ TEST_F(WatchdogDeathTest, TheReportIsWrittenBeforeTheEnd) {
   const std::string text((std::istreambuf_iterator<char>(in)), {});
   EXPECT_NE(text.find("\"exit_code\": 86"), std::string::npos) << text;
   EXPECT_NE(text.find("\"host\": \"node7\""), std::string::npos) << text;
-  std::filesystem::remove_all(folder);
 }
 
 // A report on a disk that hangs must not keep the process.
@@ -73,8 +73,8 @@ TEST(WatchdogTest, LetsAProcessThatReportsGoOn) {
 }
 
 TEST(FailureReportTest, OldReportsGoAndOtherFilesStay) {
-  const auto folder = std::filesystem::path(testing::TempDir()) / "failure_reports";
-  std::filesystem::create_directories(folder);
+  const test::TempFolder own;
+  const auto& folder = own.path();
   std::ofstream(folder / "error-0.json") << "{}";
   std::ofstream(folder / "metrics.jsonl") << "{}";
   remove_failure_reports(folder);

@@ -1,5 +1,7 @@
 #include "coordinator/advice/fit_findings.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -35,8 +37,8 @@ std::string loss_text(const LossHistory& history) {
     return {};
   }
   const double then = history.first().mean, now = history.latest().mean;
-  return ", and the training loss went from " + to_text(then) + " to " + to_text(now) +
-         (now < then ? "" : ", so nothing of this run is worth keeping");
+  return fmt::format(", and the training loss went from {} to {}{}", to_text(then), to_text(now),
+                     now < then ? "" : ", so nothing of this run is worth keeping");
 }
 
 Json level_or_null(const std::optional<double>& value) {
@@ -75,24 +77,24 @@ std::optional<Finding> ValidationGap::on_evaluation(const EvaluationContext& con
       rise_in_errors(train_now, train_then) > -kFallErrors) {
     return std::nullopt;
   }
-  const std::string best_epochs = epochs_text(best_samples_, recipe);
-  return Finding{"over_fitting",
-                 "over-fitting: since step " + std::to_string(best_step_) +
-                     " the training loss fell from " + to_text(train_then.mean) + " to " +
-                     to_text(train_now.mean) + " while the validation loss rose from " +
-                     to_text(*best_) + " to " + to_text(loss) + " over " + std::to_string(above_) +
-                     " validations; stop, and use the adapter in best/ (" + best_epochs + " of " +
-                     epochs_text(context.samples, recipe) +
-                     " epochs so far); next time fewer epochs or evaluate.early_stop.patience 3, "
-                     "adapter.dropout 0.05 to 0.1, a lower adapter.rank, or more data",
-                 {{"best_step", best_step_},
-                  {"best_validation", *best_},
-                  {"validation", loss},
-                  {"validations_above", above_},
-                  {"train_at_best", to_json(train_then)},
-                  {"train", to_json(train_now)},
-                  {"best_samples", best_samples_},
-                  {"samples_per_epoch", recipe.samples_per_epoch}}};
+  return Finding{
+      "over_fitting",
+      fmt::format(
+          "over-fitting: since step {} the training loss fell from {} to {} while the validation "
+          "loss rose from {} to {} over {} validations; stop, and use the adapter in best/ ({} of "
+          "{} epochs so far); next time fewer epochs or evaluate.early_stop.patience 3, "
+          "adapter.dropout 0.05 to 0.1, a lower adapter.rank, or more data",
+          best_step_, to_text(train_then.mean), to_text(train_now.mean), to_text(*best_),
+          to_text(loss), above_, epochs_text(best_samples_, recipe),
+          epochs_text(context.samples, recipe)),
+      {{"best_step", best_step_},
+       {"best_validation", *best_},
+       {"validation", loss},
+       {"validations_above", above_},
+       {"train_at_best", to_json(train_then)},
+       {"train", to_json(train_now)},
+       {"best_samples", best_samples_},
+       {"samples_per_epoch", recipe.samples_per_epoch}}};
 }
 
 Json ValidationGap::save() const {
@@ -127,18 +129,19 @@ std::optional<Finding> Movement::on_movement(const MovementFacts& facts,
   }
   if (facts.ratio > start_.value_or(0) + kOverwhelming) {
     const double times = std::ceil(std::sqrt(facts.ratio / kUseful));
-    return Finding{"adapter_overwhelms",
-                   "the adapter overwhelms the model: |dW| / |W| is " + to_text(facts.ratio) +
-                       " after " + std::to_string(facts.step) + " updates, at rate " +
-                       to_text(lr_) + loss_text(history) + "; useful adapters stay below " +
-                       to_text(kUseful) + ": start again with optimizer.lr " + to_text(times) +
-                       " times lower or more (dW is a product, both factors of which move with "
-                       "the rate), or a lower adapter.alpha",
-                   {{"start", level_or_null(start_)},
-                    {"ratio", facts.ratio},
-                    {"times_lower", times},
-                    {"sum_of_rates", rates_},
-                    {"lr", lr_}}};
+    return Finding{
+        "adapter_overwhelms",
+        fmt::format(
+            "the adapter overwhelms the model: |dW| / |W| is {} after {} updates, at rate {}{}; "
+            "useful adapters stay below {}: start again with optimizer.lr {} times lower or more "
+            "(dW is a product, both factors of which move with the rate), or a lower adapter.alpha",
+            to_text(facts.ratio), facts.step, to_text(lr_), loss_text(history), to_text(kUseful),
+            to_text(times)),
+        {{"start", level_or_null(start_)},
+         {"ratio", facts.ratio},
+         {"times_lower", times},
+         {"sum_of_rates", rates_},
+         {"lr", lr_}}};
   }
   if (!start_ || updates_ < kUpdatesToMove || history.count() < 2 * LossHistory::kBlock) {
     return std::nullopt;
@@ -163,21 +166,20 @@ std::optional<Finding> Movement::on_movement(const MovementFacts& facts,
              ", so they are not what holds it back: raise adapter.alpha over adapter.rank, adapt "
              "more layers (adapter.targets), or look at the answers (captions) in data.train";
   }
-  return Finding{"no_movement",
-                 "the adapter hardly moves: |dW| / |W| went from " + to_text(*start_) + " to " +
-                     to_text(facts.ratio) + " in " + std::to_string(facts.step) +
-                     " updates, and the loss from " + to_text(then.mean) + " to " +
-                     to_text(now.mean) + ", at rate " + to_text(lr_) +
-                     " and a gradient norm of at most " + to_text(largest_gradient_) + "; " +
-                     change,
-                 {{"cause", cause},
-                  {"start", *start_},
-                  {"ratio", facts.ratio},
-                  {"sum_of_rates", rates_},
-                  {"largest_grad_norm", largest_gradient_},
-                  {"loss_at_start", to_json(then)},
-                  {"loss", to_json(now)},
-                  {"lr", lr_}}};
+  return Finding{
+      "no_movement",
+      fmt::format("the adapter hardly moves: |dW| / |W| went from {} to {} in {} updates, and the "
+                  "loss from {} to {}, at rate {} and a gradient norm of at most {}; {}",
+                  to_text(*start_), to_text(facts.ratio), facts.step, to_text(then.mean),
+                  to_text(now.mean), to_text(lr_), to_text(largest_gradient_), change),
+      {{"cause", cause},
+       {"start", *start_},
+       {"ratio", facts.ratio},
+       {"sum_of_rates", rates_},
+       {"largest_grad_norm", largest_gradient_},
+       {"loss_at_start", to_json(then)},
+       {"loss", to_json(now)},
+       {"lr", lr_}}};
 }
 
 Json Movement::save() const {
@@ -213,15 +215,13 @@ std::optional<Finding> CriticalBatchWatch::on_step(const StepPlan& plan, const R
   const double times = 1 + batch / noise.b_simple;
   return Finding{
       "batch_above_critical",
-      "the batch of " + to_text(batch) +
-          " samples is above the critical one: the gradient noise "
-          "scale is " +
-          to_text(noise.b_simple) + " samples (relative sd " + to_text(noise.relative_sd) +
-          ") and has been that small for " + std::to_string(above_) +
-          " updates, so a target loss costs about " + to_text(times) +
-          " times the samples that small batches would take; lower batch.global towards " +
-          to_text(std::max(1.0, std::ceil(noise.b_simple))) +
-          ", with batch.reference as it is so that scale.rule adapts the rate",
+      fmt::format(
+          "the batch of {} samples is above the critical one: the gradient noise scale is {} "
+          "samples (relative sd {}) and has been that small for {} updates, so a target loss costs "
+          "about {} times the samples that small batches would take; lower batch.global towards "
+          "{}, with batch.reference as it is so that scale.rule adapts the rate",
+          to_text(batch), to_text(noise.b_simple), to_text(noise.relative_sd), above_,
+          to_text(times), to_text(std::max(1.0, std::ceil(noise.b_simple)))),
       {{"batch", plan.samples},
        {"noise_scale", noise.b_simple},
        {"relative_sd", noise.relative_sd},

@@ -1,5 +1,7 @@
 #include "coordinator/advice/loss_findings.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -17,7 +19,7 @@ constexpr double kFallErrors = 2;   // a slope below minus this falls
 constexpr double kLowerRateBy = 3;  // about half a decade, the usual step of a rate search
 
 std::string steps_text(const LossLevel& level) {
-  return "updates " + std::to_string(level.first_step) + " to " + std::to_string(level.last_step);
+  return fmt::format("updates {} to {}", level.first_step, level.last_step);
 }
 
 std::string lower_rate(const StepPlan& plan) {
@@ -35,13 +37,12 @@ std::optional<Finding> SkipCounter::on_skip(const StepPlan& plan, const StepFact
   if (steps_.size() < kSkips || plan.step - steps_.front() >= kSkipsWithin) {
     return std::nullopt;
   }
-  const std::string within = std::to_string(plan.step - steps_.front() + 1);
   return Finding{"not_finite",
-                 std::to_string(kSkips) + " of the last " + within +
-                     " updates were not finite and were skipped (the last: loss " +
-                     to_text(facts.loss) + ", gradient norm " + to_text(facts.grad_norm) +
-                     ", at rate " + to_text(plan.lr) + "); " + lower_rate(plan) +
-                     ", lengthen schedule.warmup, or use model.dtype bf16 or fp32 in place of fp16",
+                 fmt::format("{} of the last {} updates were not finite and were skipped (the "
+                             "last: loss {}, gradient norm {}, at rate {}); {}, lengthen "
+                             "schedule.warmup, or use model.dtype bf16 or fp32 in place of fp16",
+                             kSkips, plan.step - steps_.front() + 1, to_text(facts.loss),
+                             to_text(facts.grad_norm), to_text(plan.lr), lower_rate(plan)),
                  {{"skipped_steps", steps_},
                   {"loss", json_number(facts.loss)},
                   {"grad_norm", json_number(facts.grad_norm)},
@@ -60,17 +61,18 @@ std::optional<Finding> loss_rises(const LossHistory& history, const StepPlan& pl
   if (std::min(now.mean, earlier.mean) < least || errors < kRiseErrors) {
     return std::nullopt;
   }
-  return Finding{"loss_rises",
-                 "the training loss rose from " + to_text(before.mean) + " (" + steps_text(before) +
-                     ") to " + to_text(now.mean) + " (" + steps_text(now) + "), by " +
-                     to_text(std::floor(errors)) + " standard errors or more, at rate " +
-                     to_text(plan.lr) + "; " + lower_rate(plan) +
-                     ", or lengthen schedule.warmup, and start again from before the rise",
-                 {{"before", to_json(before)},
-                  {"earlier", to_json(earlier)},
-                  {"now", to_json(now)},
-                  {"standard_errors", json_number(errors)},
-                  {"lr", plan.lr}}};
+  return Finding{
+      "loss_rises",
+      fmt::format(
+          "the training loss rose from {} ({}) to {} ({}), by {} standard errors or more, at rate "
+          "{}; {}, or lengthen schedule.warmup, and start again from before the rise",
+          to_text(before.mean), steps_text(before), to_text(now.mean), steps_text(now),
+          to_text(std::floor(errors)), to_text(plan.lr), lower_rate(plan)),
+      {{"before", to_json(before)},
+       {"earlier", to_json(earlier)},
+       {"now", to_json(now)},
+       {"standard_errors", json_number(errors)},
+       {"lr", plan.lr}}};
 }
 
 std::optional<Finding> loss_oscillates(const LossHistory& history, const StepPlan& plan,
@@ -87,42 +89,43 @@ std::optional<Finding> loss_oscillates(const LossHistory& history, const StepPla
   }
   const auto batch = static_cast<double>(plan.samples);
   const double share = noise.b_simple / (noise.b_simple + batch);
-  const std::string larger = "raise batch.global to " + to_text(2 * batch) + " or more";
+  const std::string larger = fmt::format("raise batch.global to {} or more", to_text(2 * batch));
   std::string cause, name = "unknown", change;
   if (!noise.known) {
     cause =
         "the noise scale, which would tell whether the rate is high or the batch small, is not "
         "known";
-    change = lower_rate(plan) + ", or " + larger + "; noise.horizon of " + to_text(100 * batch) +
-             " samples would tell which";
+    change = fmt::format("{}, or {}; noise.horizon of {} samples would tell which",
+                         lower_rate(plan), larger, to_text(100 * batch));
   } else if (share > 0.5) {
     name = "batch";
-    cause = "the batch is small: at a noise scale of " + to_text(noise.b_simple) + " samples, " +
-            to_text(std::round(100 * share)) + " % of the squared gradient of " + to_text(batch) +
-            " samples is noise";
+    cause = fmt::format(
+        "the batch is small: at a noise scale of {} samples, {} % of the squared gradient of {} "
+        "samples is noise",
+        to_text(noise.b_simple), to_text(std::round(100 * share)), to_text(batch));
     change = larger + ", or else " + lower_rate(plan);
   } else {
     name = "rate";
-    cause = "the rate is high: at a noise scale of " + to_text(noise.b_simple) + " samples only " +
-            to_text(std::round(100 * share)) + " % of the squared gradient of " + to_text(batch) +
-            " samples is noise, so a larger batch would not calm it";
+    cause = fmt::format(
+        "the rate is high: at a noise scale of {} samples only {} % of the squared gradient of {} "
+        "samples is noise, so a larger batch would not calm it",
+        to_text(noise.b_simple), to_text(std::round(100 * share)), to_text(batch));
     change = lower_rate(plan);
   }
-  return Finding{"loss_oscillates",
-                 "the training loss has not fallen since update " +
-                     std::to_string(history.window_begin()) + " and scatters by " +
-                     to_text(std::sqrt(trend.variance)) + " around " + to_text(level) + ", " +
-                     to_text(std::sqrt(trend.variance / *explained)) +
-                     " times what the choice of samples explains, at rate " + to_text(plan.lr) +
-                     "; " + cause + "; " + change,
-                 {{"cause", name},
-                  {"level", level},
-                  {"scatter", std::sqrt(trend.variance)},
-                  {"explained_by_samples", std::sqrt(*explained)},
-                  {"slope_in_errors", trend.slope_in_errors},
-                  {"noise_scale", json_number(noise.known ? noise.b_simple : std::nan(""))},
-                  {"batch", plan.samples},
-                  {"lr", plan.lr}}};
+  return Finding{
+      "loss_oscillates",
+      fmt::format("the training loss has not fallen since update {} and scatters by {} around {}, "
+                  "{} times what the choice of samples explains, at rate {}; {}; {}",
+                  history.window_begin(), to_text(std::sqrt(trend.variance)), to_text(level),
+                  to_text(std::sqrt(trend.variance / *explained)), to_text(plan.lr), cause, change),
+      {{"cause", name},
+       {"level", level},
+       {"scatter", std::sqrt(trend.variance)},
+       {"explained_by_samples", std::sqrt(*explained)},
+       {"slope_in_errors", trend.slope_in_errors},
+       {"noise_scale", json_number(noise.known ? noise.b_simple : std::nan(""))},
+       {"batch", plan.samples},
+       {"lr", plan.lr}}};
 }
 
 }  // namespace lorascale::coordinator

@@ -1,5 +1,7 @@
 #include "coordinator/advice/recipe_findings.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -31,13 +33,12 @@ std::optional<Finding> rate_not_rescaled(const Recipe& recipe) {
   }
   return Finding{
       "rate_not_rescaled",
-      "scale.rule none leaves the rate at " + to_text(recipe.lr) + ", as tuned for batches of " +
-          std::to_string(recipe.reference_batch) + ", although updates (with accumulation) take " +
-          std::to_string(batch) + " samples, " + to_text(k) +
-          " times as many; use scale.rule sqrt for adamw (rate " +
-          to_text(recipe.lr * std::sqrt(k)) + ") or linear for sgd (rate " +
-          to_text(recipe.lr * k) + "), or set batch.reference " + std::to_string(batch) +
-          " if the rate was tuned for that",
+      fmt::format("scale.rule none leaves the rate at {}, as tuned for batches of {}, although "
+                  "updates (with accumulation) take {} samples, {} times as many; use scale.rule "
+                  "sqrt for adamw (rate {}) or linear for sgd (rate {}), or set batch.reference {} "
+                  "if the rate was tuned for that",
+                  to_text(recipe.lr), recipe.reference_batch, batch, to_text(k),
+                  to_text(recipe.lr * std::sqrt(k)), to_text(recipe.lr * k), batch),
       {{"lr", recipe.lr}, {"batch", batch}, {"reference_batch", recipe.reference_batch}, {"k", k}}};
 }
 
@@ -55,12 +56,12 @@ std::optional<Finding> rank_too_high(const Recipe& recipe) {
   const double suggested = std::max(1.0, fitting);
   return Finding{
       "rank_too_high",
-      "adapter.rank " + std::to_string(recipe.adapter_rank) + " trains " +
-          std::to_string(recipe.trainable_parameters) + " parameters on " +
-          std::to_string(recipe.targets_per_epoch) + " targets, " + to_text(std::round(ratio)) +
-          " parameters for each: enough to learn them by heart many times over; use "
-          "adapter.rank " +
-          to_text(suggested) + (fitting < 1 ? " and fewer adapter.targets" : "") + ", or more data",
+      fmt::format(
+          "adapter.rank {} trains {} parameters on {} targets, {} parameters for each: enough to "
+          "learn them by heart many times over; use adapter.rank {}{}, or more data",
+          recipe.adapter_rank, recipe.trainable_parameters, recipe.targets_per_epoch,
+          to_text(std::round(ratio)), to_text(suggested),
+          fitting < 1 ? " and fewer adapter.targets" : ""),
       {{"rank", recipe.adapter_rank},
        {"trainable_parameters", recipe.trainable_parameters},
        {"targets_per_epoch", recipe.targets_per_epoch},
@@ -81,13 +82,14 @@ std::optional<Finding> batch_above_critical(const Recipe& recipe) {
   const double times = 1 + static_cast<double>(batch) / critical;
   return Finding{
       "batch_above_critical",
-      "a batch of " + std::to_string(batch) + " samples is above the critical one of " +
-          to_text(critical) + " (batch.critical): a target loss costs about " + to_text(times) +
-          " times the samples that small batches would take; use " +
-          (most == recipe.global_batch || critical < static_cast<double>(recipe.global_batch)
-               ? "batch.global "
-               : "batch.max ") +
-          to_text(std::max(1.0, std::floor(critical))) + " or less",
+      fmt::format(
+          "a batch of {} samples is above the critical one of {} (batch.critical): a target loss "
+          "costs about {} times the samples that small batches would take; use {} {} or less",
+          batch, to_text(critical), to_text(times),
+          most == recipe.global_batch || critical < static_cast<double>(recipe.global_batch)
+              ? "batch.global"
+              : "batch.max",
+          to_text(std::max(1.0, std::floor(critical)))),
       {{"batch", batch}, {"critical_batch", critical}, {"samples_factor", times}}};
 }
 
@@ -100,22 +102,22 @@ std::optional<Finding> early_stop_finding(const Recipe& recipe, std::int64_t bat
     return std::nullopt;
   }
   const std::int64_t smaller = recipe.samples_per_epoch / kFewestUpdatesPerEpoch;
-  const std::string patience = std::to_string(recipe.patience);
   const std::string what =
-      stopped ? "early stopping ended the run after " + std::to_string(*stopped) + " updates"
-              : "early stopping after " + patience + " validations may end the run too soon";
-  return Finding{"early_stop",
-                 what + ": an epoch of " + std::to_string(recipe.samples_per_epoch) +
-                     " samples has " + std::to_string(per_epoch) + " updates of " +
-                     std::to_string(batch) + ", where 20 to 50 are usual; " +
-                     (smaller >= 1 ? "use batch.global " + std::to_string(smaller) + " or less, or "
-                                   : std::string("get more data, or ")) +
-                     "raise evaluate.early_stop.patience and evaluate.every" + packing_text(recipe),
-                 {{"updates_per_epoch", per_epoch},
-                  {"samples_per_epoch", recipe.samples_per_epoch},
-                  {"batch", batch},
-                  {"patience", recipe.patience},
-                  {"stopped_after", stopped ? Json(*stopped) : Json(nullptr)}}};
+      stopped ? fmt::format("early stopping ended the run after {} updates", *stopped)
+              : fmt::format("early stopping after {} validations may end the run too soon",
+                            recipe.patience);
+  const std::string remedy =
+      smaller >= 1 ? fmt::format("use batch.global {} or less", smaller) : "get more data";
+  return Finding{
+      "early_stop",
+      fmt::format("{}: an epoch of {} samples has {} updates of {}, where 20 to 50 are usual; {}, "
+                  "or raise evaluate.early_stop.patience and evaluate.every{}",
+                  what, recipe.samples_per_epoch, per_epoch, batch, remedy, packing_text(recipe)),
+      {{"updates_per_epoch", per_epoch},
+       {"samples_per_epoch", recipe.samples_per_epoch},
+       {"batch", batch},
+       {"patience", recipe.patience},
+       {"stopped_after", stopped ? Json(*stopped) : Json(nullptr)}}};
 }
 
 Findings findings_at_start(const Recipe& recipe, int world_size) {

@@ -1,5 +1,7 @@
 #include "coordinator/batch/batch_controller.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -8,6 +10,7 @@
 #include "base/error.hpp"
 #include "coordinator/batch/batch_guard.hpp"
 #include "coordinator/batch/factorise.hpp"
+#include "coordinator/mode_names.hpp"
 #include "coordinator/rates/rates.hpp"
 #include "coordinator/step_planner.hpp"
 
@@ -94,10 +97,10 @@ void BatchController::follow_ranks(const Recipe& recipe, std::int64_t steps, std
   }
   const std::int64_t ramp = std::max(recipe.ramp_samples, kRampUpdates * batch);
   state_ = changed_batch(recipe, old, samples, batch, old.peak_batch, ramp);
-  log_change(recipe, old.batch, steps, samples, after,
-             "ranks " + std::to_string(before) + " -> " + std::to_string(after.world_size) +
-                 ", and batch.on_resize is rescale",
-             {{"on_resize", "rescale"}, {"world_size", {before, after.world_size}}}, log);
+  log_change(
+      recipe, old.batch, steps, samples, after,
+      fmt::format("ranks {} -> {}, and batch.on_resize is rescale", before, after.world_size),
+      {{"on_resize", "rescale"}, {"world_size", {before, after.world_size}}}, log);
 }
 
 void BatchController::log_change(const Recipe& recipe, std::int64_t before, std::int64_t steps,
@@ -107,10 +110,8 @@ void BatchController::log_change(const Recipe& recipe, std::int64_t before, std:
       rule_multiplier(recipe, largest_update(recipe, state_.batch), state_.peak_batch);
   const Factorisation leaves =
       factorise_by_leaf(state_.batch, layout.world_size, layout.leaves.leaf_size(state_.batch));
-  const std::string next = std::to_string(steps + 1);
-  const std::string pace = state_.ramp_samples > 0
-                               ? " over " + std::to_string(state_.ramp_samples) + " samples"
-                               : std::string(" at once");
+  const std::string pace =
+      state_.ramp_samples > 0 ? fmt::format("over {} samples", state_.ramp_samples) : "at once";
   inputs.update({{"batch", {before, state_.batch}},
                  {"effective_step", steps + 1},
                  {"lr_multiplier", {state_.multiplier_before, target}},
@@ -120,10 +121,10 @@ void BatchController::log_change(const Recipe& recipe, std::int64_t before, std:
                  {"leaves", leaves.leaves},
                  {"max_leaves_per_rank", leaves.max_leaves_per_rank}});
   log.add(steps + 1, samples, "batch",
-          "batch " + std::to_string(before) + " -> " + std::to_string(state_.batch) +
-              " from update " + next + " on: " + reason + "; the rate goes from a factor of " +
-              to_text(state_.multiplier_before) + " to " + to_text(target) + pace +
-              ", before the schedule",
+          fmt::format("batch {} -> {} from update {} on: {}; the rate goes from a factor of {} to "
+                      "{} {}, before the schedule",
+                      before, state_.batch, steps + 1, reason, to_text(state_.multiplier_before),
+                      to_text(target), pace),
           inputs);
 }
 

@@ -1,5 +1,7 @@
 #include "coordinator/batch/batch_fit.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -308,8 +310,9 @@ void check(std::span<const BatchPoint> points) {
   for (const BatchPoint& point : points) {
     if (!(point.batch > 0 && point.steps > 0 && std::isfinite(point.batch) &&
           std::isfinite(point.steps))) {
-      throw_bad_input("the batch curve cannot use batch " + to_text(point.batch) + " with " +
-                      to_text(point.steps) + " updates; both must be positive numbers");
+      throw_bad_input(fmt::format(
+          "the batch curve cannot use batch {} with {} updates; both must be positive numbers",
+          to_text(point.batch), to_text(point.steps)));
     }
     if (point.reached) {
       first = first == nullptr ? &point : first;
@@ -318,18 +321,16 @@ void check(std::span<const BatchPoint> points) {
     }
   }
   if (reached < 3 || !two_batches) {
-    throw_bad_input(
-        "the batch curve needs three runs at two or more batches that reached the "
-        "target, and has " +
-        std::to_string(reached) + " of " + std::to_string(points.size()) +
-        (reached < 3 ? "" : ", all at one batch") +
-        "; choose an easier target, a larger budget or more batches");
+    throw_bad_input(fmt::format(
+        "the batch curve needs three runs at two or more batches that reached the target, and has "
+        "{} of {}{}; choose an easier target, a larger budget or more batches",
+        reached, points.size(), reached < 3 ? "" : ", all at one batch"));
   }
 }
 
 std::string interval_text(const Interval& interval) {
-  return " (95 %: " + to_text(interval.low) + " to " +
-         (std::isinf(interval.high) ? "no limit" : to_text(interval.high)) + ")";
+  return fmt::format("(95 %: {} to {})", to_text(interval.low),
+                     std::isinf(interval.high) ? "no limit" : to_text(interval.high));
 }
 
 }  // namespace
@@ -340,14 +341,13 @@ BatchFit fit_batch_curve(std::span<const BatchPoint> points) {
 }
 
 std::string describe(const BatchFit& fit) {
-  std::string text =
-      "critical batch " +
-      (std::isinf(fit.critical_batch) ? "out of sight" : to_text(fit.critical_batch)) +
-      interval_text(fit.critical_batch_95) + ", at least " + to_text(fit.steps_min) + " updates" +
-      interval_text(fit.steps_min_95) + " and " + to_text(fit.samples_min) + " samples" +
-      interval_text(fit.samples_min_95) + ", from " + std::to_string(fit.reached) +
-      " runs that reached the target and " + std::to_string(fit.censored) +
-      " that did not; scatter about the curve " + to_text(100 * fit.noise) + " %";
+  std::string text = fmt::format(
+      "critical batch {} {}, at least {} updates {} and {} samples {}, from {} runs that reached "
+      "the target and {} that did not; scatter about the curve {} %",
+      std::isinf(fit.critical_batch) ? "out of sight" : to_text(fit.critical_batch),
+      interval_text(fit.critical_batch_95), to_text(fit.steps_min), interval_text(fit.steps_min_95),
+      to_text(fit.samples_min), interval_text(fit.samples_min_95), fit.reached, fit.censored,
+      to_text(100 * fit.noise));
   if (std::isinf(fit.critical_batch_95.high)) {
     text += "; updates still fall in proportion to the batch: measure larger batches";
   }

@@ -1,5 +1,7 @@
 #include "coordinator/batch/batch_guard.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <limits>
 
@@ -34,7 +36,7 @@ BatchLimit hard_limit(const Recipe& recipe) {
     return {recipe.batch_max, "batch.max " + std::to_string(recipe.batch_max)};
   }
   return {recipe.samples_per_epoch,
-          "an epoch of " + std::to_string(recipe.samples_per_epoch) + " samples"};
+          fmt::format("an epoch of {} samples", recipe.samples_per_epoch)};
 }
 
 // The tightest bound on growth; a run may begin beyond it.
@@ -42,8 +44,8 @@ BatchLimit growth_limit(const Recipe& recipe) {
   BatchLimit limit = hard_limit(recipe);
   if (recipe.batch_min_steps > 0 && recipe.budget_samples / recipe.batch_min_steps < limit.batch) {
     limit = {recipe.budget_samples / recipe.batch_min_steps,
-             "a budget of " + std::to_string(recipe.budget_samples) +
-                 " samples in batch.min_steps " + std::to_string(recipe.batch_min_steps)};
+             fmt::format("a budget of {} samples in batch.min_steps {}", recipe.budget_samples,
+                         recipe.batch_min_steps)};
   }
   limit.batch = multiple_below(limit.batch, batch_increment(recipe));
   return limit;
@@ -123,22 +125,30 @@ std::vector<std::string> batch_contradictions(const Recipe& recipe) {
   if (recipe.batch_policy == BatchPolicyKind::kFixed) {
     return lines;
   }
-  const std::string global = "batch.global " + std::to_string(recipe.global_batch);
-  const std::string increment = "batch.increment " + std::to_string(batch_increment(recipe));
-  if (recipe.global_batch % batch_increment(recipe) != 0) {
-    lines.push_back(increment + " does not divide " + global +
-                    "; use a divisor, so that every batch is made of the same leaves");
-  } else if (batch_increment(recipe) % recipe.leaf_size != 0) {
-    lines.push_back("batch.micro " + std::to_string(recipe.leaf_size) + " does not divide " +
-                    increment + "; use a batch.micro that does, or a multiple of it as increment");
+  const std::int64_t global = recipe.global_batch;
+  const std::int64_t increment = batch_increment(recipe);
+  if (global % increment != 0) {
+    lines.push_back(
+        fmt::format("batch.increment {} does not divide batch.global {}; use a divisor, so that "
+                    "every batch is made of the same leaves",
+                    increment, global));
+  } else if (increment % recipe.leaf_size != 0) {
+    lines.push_back(
+        fmt::format("batch.micro {} does not divide batch.increment {}; use a batch.micro that "
+                    "does, or a multiple of it as increment",
+                    recipe.leaf_size, increment));
   }
-  if (recipe.batch_min > recipe.global_batch) {
-    lines.push_back("batch.min " + std::to_string(recipe.batch_min) + " is more than " + global +
-                    ", which the run begins with; lower the one or raise the other");
+  if (recipe.batch_min > global) {
+    lines.push_back(
+        fmt::format("batch.min {} is more than batch.global {}, which the run begins with; lower "
+                    "the one or raise the other",
+                    recipe.batch_min, global));
   }
-  if (recipe.batch_max > 0 && recipe.batch_max < recipe.global_batch) {
-    lines.push_back("batch.max " + std::to_string(recipe.batch_max) + " is less than " + global +
-                    ", which the run begins with; raise the one or lower the other");
+  if (recipe.batch_max > 0 && recipe.batch_max < global) {
+    lines.push_back(
+        fmt::format("batch.max {} is less than batch.global {}, which the run begins with; raise "
+                    "the one or lower the other",
+                    recipe.batch_max, global));
   }
   if (lines.empty()) {
     lines = make_batch_policy(recipe.batch_policy)->contradictions(recipe);

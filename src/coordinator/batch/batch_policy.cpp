@@ -1,5 +1,7 @@
 #include "coordinator/batch/batch_policy.hpp"
 
+#include <fmt/format.h>
+
 #include <array>
 #include <cmath>
 
@@ -12,16 +14,15 @@ namespace {
 
 struct Policy {
   BatchPolicyKind kind;
-  std::string_view name;
   std::unique_ptr<BatchPolicy> (*make)();
 };
 
 constexpr std::array kPolicies = {
-    Policy{BatchPolicyKind::kFixed, "fixed", make_fixed_policy},
-    Policy{BatchPolicyKind::kRamp, "ramp", make_ramp_policy},
-    Policy{BatchPolicyKind::kNoiseScale, "noise-scale", make_noise_scale_policy},
-    Policy{BatchPolicyKind::kSeesaw, "seesaw", make_seesaw_policy},
-    Policy{BatchPolicyKind::kGoodput, "goodput", make_goodput_policy},
+    Policy{BatchPolicyKind::kFixed, make_fixed_policy},
+    Policy{BatchPolicyKind::kRamp, make_ramp_policy},
+    Policy{BatchPolicyKind::kNoiseScale, make_noise_scale_policy},
+    Policy{BatchPolicyKind::kSeesaw, make_seesaw_policy},
+    Policy{BatchPolicyKind::kGoodput, make_goodput_policy},
 };
 
 const Policy& policy_of(BatchPolicyKind kind) {
@@ -45,14 +46,10 @@ std::optional<std::string> lacks_critical_batch(const Recipe& recipe, const std:
   if (recipe.critical_batch > 0 || recipe.noise_horizon_samples > 0) {
     return std::nullopt;
   }
-  return reader +
-         " needs the critical batch, which is neither given nor measured; set noise.horizon to "
-         "the samples to average over, such as " +
-         std::to_string(usual_noise_horizon(recipe.global_batch)) + ", or give batch.critical";
-}
-
-std::string_view name_of(BatchPolicyKind kind) {
-  return policy_of(kind).name;
+  return fmt::format(
+      "{} needs the critical batch, which is neither given nor measured; set noise.horizon to the "
+      "samples to average over, such as {}, or give batch.critical",
+      reader, usual_noise_horizon(recipe.global_batch));
 }
 
 std::unique_ptr<BatchPolicy> make_batch_policy(BatchPolicyKind kind) {

@@ -9,7 +9,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "coordinator/facts.hpp"
@@ -82,7 +81,6 @@ class BatchPolicy {
 // One line where `reader` needs the critical batch and it is neither given nor measured.
 std::optional<std::string> lacks_critical_batch(const Recipe& recipe, const std::string& reader);
 
-std::string_view name_of(BatchPolicyKind kind);  // as in a config: "noise-scale"
 std::unique_ptr<BatchPolicy> make_batch_policy(BatchPolicyKind kind);
 
 }  // namespace lorascale::coordinator

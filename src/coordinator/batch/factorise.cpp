@@ -1,5 +1,7 @@
 #include "coordinator/batch/factorise.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "base/error.hpp"
@@ -9,13 +11,13 @@ namespace {
 
 void check_arguments(std::int64_t global_batch, int world_size, std::int64_t leaf_size) {
   if (global_batch < 1) {
-    throw_bad_config("batch.global is " + std::to_string(global_batch) + "; use 1 or more");
+    throw_bad_config(fmt::format("batch.global is {}; use 1 or more", global_batch));
   }
   if (world_size < 1) {
-    throw_bad_config("the world size is " + std::to_string(world_size) + "; start 1 rank or more");
+    throw_bad_config(fmt::format("the world size is {}; start 1 rank or more", world_size));
   }
   if (leaf_size < 1) {
-    throw_bad_config("batch.micro is " + std::to_string(leaf_size) + "; use 1 or more, or auto");
+    throw_bad_config(fmt::format("batch.micro is {}; use 1 or more, or auto", leaf_size));
   }
 }
 
@@ -60,17 +62,16 @@ std::optional<std::string> leaf_contradiction(std::int64_t global_batch, std::in
     return std::nullopt;
   }
   const std::int64_t below = global_batch / leaf_size * leaf_size;
-  const std::string nearest_batch = (below > 0 ? std::to_string(below) + " or " : std::string()) +
-                                    std::to_string(below + leaf_size);
+  const std::string below_or = below > 0 ? fmt::format("{} or ", below) : "";
   const std::int64_t smaller = divisor_at_most(global_batch, leaf_size);
   // Divisors pair up: the smallest one above b is B over the largest one below B / b.
   const std::int64_t quotient = global_batch / leaf_size;
   const std::string larger =
-      quotient > 0 ? " or " + std::to_string(global_batch / divisor_at_most(global_batch, quotient))
-                   : std::string();
-  return "batch.micro " + std::to_string(leaf_size) + " does not divide batch.global " +
-         std::to_string(global_batch) + "; use batch.global " + nearest_batch +
-         ", or batch.micro " + std::to_string(smaller) + larger;
+      quotient > 0 ? fmt::format(" or {}", global_batch / divisor_at_most(global_batch, quotient))
+                   : "";
+  return fmt::format(
+      "batch.micro {} does not divide batch.global {}; use batch.global {}{}, or batch.micro {}{}",
+      leaf_size, global_batch, below_or, below + leaf_size, smaller, larger);
 }
 
 Factorisation factorise_by_leaf(std::int64_t global_batch, int world_size, std::int64_t leaf_size) {

@@ -1,5 +1,7 @@
 #include "coordinator/memory/leaf_choice.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -46,9 +48,9 @@ std::string speeds_text(std::vector<LeafSpeed> speeds) {
   std::string text;
   for (const auto& speed : speeds) {
     const double noise = std::clamp(speed.noise, kLeastSpeedNoise, kMostSpeedNoise);
-    text += (text.empty() ? "" : ", ") + std::to_string(speed.leaf_size) + ": " +
-            rounded(speed.samples_per_second, speed.samples_per_second < 10 ? 100 : 10) +
-            " (noise " + rounded(100 * noise, 1) + " %)";
+    text += fmt::format("{}{}: {} (noise {} %)", text.empty() ? "" : ", ", speed.leaf_size,
+                        rounded(speed.samples_per_second, speed.samples_per_second < 10 ? 100 : 10),
+                        rounded(100 * noise, 1));
   }
   return text;
 }

@@ -1,5 +1,7 @@
 #include "coordinator/memory/leaf_sizer.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <string>
 
@@ -31,7 +33,7 @@ constexpr std::int64_t kMostPatience = std::int64_t{1} << 40;
 }  // namespace
 
 std::string who_ran_out(std::int64_t ranks, std::int64_t first) {
-  return counted(ranks, "rank") + " (the first is rank " + std::to_string(first) + ")";
+  return fmt::format("{} (the first is rank {})", counted(ranks, "rank"), first);
 }
 
 std::int64_t LeafSizer::leaf_size(std::int64_t batch) const {
@@ -42,8 +44,8 @@ std::int64_t LeafSizer::leaf_size(std::int64_t batch) const {
 bool LeafSizer::on_out_of_memory(const MemoryFacts& facts, std::int64_t batch, std::int64_t samples,
                                  DecisionLog& log) {
   const std::int64_t before = leaf_size(batch);
-  const std::string what = "update " + std::to_string(facts.step) + " ran out of memory on " +
-                           who_ran_out(facts.ranks, facts.rank);
+  const std::string what = fmt::format("update {} ran out of memory on {}", facts.step,
+                                       who_ran_out(facts.ranks, facts.rank));
   if (before == 1) {
     if (last_try_ == facts.step) {
       return false;
@@ -62,10 +64,9 @@ bool LeafSizer::on_out_of_memory(const MemoryFacts& facts, std::int64_t batch, s
   clean_ = 0;
   limit_ = largest_divisor(batch, before / 2);
   log.add(facts.step, samples, "memory",
-          what + ": leaf " + std::to_string(before) + " -> " + std::to_string(limit_) +
-              ", and the update is done again with the same samples, batch and rates; leaf " +
-              std::to_string(before) + " is tried again after " + std::to_string(patience_) +
-              " updates",
+          fmt::format("{}: leaf {} -> {}, and the update is done again with the same samples, "
+                      "batch and rates; leaf {} is tried again after {} updates",
+                      what, before, limit_, before, patience_),
           {{"leaf_size", {before, limit_}},
            {"ranks", facts.ranks},
            {"rank", facts.rank},
@@ -88,8 +89,8 @@ void LeafSizer::on_clean_update(std::int64_t step, std::int64_t batch, std::int6
     return;
   }
   log.add(step, samples, "memory",
-          std::to_string(patience_) + " updates without running out of memory: leaf " +
-              std::to_string(before) + " -> " + std::to_string(larger),
+          fmt::format("{} updates without running out of memory: leaf {} -> {}", patience_, before,
+                      larger),
           {{"leaf_size", {before, larger}}, {"patience", patience_}});
 }
 

@@ -1,5 +1,7 @@
 #include "coordinator/noise/adascale.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -84,13 +86,13 @@ void AdaScale::announce(const StepPlan& plan, DecisionLog& log) {
   if (!clock_.noise_scale || !changed) {
     return;
   }
-  const std::string samples = std::to_string(plan.samples);
-  const std::string reference = std::to_string(recipe_.reference_batch);
   log.add(plan.step, plan.first_position + plan.samples, "gain",
-          "an update of " + samples + " samples counts as " + to_text(gain) + " updates of " +
-              reference + ", at a noise scale of " + to_text(*clock_.noise_scale) + " samples" +
-              (announced_ > 0 ? "; it was " + to_text(announced_) : std::string()) + "; tau is " +
-              to_text(clock_.tau) + " of " + std::to_string(recipe_.budget_samples),
+          fmt::format("an update of {} samples counts as {} updates of {}, at a noise scale of {} "
+                      "samples{}; tau is {} of {}",
+                      plan.samples, to_text(gain), recipe_.reference_batch,
+                      to_text(*clock_.noise_scale),
+                      announced_ > 0 ? "; it was " + to_text(announced_) : "", to_text(clock_.tau),
+                      recipe_.budget_samples),
           {{"gain", gain},
            {"previous", announced_},
            {"samples", plan.samples},

@@ -1,5 +1,7 @@
 #include "coordinator/noise/noise_monitor.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace lorascale::coordinator {
@@ -97,12 +99,11 @@ void NoiseMonitor::announce(const StepPlan& plan, DecisionLog& log) {
     }
   }
   log.add(plan.step, plan.first_position + plan.samples, "noise",
-          "the gradient noise scale is " + to_text(now.b_simple) + " samples, relative sd " +
-              to_text(now.relative_sd) + " over " + to_text(now.updates) + " updates (" +
-              report.source + "); " +
-              (announced_ > 0 ? "it was " + to_text(announced_)
-                              : std::string("known for the first time")) +
-              "; a batch far above it wastes samples, one far below wastes steps",
+          fmt::format(
+              "the gradient noise scale is {} samples, relative sd {} over {} updates ({}); {}; a "
+              "batch far above it wastes samples, one far below wastes steps",
+              to_text(now.b_simple), to_text(now.relative_sd), to_text(now.updates), report.source,
+              announced_ > 0 ? "it was " + to_text(announced_) : "known for the first time"),
           inputs);
   announced_ = now.b_simple;
 }

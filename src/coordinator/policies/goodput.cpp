@@ -6,6 +6,8 @@
 // Times differ from machine to machine and run to run: under this policy alone they influence the
 // trajectory. They enter as facts that all ranks agreed on, so ranks cannot differ and a replay of
 // the recorded facts takes the same decisions.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <set>
@@ -85,26 +87,27 @@ class Goodput : public BatchPolicy {
     if (!(gain > kLeastGain)) {
       return std::nullopt;
     }
-    return BatchWish{best,
-                     "the model of step times predicts " + to_text(gain) +
-                         " times the progress per second at a critical batch of " +
-                         to_text(context.critical.samples) + " on " + counted(world_size, "rank"),
-                     {{"gain", gain},
-                      {"critical_batch", context.critical.samples},
-                      {"relative_sd", context.critical.relative_sd},
-                      {"seconds_per_leaf", fit.model.per_leaf},
-                      {"seconds_per_sample", fit.model.per_sample},
-                      {"seconds_per_update", fit.model.per_update},
-                      {"seconds_per_rank", fit.model.per_rank},
-                      {"overlap", fit.model.overlap},
-                      {"log_rmse", fit.log_rmse}}};
+    return BatchWish{
+        best,
+        fmt::format("the model of step times predicts {} times the progress per second at a "
+                    "critical batch of {} on {}",
+                    to_text(gain), to_text(context.critical.samples), counted(world_size, "rank")),
+        {{"gain", gain},
+         {"critical_batch", context.critical.samples},
+         {"relative_sd", context.critical.relative_sd},
+         {"seconds_per_leaf", fit.model.per_leaf},
+         {"seconds_per_sample", fit.model.per_sample},
+         {"seconds_per_update", fit.model.per_update},
+         {"seconds_per_rank", fit.model.per_rank},
+         {"overlap", fit.model.overlap},
+         {"log_rmse", fit.log_rmse}}};
   }
 
   [[nodiscard]] std::string describe(const Recipe& recipe) const override {
-    return "the batch begins at " + std::to_string(recipe.global_batch) + " and goes, not below " +
-           std::to_string(smallest_batch(recipe)) +
-           ", where measured step times and the critical batch promise " + to_text(kLeastGain) +
-           " times the progress per second; two runs may choose differently";
+    return fmt::format(
+        "the batch begins at {} and goes, not below {}, where measured step times and the critical "
+        "batch promise {} times the progress per second; two runs may choose differently",
+        recipe.global_batch, smallest_batch(recipe), to_text(kLeastGain));
   }
 
   [[nodiscard]] std::vector<std::string> contradictions(const Recipe& recipe) const override {

@@ -1,6 +1,8 @@
 // noise-scale: batch warmup along the critical batch (Merrill et al. 2025): B <= c * B_crit, grown
 // only. The critical batch is near 0 when training begins and rises quickly, so a small batch early
 // costs few steps and saves samples. c is batch.critical_fraction, 1 unless told otherwise.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -22,20 +24,21 @@ class NoiseScale : public BatchPolicy {
     if (wanted <= static_cast<double>(context.batch)) {
       return std::nullopt;
     }
-    return BatchWish{static_cast<std::int64_t>(std::floor(wanted)),
-                     "the critical batch is " + to_text(critical.samples) + " +- " +
-                         to_text(100 * critical.relative_sd) + " %, and " + to_text(share) +
-                         " of it may be used",
-                     {{"critical_batch", critical.samples},
-                      {"relative_sd", critical.relative_sd},
-                      {"critical_fraction", share}}};
+    return BatchWish{
+        static_cast<std::int64_t>(std::floor(wanted)),
+        fmt::format("the critical batch is {} +- {} %, and {} of it may be used",
+                    to_text(critical.samples), to_text(100 * critical.relative_sd), to_text(share)),
+        {{"critical_batch", critical.samples},
+         {"relative_sd", critical.relative_sd},
+         {"critical_fraction", share}}};
   }
 
   [[nodiscard]] std::string describe(const Recipe& recipe) const override {
-    return "the batch grows from " + std::to_string(recipe.global_batch) + " with " +
-           to_text(recipe.critical_fraction) + " of the " +
-           (recipe.critical_batch > 0 ? "given critical batch of " + to_text(recipe.critical_batch)
-                                      : std::string("measured critical batch"));
+    return fmt::format("the batch grows from {} with {} of the {}", recipe.global_batch,
+                       to_text(recipe.critical_fraction),
+                       recipe.critical_batch > 0
+                           ? "given critical batch of " + to_text(recipe.critical_batch)
+                           : "measured critical batch");
   }
 
   [[nodiscard]] std::vector<std::string> contradictions(const Recipe& recipe) const override {

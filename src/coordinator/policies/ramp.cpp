@@ -1,6 +1,8 @@
 // ramp: from batch.global to batch.max in equal increments over batch.ramp_samples samples. With
 // K = (max - global) / increment and R samples, B = global + increment * floor(n K / R) at n < R
 // samples, then max: Megatron-LM's rampup_batch_size, but the rate follows by scale.rule.
+#include <fmt/format.h>
+
 #include <cmath>
 
 #include "coordinator/batch/batch_guard.hpp"
@@ -30,41 +32,41 @@ class Ramp : public BatchPolicy {
     }
     return BatchWish{
         batch,
-        "the ramp has passed " + std::to_string(passed) + " of " +
-            std::to_string(increments(recipe)) + " increments",
+        fmt::format("the ramp has passed {} of {} increments", passed, increments(recipe)),
         {{"increments_passed", passed}, {"batch_ramp_samples", recipe.batch_ramp_samples}}};
   }
 
   [[nodiscard]] std::string describe(const Recipe& recipe) const override {
-    return "the batch grows from " + std::to_string(recipe.global_batch) + " to " +
-           std::to_string(recipe.batch_max) + " in " + std::to_string(increments(recipe)) +
-           " increments over the first " + std::to_string(recipe.batch_ramp_samples) + " samples";
+    return fmt::format("the batch grows from {} to {} in {} increments over the first {} samples",
+                       recipe.global_batch, recipe.batch_max, increments(recipe),
+                       recipe.batch_ramp_samples);
   }
 
   [[nodiscard]] std::vector<std::string> contradictions(const Recipe& recipe) const override {
-    const std::string max = "batch.max " + std::to_string(recipe.batch_max);
     if (recipe.batch_max <= recipe.global_batch) {
-      return {"batch.policy ramp grows to batch.max, which is " +
-              (recipe.batch_max == 0 ? "not set" : std::to_string(recipe.batch_max)) +
-              "; use more than batch.global " + std::to_string(recipe.global_batch) +
-              ", or batch.policy fixed"};
+      return {
+          fmt::format("batch.policy ramp grows to batch.max, which is {}; use more than "
+                      "batch.global {}, or batch.policy fixed",
+                      recipe.batch_max == 0 ? "not set" : std::to_string(recipe.batch_max),
+                      recipe.global_batch)};
     }
     if (recipe.batch_max % batch_increment(recipe) != 0) {
-      return {"batch.policy ramp cannot reach " + max + " in increments of " +
-              std::to_string(batch_increment(recipe)) + "; use batch.max " +
-              std::to_string(recipe.batch_max / batch_increment(recipe) * batch_increment(recipe)) +
-              ", or a batch.increment that divides it"};
+      return {
+          fmt::format("batch.policy ramp cannot reach batch.max {} in increments of {}; use "
+                      "batch.max {}, or a batch.increment that divides it",
+                      recipe.batch_max, batch_increment(recipe),
+                      recipe.batch_max / batch_increment(recipe) * batch_increment(recipe))};
     }
     if (recipe.batch_ramp_samples < 1 || recipe.batch_ramp_samples > recipe.budget_samples) {
-      return {"batch.ramp is " + std::to_string(recipe.batch_ramp_samples) +
-              " samples; batch.policy ramp needs 1 to " + std::to_string(recipe.budget_samples) +
-              ", the budget"};
+      return {fmt::format("batch.ramp is {} samples; batch.policy ramp needs 1 to {}, the budget",
+                          recipe.batch_ramp_samples, recipe.budget_samples)};
     }
     const BatchLimit limit = largest_batch(recipe);
     if (limit.batch < recipe.batch_max) {
-      return {"batch.policy ramp cannot reach " + max + ": " + limit.reason + " allows " +
-              std::to_string(limit.batch) +
-              "; use that or less, a longer budget, or a smaller batch.min_steps"};
+      return {
+          fmt::format("batch.policy ramp cannot reach batch.max {}: {} allows {}; use that or "
+                      "less, a longer budget, or a smaller batch.min_steps",
+                      recipe.batch_max, limit.reason, limit.batch)};
     }
     return {};
   }

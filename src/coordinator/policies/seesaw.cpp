@@ -9,6 +9,9 @@
 // eta / sqrt(B) and diffuses by eta^2 / B per sample, so both stay the same at every sample. Under
 // the linear rule, where SGD's drift per sample is eta / B, the rate does not fall from doubling to
 // doubling at all (Smith et al. 2018). Valid where the batch is near the critical one or below.
+#include <fmt/format.h>
+
+#include "coordinator/mode_names.hpp"
 #include "coordinator/policies/policies.hpp"
 #include "coordinator/rates/schedule.hpp"
 
@@ -34,15 +37,15 @@ class Seesaw : public BatchPolicy {
     if (batch <= context.batch) {
       return std::nullopt;
     }
-    return BatchWish{batch,
-                     "the schedule is down to " + to_text(left) + ", a half " +
-                         std::to_string(halvings) + " times",
-                     {{"schedule", left}, {"halvings", halvings}}};
+    return BatchWish{
+        batch,
+        fmt::format("the schedule is down to {}, a half {} times", to_text(left), halvings),
+        {{"schedule", left}, {"halvings", halvings}}};
   }
 
   [[nodiscard]] std::string describe(const Recipe& recipe) const override {
-    return "the batch doubles from " + std::to_string(recipe.global_batch) +
-           " each time schedule " + std::string(name_of(recipe.schedule)) + " has halved the rate";
+    return fmt::format("the batch doubles from {} each time schedule {} has halved the rate",
+                       recipe.global_batch, name_of(recipe.schedule));
   }
 
   [[nodiscard]] std::vector<std::string> contradictions(const Recipe& recipe) const override {

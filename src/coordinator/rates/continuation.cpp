@@ -1,10 +1,13 @@
 #include "coordinator/rates/continuation.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <utility>
 
 #include "base/units.hpp"
+#include "coordinator/mode_names.hpp"
 #include "coordinator/rates/schedule.hpp"
 #include "coordinator/record/json_number.hpp"
 
@@ -31,7 +34,7 @@ std::string budget_text(std::int64_t budget) {
 }
 
 std::string moved(const char* key, std::int64_t then, std::int64_t now) {
-  return std::string(key) + " was " + budget_text(then) + " and is " + budget_text(now);
+  return fmt::format("{} was {} and is {}", key, budget_text(then), budget_text(now));
 }
 
 constexpr const char* kWithLeg = "keep the budget, and go on by a new leg with --more AMOUNT";
@@ -46,9 +49,9 @@ void check_budget(Lines& lines, const Recipe& then, const Recipe& now, double po
   } else if (!same_end &&
              (now.schedule == ScheduleKind::kCosine || now.schedule == ScheduleKind::kLinear)) {
     lines.push_back(
-        line + " (the " + std::string(name_of(now.schedule)) +
-        " schedule follows the budget, so the finished part would have had other rates; " +
-        kWithLeg + ")");
+        fmt::format("{} (the {} schedule follows the budget, so the finished part would have had "
+                    "other rates; {})",
+                    line, name_of(now.schedule), kWithLeg));
   } else if (now.schedule == ScheduleKind::kWsd) {
     const std::int64_t begin = then.budget_samples - then.decay_samples;
     if ((same_end && then.decay_samples == now.decay_samples) ||
@@ -57,22 +60,23 @@ void check_budget(Lines& lines, const Recipe& then, const Recipe& now, double po
     }
     const std::string what =
         same_end ? moved("schedule.decay_samples", then.decay_samples, now.decay_samples) : line;
-    lines.push_back(what + " (the decay of schedule wsd began at sample " + std::to_string(begin) +
-                    ", and the run stands at " + to_text(position) + "; " + kWithLeg +
-                    ", or go on from a checkpoint before the decay: --into FOLDER --at-step N)");
+    lines.push_back(
+        fmt::format("{} (the decay of schedule wsd began at sample {}, and the run stands at {}; "
+                    "{}, or go on from a checkpoint before the decay: --into FOLDER --at-step N)",
+                    what, begin, to_text(position), kWithLeg));
   } else if (then.decay_samples != now.decay_samples) {
     lines.push_back(moved("schedule.decay_samples", then.decay_samples, now.decay_samples));
   }
 }
 
 void check_legs(Lines& lines, const Recipe& then, const Recipe& now, double position) {
-  const std::string count = counted(static_cast<std::int64_t>(then.legs.size()), "leg");
   const bool kept = now.legs.size() >= then.legs.size() &&
                     std::equal(then.legs.begin(), then.legs.end(), now.legs.begin());
   if (!kept) {
-    lines.push_back("the run went on beyond its schedule by " + count + ", from a budget of " +
-                    std::to_string(then.first_leg_end) +
-                    " samples; set budget back to that, and go on with --more AMOUNT");
+    lines.push_back(fmt::format(
+        "the run went on beyond its schedule by {}, from a budget of {} samples; set budget back "
+        "to that, and go on with --more AMOUNT",
+        counted(static_cast<std::int64_t>(then.legs.size()), "leg"), then.first_leg_end));
     return;
   }
   const bool added = now.legs.size() > then.legs.size();
@@ -93,10 +97,6 @@ void check_legs(Lines& lines, const Recipe& then, const Recipe& now, double posi
 }
 
 }  // namespace
-
-std::string_view name_of(Leg::Cause cause) {
-  return cause == Leg::Cause::kMore ? "more" : "cooldown";
-}
 
 Leg leg_for_more(const Recipe& recipe, double position, std::int64_t samples, LegStart start,
                  std::int64_t warmup, std::int64_t decay) {
@@ -193,32 +193,33 @@ std::vector<std::string> leg_contradictions(const Recipe& recipe) {
                        leg.decay >= 0 && leg.decay <= leg.end &&
                        static_cast<double>(leg.warmup) <= length;
     if (!sound) {
-      lines.push_back("a leg of the schedule, from " + to_text(leg.begin) + " to " +
-                      std::to_string(leg.end) + ", makes no sense; use an earlier checkpoint");
+      lines.push_back(fmt::format(
+          "a leg of the schedule, from {} to {}, makes no sense; use an earlier checkpoint",
+          to_text(leg.begin), leg.end));
     }
     begin = leg.begin;
     end = leg.end;
   }
   if (!recipe.legs.empty() && (end != recipe.budget_samples || recipe.first_leg_end < 1)) {
-    lines.push_back("the last leg of the schedule ends at " + std::to_string(end) +
-                    " and the budget at " + std::to_string(recipe.budget_samples) +
-                    "; use an earlier checkpoint");
+    lines.push_back(fmt::format(
+        "the last leg of the schedule ends at {} and the budget at {}; use an earlier checkpoint",
+        end, recipe.budget_samples));
   }
   return lines;
 }
 
 std::string leg_text(const Recipe& recipe, const Leg& leg) {
   const auto percent = [](double share) { return to_text(100 * share) + " %"; };
-  std::string text = leg.cause == Leg::Cause::kMore ? "a new leg of the schedule begins"
-                                                    : "a cooldown of the schedule begins";
-  text += " at " + to_text(leg.begin) + " and ends at " + std::to_string(leg.end) + " samples: ";
+  std::string text = fmt::format("a {} of the schedule begins at {} and ends at {} samples: ",
+                                 leg.cause == Leg::Cause::kMore ? "new leg" : "cooldown",
+                                 to_text(leg.begin), leg.end);
   if (leg.peak != leg.from) {
-    text += "the rate rises from " + percent(leg.from) + " of the peak to " + percent(leg.peak) +
-            " over " + std::to_string(leg.warmup) + " samples, then ";
+    text += fmt::format("the rate rises from {} of the peak to {} over {} samples, then ",
+                        percent(leg.from), percent(leg.peak), leg.warmup);
   } else {
-    text += "from the present rate, " + percent(leg.from) + " of the peak, ";
+    text += fmt::format("from the present rate, {} of the peak, ", percent(leg.from));
   }
-  text += std::string(name_of(leg.shape));
+  text += name_of(leg.shape);
   if (leg.shape == ScheduleKind::kWsd) {
     text += " with a decay over the last " + std::to_string(leg.decay);
   }
@@ -230,7 +231,6 @@ std::string leg_text(const Recipe& recipe, const Leg& leg) {
 
 std::string ways_on(const Recipe& recipe, double position) {
   const Leg leg = leg_at(recipe, position);
-  const std::string name(name_of(leg.shape));
   const std::string cooldown =
       "; --cooldown 10% --into FOLDER takes the rate down to its floor from here or from a "
       "checkpoint before (--at-step N)";
@@ -239,22 +239,24 @@ std::string ways_on(const Recipe& recipe, double position) {
   }
   if (!recipe.legs.empty() || leg.shape == ScheduleKind::kCosine ||
       leg.shape == ScheduleKind::kLinear) {
-    return "schedule " + name +
-           " is made for its end: --more AMOUNT goes on beyond it by a new leg (budget may not "
-           "change)";
+    return fmt::format(
+        "schedule {} is made for its end: --more AMOUNT goes on beyond it by a new leg (budget may "
+        "not change)",
+        name_of(leg.shape));
   }
   if (leg.shape == ScheduleKind::kConstant) {
     return "schedule constant may have a longer budget at any time" + cooldown;
   }
   const std::int64_t begin = recipe.budget_samples - recipe.decay_samples;
   if (position <= static_cast<double>(begin)) {
-    return "schedule wsd may have a longer budget until its decay begins at sample " +
-           std::to_string(begin) + cooldown;
+    return fmt::format(
+        "schedule wsd may have a longer budget until its decay begins at sample {}{}", begin,
+        cooldown);
   }
-  return "schedule wsd has begun its decay: --more AMOUNT goes on by a new leg, and a longer "
-         "budget "
-         "from a checkpoint of sample " +
-         std::to_string(begin) + " or before (--into FOLDER --at-step N)";
+  return fmt::format(
+      "schedule wsd has begun its decay: --more AMOUNT goes on by a new leg, and a longer budget "
+      "from a checkpoint of sample {} or before (--into FOLDER --at-step N)",
+      begin);
 }
 
 }  // namespace lorascale::coordinator

@@ -6,14 +6,11 @@
 
 #include <cstdint>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "coordinator/recipe.hpp"
 
 namespace lorascale::coordinator {
-
-std::string_view name_of(Leg::Cause cause);  // "more", "cooldown"
 
 // How a leg for more begins. kPresent: with the rate that the schedule has come to. kRewarm: it
 // rises to the recipe's peak first. kAuto: the present rate where it is above the floor and no

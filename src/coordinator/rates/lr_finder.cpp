@@ -1,5 +1,7 @@
 #include "coordinator/rates/lr_finder.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -15,14 +17,15 @@ namespace {
 
 void check(const LrFinderSettings& settings) {
   if (!(settings.from > 0 && settings.to > settings.from && std::isfinite(settings.to))) {
-    throw_bad_config("the rates of a range test must rise from above 0, not from " +
-                     to_text(settings.from) + " to " + to_text(settings.to) +
-                     "; 1e-7 to 1 suits most models");
+    throw_bad_config(
+        fmt::format("the rates of a range test must rise from above 0, not from {} to {}; 1e-7 to "
+                    "1 suits most models",
+                    to_text(settings.from), to_text(settings.to)));
   }
   if (settings.updates < LrFinder::kLeastUpdates) {
-    throw_bad_config("a range test of " + std::to_string(settings.updates) +
-                     " updates shows no curve; use at least " +
-                     std::to_string(LrFinder::kLeastUpdates) + ", better 100");
+    throw_bad_config(
+        fmt::format("a range test of {} updates shows no curve; use at least {}, better 100",
+                    settings.updates, LrFinder::kLeastUpdates));
   }
   if (!(settings.smoothing >= 0 && settings.smoothing < 1)) {
     throw_bad_config("the smoothing of a range test must be at least 0 and below 1, not " +
@@ -179,13 +182,14 @@ void LrFinder::report(double loss) {
 
 std::string LrFinder::too_short() const {
   const auto losses = static_cast<std::int64_t>(losses_.size());
-  return std::to_string(losses) + " finite losses of " + std::to_string(settings_.updates) +
-         " show no curve" +
-         (diverged_ ? ": the loss left all bounds at a rate of " +
-                          to_text(rate(std::max<std::int64_t>(losses, 1) - 1)) +
-                          "; start from a lower rate, and check data and model if that does not "
-                          "help"
-                    : "; let the test run on");
+  if (!diverged_) {
+    return fmt::format("{} finite losses of {} show no curve; let the test run on", losses,
+                       settings_.updates);
+  }
+  return fmt::format(
+      "{} finite losses of {} show no curve: the loss left all bounds at a rate of {}; start from "
+      "a lower rate, and check data and model if that does not help",
+      losses, settings_.updates, to_text(rate(std::max<std::int64_t>(losses, 1) - 1)));
 }
 
 std::size_t LrFinder::half_window() const {
@@ -218,12 +222,13 @@ LrRange LrFinder::result() const {
   range.fall = curve.fall();
   range.scatter = curve.scatter;
   if (!curve.stands_out() || range.fall <= kLeastFall * std::abs(curve.smooth[half])) {
-    range.reason = "no usable descent between the rates " + to_text(rate_at(0)) + " and " +
-                   to_text(rate_at(losses_.size() - 1)) + ": the smoothed loss falls by " +
-                   to_text(range.fall) + " from " + to_text(curve.smooth[half]) +
-                   ", less than a thousandth or than the scatter of single losses, " +
-                   to_text(range.scatter) + ", can explain; use more updates, a larger batch or " +
-                   (diverged_ ? "a lower first rate" : "a higher last rate");
+    range.reason = fmt::format(
+        "no usable descent between the rates {} and {}: the smoothed loss falls by {} from {}, "
+        "less than a thousandth or than the scatter of single losses, {}, can explain; use more "
+        "updates, a larger batch or a {} rate",
+        to_text(rate_at(0)), to_text(rate_at(losses_.size() - 1)), to_text(range.fall),
+        to_text(curve.smooth[half]), to_text(range.scatter),
+        diverged_ ? "lower first" : "higher last");
     return range;
   }
   range.low = rate_at(curve.steep_begin());
@@ -234,15 +239,15 @@ LrRange LrFinder::result() const {
   range.suggestion = std::max(range.high / kBelowTheTurn, std::sqrt(range.low * range.high));
   const bool turned = diverged_ || curve.last_stable() + 1 < curve.smooth.size();
   range.verdict = turned ? LrVerdict::kBracket : LrVerdict::kOpenAbove;
-  range.reason =
-      "the loss falls fastest at a rate of " + to_text(range.steepest) + ", by " +
-      to_text(-range.slope) + " per factor e, at least half as fast from " + to_text(range.low) +
-      " on, and " + (turned ? "turns up after " : "still falls at the last rate, ") +
-      to_text(range.high) + "; its lowest is " + to_text(range.fall) +
-      " below the first rates' loss; " + to_text(range.suggestion) +
-      (range.suggestion * kBelowTheTurn > range.high ? " is the middle of that range"
-                                                     : " is a quarter of the upper end") +
-      (turned ? ", for instability shows late" : "; repeat with a higher last rate");
+  range.reason = fmt::format(
+      "the loss falls fastest at a rate of {}, by {} per factor e, at least half as fast from {} "
+      "on, and {} {}; its lowest is {} below the first rates' loss; {} is {}{}",
+      to_text(range.steepest), to_text(-range.slope), to_text(range.low),
+      turned ? "turns up after" : "still falls at the last rate,", to_text(range.high),
+      to_text(range.fall), to_text(range.suggestion),
+      range.suggestion * kBelowTheTurn > range.high ? "the middle of that range"
+                                                    : "a quarter of the upper end",
+      turned ? ", for instability shows late" : "; repeat with a higher last rate");
   return range;
 }
 

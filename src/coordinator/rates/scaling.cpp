@@ -1,5 +1,7 @@
 #include "coordinator/rates/scaling.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -13,16 +15,15 @@ namespace {
 
 struct Rule {
   ScaleRule rule;
-  std::string_view name;
   double (*multiplier)(double k, double exponent);
 };
 
 constexpr std::array kRules = {
-    Rule{ScaleRule::kNone, "none", [](double, double) { return 1.0; }},
-    Rule{ScaleRule::kLinear, "linear", [](double k, double) { return k; }},
-    Rule{ScaleRule::kSqrt, "sqrt", [](double k, double) { return std::sqrt(k); }},
-    Rule{ScaleRule::kPower, "power", [](double k, double exponent) { return power(k, exponent); }},
-    Rule{ScaleRule::kAdascale, "adascale",
+    Rule{ScaleRule::kNone, [](double, double) { return 1.0; }},
+    Rule{ScaleRule::kLinear, [](double k, double) { return k; }},
+    Rule{ScaleRule::kSqrt, [](double k, double) { return std::sqrt(k); }},
+    Rule{ScaleRule::kPower, [](double k, double exponent) { return power(k, exponent); }},
+    Rule{ScaleRule::kAdascale,
          [](double k, double exponent) { return power(std::min(1.0, k), exponent); }},
 };
 
@@ -41,10 +42,6 @@ constexpr double kRounding = 1e-12;
 
 }  // namespace
 
-std::string_view name_of(ScaleRule rule) {
-  return rule_of(rule).name;
-}
-
 double lr_multiplier(ScaleRule rule, double exponent, double k) {
   LS_ASSERT(k > 0);
   return rule_of(rule).multiplier(k, exponent);
@@ -56,9 +53,10 @@ bool beta_can_scale(double beta, double k) {
 
 double scaled_beta(double beta, double k) {
   if (!beta_can_scale(beta, k)) {
-    throw_bad_config("scale.betas asks for k (1 - beta) = " + to_text(k) + " x " +
-                     to_text(1 - beta) + ", which must stay below 1; use k below " +
-                     to_text(1 / (1 - beta)) + ", a larger beta, or scale.betas: false");
+    throw_bad_config(
+        fmt::format("scale.betas asks for k (1 - beta) = {} x {}, which must stay below 1; use k "
+                    "below {}, a larger beta, or scale.betas: false",
+                    to_text(k), to_text(1 - beta), to_text(1 / (1 - beta))));
   }
   return k == 1 ? beta : 1 - k * (1 - beta);
 }

@@ -1,17 +1,14 @@
 // How rates follow the batch. k = (samples of the update) / B0, the batch that the recipe's values
 // were tuned at. Every function here composes: scaling by k1 and then by k2 is scaling by k1 k2,
 // and k = 1 changes nothing, bit for bit; but for adascale, whose factor is measured. A new rule is
-// a row of the table in scaling.cpp and its name in recipe.hpp.
+// a row of the table in scaling.cpp, its mode in recipe.hpp and its name in mode_names.hpp.
 #pragma once
 
 #include <cstdint>
-#include <string_view>
 
 #include "coordinator/recipe.hpp"
 
 namespace lorascale::coordinator {
-
-std::string_view name_of(ScaleRule rule);  // as in a config: "sqrt"
 
 // f(k): what the learning rate is multiplied by. none 1; linear k (Goyal et al. 2017); sqrt k^0.5
 // (Malladi et al. 2022); power k^exponent. adascale gain^exponent with the gain of a run that has

@@ -45,16 +45,15 @@ double wsd_shape(const Leg& leg, double n) {
 
 struct Schedule {
   ScheduleKind kind;
-  std::string_view name;
   bool depends_on_budget;
   double (*shape)(const Leg& leg, double n);
 };
 
 constexpr std::array kSchedules = {
-    Schedule{ScheduleKind::kConstant, "constant", false, constant_shape},
-    Schedule{ScheduleKind::kLinear, "linear", true, linear_shape},
-    Schedule{ScheduleKind::kCosine, "cosine", true, cosine_shape},
-    Schedule{ScheduleKind::kWsd, "wsd", true, wsd_shape},
+    Schedule{ScheduleKind::kConstant, false, constant_shape},
+    Schedule{ScheduleKind::kLinear, true, linear_shape},
+    Schedule{ScheduleKind::kCosine, true, cosine_shape},
+    Schedule{ScheduleKind::kWsd, true, wsd_shape},
 };
 
 const Schedule& schedule_of(ScheduleKind kind) {
@@ -68,10 +67,6 @@ const Schedule& schedule_of(ScheduleKind kind) {
 }
 
 }  // namespace
-
-std::string_view name_of(ScheduleKind kind) {
-  return schedule_of(kind).name;
-}
 
 bool depends_on_budget(ScheduleKind kind) {
   return schedule_of(kind).depends_on_budget;

@@ -18,13 +18,10 @@
 #pragma once
 
 #include <optional>
-#include <string_view>
 
 #include "coordinator/recipe.hpp"
 
 namespace lorascale::coordinator {
-
-std::string_view name_of(ScheduleKind kind);  // as in a config: "cosine"
 
 // In [0, 1]. constant: 1. linear, cosine: from 1 at the end of the warmup to `floor` at the end of
 // the leg. wsd: 1, then linear to `floor` over the last decay_samples. 0 <= first < budget, samples

@@ -1,5 +1,7 @@
 #include "coordinator/record/json_number.hpp"
 
+#include <fmt/format.h>
+
 #include <array>
 #include <charconv>
 #include <cmath>
@@ -57,7 +59,7 @@ std::uint64_t hex64_from(std::string_view text) {
   std::uint64_t value = 0;
   const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value, 16);
   if (text.size() != 16 || status != std::errc() || end != text.data() + text.size()) {
-    throw_bad_input("'" + std::string(text) + "' is not a digest of 16 hexadecimal digits");
+    throw_bad_input(fmt::format("'{}' is not a digest of 16 hexadecimal digits", text));
   }
   return value;
 }

@@ -1,14 +1,13 @@
 #include "coordinator/record/recipe_json.hpp"
 
-#include <array>
+#include <fmt/format.h>
+
 #include <type_traits>
 
 #include "base/error.hpp"
 #include "base/hash.hpp"
-#include "coordinator/batch/batch_policy.hpp"
+#include "coordinator/mode_names.hpp"
 #include "coordinator/rates/continuation.hpp"
-#include "coordinator/rates/scaling.hpp"
-#include "coordinator/rates/schedule.hpp"
 
 namespace lorascale::coordinator {
 namespace {
@@ -107,37 +106,20 @@ Json value_to_json(const T& value) {
   }
 }
 
-template <typename T, std::size_t N>
-T named(const Json& json, const std::array<T, N>& values) {
-  const auto& text = json.get_ref<const std::string&>();
-  for (const T value : values) {
-    if (name_of(value) == text) {
-      return value;
-    }
-  }
-  throw_bad_input("'" + text + "' is not a name this version knows");
-}
-
 template <typename T>
 T value_from_json(const Json& json) {
-  if constexpr (std::is_same_v<T, ScaleRule>) {
-    return named(json, std::array{ScaleRule::kNone, ScaleRule::kLinear, ScaleRule::kSqrt,
-                                  ScaleRule::kPower, ScaleRule::kAdascale});
-  } else if constexpr (std::is_same_v<T, ScheduleKind>) {
-    return named(json, std::array{ScheduleKind::kConstant, ScheduleKind::kLinear,
-                                  ScheduleKind::kCosine, ScheduleKind::kWsd});
-  } else if constexpr (std::is_same_v<T, Leg::Cause>) {
-    return named(json, std::array{Leg::Cause::kMore, Leg::Cause::kCooldown});
+  if constexpr (std::is_enum_v<T>) {
+    const auto& text = json.get_ref<const std::string&>();
+    if (const auto mode = mode_named<T>(text)) {
+      return *mode;
+    }
+    throw_bad_input(fmt::format("'{}' is not a name this version knows", text));
   } else if constexpr (std::is_same_v<T, std::vector<Leg>>) {
     std::vector<Leg> legs;
     for (const Json& leg : json) {
       legs.push_back(leg_from_json(leg));
     }
     return legs;
-  } else if constexpr (std::is_same_v<T, BatchPolicyKind>) {
-    return named(json, std::array{BatchPolicyKind::kFixed, BatchPolicyKind::kRamp,
-                                  BatchPolicyKind::kNoiseScale, BatchPolicyKind::kSeesaw,
-                                  BatchPolicyKind::kGoodput});
   } else {
     return json.get<T>();
   }
@@ -217,8 +199,8 @@ std::vector<std::string> forbidden_changes(const Recipe& then, const Recipe& now
         role == Role::kLaterLegs || !changes_results(role) || before.at(key) == after.at(key)) {
       return;
     }
-    lines.push_back(std::string(key) + " was " + before.at(key).dump() + " and is " +
-                    after.at(key).dump());
+    lines.push_back(
+        fmt::format("{} was {} and is {}", key, before.at(key).dump(), after.at(key).dump()));
   });
   for (std::string& line : changes_of_the_past(then, now, position)) {
     lines.push_back(std::move(line));

@@ -1,7 +1,8 @@
 #include "coordinator/record/replay.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
-#include <array>
 #include <iterator>
 #include <map>
 #include <memory>
@@ -9,6 +10,7 @@
 
 #include "base/error.hpp"
 #include "base/hash.hpp"
+#include "coordinator/mode_names.hpp"
 #include "coordinator/record/json_number.hpp"
 #include "coordinator/record/recipe_json.hpp"
 
@@ -119,17 +121,11 @@ Json to_json(const AsideMemoryFacts& facts) {
           {"ranks", facts.ranks},    {"rank", facts.rank}, {"leaf_size", facts.leaf_size}};
 }
 
-constexpr std::array kTasks = {AsideMemoryFacts::Task::kValidation,
-                               AsideMemoryFacts::Task::kSampling,
-                               AsideMemoryFacts::Task::kRecovery};
-
 AsideMemoryFacts aside_memory_facts_from(const Json& json, std::int64_t step) {
-  using Task = AsideMemoryFacts::Task;
   const auto name = json.at("task").get<std::string>();
-  const auto* const task =
-      std::ranges::find(kTasks, name, [](const Task known) { return name_of(known); });
-  if (task == kTasks.end()) {
-    throw_bad_input("an event of running out of memory in '" + name + "' is not known");
+  const auto task = mode_named<AsideMemoryFacts::Task>(name);
+  if (!task) {
+    throw_bad_input(fmt::format("an event of running out of memory in '{}' is not known", name));
   }
   return {step, *task, json.at("ranks").get<std::int64_t>(), json.at("rank").get<std::int64_t>(),
           json.at("leaf_size").get<std::int64_t>()};
@@ -245,7 +241,7 @@ Event event_from(const Json& json) {
   if (kind == "recovery") {
     return RecoveryFacts{step, json.at("state").get<std::string>()};
   }
-  throw_bad_input("an event of kind '" + kind + "' is not known to this version");
+  throw_bad_input(fmt::format("an event of kind '{}' is not known to this version", kind));
 }
 
 std::uint64_t link(const Event& event, std::uint64_t before) {
@@ -290,11 +286,10 @@ struct Player {
   std::string operator()(const StepFacts& facts) {
     const auto plan = coordinator.next_step();
     if (!plan) {
-      return "reports step " + std::to_string(facts.step) + " of a run that is over";
+      return fmt::format("reports step {} of a run that is over", facts.step);
     }
     if (plan->step != facts.step) {
-      return "reports step " + std::to_string(facts.step) + " where step " +
-             std::to_string(plan->step) + " was due";
+      return fmt::format("reports step {} where step {} was due", facts.step, plan->step);
     }
     coordinator.on_step(facts);
     return {};
@@ -302,8 +297,7 @@ struct Player {
 
   std::string operator()(const EvaluationFacts& facts) {
     if (facts.step != coordinator.steps_done()) {
-      return "evaluates step " + std::to_string(facts.step) + " after step " +
-             std::to_string(coordinator.steps_done());
+      return fmt::format("evaluates step {} after step {}", facts.step, coordinator.steps_done());
     }
     coordinator.on_evaluation(facts);
     return {};
@@ -311,8 +305,8 @@ struct Player {
 
   std::string operator()(const MovementFacts& facts) {
     if (facts.step != coordinator.steps_done()) {
-      return "measures movement at step " + std::to_string(facts.step) + " after step " +
-             std::to_string(coordinator.steps_done());
+      return fmt::format("measures movement at step {} after step {}", facts.step,
+                         coordinator.steps_done());
     }
     coordinator.on_movement(facts);
     return {};
@@ -321,7 +315,7 @@ struct Player {
   std::string operator()(const MemoryFacts& facts) {
     const auto plan = coordinator.next_step();
     if (!plan || plan->step != facts.step) {
-      return "has update " + std::to_string(facts.step) + " run out of memory, which was not due";
+      return fmt::format("has update {} run out of memory, which was not due", facts.step);
     }
     return coordinator.on_out_of_memory(facts)
                ? std::string()
@@ -330,8 +324,8 @@ struct Player {
 
   std::string operator()(const AsideMemoryFacts& facts) {
     if (facts.step != coordinator.steps_done()) {
-      return "runs out of memory beside step " + std::to_string(facts.step) + " after step " +
-             std::to_string(coordinator.steps_done());
+      return fmt::format("runs out of memory beside step {} after step {}", facts.step,
+                         coordinator.steps_done());
     }
     coordinator.on_aside_out_of_memory(facts);
     return {};
@@ -340,10 +334,9 @@ struct Player {
   std::string operator()(const LeafFacts& facts) {
     if (facts.step != coordinator.steps_done() ||
         facts.leaf_size != coordinator.recipe().leaf_size) {
-      return "measures leaf " + std::to_string(facts.leaf_size) + " after step " +
-             std::to_string(facts.step) + " of a run with leaf " +
-             std::to_string(coordinator.recipe().leaf_size) + " after step " +
-             std::to_string(coordinator.steps_done());
+      return fmt::format("measures leaf {} after step {} of a run with leaf {} after step {}",
+                         facts.leaf_size, facts.step, coordinator.recipe().leaf_size,
+                         coordinator.steps_done());
     }
     coordinator.on_leaf_measured(facts);
     return {};
@@ -369,8 +362,8 @@ struct Player {
 
   std::string operator()(const ResumeFacts& facts) {
     if (facts.step != coordinator.steps_done()) {
-      return "resumes after step " + std::to_string(facts.step) + " instead of " +
-             std::to_string(coordinator.steps_done());
+      return fmt::format("resumes after step {} instead of {}", facts.step,
+                         coordinator.steps_done());
     }
     Recipe again = coordinator.recipe();
     again.leaf_size = facts.leaf_size;
@@ -392,8 +385,9 @@ struct Player {
 };
 
 [[noreturn]] void refuse(std::size_t index, const std::string& what) {
-  throw_bad_input("event " + std::to_string(index + 1) + " of the record " + what +
-                  "; the record was changed or belongs to another run");
+  throw_bad_input(
+      fmt::format("event {} of the record {}; the record was changed or belongs to another run",
+                  index + 1, what));
 }
 
 }  // namespace

@@ -31,9 +31,10 @@ std::vector<std::int32_t> parse_ids(const std::string& text, std::int64_t vocabu
     std::int64_t id = -1;
     const auto [rest, status] = std::from_chars(text.data() + at, text.data() + end, id);
     if (status != std::errc() || rest != text.data() + end || id < 0 || id >= vocabulary) {
-      throw Error(ExitCode::kUsage, "--ids takes token ids from 0 to " +
-                                        std::to_string(vocabulary - 1) +
-                                        " separated by spaces or commas, not '" + text + "'");
+      throw Error(
+          ExitCode::kUsage,
+          fmt::format("--ids takes token ids from 0 to {} separated by spaces or commas, not '{}'",
+                      vocabulary - 1, text));
     }
     ids.push_back(static_cast<std::int32_t>(id));
     at = text.find_first_not_of(kBetween, end);

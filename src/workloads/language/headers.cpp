@@ -1,4 +1,6 @@
 // `plan --headers-only` for language models.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <optional>
 
@@ -38,16 +40,17 @@ HeaderReport check_headers(const config::RunConfig& config) {
     const auto validation = open_data(*config.data.validation);
     if (data && validation && !data->tokenizer.empty() && !validation->tokenizer.empty() &&
         data->tokenizer != validation->tokenizer) {
-      throw_bad_input(*config.data.validation + " was made with another tokenizer than " +
-                      config.data.train + "; prepare both with the model's own");
+      throw_bad_input(fmt::format(
+          "{} was made with another tokenizer than {}; prepare both with the model's own",
+          *config.data.validation, config.data.train));
     }
   }
   adapters::check_adapter(config.adapter, adapted_model(*model, config));
   HeaderReport report;
   report.model = model->config().model_type;
   if (data) {
-    report.data =
-        counted(data->documents, "document") + ", " + counted(data->tokens, "token") + ", header";
+    report.data = fmt::format("{}, {}, header", counted(data->documents, "document"),
+                              counted(data->tokens, "token"));
     // How many rows the documents make is not in a header.
     report.most_rows = data->documents + data->tokens / config.data.sequence_length;
     report.tokens_per_row =

@@ -115,8 +115,9 @@ void LanguageWorkload::require_one_tokenizer() const {
   const auto& ours = train_->tokenizer();
   if (validation_ && !ours.empty() && !validation_->tokenizer().empty() &&
       validation_->tokenizer() != ours) {
-    throw_bad_input(validation_->path() + " was made with another tokenizer than " +
-                    train_->path() + "; prepare both with the model's own");
+    throw_bad_input(
+        fmt::format("{} was made with another tokenizer than {}; prepare both with the model's own",
+                    validation_->path(), train_->path()));
   }
   const auto file = io::model_folder(config_.model.path) / "tokenizer.json";
   std::error_code ignored;

@@ -1,6 +1,7 @@
 // The verb `merge` for language models: a base and a PEFT adapter to a Hugging Face folder.
 #include "adapters/formats/merge.hpp"
 
+#include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -24,15 +25,16 @@ std::string merge(const MergeRequest& request) {
   }
   const auto end = request.end_token_id.value_or(adapter.answer_end_id);
   if (end >= model->vocabulary() || (request.end_token_id && end < 0)) {
-    throw Error(request.end_token_id ? ExitCode::kUsage : ExitCode::kBadInput,
-                "the end token " + std::to_string(end) + " is none of the model's " +
-                    std::to_string(model->vocabulary()) + " tokens; check --end-token-id");
+    throw Error(
+        request.end_token_id ? ExitCode::kUsage : ExitCode::kBadInput,
+        fmt::format("the end token {} is none of the model's {} tokens; check --end-token-id", end,
+                    model->vocabulary()));
   }
   adapters::merge_into_weights(adapter, model->sites());
   adapters::write_weights(request.output, model->file_slots());
   models::decoder::write_companions(request.output, request.model, model->dtype(), end);
-  std::string done = "merged " + std::to_string(adapter.modules.size()) + " layers into " +
-                     request.output.string();
+  std::string done =
+      fmt::format("merged {} layers into {}", adapter.modules.size(), request.output.string());
   const auto& known = model->config().server_eos_ids;
   if (end >= 0 && std::find(known.begin(), known.end(), end) == known.end()) {
     done += "\nanswers end with token " + std::to_string(end) +

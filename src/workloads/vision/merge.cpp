@@ -1,6 +1,7 @@
 // The verb `merge` for residual networks.
 #include "adapters/formats/merge.hpp"
 
+#include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
 #include "adapters/base_name.hpp"
@@ -28,8 +29,7 @@ std::string merge(const MergeRequest& request) {
   io::write_file_atomically(
       request.output / "config.json",
       std::string_view(models::vision::resnet_config_json(network->config())));
-  return "merged " + std::to_string(adapter.modules.size()) + " layers into " +
-         request.output.string();
+  return fmt::format("merged {} layers into {}", adapter.modules.size(), request.output.string());
 }
 
 }  // namespace lorascale::workloads::vision

@@ -18,16 +18,18 @@ using models::vision::ResNetConfig;
 void require_classes_of_data(const ResNetConfig& network, const std::string& model,
                              const data::ImageFile& images) {
   const auto refuse = [&](const std::string& what) {
-    throw_bad_config(model + ": " + what + "; prepare the pictures for it again (--classes-from, " +
-                     "--channels of scripts/prepare_images.py), or train a new model");
+    throw_bad_config(
+        fmt::format("{}: {}; prepare the pictures for it again (--classes-from, --channels of "
+                    "scripts/prepare_images.py), or train a new model",
+                    model, what));
   };
   if (network.in_channels != images.shape().channels) {
-    refuse("the model takes " + std::to_string(network.in_channels) + " channel(s), " +
-           images.path().string() + " has " + std::to_string(images.shape().channels));
+    refuse(fmt::format("the model takes {} channel(s), {} has {}", network.in_channels,
+                       images.path().string(), images.shape().channels));
   }
   if (network.classes != std::ssize(images.classes())) {
-    refuse("the model has " + std::to_string(network.classes) + " classes, " +
-           images.path().string() + " has " + std::to_string(images.classes().size()));
+    refuse(fmt::format("the model has {} classes, {} has {}", network.classes,
+                       images.path().string(), images.classes().size()));
   }
   if (!network.labels.empty() && network.labels != images.classes()) {
     refuse("the classes of " + images.path().string() + " have other names or another order");

@@ -2,6 +2,7 @@
 // leaves to the batch of the next update, with memory running out on the way.
 #include "batch_support.hpp"
 #include "coordinator/batch/batch_policy.hpp"
+#include "coordinator/mode_names.hpp"
 #include "coordinator/recipe_check.hpp"
 #include "coordinator/record/json_number.hpp"
 #include "coordinator/record/replay.hpp"

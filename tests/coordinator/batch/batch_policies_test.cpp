@@ -3,6 +3,7 @@
 #include "batch_support.hpp"
 #include "coordinator/batch/batch_controller.hpp"
 #include "coordinator/batch/batch_guard.hpp"
+#include "coordinator/mode_names.hpp"
 #include "coordinator/plan_report.hpp"
 #include "coordinator/rates/schedule.hpp"
 

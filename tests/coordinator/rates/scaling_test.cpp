@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "coordinator/mode_names.hpp"
 #include "support.hpp"
 
 namespace lorascale::coordinator {

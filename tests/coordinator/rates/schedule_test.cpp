@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "coordinator/mode_names.hpp"
 #include "support.hpp"
 
 namespace lorascale::coordinator {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "support/temp_folder.hpp"
 
 namespace lorascale::data {
 
@@ -49,15 +50,6 @@ def sound(f):
 
 class ImageFileFixture : public testing::Test {
  protected:
-  ImageFileFixture()
-      : folder_(std::filesystem::path(testing::TempDir()) /
-                (std::string("images_") +
-                 testing::UnitTest::GetInstance()->current_test_info()->name())) {
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
-  }
-  ~ImageFileFixture() override { std::filesystem::remove_all(folder_); }
-
   // A file for each change: statements over an open file `f` that is sound before them; those after
   // "then" see the closed file as `path`.
   std::vector<std::filesystem::path> make(const std::vector<std::string>& changes) {
@@ -80,7 +72,7 @@ class ImageFileFixture : public testing::Test {
   }
   std::filesystem::path make(const std::string& change) { return make(std::vector{change})[0]; }
 
-  std::filesystem::path folder_;
+  test::TempFolder folder_;
 
  private:
   int made_ = 0;

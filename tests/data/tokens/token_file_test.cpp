@@ -12,6 +12,7 @@
 #include "base/error.hpp"
 #include "data/tokens/leaf_builder.hpp"
 #include "data/tokens/target_scan.hpp"
+#include "support/temp_folder.hpp"
 
 namespace lorascale::data {
 namespace {
@@ -20,15 +21,6 @@ namespace fs = std::filesystem;
 
 class TokenFileTest : public testing::Test {
  protected:
-  TokenFileTest()
-      : folder_(fs::path(testing::TempDir()) /
-                (std::string("token_dataset_") +
-                 testing::UnitTest::GetInstance()->current_test_info()->name())) {
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-  }
-  ~TokenFileTest() override { fs::remove_all(folder_); }
-
   // Runs h5py statements over an open file `f` that holds a small sound data set.
   fs::path make(const std::string& change) {
     const fs::path path = folder_ / "set.h5";
@@ -72,7 +64,7 @@ class TokenFileTest : public testing::Test {
     EXPECT_NE(message.find(words), std::string::npos) << change << "\n  said: " << message;
   }
 
-  fs::path folder_;
+  test::TempFolder folder_;
 };
 
 TEST_F(TokenFileTest, ReadsPlainChunkedAndCompressedFiles) {
