@@ -137,7 +137,11 @@ def main():
         for thread in threading.enumerate():  # those of a part that was broken off write no more after this
             if thread is not threading.main_thread():
                 thread.join(10)
-        shutil.rmtree(work, ignore_errors=True)
+        begin = time.monotonic()
+        while work.exists() and time.monotonic() - begin < 10:  # on a busy machine what is killed still writes a moment
+            for day in days:
+                end(day.token)
+            shutil.rmtree(work, ignore_errors=True)
     print(f"results: {os.path.relpath(values.output)}/gpu-day.json and gpu-day.md", flush=True)
     sys.exit(code)
 
