@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include <algorithm>
+#include <bit>
 #include <limits>
 
 // A vector version of expf exists in libmvec (4 ulp); the attribute lets loops call it. Clang,
@@ -28,6 +29,14 @@ namespace {
 // every machine.
 constexpr std::int64_t kLanes = 16;
 
+// The bits of x in bf16, rounded to nearest even; NaN stays NaN.
+inline std::uint32_t bf16_bits(float x) {
+  const auto bits = std::bit_cast<std::uint32_t>(x);
+  const std::uint32_t rounded = (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16;
+  const bool is_nan = (bits & 0x7FFFFFFFU) > 0x7F800000U;
+  return is_nan ? (bits >> 16) | 0x40U : rounded;
+}
+
 inline float lane_total(const float (&lanes)[kLanes]) {
   float total = 0;
   for (const float lane : lanes) {
@@ -39,8 +48,21 @@ inline float lane_total(const float (&lanes)[kLanes]) {
 }  // namespace
 
 LS_VECTOR_CLONES
-float rms_norm_row(const float* __restrict x, const float* __restrict w, float* __restrict y,
-                   std::int64_t d, float eps) {
+void widen_row(const std::uint16_t* __restrict x, float* __restrict y, std::int64_t n) {
+  for (std::int64_t j = 0; j < n; ++j) {
+    y[j] = std::bit_cast<float>(static_cast<std::uint32_t>(x[j]) << 16);
+  }
+}
+
+LS_VECTOR_CLONES
+void round_row(const float* __restrict x, std::uint16_t* __restrict y, std::int64_t n) {
+  for (std::int64_t j = 0; j < n; ++j) {
+    y[j] = static_cast<std::uint16_t>(bf16_bits(x[j]));
+  }
+}
+
+LS_VECTOR_CLONES
+float rms_norm_rstd(const float* __restrict x, std::int64_t d, float eps) {
   float lanes[kLanes] = {};
   std::int64_t i = 0;
   for (; i + kLanes <= d; i += kLanes) {
@@ -51,11 +73,7 @@ float rms_norm_row(const float* __restrict x, const float* __restrict w, float* 
   for (; i < d; ++i) {
     lanes[i % kLanes] += x[i] * x[i];
   }
-  const float rstd = 1.0F / sqrtf(lane_total(lanes) / static_cast<float>(d) + eps);
-  for (std::int64_t j = 0; j < d; ++j) {
-    y[j] = w[j] * (x[j] * rstd);
-  }
-  return rstd;
+  return 1.0F / sqrtf(lane_total(lanes) / static_cast<float>(d) + eps);
 }
 
 LS_VECTOR_CLONES
@@ -63,6 +81,14 @@ void rms_norm_apply_row(const float* __restrict x, const float* __restrict w, fl
                         float* __restrict y, std::int64_t d) {
   for (std::int64_t j = 0; j < d; ++j) {
     y[j] = w[j] * (x[j] * rstd);
+  }
+}
+
+LS_VECTOR_CLONES
+void rms_norm_apply_bf16_row(const float* __restrict x, const float* __restrict w, float rstd,
+                             float* __restrict y, std::int64_t d) {
+  for (std::int64_t j = 0; j < d; ++j) {
+    y[j] = w[j] * std::bit_cast<float>(bf16_bits(x[j] * rstd) << 16);
   }
 }
 

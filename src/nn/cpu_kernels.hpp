@@ -1,4 +1,4 @@
-// Fused fp32 kernels for the CPU, one row of a matrix at a time, so that a row's result never
+// Fused kernels for the CPU, in fp32, one row of a matrix at a time, so that a row's result never
 // depends on which rows stand beside it. The callers (rms_norm, rope, swiglu, cross_entropy) spread
 // rows over threads.
 #pragma once
@@ -7,10 +7,16 @@
 
 namespace lorascale::nn::cpu {
 
-// y = w * x * rstd; returns rstd = 1 / sqrt(mean(x^2) + eps).
-float rms_norm_row(const float* x, const float* w, float* y, std::int64_t d, float eps);
-// y = w * x * rstd with a known rstd.
+// bf16 to fp32, which has all its numbers, and back, to nearest even. NaN stays NaN.
+void widen_row(const std::uint16_t* x, float* y, std::int64_t n);
+void round_row(const float* x, std::uint16_t* y, std::int64_t n);
+
+// 1 / sqrt(mean(x^2) + eps)
+float rms_norm_rstd(const float* x, std::int64_t d, float eps);
+// y = w * x * rstd
 void rms_norm_apply_row(const float* x, const float* w, float rstd, float* y, std::int64_t d);
+// The same with x * rstd rounded to bf16 first, as models that compute in bf16 have it.
+void rms_norm_apply_bf16_row(const float* x, const float* w, float rstd, float* y, std::int64_t d);
 // dx += gradient of rms_norm; where dw is not null, dw += dy * x * rstd.
 void rms_norm_backward_row(const float* dy, const float* x, const float* w, float rstd, float* dx,
                            float* dw, std::int64_t d);

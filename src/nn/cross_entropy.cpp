@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "base/error.hpp"
-#include "nn/cpu_kernels.hpp"
+#include "nn/cpu_rows.hpp"
 #include "nn/dispatch.hpp"
 
 namespace lorascale::nn {
@@ -30,16 +30,24 @@ double cpu_chunk(at::Tensor& logits, std::span<const std::int32_t> labels, bool 
                  double smoothing) {
   const auto rows = logits.size(0);
   const auto vocabulary = logits.size(1);
-  float* data = logits.data_ptr<float>();
   std::vector<double> losses(static_cast<std::size_t>(rows));
-  at::parallel_for(0, rows, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (auto row = begin; row < end; ++row) {
-      float* x = data + row * vocabulary;
-      const auto label = labels[static_cast<std::size_t>(row)];
-      losses[static_cast<std::size_t>(row)] =
-          backward ? cpu::cross_entropy_backward_row(x, label, vocabulary, smoothing)
-                   : cpu::cross_entropy_row(x, label, vocabulary, smoothing);
-    }
+  with_element_type(logits, [&]<class T>() {
+    T* data = logits.data_ptr<T>();
+    at::parallel_for(0, rows, 1, [&](std::int64_t begin, std::int64_t end) {
+      Row<T> logits_row(vocabulary);
+      for (auto row = begin; row < end; ++row) {
+        T* x = data + row * logits.stride(0);
+        const auto i = static_cast<std::size_t>(row);
+        if (backward) {
+          losses[i] = cpu::cross_entropy_backward_row(logits_row.update(x, vocabulary), labels[i],
+                                                      vocabulary, smoothing);
+          logits_row.put();
+        } else {
+          losses[i] = cpu::cross_entropy_row(logits_row.read(x, vocabulary), labels[i], vocabulary,
+                                             smoothing);
+        }
+      }
+    });
   });
   double sum = 0;  // in row order, whatever the threads did
   for (const double loss : losses) {

@@ -1,5 +1,4 @@
-// Where the fused CPU kernels apply; everything else (CUDA, 16-bit types) goes through ATen's
-// operators.
+// What the layers have in common: types of sums, shares of threads, products that add up in fp32.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -8,10 +7,6 @@
 #include <cstdint>
 
 namespace lorascale::nn {
-
-inline bool has_cpu_kernels(const at::Tensor& x) {
-  return x.is_cpu() && x.scalar_type() == at::kFloat && x.is_contiguous();
-}
 
 // The type that numbers of x's type are added up in: fp32, unless they are wider.
 inline at::ScalarType sum_type(const at::Tensor& x) {

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/error.hpp"
-#include "nn/cpu_kernels.hpp"
+#include "nn/cpu_rows.hpp"
 #include "nn/dispatch.hpp"
 
 namespace lorascale::nn {
@@ -132,10 +132,13 @@ void apply_rope(at::Tensor& x, std::int64_t heads, const RopeTables& tables, boo
   const auto half = tables.cos.size(1);
   const auto dim = 2 * half;
   const float sign = inverse ? -1.0F : 1.0F;
-  if (!x.is_cpu() || x.scalar_type() != at::kFloat || x.stride(1) != 1) {
+  // Angles in the type of x, as the reference has them.
+  const at::Tensor cos_table = tables.cos.to(x.scalar_type());
+  const at::Tensor sin_table = tables.sin.to(x.scalar_type());
+  if (!has_cpu_kernels(x)) {
     at::Tensor rotated = x.narrow(1, 0, heads * dim).view({tokens, heads, 2, half});
-    const at::Tensor cos = tables.cos.to(x.scalar_type()).unsqueeze(1);
-    const at::Tensor sin = tables.sin.to(x.scalar_type()).unsqueeze(1) * sign;
+    const at::Tensor cos = cos_table.unsqueeze(1);
+    const at::Tensor sin = sin_table.unsqueeze(1) * sign;
     at::Tensor first = rotated.select(2, 0);
     at::Tensor second = rotated.select(2, 1);
     const at::Tensor new_first = first * cos - second * sin;
@@ -143,17 +146,23 @@ void apply_rope(at::Tensor& x, std::int64_t heads, const RopeTables& tables, boo
     first.copy_(new_first);
     return;
   }
-  float* data = x.data_ptr<float>();
   const auto stride = x.stride(0);
-  const float* cos = tables.cos.const_data_ptr<float>();
-  const float* sin = tables.sin.const_data_ptr<float>();
-  at::parallel_for(0, tokens, row_grain(heads * dim), [&](std::int64_t begin, std::int64_t end) {
-    for (auto token = begin; token < end; ++token) {
-      for (std::int64_t head = 0; head < heads; ++head) {
-        cpu::rope_row(data + token * stride + head * dim, cos + token * half, sin + token * half,
-                      sign, dim);
+  const at::Tensor wide_cos = cos_table.to(at::kFloat);
+  const at::Tensor wide_sin = sin_table.to(at::kFloat);
+  const float* cos = wide_cos.const_data_ptr<float>();
+  const float* sin = wide_sin.const_data_ptr<float>();
+  with_element_type(x, [&]<class T>() {
+    T* data = x.data_ptr<T>();
+    at::parallel_for(0, tokens, row_grain(heads * dim), [&](std::int64_t begin, std::int64_t end) {
+      Row<T> row(heads * dim);
+      for (auto token = begin; token < end; ++token) {
+        float* rotated = row.update(data + token * stride, heads * dim);
+        for (std::int64_t head = 0; head < heads; ++head) {
+          cpu::rope_row(rotated + head * dim, cos + token * half, sin + token * half, sign, dim);
+        }
+        row.put();
       }
-    }
+    });
   });
 }
 

@@ -4,6 +4,8 @@
 
 #include <ATen/Parallel.h>
 
+#include <bit>
+#include <cmath>
 #include <cstring>
 
 #include "nn/cross_entropy.hpp"
@@ -25,8 +27,8 @@ TEST(CpuKernelsTest, AlignmentDoesNotMatter) {
     std::vector<float> x(kWidth + 8), w(kWidth + 8), y(kWidth + 8);
     std::memcpy(x.data() + shift, source.const_data_ptr<float>(), kWidth * sizeof(float));
     std::memcpy(w.data() + shift, source.const_data_ptr<float>(), kWidth * sizeof(float));
-    const float rstd =
-        cpu::rms_norm_row(x.data() + shift, w.data() + shift, y.data() + shift, kWidth, 1e-5F);
+    const float rstd = cpu::rms_norm_rstd(x.data() + shift, kWidth, 1e-5F);
+    cpu::rms_norm_apply_row(x.data() + shift, w.data() + shift, rstd, y.data() + shift, kWidth);
     std::vector<float> result(y.begin() + static_cast<std::ptrdiff_t>(shift),
                               y.begin() + static_cast<std::ptrdiff_t>(shift) + kWidth);
     result.push_back(rstd);
@@ -38,6 +40,38 @@ TEST(CpuKernelsTest, AlignmentDoesNotMatter) {
   }
   for (const auto& result : results) {
     EXPECT_EQ(result, results.front());
+  }
+}
+
+// All numbers of bf16 come back from fp32 as they were; fp32 is rounded as libtorch rounds it,
+// ties, carries into the exponent, denormals and infinities included.
+TEST(CpuKernelsTest, Bf16RoundsToNearestEven) {
+  std::vector<std::uint16_t> all(1 << 16), back(all.size());
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    all[i] = static_cast<std::uint16_t>(i);
+  }
+  std::vector<float> wide(all.size());
+  const auto count = static_cast<std::int64_t>(all.size());
+  cpu::widen_row(all.data(), wide.data(), count);
+  cpu::round_row(wide.data(), back.data(), count);
+  const auto is_nan = [](std::uint16_t bits) { return (bits & 0x7FFFU) > 0x7F80U; };
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    EXPECT_TRUE(is_nan(all[i]) ? is_nan(back[i]) : back[i] == all[i]) << i;
+  }
+  // Next to every number: the middle to the one above, and its neighbours.
+  std::vector<float> between;
+  for (std::uint32_t high = 0; high < (1U << 16); ++high) {
+    for (const std::uint32_t low : {0x7FFFU, 0x8000U, 0x8001U, 0xFFFFU}) {
+      between.push_back(std::bit_cast<float>((high << 16) | low));
+    }
+  }
+  std::vector<std::uint16_t> rounded(between.size());
+  const auto size = static_cast<std::int64_t>(between.size());
+  cpu::round_row(between.data(), rounded.data(), size);
+  for (std::size_t i = 0; i < between.size(); ++i) {
+    const at::BFloat16 expected(between[i]);
+    EXPECT_TRUE(std::isnan(between[i]) ? is_nan(rounded[i]) : rounded[i] == expected.x)
+        << std::hex << std::bit_cast<std::uint32_t>(between[i]);
   }
 }
 
@@ -54,15 +88,17 @@ TEST(CpuKernelsTest, SoftmaxGradientSumsToZero) {
   }
 }
 
-TEST(CpuKernelsTest, ThreadsDoNotChangeResults) {
-  const auto x = noise({3000, 96}, 1);
-  const auto w = noise({96}, 2);
-  const auto head = noise({500, 96}, 3, 0.1);
+class ThreadsTest : public testing::TestWithParam<at::ScalarType> {};
+
+TEST_P(ThreadsTest, DoNotChangeResults) {
+  const auto x = noise({3000, 96}, 1).to(GetParam());
+  const auto w = noise({96}, 2).to(GetParam());
+  const auto head = noise({500, 96}, 3, 0.1).to(GetParam());
   const std::vector<std::int32_t> labels(3000, 7);
   const auto run = [&] {
     const auto norm = rms_norm(x, w, 1e-6);
     auto dx = at::zeros_like(x);
-    auto dw = at::zeros_like(w);
+    auto dw = at::zeros({96}, at::kFloat);
     rms_norm_backward(norm.y, x, w, norm.rstd, dx, dw);
     auto dx_only = at::zeros_like(x);
     rms_norm_backward(norm.y, x, w, norm.rstd, dx_only, {});
@@ -84,6 +120,8 @@ TEST(CpuKernelsTest, ThreadsDoNotChangeResults) {
   // The product of the head is the BLAS library's; the rest of the loss is ours.
   EXPECT_NEAR(one.back().item<double>(), three.back().item<double>(), 1e-3);
 }
+
+INSTANTIATE_TEST_SUITE_P(Types, ThreadsTest, testing::Values(at::kFloat, at::kBFloat16));
 
 }  // namespace
 }  // namespace lorascale::nn
