@@ -18,19 +18,35 @@ source "$here/scripts/demo/common.sh"
 ranks=2 run="$place/runs/glyphs" data="$place/data/glyphs" settings=() fonts=()
 declare -A own=()
 read_arguments --fonts "$@"
-[[ -z "${own[--fonts]-}" ]] || fonts=(--fonts "$(absolute "${own[--fonts]}")" --minimum-families 2)
+folder=${own[--fonts]:+$(absolute "${own[--fonts]}")}
+[[ -z "$folder" ]] || fonts=(--fonts "$folder" --minimum-families 2)
 cd "$here"
 
+# The data folder remembers its fonts: the same command goes on where it was, and other fonts are not passed over.
+check_fonts() {
+  [[ -n "$folder" && ( -e "$data/pictures" || -e "$data/train.h5" ) ]] || return 0
+  [[ "$(cat "$data/fonts.txt" 2>/dev/null)" == "$folder" ]] ||
+    fail 64 "$data holds pictures of other fonts: remove it, or choose another folder with --data"
+}
+
 make_pictures() {
-  "$python" scripts/demo/glyphs.py --output "$data/pictures" "${fonts[@]}" && return
+  local code=0 make=("$python" scripts/demo/glyphs.py --output "$data/pictures" "${fonts[@]}")
+  echo "$folder" >"$data/fonts.txt"
+  "${make[@]}" || code=$?
   # With a folder of fonts, or where the lists are there, it was something else, and is said again.
-  ((${#fonts[@]} == 0)) && fetch_package_lists && "$python" scripts/demo/glyphs.py --output "$data/pictures"
+  if ((code == 65)) && [[ -z "$folder" ]] && fetch_package_lists; then
+    code=0
+    "${make[@]}" || code=$?
+  fi
+  ((code)) || return 0
+  [[ "$code$folder" != 65 ]] || fail 65 "no pictures without fonts; --fonts FOLDER takes fonts of your own"
+  fail "$code" "no pictures were made, for the reason above"
 }
 
 # Each of these appears whole or not at all.
 make_data() {
   mkdir -p "$data"
-  [[ -d "$data/pictures" ]] || make_pictures || fail 65 "no pictures without fonts; --fonts FOLDER takes fonts of your own"
+  [[ -d "$data/pictures" ]] || make_pictures
   [[ -f "$data/train.h5" ]] ||
     "$python" scripts/prepare_images.py "$data/pictures/train" --channels 1 --output "$data/train.h5"
   [[ -f "$data/validation.h5" ]] ||
@@ -38,6 +54,7 @@ make_data() {
       --output "$data/validation.h5"
 }
 
+check_fonts
 find_programs
 make_data
 code=0

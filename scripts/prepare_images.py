@@ -16,6 +16,8 @@ take their space on the disk twice.
 """
 
 import argparse
+import contextlib
+import functools
 import os
 import re
 import sys
@@ -25,12 +27,14 @@ from pathlib import Path
 from lorascale_data import report
 from lorascale_data.command_line import (
     Parser,
+    all_or_none,
     cannot_write,
     check_outputs,
     columns_of,
     number,
     run,
 )
+from lorascale_data.errors import USAGE, PrepareError
 from lorascale_data.splitter import Splitter
 from lorascale_images import decoding, image_file, listing, making, summary
 from PIL import ImageColor
@@ -68,7 +72,7 @@ def make_parser():
         help="share of the pictures for it (default: 0.1)")  # fmt: skip
     add("--seed", type=int, default=0, help="chooses which pictures those are (default: 0)")
     add("--size", type=size, metavar="N|WxH", help="scale pictures to this size")
-    add("--fit", choices=decoding.FITS, default="crop",
+    add("--fit", choices=decoding.FITS,
         help="scale until the size is covered and take the middle (crop), until all is within and fill up with the "
         "background (pad), or both sides by themselves (stretch; default: crop)")  # fmt: skip
     add("--channels", type=int, choices=(1, 3), help="1: grey, 3: red, green, blue (default: 3)")
@@ -92,32 +96,36 @@ def rules_of(options):
     if options.classes_from is not None:
         classes, (its_channels, height, width) = image_file.read_head(options.classes_from)
         channels, wanted = channels or its_channels, wanted or (width, height)
-    shape = decoding.Shape(channels or 3, wanted, options.fit, options.background)
+    if options.fit and not wanted:
+        raise PrepareError(USAGE, "--fit needs --size N or WxH")
+    shape = decoding.Shape(channels or 3, wanted, options.fit or "crop", options.background)
     return making.Rules(shape, classes, options.deduplicate, options.skip_bad)
 
 
 def write_all(options, maker, outputs):
-    """Either all the outputs get their names or none."""
-    writers, progress = [image_file.ImageFileWriter(path) for path in outputs], report.Progress()
+    writers = [image_file.ImageFileWriter(path) for path in outputs]
     fraction = 0.1 if options.validation_fraction is None else options.validation_fraction
     splitter = Splitter(fraction, options.seed) if options.validation else None
-    try:
+    with all_or_none(writers), contextlib.closing(report.Progress()) as progress:
         maker.run(writers, splitter, options.workers or len(os.sched_getaffinity(0)), progress)
-        for writer in writers:
-            writer.commit()
-    finally:
-        progress.close()
-        for writer in writers:
-            writer.discard()
     return writers
 
 
+def tell(statistics, maker, writers, begin):
+    for message in statistics.notes:
+        print(f"prepare_images: warning: {message}", file=sys.stderr)
+    print("\n".join(summary.lines_of(statistics, maker, writers, time.monotonic() - begin)))
+
+
 def prepare(options):
+    """Writes the files; what tells of them."""
     begin = time.monotonic()
     columns = columns_of(options.columns, tuple(listing.COLUMNS))
     try:
         earlier = [options.classes_from] if options.classes_from else []
         outputs = check_outputs(options, [options.input, *earlier])
+        if options.input.is_dir() and (columns or options.no_quotes):
+            raise PrepareError(USAGE, f"--columns and --no-quotes need a table, and {options.input} is a folder")
         rules = rules_of(options)
         statistics = making.Statistics(options.skip_bad)
         found = listing.find(options.input, columns, not options.no_quotes, statistics.note_bad)
@@ -125,9 +133,7 @@ def prepare(options):
         writers = write_all(options, maker, outputs)
     except OSError as error:
         raise cannot_write(error, options.output) from error
-    for message in statistics.notes:
-        print(f"prepare_images: warning: {message}", file=sys.stderr)
-    print("\n".join(summary.lines_of(statistics, maker, writers, time.monotonic() - begin)))
+    return functools.partial(tell, statistics, maker, writers, begin)
 
 
 def main(arguments=None):

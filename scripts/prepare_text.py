@@ -24,6 +24,8 @@ hash, so no document is on both sides, in whatever order, with however many work
 """
 
 import argparse
+import contextlib
+import functools
 import os
 import sys
 import time
@@ -45,6 +47,7 @@ from lorascale_data import (  # noqa: E402
 )
 from lorascale_data.command_line import (  # noqa: E402
     Parser,
+    all_or_none,
     cannot_write,
     check_outputs,
     columns_of,
@@ -191,27 +194,20 @@ def warn_of_split_specials(tokenizer, template, name):
 
 
 def write_all(options, pipeline, tokenizer, chosen, statistics, outputs):
-    """Runs the pipeline; either all the outputs get their names or none."""
-    writers, progress = [], report.Progress()
+    writers = []
     fraction = 0.05 if options.validation_fraction is None else options.validation_fraction
     splitter = Splitter(fraction, options.seed) if options.validation else None
     workers = options.workers or len(os.sched_getaffinity(0))
-    try:
+    with all_or_none(writers):
         for path in outputs:
             writers.append(TokenFileWriter(path, tokenizer))
-        pipeline.run(writers, splitter, not options.no_dedup, workers, progress)
-        progress.close()
+        with contextlib.closing(report.Progress()) as progress:
+            pipeline.run(writers, splitter, not options.no_dedup, workers, progress)
         check_counts(writers)
         texts = encoded_prompts(options, tokenizer, chosen, statistics)
         end = answer_end(tokenizer, chosen, statistics)
         for writer in writers:
             writer.finish(texts, end)
-        for writer in writers:
-            writer.commit()
-    finally:
-        progress.close()
-        for writer in writers:
-            writer.discard()
     return writers
 
 
@@ -242,7 +238,17 @@ def model_folder(tokenizer):
     return Path(tokenizer) if Path(tokenizer).is_dir() else Path(tokenizer).parent
 
 
+def tell(options, tokenizer, chosen, statistics, writers, begin):
+    end = answer_end(tokenizer, chosen, statistics)
+    text = "" if end is None else tokenizer.text_of(end)
+    found = report.warnings(statistics, chosen, end, text, model_folder(options.tokenizer))
+    for message in [*tokenizer.warnings, *found]:
+        warn(message)
+    print("\n".join(report.summary(statistics, writers, time.monotonic() - begin)))
+
+
 def prepare(options):
+    """Writes the files; what tells of them."""
     begin = time.monotonic()
     split = texts.parse_text_split(options.text_split)
     try:
@@ -278,12 +284,7 @@ def prepare(options):
         writers = write_all(options, pipeline, tokenizer, chosen, statistics, outputs)
     except OSError as error:
         raise cannot_write(error, options.output) from error
-    end = answer_end(tokenizer, chosen, statistics)
-    text = "" if end is None else tokenizer.text_of(end)
-    found = report.warnings(statistics, chosen, end, text, model_folder(options.tokenizer))
-    for message in [*tokenizer.warnings, *found]:
-        warn(message)
-    print("\n".join(report.summary(statistics, writers, time.monotonic() - begin)))
+    return functools.partial(tell, options, tokenizer, chosen, statistics, writers, begin)
 
 
 def main(arguments=None):

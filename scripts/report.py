@@ -44,6 +44,8 @@ def write_whole(path, data):
     try:
         temporary.write_bytes(data)
         temporary.replace(path)
+    except OSError as error:  # which names no file where a disk is full
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -70,9 +72,9 @@ def main(arguments=None):
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
+        place = error.filename or "standard output"
         print(
-            f"report: {error.filename}: {error.strerror}; choose another folder with --output, or --no-files",
-            file=sys.stderr,
+            f"report: {place}: {error.strerror}; choose another folder with --output, or --no-files", file=sys.stderr
         )
         return CANNOT_WRITE
     return 0

@@ -30,16 +30,18 @@ def unpack(package, cache):
 
 
 def unpack_all(packages, cache):
-    """({package: its root folder}, {package: PackageError}, bytes fetched). Many at a time: apt-get takes most of a
-    second to begin."""
+    """({package: its root folder}, {package: PackageError}, bytes fetched, without those of batches in which one
+    failed). Many at a time: apt-get takes most of a second to begin."""
     missing = [package for package in packages if not (cache / package).is_dir()]
     failed, size = {}, 0
     for first in range(0, len(missing), AT_ONCE):
         batch = missing[first : first + AT_ONCE]
         try:
             size += _fetch(batch, cache)
-        except PackageError:  # of one of them, and the others did not come either
+        except PackageError:  # of one of them: those behind it did not come either
             for package in batch:
+                if (cache / package).is_dir():  # was before it
+                    continue
                 try:
                     size += _fetch([package], cache)
                 except PackageError as error:

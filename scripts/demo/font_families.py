@@ -43,7 +43,7 @@ def _drawn(name):
 
 def kept_pictures(faces):
     """bool [faces, letters]: of equal pictures of one letter the first, of those of different letters none."""
-    seen = {}  # picture -> [letter, place of the first, whether it is two letters]
+    seen = {}  # picture -> (letter, place) of the first font that has it
     keep = numpy.zeros((len(faces), len(faces[0].pictures)), bool)
     for i, face in enumerate(faces):
         for letter, picture in enumerate(face.pictures):

@@ -4,7 +4,7 @@ import dataclasses
 import re
 
 import numpy
-from fontTools.ttLib import TTCollection, TTFont, TTLibError
+from fontTools.ttLib import TTCollection, TTFont
 from PIL import Image, ImageDraw, ImageFont
 
 LETTERS = "ABCDEFGHIJ"
@@ -39,7 +39,7 @@ def count_of(path):
     try:
         with TTCollection(path, lazy=True) as collection:
             return len(collection.fonts)
-    except (TTLibError, OSError) as error:
+    except Exception as error:  # fontTools raises whatever a damaged file makes it stumble over
         raise UnusableError("cannot be read") from error
 
 
@@ -50,19 +50,21 @@ def read(path, index=0):
             names, known = font["name"], font.getBestCmap() or {}
             family, style = names.getBestFamilyName(), names.getBestSubFamilyName()
             kind = font["OS/2"].panose.bFamilyType if "OS/2" in font else 0
-    except (TTLibError, OSError, KeyError) as error:
+    except Exception as error:  # as above
         raise UnusableError("cannot be read") from error
     if any(ord(letter) not in known for letter in LETTERS):
         raise UnusableError("lacks a letter")
     if kind == SYMBOLS:
         raise UnusableError("says it holds symbols")
+    family, style = plain(family), plain(style) or "Regular"
     if not family:
-        raise UnusableError("has no name")
-    return Face(_plain(family), _plain(style or "Regular"), pictures_of(path, index))
+        raise UnusableError("has no name")  # in Latin letters
+    return Face(family, style, pictures_of(path, index))
 
 
-def _plain(name):
-    return " ".join(re.sub(r"[^A-Za-z0-9]+", " ", name).split())
+def plain(name):
+    """A name, or None, by its Latin letters and digits."""
+    return " ".join(re.findall("[A-Za-z0-9]+", name or ""))
 
 
 def pictures_of(path, index):

@@ -9,9 +9,10 @@ white on black. The fonts are those of the Debian packages in glyphs-packages.tx
 `apt-get download` and unpacked into the cache; nothing is installed, no root is needed. --fonts takes them from a folder
 instead, say /usr/share/fonts.
 
-Left out are fonts that lack a letter, draw it as nothing or as what they lack, draw two letters alike, say that they hold
-symbols, and the families in glyphs-left-out.txt, which draw other things than letters. Equal pictures are kept once. All
-fonts of a family, and of families that are one design under several names, are on one side.
+Left out are fonts that lack a letter, draw it as nothing or as what they lack, draw two letters alike, break their
+letters up (dots, hatching), say that they hold symbols, or have no name in Latin letters, and the families in
+glyphs-left-out.txt, which draw other things than letters. Equal pictures are kept once. All fonts of a family, and of
+families that are one design under several names, are on one side.
 """
 
 import argparse
@@ -145,7 +146,7 @@ def make(options):
         raise GlyphError("all designs fell to one side; give more fonts, or change --validation-fraction")
     write_trees(output, faces, keep, is_validation)
     say(f"{len(faces):,} fonts of {len(families):,} families, {len(set(designs)):,} designs; "
-        f"{keep.size - keep.sum():,} pictures were there already")  # fmt: skip
+        f"left out: {keep.size - keep.sum():,} pictures that were there already or are two letters")  # fmt: skip
     for name, side in (("train", ~is_validation), ("validation", is_validation)):
         count = len({faces[i].family for i in side.nonzero()[0]})
         say(f"{options.output / name}: {keep[side].sum():,} pictures of {count:,} families, {len(set(designs[side])):,} "
@@ -165,6 +166,9 @@ def main(arguments=None):
     add("--minimum-families", type=int, default=200, metavar="N", help="fewer are an error (default: 200)")
     add("--jobs", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="processes (default: %(default)s)")
     options = parser.parse_args(arguments)
+    if options.jobs < 1 or not 0 <= options.validation_fraction <= 1:
+        say("--jobs takes a whole number from 1, --validation-fraction a number from 0 to 1 (see --help)")
+        return 64
     try:
         make(options)
     except GlyphError as error:

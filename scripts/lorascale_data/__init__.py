@@ -19,5 +19,5 @@ workers        work in other processes, results in order
 pipeline       all of it in parallel and in order
 token_file     the HDF5 layout
 report         progress and summary
-command_line   what the commands share: parser, checks of outputs, errors as one line
+command_line   what the commands share: parser, outputs all or none, errors as one line
 """

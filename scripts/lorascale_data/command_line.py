@@ -1,6 +1,7 @@
 """What the commands that prepare data share: the parser, the checks of their outputs, and how they end."""
 
 import argparse
+import contextlib
 import ctypes
 import os
 import signal
@@ -76,6 +77,50 @@ def cannot_write(error, output):
     )
 
 
+@contextlib.contextmanager
+def all_or_none(writers):
+    """Gives the files of `writers` their names at the end: all of them, or none, and older files stay as they were."""
+    try:
+        yield
+        _commit(writers)
+    finally:
+        for writer in writers:
+            writer.discard()
+
+
+def _commit(writers):
+    replaced = []  # (path, where its old file is meanwhile, whether there was one)
+    try:
+        for writer in writers:
+            path, existed = writer.path, os.path.lexists(writer.path)
+            old = path.with_name(f"{path.name}.{os.getpid()}.old.tmp")
+            replaced.append((path, old, existed))
+            if existed:
+                _keep(path, old)
+            writer.commit()
+    except BaseException:  # an interrupt, too
+        for path, old, existed in reversed(replaced):
+            _restore(path, old, existed)
+        raise
+    for _, old, _ in replaced:
+        old.unlink(missing_ok=True)
+
+
+def _keep(path, old):
+    try:
+        os.link(path, old, follow_symlinks=False)  # so that a reader finds one of the two at any time
+    except OSError:  # a file system without links
+        path.rename(old)
+
+
+def _restore(path, old, existed):
+    if not existed:
+        path.unlink(missing_ok=True)
+    elif os.path.lexists(old):  # else it is still in its place
+        os.replace(old, path)
+        old.unlink(missing_ok=True)  # a rename between two links to one file does nothing
+
+
 def end_with_parent():
     """Started by the trainer, which may be killed: Linux then interrupts this process, too."""
     parent = os.environ.get("LORASCALE_PARENT")
@@ -85,20 +130,46 @@ def end_with_parent():
             raise KeyboardInterrupt
 
 
+@contextlib.contextmanager
+def interrupted_by_signals():
+    """What would end the process at once interrupts it as Ctrl-C does, so that it cleans up; if it is not ignored."""
+
+    def interrupt(number, _):
+        raise KeyboardInterrupt(number)
+
+    taken = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def run(name, command):
-    """The exit code of `command()`; errors are one line that begins with `name`."""
+    """The exit code of `command()`, which writes files and gives what reports them; errors are one line that begins
+    with `name`."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need be no text
+    with interrupted_by_signals():
+        return _run(name, command)
+
+
+def _run(name, command):
+    outcome = "nothing was written"
     try:
         end_with_parent()
-        command()
+        report = command()
+        outcome = "the files are complete"
+        report()
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, `head` say, has seen enough; the files are complete
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except PrepareError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return error.code
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted, nothing was written", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        print(f"{name}: interrupted, {outcome}", file=sys.stderr)
+        return 128 + (error.args[0] if error.args else signal.SIGINT)
     return 0

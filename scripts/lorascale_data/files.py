@@ -15,7 +15,6 @@ _ABOUT = re.compile(
 )
 _TRAIN = re.compile(r"(^|[^a-z])(train|training)([^a-z]|$)")
 _HELD_OUT = re.compile(r"(^|[^a-z])(validation|valid|val|dev|test|testing|eval|evaluation)([^a-z]|$)")
-_SHOWN = 5
 
 
 def expand(inputs):
@@ -52,7 +51,7 @@ def _of_folder(folder, notes):
     found.sort(key=lambda path: path.relative_to(folder).as_posix())
     found = _without_held_out(folder, found, notes)
     if skipped:
-        notes.append(f"{folder}: passed over, no data by their names or empty: {some(folder, skipped)}")
+        notes.append(f"{folder}: passed over, no data by their names or empty: {some_of(folder, skipped)}")
     if not found:
         raise PrepareError(
             BAD_INPUT,
@@ -74,16 +73,20 @@ def _without_held_out(folder, files, notes):
     if not held_out or not any(_TRAIN.search(name) for name in names.values()):
         return files
     notes.append(
-        f"{folder}: passed over, named for validation or tests: {some(folder, held_out)}; name them "
+        f"{folder}: passed over, named for validation or tests: {some_of(folder, held_out)}; name them "
         f"as inputs of their own to use them"
     )
     return [path for path in files if path not in set(held_out)]
 
 
-def some(folder, paths):
-    shown = [path.relative_to(folder).as_posix() for path in paths[:_SHOWN]]
-    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    return ", ".join(shown) + more
+def some_of(folder, paths):
+    return some([path.relative_to(folder).as_posix() for path in paths])
+
+
+def some(names, most=5):
+    """The first of many names, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _is_saved(folder):

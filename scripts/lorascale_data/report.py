@@ -20,15 +20,27 @@ LONGEST_SUGGESTION = (
 )
 
 
-class Statistics:
+class Bad:
+    """What is bad of the input, where that is skipped: how much, and the first of it."""
+
+    def __init__(self):
+        self.bad, self.bad_examples = 0, []
+
+    def note_bad(self, message):
+        self.bad += 1
+        if len(self.bad_examples) < BAD_EXAMPLES:
+            self.bad_examples.append(message)
+
+
+class Statistics(Bad):
     """What happened so far. Lengths are kept as a histogram and a fair sample (Vitter's algorithm
     R)."""
 
     def __init__(self):
+        super().__init__()
         self.bytes_total = self.bytes_read = 0
         self.counts = collections.Counter()
-        self.duplicates = self.bad = 0
-        self.bad_examples = []
+        self.duplicates = 0
         self.differences = []  # (preset's, model's own) texts of first conversations
         self.unused = Unused()
         self.notes = []  # how inputs were read
@@ -58,11 +70,6 @@ class Statistics:
     def progress(self, seconds):
         rate = self.bytes_read / max(seconds, 1e-9)
         return f"{self.documents:,} documents, {self.tokens:,} tokens, {rate / 1e6:.1f} MB/s"
-
-    def note_bad(self, message):
-        self.bad += 1
-        if len(self.bad_examples) < BAD_EXAMPLES:
-            self.bad_examples.append(message)
 
 
 class Progress:
@@ -150,11 +157,7 @@ def summary(statistics, writers, seconds):
         "marked as not to be learnt": statistics.counts["unwanted"],
         "too short or cut too short to hold a target": statistics.counts["without_target"],
     }
-    found = [f"{count:,} {name}" for name, count in dropped.items() if count]
-    lines.append(f"{'left out:':12}{', '.join(found) or 'nothing'}")
-    lines += [f"{'':12}  {example}" for example in statistics.bad_examples]
-    if statistics.bad > len(statistics.bad_examples):
-        lines.append(f"{'':12}  and {statistics.bad - len(statistics.bad_examples):,} more")
+    lines += left_out(dropped, statistics)
     lines += _unused_keys(statistics.unused.found)
     if statistics.counts["truncated"]:
         lines.append(
@@ -163,6 +166,16 @@ def summary(statistics, writers, seconds):
     lines += _lengths(statistics)
     rate = statistics.bytes_total / max(seconds, 1e-9) / 1e6
     lines.append(f"{'time:':12}{clock_time(seconds)} ({rate:.1f} MB/s of input)")
+    return lines
+
+
+def left_out(counts, bad):
+    """The lines of what is not in the files: {name: count}, and examples of what was Bad."""
+    found = [f"{count:,} {name}" for name, count in counts.items() if count]
+    lines = [f"{'left out:':12}{', '.join(found) or 'nothing'}"]
+    lines += [f"{'':12}  {example}" for example in bad.bad_examples]
+    if bad.bad > len(bad.bad_examples):
+        lines.append(f"{'':12}  and {bad.bad - len(bad.bad_examples):,} more")
     return lines
 
 

@@ -9,11 +9,12 @@
   /prompts/texts/bytes u8, /prompts/texts/offsets i64 [prompts + 1]: their texts
 
 All datasets are contiguous, unfiltered and little-endian, so the trainer reads them past the HDF5
-library. Sizes are known only at the end: tokens first go to scratch files beside the result, which
-is then written as NAME.tmp, synced and renamed. A reader never sees half a file.
+library. Sizes are known only at the end: tokens first go to scratch files without a name beside the result,
+which is then written under a name of its own, synced and renamed. A reader never sees half a file.
 """
 
 import os
+import tempfile
 import zlib
 from pathlib import Path
 
@@ -39,6 +40,11 @@ def write_table(file, name, entries):
     group.create_dataset("offsets", data=offsets, dtype="<i8")
 
 
+def temporary_name(path):
+    """Of this process alone: another run may write the same file."""
+    return path.with_name(f"{path.name}.{os.getpid()}.tmp")
+
+
 def sync(path):
     with open(path, "rb") as written:
         os.fsync(written.fileno())
@@ -54,8 +60,30 @@ def give_name(temporary, path):
         os.close(folder)
 
 
+class BlockChecks:
+    """The CRC-32 of each block of CHECKS_BLOCK elements of what passes by."""
+
+    def __init__(self, itemsize):
+        self._block = CHECKS_BLOCK * itemsize
+        self._done, self._current, self._filled = [], 0, 0
+
+    def add(self, raw):
+        raw = memoryview(raw)
+        while raw:
+            part = raw[: self._block - self._filled]
+            self._current = zlib.crc32(part, self._current)
+            self._filled += len(part)
+            raw = raw[len(part) :]
+            if self._filled == self._block:
+                self._done.append(self._current)
+                self._current = self._filled = 0
+
+    def values(self):
+        return numpy.array([*self._done, self._current] if self._filled else self._done, "<u4")
+
+
 class TokenFileWriter:
-    """Collects documents, then `finish` writes NAME.tmp and `commit` gives it its name. `discard`
+    """Collects documents, then `finish` writes the file and `commit` gives it its name. `discard`
     at any time before that leaves no trace. Raises OSError where the disk refuses."""
 
     def __init__(self, path, tokenizer):
@@ -63,16 +91,13 @@ class TokenFileWriter:
         self._tokenizer = tokenizer
         self.dtype = token_type(tokenizer.vocab_size)
         self.documents = self.tokens = self.targets = 0
-        self._temporary = self._beside("tmp")
+        self._temporary = temporary_name(self.path)
         self._scratch = {}
         self._open("tokens")
         self._open("lengths")
 
-    def _beside(self, ending):
-        return self.path.with_name(f"{self.path.name}.{ending}")
-
     def _open(self, name):
-        self._scratch[name] = open(self._beside(f"{name}.tmp"), "w+b")  # noqa: SIM115
+        self._scratch[name] = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115
 
     def append(self, tokens, lengths, mask):
         """`tokens` [n] of self.dtype, `lengths` [documents], each > 0; `mask` [n] u8 or None."""
@@ -120,13 +145,13 @@ class TokenFileWriter:
         source = self._scratch[name]
         source.seek(0)
         target = file.create_dataset(name, (self.tokens,), dtype)
-        checks = numpy.empty(-(-self.tokens // CHECKS_BLOCK), "<u4")
-        for block in range(len(checks)):
-            raw = source.read(CHECKS_BLOCK * dtype.itemsize)
-            checks[block] = zlib.crc32(raw)
-            first = block * CHECKS_BLOCK
-            target[first : first + len(raw) // dtype.itemsize] = numpy.frombuffer(raw, dtype)
-        return checks
+        checks, first = BlockChecks(dtype.itemsize), 0
+        while raw := source.read(CHECKS_BLOCK * dtype.itemsize):
+            checks.add(raw)
+            values = numpy.frombuffer(raw, dtype)
+            target[first : first + len(values)] = values
+            first += len(values)
+        return checks.values()
 
     def _copy_offsets(self, file):
         source = self._scratch["lengths"]
@@ -153,8 +178,7 @@ class TokenFileWriter:
         self.discard()
 
     def discard(self):
-        for name, file in self._scratch.items():
+        for file in self._scratch.values():
             file.close()
-            self._beside(f"{name}.tmp").unlink(missing_ok=True)
         self._scratch = {}
         self._temporary.unlink(missing_ok=True)

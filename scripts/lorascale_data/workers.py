@@ -52,6 +52,8 @@ _worker = None
 def _start_worker(make_worker):
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
+    for number in (signal.SIGTERM, signal.SIGHUP):  # which the parent may handle: command_line.run
+        signal.signal(number, signal.SIG_DFL)
     # Where the parent is killed nobody would: Linux then kills this process, too.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     _worker = make_worker()

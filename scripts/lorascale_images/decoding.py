@@ -7,6 +7,7 @@ import warnings
 
 import numpy
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
 
 # Pillow reads more, and runs programs for some of it (EPS); it may be built without some of these.
 Image.init()
@@ -17,6 +18,7 @@ FORMATS = tuple(
 )
 MAX_PIXELS = 1 << 27  # of a file: half a GB where it has alpha
 FITS = ("crop", "pad", "stretch")
+WHITE_IS_ZERO = 0  # of TIFF's photometric interpretations
 _WITH_ALPHA = frozenset(["LA", "PA", "RGBA", "RGBa"])
 
 
@@ -47,7 +49,7 @@ def decode(path, shape):
             image = _opened(path)
             ImageOps.exif_transpose(image, in_place=True)
             image = _flattened(image, shape)
-            enlarged = shape.size is not None and (image.width < shape.size[0] or image.height < shape.size[1])
+            enlarged = _is_enlarged(image, shape)
             pixels = numpy.asarray(_resized(image, shape))
     except PictureError:
         raise
@@ -92,7 +94,7 @@ def _flattened(image, shape):
 
 
 def _of_8_bits(image):
-    """Deeper grey values as 8 bits, 65,535 as 255. (Deeper colours Pillow itself gives with 8 bits.)"""
+    """Deeper grey values as 8 bits, the highest as 255. (Deeper colours Pillow itself gives with 8 bits.)"""
     deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
     if not deep:
         if image.mode in ("I", "F"):
@@ -100,12 +102,24 @@ def _of_8_bits(image):
                 "has pixels of 32 bits, which say not what is black and what is white; save it with 8 or 16 bits"
             )
         return image
-    values = numpy.asarray(image).astype(numpy.int64)
-    grey = Image.fromarray(((values * 255 + 32_767) // 65_535).astype(numpy.uint8))
+    values, highest = numpy.asarray(image).astype(numpy.int64), 65_535
+    if image.format == "TIFF":  # whose values Pillow gives as they are stored: of fewer bits, or with 0 for white
+        highest = (1 << image.tag_v2[BITSPERSAMPLE][0]) - 1
+        if image.tag_v2.get(PHOTOMETRIC_INTERPRETATION, WHITE_IS_ZERO) == WHITE_IS_ZERO:
+            values = highest - values
+    grey = Image.fromarray(((values * 255 + highest // 2) // highest).astype(numpy.uint8))
     clear = image.info.get("transparency")
     if isinstance(clear, int):
         grey.putalpha(Image.fromarray(numpy.where(values == clear, 0, 255).astype(numpy.uint8)))
     return grey
+
+
+def _is_enlarged(image, shape):
+    """Whether _resized scales it up: padding does so where both sides are smaller, the others where one is."""
+    if shape.size is None:
+        return False
+    smaller = [found < wanted for found, wanted in zip(image.size, shape.size, strict=True)]
+    return all(smaller) if shape.fit == "pad" else any(smaller)
 
 
 def _resized(image, shape):

@@ -9,7 +9,7 @@
                     names and channels one, over their two data sets one after the other
 
 All datasets are one-dimensional, contiguous, unfiltered and little-endian, so the trainer reads them past
-the HDF5 library. Written as NAME.tmp, synced and renamed: a reader never sees half a file.
+the HDF5 library. Written under a name of its own, synced and renamed: a reader never sees half a file.
 """
 
 import zlib
@@ -18,42 +18,20 @@ from pathlib import Path
 import h5py
 import numpy
 from lorascale_data.errors import BAD_INPUT, PrepareError
-from lorascale_data.token_file import CHECKS_BLOCK, give_name, sync, write_table
+from lorascale_data.token_file import CHECKS_BLOCK, BlockChecks, give_name, sync, temporary_name, write_table
 
 FORMAT = "lorascale-images"
 VERSION = 1
 _COPIED_BYTES = 4 << 20
 
 
-class BlockChecks:
-    """The CRC-32 of each block of CHECKS_BLOCK elements of what passes by."""
-
-    def __init__(self, itemsize):
-        self._block = CHECKS_BLOCK * itemsize
-        self._done, self._current, self._filled = [], 0, 0
-
-    def add(self, raw):
-        raw = memoryview(raw)
-        while raw:
-            part = raw[: self._block - self._filled]
-            self._current = zlib.crc32(part, self._current)
-            self._filled += len(part)
-            raw = raw[len(part) :]
-            if self._filled == self._block:
-                self._done.append(self._current)
-                self._current = self._filled = 0
-
-    def values(self):
-        return numpy.array([*self._done, self._current] if self._filled else self._done, "<u4")
-
-
 class ImageFileWriter:
-    """`write` writes NAME.tmp and `commit` gives it its name. `discard` at any time before that leaves no
+    """`write` writes the file and `commit` gives it its name. `discard` at any time before that leaves no
     trace. Raises OSError where the disk refuses."""
 
     def __init__(self, path):
         self.path = Path(path)
-        self._temporary = self.path.with_name(f"{self.path.name}.tmp")
+        self._temporary = temporary_name(self.path)
         self.pictures = 0
 
     def write(self, shape, pixels, rows, labels, classes, names):

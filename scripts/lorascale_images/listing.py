@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from lorascale_data import tables
 from lorascale_data.errors import BAD_INPUT, USAGE, PrepareError
-from lorascale_data.files import some, unreadable
+from lorascale_data.files import some_of, unreadable
 from lorascale_data.sources import TABLE_SUFFIXES, suffix_of
 from lorascale_data.stream import Stream
 
@@ -74,7 +74,7 @@ def is_text(name):
     return True
 
 
-def in_order(names):
+def sorted_classes(names):
     """By number where all of them are whole numbers, so that class 10 comes after 9; else by name."""
     names = set(names)
     return sorted(names, key=int if all(map(_NUMBER.fullmatch, names)) else None)
@@ -108,9 +108,9 @@ def _of_folder(folder, note_bad):
     if passed_over:
         notes.append(
             f"{folder}: {len(passed_over):,} files passed over, no pictures by their names: "
-            f"{some(folder, sorted(passed_over))}"
+            f"{some_of(folder, sorted(passed_over))}"
         )
-    return Listing(folder, pictures, in_order(classes), notes)
+    return Listing(folder, pictures, sorted_classes(classes), notes)
 
 
 def _is_hidden(name):
@@ -143,9 +143,10 @@ def _check_folders(folder, classes):
 
 def _of_table(table, columns, quotes, note_bad):
     stream = Stream(table)
-    pictures, labels, is_first = [], set(), True
+    pictures, labels, rows, is_first = [], set(), 0, True
     try:
         for line, raw in tables.rows(stream, TABLE_SUFFIXES[suffix_of(table)], quotes):
+            rows += 1
             if isinstance(raw, tables.Broken):
                 note_bad(f"{table}:{line}", str(raw))
                 continue
@@ -163,9 +164,9 @@ def _of_table(table, columns, quotes, note_bad):
                 labels.add(label)
     finally:
         stream.close()
-    if is_first:
+    if not rows:
         raise PrepareError(BAD_INPUT, f"{table}: holds no row below a header of columns, check the file")
-    return Listing(table, pictures, in_order(labels), [])
+    return Listing(table, pictures, sorted_classes(labels), [])
 
 
 def _check_columns(table, columns, row):

@@ -3,17 +3,19 @@ does not depend on the number of workers."""
 
 import dataclasses
 import functools
+import math
 
 import numpy
 from lorascale_data.errors import BAD_INPUT, PrepareError
-from lorascale_data.report import BAD_EXAMPLES
+from lorascale_data.files import some
+from lorascale_data.report import Bad
 from lorascale_data.workers import in_order
 
 from . import choosing, decoding, listing
 from .scratch import Scratch
 
-BATCH = 32  # pictures
-_SHOWN = 8  # classes in a message
+BATCH = 32  # pictures that a process decodes at once, but no more than
+BATCH_BYTES = 8 << 20  # of pixels: several batches are in memory at a time, whatever the pictures' size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,14 +28,14 @@ class Rules:
     skip_bad: bool = False
 
 
-class Statistics:
+class Statistics(Bad):
     """What happened so far."""
 
     def __init__(self, skip_bad):
+        super().__init__()
         self._skip_bad = skip_bad
-        self.total = self.done = 0
-        self.bad = self.enlarged = self.duplicates = self.contradicted = 0
-        self.bad_examples, self.notes = [], []
+        self.total = self.done = self.enlarged = self.duplicates = self.contradicted = 0
+        self.notes = []
 
     @property
     def share(self):
@@ -45,9 +47,7 @@ class Statistics:
     def note_bad(self, place, message):
         if not self._skip_bad:
             raise PrepareError(BAD_INPUT, f"{place}: {message} (--skip-bad leaves bad pictures out)")
-        self.bad += 1
-        if len(self.bad_examples) < BAD_EXAMPLES:
-            self.bad_examples.append(f"{place}: {message}")
+        super().note_bad(f"{place}: {message}")
 
 
 class Decoder:
@@ -79,15 +79,15 @@ class Maker:
 
     def run(self, writers, splitter, workers, progress):
         """Writes one or two files, which do not have their names yet."""
-        first = writers[0].path
-        scratch = Scratch(first.with_name(f"{first.name}.pictures.tmp"))
+        scratch = Scratch(writers[0].path.parent)
         try:
             self._decode(scratch, workers, progress)
             side = self._sides(scratch, splitter)
             labels = self._labels(scratch, side)
-            for value, writer in enumerate(writers):
-                rows = numpy.flatnonzero(side == value)
-                self._check_side(value, labels[rows])
+            sides = [numpy.flatnonzero(side == value) for value in range(len(writers))]
+            for name, rows in zip(("training", "validation"), sides, strict=False):
+                self._check_side(name, labels[rows])
+            for writer, rows in zip(writers, sides, strict=True):
                 pictures = (self._listing.pictures[i] for i in scratch.sources[rows])
                 names = [picture.name.encode("utf-8", "backslashreplace") for picture in pictures]
                 classes = [name.encode() for name in self.classes]
@@ -101,12 +101,12 @@ class Maker:
         if len(self._listing.classes) > listing.MAX_CLASSES:
             raise PrepareError(BAD_INPUT, f"{source}: has over {listing.MAX_CLASSES:,} classes, merge some")
         if known is not None:
-            strange = [name for name in self._listing.classes if name not in set(known)]
+            strange = listing.sorted_classes(set(self._listing.classes) - set(known))
             if strange:
                 raise PrepareError(
                     BAD_INPUT,
-                    f"{source}: has classes that --classes-from does not know: {_some(strange)}; it knows "
-                    f"{_some(known)}",
+                    f"{source}: has classes that --classes-from does not know: {some(strange)}; it knows "
+                    f"{some(known)}",
                 )
             return
         filled = {picture.label for picture in self._listing.pictures}
@@ -114,13 +114,19 @@ class Maker:
         if empty and filled and not self._rules.skip_bad:
             raise PrepareError(
                 BAD_INPUT,
-                f"{source}: classes without a picture: {_some(empty)}; remove their folders "
+                f"{source}: classes without a picture: {some(empty)}; remove their folders "
                 f"(--skip-bad leaves them out)",
             )
         self._check_two(sorted(filled))
 
     def _check_two(self, classes):
         source = self._listing.source
+        if not classes and self._statistics.contradicted:
+            raise PrepareError(
+                BAD_INPUT,
+                f"{source}: no picture is left: each that is good is equal to one of another class; give equal "
+                f"pictures one class",
+            )
         if not classes and self._statistics.bad == 0:
             raise PrepareError(BAD_INPUT, f"{source}: holds no picture, check the path and the names of the files")
         if not classes:
@@ -132,11 +138,21 @@ class Maker:
                 BAD_INPUT, f"{source}: all pictures are of class {classes[0]}; to learn classes takes two or more"
             )
 
+    def _batches(self, scratch):
+        """Of (index, path). Where pictures stay as large as they are, one at a time until the first tells the size."""
+        numbered = [(i, picture.path) for i, picture in enumerate(self._listing.pictures)]
+        wanted = self._rules.shape
+        first = 0
+        while first < len(numbered):
+            shape = (wanted.channels, *wanted.size) if wanted.size else scratch.shape
+            count = min(BATCH, max(1, BATCH_BYTES // math.prod(shape))) if shape else 1
+            yield numbered[first : first + count]
+            first += count
+
     def _decode(self, scratch, workers, progress):
         pictures, indexes = self._listing.pictures, {name: i for i, name in enumerate(self.classes)}
-        numbered = [(i, picture.path) for i, picture in enumerate(pictures)]
-        batches = (numbered[i : i + BATCH] for i in range(0, len(numbered), BATCH))
-        for batch, results in in_order(batches, functools.partial(Decoder, self._rules.shape), workers):
+        make_decoder = functools.partial(Decoder, self._rules.shape)
+        for batch, results in in_order(self._batches(scratch), make_decoder, workers):
             for (source, _), result in zip(batch, results, strict=True):
                 result = self._checked(result, scratch)
                 if isinstance(result, str):
@@ -165,6 +181,8 @@ class Maker:
         side = choosing.sides(scratch, splitter, self._rules.deduplicate)
         self._statistics.duplicates = int(numpy.count_nonzero(side == choosing.DUPLICATE))
         self._statistics.contradicted = int(numpy.count_nonzero(side == choosing.CONTRADICTED))
+        if not (side >= 0).any():
+            self._check_two([])
         return side
 
     def _refuse(self, one, other):
@@ -181,16 +199,15 @@ class Maker:
         empty = [name for name, count in zip(self.classes, counts, strict=True) if not count]
         if self._rules.known_classes is not None:
             if empty:
-                self._statistics.notes.append(f"{len(empty):,} classes have no picture: {_some(empty)}")
+                self._statistics.notes.append(f"{len(empty):,} classes have no picture: {some(empty)}")
             return labels
         if empty:
-            self._statistics.notes.append(f"{len(empty):,} classes without a picture are left out: {_some(empty)}")
+            self._statistics.notes.append(f"{len(empty):,} classes without a picture are left out: {some(empty)}")
         self.classes = [name for name, count in zip(self.classes, counts, strict=True) if count]
         self._check_two(self.classes)
         return (numpy.cumsum(counts > 0) - 1).astype(numpy.uint16)[labels]
 
-    def _check_side(self, value, labels):
-        name = ("training", "validation")[value]
+    def _check_side(self, name, labels):
         if not len(labels):
             raise PrepareError(
                 BAD_INPUT,
@@ -201,10 +218,5 @@ class Maker:
         missing = sorted(set(range(len(self.classes))) - set(labels.tolist()))
         if missing:
             self._statistics.notes.append(
-                f"{len(missing):,} classes have no picture in {name}: {_some([self.classes[i] for i in missing])}"
+                f"{len(missing):,} classes have no picture in {name}: {some([self.classes[i] for i in missing])}"
             )
-
-
-def _some(names):
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -1,7 +1,8 @@
 """The decoded pictures on disk, beside the result, until all of them were seen: only then is it known which
-are kept, and on which side. In memory stay 26 bytes for each."""
+are kept, and on which side. In memory stay their digests, classes and places in the listing."""
 
 import hashlib
+import tempfile
 from array import array
 
 import numpy
@@ -10,11 +11,11 @@ DIGEST_BYTES = 16
 
 
 class Scratch:
-    """Pictures in the order in which they were appended. `close` leaves no trace of the file."""
+    """Pictures in the order in which they were appended, in a file without a name: it goes with this process, however
+    that ends, and is no other run's."""
 
-    def __init__(self, path):
-        self._path = path
-        self._file = open(path, "w+b")  # noqa: SIM115 (closed by close())
+    def __init__(self, folder):
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by close())
         self.shape = None  # [c, h, w], that of the first picture
         self._digests, self._labels, self._sources = bytearray(), array("H"), array("Q")
 
@@ -50,4 +51,3 @@ class Scratch:
 
     def close(self):
         self._file.close()
-        self._path.unlink(missing_ok=True)

@@ -2,9 +2,8 @@
 
 import h5py
 import numpy
-from lorascale_data.report import clock_time
-
-_SHOWN = 12
+from lorascale_data.files import some
+from lorascale_data.report import clock_time, left_out
 
 
 def lines_of(statistics, maker, writers, seconds):
@@ -17,11 +16,7 @@ def lines_of(statistics, maker, writers, seconds):
         "equal to one of another class": statistics.contradicted,
         "bad": statistics.bad,
     }
-    found = [f"{count:,} {name}" for name, count in dropped.items() if count]
-    lines.append(f"{'left out:':12}{', '.join(found) or 'nothing'}")
-    lines += [f"{'':12}  {example}" for example in statistics.bad_examples]
-    if statistics.bad > len(statistics.bad_examples):
-        lines.append(f"{'':12}  and {statistics.bad - len(statistics.bad_examples):,} more")
+    lines += left_out(dropped, statistics)
     if statistics.enlarged:
         lines.append(f"{'enlarged:':12}{statistics.enlarged:,} pictures that are smaller than --size")
     rate = statistics.total / max(seconds, 1e-9)
@@ -43,7 +38,6 @@ def _contents(writers, classes):
     lines = [f"{'size:':12}{width} x {height}, {channels} channel{'s' * (channels > 1)}"]
     numbers = ", ".join(f"{mean:.1f} +- {deviation:.1f}" for mean, deviation in zip(means, deviations, strict=True))
     lines.append(f"{'values:':12}{numbers} of 255 (mean and standard deviation by channel, training)")
-    shown = [f"{name} {count:,}" for name, count in list(zip(classes, total, strict=True))[:_SHOWN]]
-    more = [f"and {len(classes) - _SHOWN:,} more"] * (len(classes) > _SHOWN)
-    lines.append(f"{'classes:':12}{', '.join(shown + more)}")
+    counted = [f"{name} {count:,}" for name, count in zip(classes, total, strict=True)]
+    lines.append(f"{'classes:':12}{some(counted, 12)}")
     return lines

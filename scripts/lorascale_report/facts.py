@@ -98,6 +98,11 @@ def accuracies(run):
     return [(step, None if value is None else 100 * value) for step, value in values]
 
 
+def validation_accuracies(run):
+    """(update, share of right answers in %) of the validations that measured it."""
+    return [(v.step, 100 * v.accuracy) for v in run.validations if v.accuracy is not None]
+
+
 def _architecture(run):
     name = run.setting("model", "architecture")
     parts = run.setting("model", name) or {}

@@ -103,7 +103,7 @@ def _accuracies(run):
         Line("each update", "train", points),
         Line("smoothed", "smooth", list(zip((x for x, _ in points), smoothed([y for _, y in points], 0.04), strict=True))),
     ]
-    measured = [(v.step, 100 * v.accuracy) for v in run.validations if v.accuracy is not None]
+    measured = facts.validation_accuracies(run)
     return [*lines, Line("validation", "val", measured, dots=True)] if measured else lines
 
 

@@ -1,5 +1,6 @@
 """The run as one PNG: loss with validation, learning rate, and global batch with ranks."""
 
+import contextlib
 import io
 import os
 import tempfile
@@ -10,21 +11,34 @@ from lorascale_report.run_folder import smoothed
 TRAIN, SMOOTH, VALIDATION, OTHER = "#9db7d5", "#2f6db3", "#c8511b", "#3d7f5f"
 
 
-def _draw_accuracy(axis, run):
-    steps, shares = zip(*facts.accuracies(run), strict=True)
-    nan = float("nan")
-    axis.plot(steps, [nan if v is None else v for v in shares], color=TRAIN, lw=0.8)
-    axis.plot(steps, [nan if v is None else v for v in smoothed(shares, 0.04)], color=SMOOTH, lw=1.6)
-    measured = [(v.step, 100 * v.accuracy) for v in run.validations if v.accuracy is not None]
+def _draw(axis, steps, values, measured):
+    """Values of updates, which may be None, and their means; [(step, value)] of validations."""
+    means = smoothed(values, 0.04)
+    for each, color, width, label in ((values, TRAIN, 0.8, "each update"), (means, SMOOTH, 1.6, "smoothed")):
+        axis.plot(steps, [float("nan") if v is None else v for v in each], color=color, lw=width, label=label)
     if measured:
-        axis.plot(*zip(*measured, strict=True), color=VALIDATION, marker="o", ms=4, lw=1.2)
-    axis.set_ylabel("right answers, %")
+        axis.plot(*zip(*measured, strict=True), color=VALIDATION, marker="o", ms=4, lw=1.2, label="validation")
+
+
+@contextlib.contextmanager
+def _place_of_fonts():
+    """matplotlib wants a folder for its font list; a home that cannot be written would make it warn."""
+    if "MPLCONFIGDIR" in os.environ or os.access(os.path.expanduser("~"), os.W_OK):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="lorascale-matplotlib-") as os.environ["MPLCONFIGDIR"]:
+        try:
+            yield
+        finally:
+            del os.environ["MPLCONFIGDIR"]
 
 
 def render(run):
-    # matplotlib wants a folder for its font list; a home that cannot be written would make it warn.
-    if not os.access(os.path.expanduser("~"), os.W_OK):
-        os.environ.setdefault("MPLCONFIGDIR", tempfile.mkdtemp(prefix="lorascale-matplotlib-"))
+    with _place_of_fonts():
+        return _rendered(run)
+
+
+def _rendered(run):
     import matplotlib
 
     matplotlib.use("Agg")
@@ -38,25 +52,13 @@ def render(run):
         # A folder's name may hold anything: $ would begin a formula.
         figure.suptitle(words.harmless(f"{run.folder}: {facts.headline(run)}").replace("$", r"\$"), fontsize=10)
         steps = [update["step"] for update in run.updates]
-        losses = [update["loss"] for update in run.updates]
-        nan = float("nan")
-        loss.plot(steps, [nan if v is None else v for v in losses], color=TRAIN, lw=0.8, label="loss of each update")
-        means = smoothed(losses, 0.04)
-        loss.plot(steps, [nan if v is None else v for v in means], color=SMOOTH, lw=1.6, label="smoothed")
-        if run.validations:
-            loss.plot(
-                [v.step for v in run.validations],
-                [v.loss for v in run.validations],
-                color=VALIDATION,
-                marker="o",
-                ms=4,
-                lw=1.2,
-                label="validation",
-            )
+        _draw(loss, steps, [update["loss"] for update in run.updates], [(v.step, v.loss) for v in run.validations])
         loss.set_ylabel(f"nats per {run.unit}")
         loss.legend(frameon=False)
         for axis in accuracy:
-            _draw_accuracy(axis, run)
+            _draw(axis, steps, [share for _, share in facts.accuracies(run)], facts.validation_accuracies(run))
+            axis.set_ylabel("right answers, %")
+        nan = float("nan")
         lr.plot(steps, [update.get("lr", nan) for update in run.updates], color=OTHER)
         lr.set_ylabel("learning rate")
         lr.set_ylim(bottom=0)

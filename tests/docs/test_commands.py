@@ -7,7 +7,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -23,6 +25,8 @@ NOT_RUN = {
     "scripts/gpu_day.sh": "minutes long: tests/gpu_day runs it with small sizes",
     "sbatch ": "needs SLURM: tests/launch/test_docs.py runs the like",
 }
+# What the reader of a page has, by its name: a function of the checkout makes it.
+GIVEN = {"images.md": lambda checkout: make_photos(checkout / "photos")}
 # Pages whose commands another test runs.
 RUN_ELSEWHERE = {"running.md": "tests/launch/test_docs.py has the machines that it speaks of"}
 
@@ -36,6 +40,16 @@ def blocks_of(page):
 
 def reason_not_to_run(block):
     return next((reason for part, reason in NOT_RUN.items() if part in block), None)
+
+
+def make_photos(folder):
+    """Sixty pictures of three classes, which differ in how light they are."""
+    random = numpy.random.default_rng(0)
+    for i in range(60):
+        path = folder / ("ant", "bee", "cat")[i % 3] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 80, (16, 24, 3)) + 60 * (i % 3)
+        Image.fromarray(pixels.astype(numpy.uint8)).save(path)
 
 
 PAGES_WITH_COMMANDS = [
@@ -66,6 +80,7 @@ def checkout(tmp_path, program):
 @pytest.mark.parametrize("page", PAGES_WITH_COMMANDS, ids=lambda page: page.name)
 def test_commands_work_as_printed(page, checkout):
     environment = {key: value for key, value in os.environ.items() if key != "LORASCALE_PROGRAM"}
+    GIVEN.get(page.name, lambda _: None)(checkout)
     for line, block in blocks_of(page):
         if reason_not_to_run(block):
             continue
@@ -80,6 +95,7 @@ def test_commands_work_as_printed(page, checkout):
 def test_reasons_are_still_needed():
     blocks = [block for page in PAGES for _, block in blocks_of(page)]
     assert blocks and PAGES_WITH_COMMANDS
+    assert set(GIVEN) <= {page.name for page in PAGES_WITH_COMMANDS}
     for part in NOT_RUN:
         assert any(part in block for block in blocks), f"nothing holds {part!r} any more"
 

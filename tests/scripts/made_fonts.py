@@ -30,6 +30,20 @@ def make_font(path, family, shapes=None, style="Regular", missing=None, panose=2
     return path
 
 
+def make_families(folder, special=None):
+    """Twenty families of two styles each, in folders of their numbers; `special`: {number: (its name, the family whose
+    shapes it has)}."""
+    for i in range(20):
+        name, alike = (special or {}).get(i, (f"Family{i}", i))
+        for k, style in enumerate(("Regular", "Bold")):
+            wedges = {
+                letter: [[(0, 0), (0, 700), (100 + 33 * alike, 700), (100 + 60 * n + 9 * k, 0)]]
+                for n, letter in enumerate(LETTERS)
+            }
+            make_font(folder / f"{i}/{style}.ttf", name, wedges, style)
+    return folder
+
+
 def drawn(contours):
     pen = TTGlyphPen(None)
     for points in contours:

@@ -32,6 +32,21 @@ def png(pixels, colour=None, palette=None, transparent=None):
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
+def grey_tiff(values, bits, photometric, order="<"):
+    """The TIFF of unsigned [h, w] of 12 or 16 bits, in one strip; photometric 0: 0 is white, 1: 0 is black."""
+    height, width = values.shape
+    if bits == 16:
+        strip = values.astype(f"{order}u2").tobytes()
+    else:  # the high bit first, each row from a byte of its own
+        ones = (values[..., None] >> numpy.arange(bits - 1, -1, -1)) & 1
+        strip = numpy.packbits(ones.reshape(height, -1), axis=1).tobytes()
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8 + 2 + 12 * 9 + 4, 277: 1, 278: height,
+            279: len(strip)}  # fmt: skip
+    entries = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags.items())
+    mark = {"<": b"II", ">": b"MM"}[order]
+    return mark + struct.pack(f"{order}HIH", 42, 8, len(tags)) + entries + bytes(4) + strip
+
+
 def noise(number, height=4, width=5, channels=3):
     """Pixels of their own for each number."""
     shape = (height, width) if channels == 1 else (height, width, channels)

@@ -63,6 +63,13 @@ def test_one_that_is_gone_does_not_cost_the_others(store, tmp_path):
     assert calls(tmp_path) == ["one gone two", "one", "gone", "two"]
 
 
+def test_what_came_before_a_damaged_one_is_not_fetched_again(store, tmp_path):
+    (store / "two.deb").write_bytes(b"no archive")
+    roots, failed, _ = deb_packages.unpack_all(["one", "two", "three"], tmp_path / "cache")
+    assert list(roots) == ["one", "three"] and list(failed) == ["two"]
+    assert calls(tmp_path) == ["one two three", "two", "three"]
+
+
 def test_batches(store, tmp_path, monkeypatch):
     monkeypatch.setattr(deb_packages, "AT_ONCE", 2)
     assert len(deb_packages.unpack_all(["one", "two", "three"], tmp_path / "cache")[0]) == 3

@@ -1,5 +1,6 @@
 """Letters of fonts as pictures, beside fonts made here and another reader of fonts; which fonts are one design."""
 
+import struct
 from pathlib import Path
 
 import font_families
@@ -8,6 +9,7 @@ import glyphs
 import numpy
 import pytest
 from font_letters import BOX, LETTERS, SIDE, Face, UnusableError
+from fontTools.ttLib import TTCollection, TTFont
 from made_fonts import HEIGHT, make_font, rectangle
 
 
@@ -49,6 +51,46 @@ def test_unusable_fonts(tmp_path, shapes, options, reason):
     path = make_font(tmp_path / "font.ttf", "Font", shapes, **options)
     with pytest.raises(UnusableError, match=reason):
         font_letters.read(path)
+
+
+@pytest.mark.parametrize("name", ["", "源ノ明朝"])
+def test_a_family_without_a_name_in_latin_letters(tmp_path, name):
+    with pytest.raises(UnusableError, match="has no name"):
+        font_letters.read(make_font(tmp_path / "font.ttf", name))
+    face = font_letters.read(make_font(tmp_path / "font.ttf", f"{name} Mincho", style="太字"))
+    assert (face.family, face.style) == ("Mincho", "Regular")
+
+
+@pytest.mark.parametrize("length", [0, 20, 70])
+def test_a_table_that_is_cut(tmp_path, length):
+    """OS/2, by the table of tables; the others are sound."""
+    data = make_font(tmp_path / "whole.ttf", "Whole").read_bytes()
+    place = data.index(b"OS/2") + 12
+    (tmp_path / "cut.ttf").write_bytes(data[:place] + struct.pack(">I", length) + data[place + 4 :])
+    assert glyphs.faces_of(tmp_path / "cut.ttf") == ([], ["cannot be read"])
+
+
+def test_a_collection_that_is_cut(tmp_path):
+    for length in (4, 7, 11):
+        (tmp_path / "cut.ttc").write_bytes((b"ttcf" + bytes(20))[:length])
+        assert glyphs.faces_of(tmp_path / "cut.ttc") == ([], ["cannot be read"])
+
+
+def test_a_font_that_cannot_be_drawn(tmp_path):
+    """Its tables of names and characters are sound, its outlines are not there."""
+    data = make_font(tmp_path / "whole.ttf", "Whole").read_bytes()
+    (tmp_path / "bare.ttf").write_bytes(data.replace(b"head", b"dead").replace(b"glyf", b"flyg"))
+    assert glyphs.faces_of(tmp_path / "bare.ttf") == ([], ["cannot be drawn"])
+
+
+def test_a_collection(tmp_path):
+    """Two fonts in one file."""
+    collection = TTCollection()
+    collection.fonts = [TTFont(make_font(tmp_path / f"{name}.ttf", name)) for name in ("One", "Two")]
+    collection.save(tmp_path / "both.ttc")
+    faces, reasons = glyphs.faces_of(tmp_path / "both.ttc")
+    assert [face.family for face in faces] == ["One", "Two"] and reasons == []
+    assert (faces[1].pictures == font_letters.read(tmp_path / "Two.ttf").pictures).all()
 
 
 def test_what_is_no_font(tmp_path):

@@ -6,8 +6,8 @@ import zlib
 
 import numpy
 import pytest
-from lorascale_images.decoding import MAX_PIXELS, PictureError, Shape, decode
-from pictures import PALETTE, chunk, noise, png
+from lorascale_images.decoding import FORMATS, MAX_PIXELS, PictureError, Shape, decode
+from pictures import PALETTE, chunk, grey_tiff, noise, png
 from PIL import Image
 
 WHITE = (255, 255, 255)
@@ -53,11 +53,26 @@ def test_colours_and_grey_as_they_are(decoded):
     assert (decoded(png(colours), channels=1) == grey_of(colours)).all()
 
 
-@pytest.mark.parametrize("kind", ["BMP", "TIFF", "PPM", "TGA", "PCX", "WEBP", "QOI"])
+LOSSLESS = ["BMP", "DIB", "TIFF", "PPM", "TGA", "PCX", "SGI", "WEBP", "QOI", "JPEG2000"]
+
+
+@pytest.mark.parametrize("kind", LOSSLESS)
 def test_other_lossless_formats(decoded, kind):
     colours = noise(3, 16, 9)
     options = {"lossless": True} if kind == "WEBP" else {}
     assert (decoded(saved(Image.fromarray(colours), kind, **options)) == colours).all()
+
+
+def test_avif(decoded):
+    """Which keeps no noise, but a slope."""
+    colours = numpy.add.outer(numpy.arange(32), numpy.arange(24))[..., None] * numpy.array([4, 3, 2])
+    data = saved(Image.fromarray(colours.astype(numpy.uint8)), "AVIF", quality=95)
+    assert numpy.abs(decoded(data).astype(int) - colours).max() <= 8
+
+
+def test_no_format_is_left_out():
+    """All that docs/images.md promises are there, and each is in a test of this file."""
+    assert set(FORMATS) == {*LOSSLESS, "AVIF", "GIF", "JPEG", "PNG"} and len(FORMATS) == 14
 
 
 def test_jpeg_of_print_colours(decoded):
@@ -76,6 +91,20 @@ def test_16_bits_a_grey_value(decoded):
     assert (decoded(pgm, channels=1) == expected).all()
     tiff = saved(Image.fromarray(values), "TIFF")
     assert (decoded(tiff, channels=1) == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("bits", "white_is_zero", "order"),
+    [(12, False, "<"), (16, False, "<"), (16, False, ">"), (16, True, "<")],  # Pillow knows no others
+)
+def test_tiff_of_deep_grey_values(decoded, bits, white_is_zero, order):
+    """Of 12 bits the highest is 255, too; and where 0 stands for white, it is white."""
+    highest = (1 << bits) - 1
+    values = numpy.random.default_rng(bits).integers(0, highest + 1, (6, 7))
+    values[0, :2] = 0, highest
+    data = grey_tiff(values, bits, 0 if white_is_zero else 1, order)
+    expected = numpy.rint((highest - values if white_is_zero else values) * 255 / highest).astype(numpy.uint8)
+    assert (decoded(data, channels=1) == expected).all()
 
 
 def test_16_bits_a_colour(decoded):
@@ -186,6 +215,9 @@ def test_enlarged_is_told(tmp_path):
     (tmp_path / "a.png").write_bytes(png(noise(16, 10, 20)))
     told = [decode(tmp_path / "a.png", Shape(3, size))[1] for size in (None, (10, 10), (20, 10), (10, 11), (30, 5))]
     assert told == [False, False, False, True, True]
+    sizes = ((10, 10), (20, 10), (10, 11), (30, 5), (21, 10), (21, 11))  # padded, only the last makes it larger
+    told = [decode(tmp_path / "a.png", Shape(3, size, "pad"))[1] for size in sizes]
+    assert told == [False] * 5 + [True]
 
 
 def bomb():

@@ -5,7 +5,8 @@ import zlib
 import h5py
 import numpy
 import pytest
-from lorascale_images import image_file, making
+from lorascale_data import token_file
+from lorascale_images import image_file, making, scratch
 from pictures import ImageFile, noise, png, run_images, write_tree
 
 
@@ -44,7 +45,8 @@ def test_folder(prepare):
 
 def test_layout(tmp_path, monkeypatch):
     """Byte for byte, over several blocks of checks and of copied pictures."""
-    monkeypatch.setattr(image_file, "CHECKS_BLOCK", 100)
+    for module in (token_file, image_file):
+        monkeypatch.setattr(module, "CHECKS_BLOCK", 100)
     monkeypatch.setattr(image_file, "_COPIED_BYTES", 150)
     contents = many(101)
     write_tree(tmp_path / "in", contents)
@@ -91,10 +93,14 @@ def test_layout(tmp_path, monkeypatch):
             assert checks[name][:].tolist() == [zlib.crc32(b"".join(expected[part].tobytes() for part in parts))]
 
 
-def test_a_block_that_is_full_has_no_empty_one_behind_it():
-    checks = image_file.BlockChecks(2)
-    checks.add(bytes(2 * image_file.CHECKS_BLOCK))
-    assert checks.values().tolist() == [zlib.crc32(bytes(2 * 262_144))]
+def test_two_runs_with_one_output_share_no_scratch_file(tmp_path):
+    ours, others = scratch.Scratch(tmp_path), scratch.Scratch(tmp_path)
+    for i in range(3):
+        ours.append(noise(i), 0, i)
+        others.append(noise(9 + i), 0, i)
+    assert (ours.pixels() == numpy.stack([noise(i).ravel() for i in range(3)])).all()
+    assert (others.pixels() == numpy.stack([noise(9 + i).ravel() for i in range(3)])).all()
+    assert list(tmp_path.iterdir()) == []  # whatever ends the process
 
 
 def test_table(prepare, tmp_path):
@@ -161,6 +167,25 @@ def test_result_does_not_depend_on_workers(prepare, tmp_path, monkeypatch):
     files = [(tmp_path / name).read_bytes() for name in ("out.h5", "v.h5")]
     prepare({}, *options, "--workers", "3")
     assert files == [(tmp_path / name).read_bytes() for name in ("out.h5", "v.h5")]
+
+
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [((), [1, 2, 2, 2, 2, 1]), (("--size", "10"), [1] * 10), (("--size", "2x3"), [4, 4, 2])],
+)
+def test_batches_are_bounded_by_bytes(prepare, monkeypatch, options, sizes):
+    """A picture of 4 x 5 in three channels is of 60 bytes; without --size it is the first one that says so."""
+    monkeypatch.setattr(making, "BATCH", 4)
+    monkeypatch.setattr(making, "BATCH_BYTES", 130)
+    process, found = making.Decoder.process, []
+
+    def counted(self, batch):
+        found.append(len(batch))
+        return process(self, batch)
+
+    monkeypatch.setattr(making.Decoder, "process", counted)
+    assert len(prepare(many(10), *options).names) == 10
+    assert found == sizes
 
 
 def test_split_by_content(prepare, tmp_path):

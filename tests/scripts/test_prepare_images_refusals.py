@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+import time
 
 import h5py
 import numpy
 import pytest
 from conftest import SCRIPTS
-from lorascale_images import image_file
+from lorascale_images import decoding, image_file, listing, making
 from pictures import ImageFile, noise, png, run_images, write_tree
 
 GOOD = {"a/1.png": noise(1), "a/2.png": noise(2), "b/1.png": noise(3)}
@@ -90,12 +91,46 @@ def test_classes_keep_their_pictures_where_one_is_left_out(tmp_path):
     ("contents", "message"),
     [
         ({"a/1.png": b"", "b/1.png": b""}, "no picture is good, the first of them: "),
-        ({"a/1.png": noise(1), "b/1.png": noise(1)}, "no picture"),
         ({"a/1.png": noise(1), "b/1.png": b""}, "all pictures are of class a"),
     ],
 )
 def test_too_little_is_left(refused, tmp_path, contents, message):
     assert message in refused(write_tree(tmp_path / "in", contents), "--skip-bad")
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["own classes", "classes from"])
+@pytest.mark.parametrize("more", [{}, {"b/2.png": b""}], ids=["all good", "one bad"])
+def test_all_equal_to_one_of_another_class(refused, folder, tmp_path, known, more):
+    source = write_tree(tmp_path / "equal", {"a/1.png": noise(1), "b/1.png": noise(1), **more})
+    options = ("--classes-from", tmp_path / "known.h5") if known else ()
+    if known:
+        assert run_images(folder, "--output", tmp_path / "known.h5").code == 0
+    assert refused(source, "--skip-bad", *options) == (
+        f"{source}: no picture is left: each that is good is equal to one of another class; "
+        f"give equal pictures one class"
+    )
+
+
+def test_a_table_of_broken_rows_alone(refused, folder, tmp_path):
+    (tmp_path / "in.csv").write_text("file,label\nin/a/1.png\nin/a/2.png\n")
+    message = refused(tmp_path / "in.csv", "--skip-bad")
+    table = tmp_path / "in.csv"
+    assert message.startswith(f"{table}: no picture is good, the first of them: {table}:2: the row has 1 fields")
+
+
+def test_many_classes_from_an_earlier_file(tmp_path):
+    """Their number is no reason to take long: each is looked for among all."""
+    known = [f"{i:05}" for i in range(30_000)]
+    found = listing.Listing(tmp_path, [listing.Picture("x.png", "x.png", known[0], 0)], known, [])
+    begin = time.process_time()
+    making.Maker(found, making.Rules(decoding.Shape(3), known), making.Statistics(skip_bad=False))
+    assert time.process_time() - begin < 2
+
+
+def test_both_sides_are_checked_before_one_is_written(refused, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(image_file.ImageFileWriter, "write", lambda *_: pytest.fail("this can take an hour"))
+    message = refused(folder, "--validation", tmp_path / "v.h5", "--validation-fraction", "0")
+    assert message.startswith("no picture fell to validation: change --validation-fraction or --seed")
 
 
 def test_what_is_passed_over(folder, tmp_path):
@@ -139,6 +174,9 @@ def test_options(refused, folder, tmp_path):
         (("--background", "whitish"), "whitish is no colour"),
         (("--validation-fraction", "0.1"), "--validation-fraction needs --validation"),
         (("--validation", tmp_path / "o.h5"), "are one file, give two"),
+        (("--fit", "crop"), "--fit needs --size N or WxH"),
+        (("--columns", "file=x"), f"--columns and --no-quotes need a table, and {folder} is a folder"),
+        (("--no-quotes",), f"--columns and --no-quotes need a table, and {folder} is a folder"),
     ):
         assert message in refused(folder, *options, code=64)
     assert "no picture fell to validation" in refused(folder, "--validation", tmp_path / "v.h5", "--seed", "3",

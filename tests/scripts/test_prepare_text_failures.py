@@ -61,7 +61,7 @@ def held_script(tmp_path):
             for _ in range(40):
                 stream.write(os.urandom(50_000).hex().encode() + b"\n")
                 stream.flush()
-            wait_until(lambda: list(out.iterdir()) and children_of(process.pid))
+            wait_until(lambda: children_of(process.pid))  # which start when the scratch files are there
             yield process, out
     finally:
         process.kill()
@@ -91,19 +91,21 @@ def is_running(pid):
     return False
 
 
-def test_interrupt_cleans_up(held_script):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupt_cleans_up(held_script, number):
     process, out = held_script
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and err == "prepare_text: interrupted, nothing was written\n"
+    assert process.returncode == 128 + number and err == "prepare_text: interrupted, nothing was written\n"
     assert list(out.iterdir()) == []
 
 
 def test_workers_do_not_outlive_a_killed_script(held_script):
-    process, _ = held_script
+    process, out = held_script
     workers = children_of(process.pid)
     process.kill()
     wait_until(lambda: not any(map(is_running, workers)))
+    assert list(out.iterdir()) == []  # nor do scratch files
 
 
 @pytest.mark.parametrize("help_only", [False, True])

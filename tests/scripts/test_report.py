@@ -5,7 +5,9 @@ import html.parser
 import io
 import json
 import math
+import os
 import re
+import resource
 import subprocess
 import sys
 import types
@@ -194,6 +196,31 @@ def test_unwritable_place(tmp_path):
     assert "--no-files" in result.stderr and result.stderr.count("\n") == 1
     assert run_report(folder, "--no-files").returncode == 0
     assert not (folder / "report.html").exists()
+
+
+def test_full_disk(tmp_path):
+    """A limit of the size of files stands for it: writing fails, and the error names no file by itself."""
+    folder = make_run(tmp_path / "run")
+    result = subprocess.run(
+        [sys.executable, REPORT, folder], capture_output=True, text=True, timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)),
+    )  # fmt: skip
+    assert result.returncode == 73
+    assert result.stderr.startswith(f"report: {folder}/report.html: File too large; choose another folder")
+    assert not any("report" in path.name for path in folder.iterdir())
+
+
+def test_a_home_that_cannot_be_written_leaves_no_folder(tmp_path):
+    folder, temporary = make_run(tmp_path / "run"), tmp_path / "temporary"
+    temporary.mkdir()
+    environment = {key: value for key, value in os.environ.items() if key not in ("MPLCONFIGDIR", "XDG_CACHE_HOME")}
+    result = subprocess.run(
+        [sys.executable, str(REPORT), folder], capture_output=True, text=True, timeout=120,
+        env={**environment, "HOME": str(tmp_path / "none"), "TMPDIR": str(temporary)},
+    )  # fmt: skip
+    assert (result.returncode, result.stderr) == (0, "")
+    assert (folder / "report.png").stat().st_size > 10_000
+    assert list(temporary.iterdir()) == []
 
 
 def test_run_in_progress(tmp_path):

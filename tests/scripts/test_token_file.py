@@ -123,6 +123,12 @@ def test_offsets_over_several_blocks(tmp_path, monkeypatch):
         assert file["checks/offsets"][0] == zlib.crc32(offsets.tobytes())
 
 
+def test_a_block_that_is_full_has_no_empty_one_behind_it():
+    checks = token_file.BlockChecks(2)
+    checks.add(bytes(2 * CHECKS_BLOCK))
+    assert checks.values().tolist() == [zlib.crc32(bytes(2 * 262_144))]
+
+
 def test_digest_set_is_a_set(random):
     digests = [row.tobytes() for row in random.integers(0, 256, (20_000, 16), numpy.uint8)]
     digests += [bytes(16), bytes(8) + b"\5" * 8, b"\5" * 8 + bytes(8)]  # halves of zeros
