@@ -1,9 +1,7 @@
 #include "nn/cross_entropy.hpp"
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/log_softmax.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/tensor.h>
@@ -15,6 +13,7 @@
 #include "base/error.hpp"
 #include "nn/cpu_rows.hpp"
 #include "nn/dispatch.hpp"
+#include "nn/product.hpp"
 
 namespace lorascale::nn {
 namespace {
@@ -105,19 +104,16 @@ at::Tensor head_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight
     return at::zeros({}, hidden.options().dtype(at::kDouble));
   }
   const auto chunk = std::min(rows, rows_per_chunk(weight));
-  at::Tensor buffer = at::empty({chunk, weight.size(0)}, hidden.options());
   at::Tensor sum = at::zeros({}, hidden.options().dtype(at::kDouble));
   for (std::int64_t first = 0; first < rows; first += chunk) {
     const auto count = std::min(chunk, rows - first);
-    at::Tensor logits = buffer.narrow(0, 0, count);
     const at::Tensor part = hidden.narrow(0, first, count);
     const auto part_labels =
         labels.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count));
-    at::mm_out(logits, part, weight.t());
+    at::Tensor logits = product(part, weight.t());
     sum.add_(logits_cross_entropy(logits, part_labels, gradients != nullptr, label_smoothing));
     if (gradients != nullptr) {
-      at::Tensor out = gradients->hidden.narrow(0, first, count);
-      at::mm_out(out, logits, weight);
+      gradients->hidden.narrow(0, first, count).copy_(product(logits, weight));
       if (gradients->weight_grad.defined()) {
         accumulate_product(gradients->weight_grad, logits.t(), part);
       }

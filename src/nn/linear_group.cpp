@@ -1,9 +1,7 @@
 #include "nn/linear_group.hpp"
 
-#include <ATen/ops/addmm.h>
-#include <ATen/ops/mm.h>
-
 #include "nn/dispatch.hpp"
+#include "nn/product.hpp"
 
 namespace lorascale::nn {
 
@@ -17,7 +15,7 @@ std::vector<Site> LinearGroup::sites() {
 
 at::Tensor LinearGroup::forward(const at::Tensor& x, const SampleRows* rows,
                                 DeltasSaved* saved) const {
-  at::Tensor y = bias.defined() ? at::addmm(bias, x, weight.t()) : at::mm(x, weight.t());
+  at::Tensor y = product(x, weight.t(), bias);
   deltas.forward(x, y, rows, saved);
   return y;
 }
@@ -28,7 +26,7 @@ at::Tensor LinearGroup::backward(const at::Tensor& dy, const at::Tensor& x, cons
   const auto& of_layer = gradients.of_layer;
   at::Tensor dx;
   if (need_dx) {
-    dx = at::mm(of_layer, weight);
+    dx = product(of_layer, weight);
   }
   if (weight_grad.defined()) {
     accumulate_product(weight_grad, of_layer.t(), x);

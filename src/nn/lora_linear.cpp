@@ -6,6 +6,7 @@
 
 #include "nn/dispatch.hpp"
 #include "nn/dropout.hpp"
+#include "nn/product.hpp"
 
 namespace lorascale::nn {
 
@@ -16,7 +17,7 @@ at::Tensor LoraLinear::mask(const SampleRows& rows, const at::Tensor& x) const {
 void LoraLinear::forward(const at::Tensor& x, at::Tensor& y, const SampleRows* rows,
                          DeltaSaved* saved) const {
   const bool drops = rows != nullptr && factors_.dropout > 0;
-  at::Tensor low_rank = at::mm(drops ? x * mask(*rows, x) : x, factors_.a.t());  // [tokens, rank]
+  at::Tensor low_rank = product(drops ? x * mask(*rows, x) : x, factors_.a.t());  // [tokens, rank]
   at::addmm_out(y, y, low_rank, factors_.b.t(), /*beta=*/1, factors_.scale);
   if (saved != nullptr) {
     saved->push_back(std::move(low_rank));
@@ -26,13 +27,13 @@ void LoraLinear::forward(const at::Tensor& x, at::Tensor& y, const SampleRows* r
 void LoraLinear::backward(const at::Tensor& dy, const at::Tensor& x, const SampleRows* rows,
                           const DeltaSaved& saved, at::Tensor& dx) const {
   const auto& [a, b, grad_a, grad_b, scale, dropout, draw] = factors_;
-  const at::Tensor low_rank_grad = at::mm(dy, b);  // [tokens, rank]
+  const at::Tensor low_rank_grad = product(dy, b);  // [tokens, rank]
   accumulate_product(grad_b, dy.t(), saved[0], scale);
   if (rows != nullptr && dropout > 0) {
     const at::Tensor scales = mask(*rows, x);
     accumulate_product(grad_a, low_rank_grad.t(), x * scales, scale);
     if (dx.defined()) {
-      dx.addcmul_(scales, at::mm(low_rank_grad, a), scale);
+      dx.addcmul_(scales, product(low_rank_grad, a), scale);
     }
     return;
   }
