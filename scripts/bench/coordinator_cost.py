@@ -16,8 +16,9 @@ import statistics
 import subprocess
 import tempfile
 
-from cpu_step import BATCH, RANK, ROOT, ROW, WARM_UP, make_inputs
+from cpu_sides import ROOT, WARM_UP, Case, make_inputs
 
+BATCH = Case.batch
 NOISE = {"noise.horizon": "64 samples"}
 GROWTH = {"batch.policy": "noise-scale", "batch.critical": BATCH, "batch.increment": BATCH, "batch.min_steps": 1}
 PLAIN = {"advice": "false", "scale.rule": "none"}
@@ -34,9 +35,9 @@ def updates_of(folder: pathlib.Path, steps: int, ranks: int, settings: dict):
     with tempfile.TemporaryDirectory(dir=folder) as run:
         chosen = {
             "run.output_dir": f"{run}/out", "run.threads": os.cpu_count() // ranks, "model.path": folder / "base",
-            "model.dtype": "fp32", "adapter.rank": RANK, "adapter.alpha": 32, "adapter.targets": "all-linear",
-            "data.train": folder / "train.h5", "data.shuffle": "false", "data.packing": "false",
-            "data.sequence_length": ROW, "batch.global": BATCH, "batch.reference": BATCH, "batch.micro": 2,
+            "model.dtype": "fp32", "adapter.rank": Case.rank, "adapter.alpha": 32, "adapter.targets": "all-linear",
+            "data.train": Case("", steps=steps).data(folder), "data.shuffle": "false", "data.packing": "false",
+            "data.sequence_length": Case.row, "batch.global": BATCH, "batch.reference": BATCH, "batch.micro": 2,
             "schedule.name": "constant", "schedule.warmup": 0, "checkpoint.every": 0, "budget": f"{steps} steps",
             **settings}
         (pathlib.Path(run) / "config.yaml").write_text("{}\n")
@@ -71,7 +72,7 @@ def main():
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        make_inputs(folder, options.steps)
+        make_inputs(folder, [Case("", steps=options.steps)])
         for title, (ranks, without, with_it) in COMPARISONS.items():
             if options.only not in (None, title):
                 continue

@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import time
 
-from cpu_step import ROOT, name_of_the_cpu
+from cpu_sides import ROOT, name_of_the_cpu
 
 SIDES = NONE, NODE = "none", "node"
 ROW, BATCH, RANK = 128, 2, 8
