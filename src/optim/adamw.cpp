@@ -22,12 +22,10 @@ class AdamW : public Optimizer {
     // Counts applied updates only, without asking the device.
     updates_.add_(1 - facts.skip);
     for (const auto& segment : segments_) {
-      const auto part = [&](const at::Tensor& flat) {
-        return flat.narrow(0, segment.begin, segment.end - segment.begin);
-      };
-      at::_fused_adamw_({part(parameters)}, {part(gradient)}, {part(first_)}, {part(second_)}, {},
-                        {updates_}, hyper.lr * segment.lr_ratio, hyper.beta1, hyper.beta2,
-                        segment.decays ? hyper.weight_decay : 0.0, hyper.eps, /*amsgrad=*/false,
+      at::_fused_adamw_({segment.of(parameters)}, {segment.of(gradient)}, {segment.of(first_)},
+                        {segment.of(second_)}, {}, {updates_}, hyper.lr * segment.lr_ratio,
+                        hyper.beta1, hyper.beta2, segment.decays ? hyper.weight_decay : 0.0,
+                        hyper.eps, /*amsgrad=*/false,
                         /*maximize=*/false, facts.divisor, facts.skip);
     }
   }

@@ -34,13 +34,10 @@ class Lamb : public Optimizer {
     };
     for (std::size_t i = 0; i < segments_.size(); ++i) {
       const auto& segment = segments_[i];
-      const auto part = [&](const at::Tensor& flat) {
-        return flat.narrow(0, segment.begin, segment.end - segment.begin);
-      };
-      at::Tensor p = part(parameters);
-      at::Tensor g = part(gradient);
-      at::Tensor m = part(first_);
-      at::Tensor v = part(second_);
+      at::Tensor p = segment.of(parameters);
+      at::Tensor g = segment.of(gradient);
+      at::Tensor m = segment.of(first_);
+      at::Tensor v = segment.of(second_);
       g.div_(facts.divisor).nan_to_num_(0.0, 0.0, 0.0);
       unless_skipped(m, (m * hyper.beta1).add_(g, 1 - hyper.beta1));
       unless_skipped(v, (v * hyper.beta2).addcmul_(g, g, 1 - hyper.beta2));

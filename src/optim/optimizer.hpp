@@ -33,6 +33,11 @@ struct Segment {
   // per tensor; sizes of the tensors, which lie back to back and fill the segment.
   double trust = 0;
   std::vector<std::int64_t> tensors = {};
+
+  // Its part of a vector, as a view.
+  [[nodiscard]] at::Tensor of(const at::Tensor& flat) const {
+    return flat.narrow(0, begin, end - begin);
+  }
 };
 
 // What is common to a step, on the device of the vector.

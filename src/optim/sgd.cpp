@@ -23,11 +23,8 @@ class Sgd : public Optimizer {
             const GradientFacts& facts) override {
     for (std::size_t i = 0; i < segments_.size(); ++i) {
       const auto& segment = segments_[i];
-      const auto part = [&](const at::Tensor& flat) {
-        return flat.narrow(0, segment.begin, segment.end - segment.begin);
-      };
-      at::Tensor p = part(parameters);
-      at::Tensor g = part(gradient);
+      at::Tensor p = segment.of(parameters);
+      at::Tensor g = segment.of(gradient);
       const double decay = segment.decays ? hyper.weight_decay : 0.0;
       // A skipped gradient may hold NaN, which no factor of zero removes.
       g.div_(facts.divisor).nan_to_num_(0.0, 0.0, 0.0);
@@ -39,7 +36,7 @@ class Sgd : public Optimizer {
         g.mul_(ratios);
       }
       const at::Tensor skip = facts.skip > 0;
-      at::Tensor m = part(momentum_);
+      at::Tensor m = segment.of(momentum_);
       m.copy_(at::where(skip, m, m * hyper.beta1 + g));
       // Not p - 0 * m: that would turn -0 into +0.
       p.copy_(at::where(skip, p, p - m * (hyper.lr * segment.lr_ratio)));
