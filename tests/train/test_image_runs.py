@@ -311,6 +311,15 @@ def test_refuses_data_that_is_no_image_file(program, inputs, tmp_path):
                    "--set", f"data.{key}={tmp_path / name}")
 
 
+def test_networks_for_pictures_are_not_shared_and_only_node_minds(program, inputs, exact, tmp_path):
+    adapter = {"type": "lora", "targets": "all-layers", "rank": 2}
+    path = settings(inputs, tmp_path, model={"path": str(exact / "run/model")}, adapter=adapter, budget="1 step")
+    outcome = execute(mpirun(2, [program, "train", str(path)]))
+    assert outcome.code == 0 and "every rank holds the whole model" not in outcome.stderr, outcome.stderr
+    refuse(program, settings(inputs, tmp_path / "node", model={"path": str(exact / "run/model")}, adapter=adapter),
+           BAD_CONFIG, ["model.share: node", "not shared yet"], "--set", "model.share=node", headers=False)
+
+
 def test_a_channel_of_one_value(program, tmp_path):
     """Whose standard deviation is 0: the model trains, and a run that begins from it takes it."""
     pixels, labels = make_pictures(12, 8, 3)
