@@ -1,5 +1,6 @@
 // The trainer's way into a run: the folder it owns from here on, the checkpoint it goes on from or
 // the start from nothing, and the records it goes on writing.
+#include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
 #include <nlohmann/json.hpp>
@@ -118,6 +119,16 @@ void Trainer::resume_or_start() {
     write_data_record(run_.folder, session_.files);
     run_.record.open(*run_.coordinator, session_.workload->words(), snapshot.has_value());
   });
+  const auto& why = session_.workload->words().leaf_matters;
+  if (snapshot && !why.empty()) {
+    const auto before = coordinator::Coordinator::saved_leaf_size(snapshot->coordinator_state);
+    if (before != session_.recipe.leaf_size) {
+      run_.record.say(spdlog::level::warn,
+                      fmt::format("{}: with leaves of {} in place of {} the run is another from "
+                                  "here on than one that keeps them",
+                                  why, session_.recipe.leaf_size, before));
+    }
+  }
   if (leaf) {
     leaf->step = run_.coordinator->steps_done();
     run_.tell(*leaf);

@@ -311,6 +311,16 @@ def test_refuses_data_that_is_no_image_file(program, inputs, tmp_path):
                    "--set", f"data.{key}={tmp_path / name}")
 
 
+def test_going_on_with_another_leaf_is_said_to_be_another_run(program, inputs, tmp_path):
+    warning = "batch normalisation is over a leaf: with leaves of 6 in place of 4 the run is another"
+    for norm in ("batch", "group"):
+        folder = tmp_path / norm
+        run(program, "train", settings(inputs, folder, norm, budget="2 steps", schedule={"name": "constant"}))
+        path = settings(inputs, folder, norm, batch={"global": 12, "micro": 6}, budget="3 steps")
+        said = run(program, "train", path).stderr
+        assert (warning in said) == (norm == "batch"), said
+
+
 def test_networks_for_pictures_are_not_shared_and_only_node_minds(program, inputs, exact, tmp_path):
     adapter = {"type": "lora", "targets": "all-layers", "rank": 2}
     path = settings(inputs, tmp_path, model={"path": str(exact / "run/model")}, adapter=adapter, budget="1 step")
