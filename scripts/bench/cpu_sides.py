@@ -187,14 +187,14 @@ def run_side(side: str, case: Case, folder: pathlib.Path, threads: int):
     return result
 
 
-def cpu_flags():
+def cpu_fields():
     fields = dict(line.split(":", 1) for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
     return {key.strip(): value.strip() for key, value in fields.items()}
 
 
 def name_of_the_cpu():
     import torch
-    fields = cpu_flags()
+    fields = cpu_fields()
     flags = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in fields.get("flags", "").split()]
     limits = [f"{key}={os.environ[key]}" for key in ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA") if key in os.environ]
     return (f"{fields.get('model name')} (family {fields.get('cpu family')}, model {fields.get('model')}), "

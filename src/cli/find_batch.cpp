@@ -77,7 +77,7 @@ void print_table(const coordinator::LeafTable& table) {
 }
 
 void print_choice(const coordinator::LeafTable& table, const coordinator::Recipe& recipe,
-                  const std::string& leaf_matters) {
+                  const workloads::Words& words) {
   const auto split = coordinator::factorise_by_leaf(
       recipe.global_batch, static_cast<int>(table.ranks.size()), table.chosen);
   const auto& tight = table.ranks[table.tightest()];
@@ -100,8 +100,8 @@ void print_choice(const coordinator::LeafTable& table, const coordinator::Recipe
       "\nspeed     the smallest leaf that is as fast as the fastest is chosen; samples/s on all "
       "ranks by leaf\n          {}\n",
       coordinator::speeds_text(table.speeds()));
-  if (!leaf_matters.empty()) {
-    std::cout << "note      " << leaf_matters
+  if (!words.leaf_matters.empty() && words.leaf_group == 0) {
+    std::cout << "note      " << words.leaf_matters
               << ": a run with another batch.micro is another run\n";
   }
 }
@@ -183,7 +183,7 @@ ExitCode run_find_batch(const Arguments& arguments) {
   train::root_alone(world.host, [&] {
     print_table(table);
     if (table.chosen > 0) {
-      print_choice(table, session.recipe, session.workload->words().leaf_matters);
+      print_choice(table, session.recipe, session.workload->words());
     }
     std::cout << std::flush;
     const std::filesystem::path folder = loaded.config.run.output_dir;

@@ -119,14 +119,14 @@ void Trainer::resume_or_start() {
     write_data_record(run_.folder, session_.files);
     run_.record.open(*run_.coordinator, session_.workload->words(), snapshot.has_value());
   });
-  const auto& why = session_.workload->words().leaf_matters;
-  if (snapshot && !why.empty()) {
+  if (snapshot) {
+    const auto& words = session_.workload->words();
     const auto before = coordinator::Coordinator::saved_leaf_size(snapshot->coordinator_state);
-    if (before != session_.recipe.leaf_size) {
+    if (words.leaves_differ(before, session_.recipe.leaf_size)) {
       run_.record.say(spdlog::level::warn,
                       fmt::format("{}: with leaves of {} in place of {} the run is another from "
                                   "here on than one that keeps them",
-                                  why, session_.recipe.leaf_size, before));
+                                  words.leaf_matters, session_.recipe.leaf_size, before));
     }
   }
   if (leaf) {

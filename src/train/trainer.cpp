@@ -106,10 +106,10 @@ coordinator::StepPlan Trainer::shrink(const coordinator::MemoryFacts& facts,
                     "ranks, and not those of one that never ran out of memory",
                     facts.step));
   }
-  if (const auto& why = session_.workload->words().leaf_matters;
-      plan.leaf_size != leaf_size && !why.empty()) {
+  if (const auto& words = session_.workload->words();
+      words.leaves_differ(leaf_size, plan.leaf_size)) {
     run_.record.say(spdlog::level::warn,
-                    why +
+                    words.leaf_matters +
                         ": its leaves are smaller from here on, and the run is another than one "
                         "that never ran out of memory");
   }

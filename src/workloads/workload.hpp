@@ -29,6 +29,13 @@ struct Words {
   std::string no_targets;  // of a data set in which nothing counts, with the remedy
   // Why results follow from the size of leaves beyond their rounding; empty: they do not.
   std::string leaf_matters{};
+  // Leaves of multiples of it are alike all the same; 0: no two sizes are.
+  std::int64_t leaf_group = 0;
+
+  [[nodiscard]] bool leaves_differ(std::int64_t one, std::int64_t other) const {
+    const bool alike = leaf_group > 0 && one % leaf_group == 0 && other % leaf_group == 0;
+    return !leaf_matters.empty() && one != other && !alike;
+  }
 };
 
 // What a run shows of its model now and then.

@@ -313,12 +313,15 @@ def test_refuses_data_that_is_no_image_file(program, inputs, tmp_path):
 
 def test_going_on_with_another_leaf_is_said_to_be_another_run(program, inputs, tmp_path):
     warning = "batch normalisation is over a leaf: with leaves of 6 in place of 4 the run is another"
-    for norm in ("batch", "group"):
-        folder = tmp_path / norm
-        run(program, "train", settings(inputs, folder, norm, budget="2 steps", schedule={"name": "constant"}))
-        path = settings(inputs, folder, norm, batch={"global": 12, "micro": 6}, budget="3 steps")
+    resnet = {"layers": [1, 1], "width": 4, "groups": 2}
+    for name, form in {"leaf": {"norm": "batch"}, "ghosts": {"norm": "batch", "ghost_batch": 2},
+                       "groups": {"norm": "group"}}.items():
+        model = {"path": "", "architecture": "resnet", "resnet": {**resnet, **form}}
+        changes = {"model": model, "schedule": {"name": "constant"}}
+        run(program, "train", settings(inputs, tmp_path / name, budget="2 steps", **changes))
+        path = settings(inputs, tmp_path / name, batch={"global": 12, "micro": 6}, budget="3 steps", **changes)
         said = run(program, "train", path).stderr
-        assert (warning in said) == (norm == "batch"), said
+        assert (warning in said) == (name == "leaf"), said
 
 
 def test_networks_for_pictures_are_not_shared_and_only_node_minds(program, inputs, exact, tmp_path):

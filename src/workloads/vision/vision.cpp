@@ -60,6 +60,7 @@ VisionWorkload::VisionWorkload(config::RunConfig& config, const prepare::DataFil
   require_leaf(config, network);
   if (network.norm == NormKind::kBatch && config.adapter.trains_base()) {
     words_.leaf_matters = "batch normalisation is over a leaf";
+    words_.leaf_group = network.ghost_batch;
   }
   network_->set_label_smoothing(config.loss.label_smoothing);
   fingerprint_ = fingerprint_of(config, network);
