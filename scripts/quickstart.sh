@@ -18,34 +18,15 @@ speaker=quickstart
 # shellcheck source=scripts/demo/common.sh
 source "$here/scripts/demo/common.sh"
 
-fresh=false ranks=2 text="" run="$place/runs/quickstart" data="$place/data/quickstart" settings=()
-while (($#)); do
-  case "$1" in
-    --fresh) fresh=true; shift; continue ;;
-    -h|--help) sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-    --ranks|--set|--text|--output|--data) ;;
-    *) fail 64 "unknown argument '$1' (see --help)" ;;
-  esac
-  [[ $# -ge 2 && -n "$2" ]] || fail 64 "$1 needs a value (see --help)"
-  case "$1" in
-    --ranks) ranks=$2 ;;
-    --set) settings+=(--set "$2") ;;
-    --text) text=$(absolute "$2") ;;
-    --output) run=$(absolute "$2") ;;
-    --data) data=$(absolute "$2") ;;
-  esac
-  shift 2
+fresh=false ranks=2 run="$place/runs/quickstart" data="$place/data/quickstart" settings=()
+declare -A own=()
+arguments=()
+for argument in "$@"; do
+  if [[ "$argument" == --fresh ]]; then fresh=true; else arguments+=("$argument"); fi
 done
-require_ranks "$ranks"
+read_arguments --text "${arguments[@]}"
+text=${own[--text]:+$(absolute "${own[--text]}")}
 [[ -z "$text" || -r "$text" ]] || fail 65 "--text $text cannot be read"
-for setting in "${settings[@]}"; do
-  case "$setting" in
-    run.output_dir=*) fail 64 "use --output FOLDER instead of --set $setting" ;;
-    data.train=*|data.validation=*) fail 64 "use --data FOLDER instead of --set $setting" ;;
-  esac
-done
-
-run=$(short "$run") data=$(short "$data")
 cd "$here"
 
 outcome() { sed -n 's/^ *"outcome": *"\([a-z]*\)".*/\1/p' "$run/status.json" 2>/dev/null || true; }

@@ -45,6 +45,13 @@ read_arguments() {  # "OWN OPTIONS" ARGUMENTS...
     shift 2
   done
   require_ranks "$ranks"
+  local setting
+  for setting in "${settings[@]}"; do
+    case "$setting" in
+      run.output_dir=*) fail 64 "use --output FOLDER instead of --set $setting" ;;
+      data.train=*|data.validation=*) fail 64 "use --data FOLDER instead of --set $setting" ;;
+    esac
+  done
   run=$(short "$run") data=$(short "$data")
 }
 

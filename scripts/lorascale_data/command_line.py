@@ -10,6 +10,9 @@ import sys
 from .errors import CANNOT_WRITE, USAGE, PrepareError
 from .workers import PR_SET_PDEATHSIG
 
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+COMPLETE = "the files are complete"
+
 
 class Parser(argparse.ArgumentParser):
     def error(self, message):
@@ -90,6 +93,7 @@ def all_or_none(writers):
 
 def _commit(writers):
     replaced = []  # (path, where its old file is meanwhile, whether there was one)
+    complete = False
     try:
         for writer in writers:
             path, existed = writer.path, os.path.lexists(writer.path)
@@ -98,12 +102,33 @@ def _commit(writers):
             if existed:
                 _keep(path, old)
             writer.commit()
-    except BaseException:  # an interrupt, too
-        for path, old, existed in reversed(replaced):
-            _restore(path, old, existed)
-        raise
-    for _, old, _ in replaced:
-        old.unlink(missing_ok=True)
+        complete = True
+    finally:  # after an interrupt, too
+        with _interrupts_wait(complete):
+            for path, old, existed in reversed(replaced):
+                if complete:
+                    old.unlink(missing_ok=True)
+                else:
+                    _restore(path, old, existed)
+
+
+@contextlib.contextmanager
+def _interrupts_wait(complete):
+    """What interrupts comes at the end; it says whether the files were complete then."""
+    seen = []
+    handlers = {number: signal.getsignal(number) for number in INTERRUPTS}
+    ours = [number for number, handler in handlers.items() if callable(handler)]
+    for number in ours:
+        signal.signal(number, lambda number, _: seen.append(number))
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, handlers[number])
+    if seen:
+        interrupt = KeyboardInterrupt(seen[0])
+        interrupt.complete = complete
+        raise interrupt
 
 
 def _keep(path, old):
@@ -161,7 +186,7 @@ def _run(name, command):
     try:
         end_with_parent()
         report = command()
-        outcome = "the files are complete"
+        outcome = COMPLETE
         report()
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, `head` say, has seen enough; the files are complete
@@ -170,6 +195,8 @@ def _run(name, command):
         print(f"{name}: {error}", file=sys.stderr)
         return error.code
     except KeyboardInterrupt as error:
+        if getattr(error, "complete", False):  # it came while names were given
+            outcome = COMPLETE
         print(f"{name}: interrupted, {outcome}", file=sys.stderr)
         return 128 + (error.args[0] if error.args else signal.SIGINT)
     return 0

@@ -20,12 +20,19 @@ bool is_plain_name(const std::string& text) {
   throw_bad_config(key + ": '" + text + "' " + error.what());
 }
 
+// Where the last part of a name begins; a number alone ("downsample.0") names nothing.
+std::size_t ending_of(const std::string& name) {
+  const auto dot = name.rfind('.');
+  const bool number = name.find_first_not_of("0123456789", dot + 1) == std::string::npos;
+  return number && dot != std::string::npos && dot > 0 ? name.rfind('.', dot - 1) + 1 : dot + 1;
+}
+
 // Last parts of all names, for messages.
 std::string known_endings(const std::vector<nn::Site>& sites) {
   std::string list;
   std::set<std::string> seen;
   for (const auto& site : sites) {
-    const auto ending = site.name.substr(site.name.rfind('.') + 1);
+    const auto ending = site.name.substr(ending_of(site.name));
     if (seen.insert(ending).second) {
       list += (list.empty() ? "" : ", ") + ending;
     }

@@ -63,7 +63,9 @@ std::optional<double> magnitude(char letter) {
   }
 }
 
-std::string_view name_of(Unit unit) {
+}  // namespace
+
+std::string_view unit_name(Unit unit) {
   switch (unit) {
     case Unit::kSamples:
       return "samples";
@@ -74,12 +76,14 @@ std::string_view name_of(Unit unit) {
     case Unit::kEpochs:
       return "epochs";
     case Unit::kMinutes:
-      return "min";
+      return "minutes";
     case Unit::kFraction:
       return "%";
   }
   return "";
 }
+
+namespace {
 
 std::string shortest(double value) {
   std::array<char, 32> buffer{};
@@ -142,15 +146,19 @@ std::string to_string(const Amount& amount) {
   if (amount.unit == Unit::kFraction) {
     return shortest(amount.value * 100) + "%";
   }
-  std::string_view unit = name_of(amount.unit);
+  if (amount.unit == Unit::kMinutes) {
+    return shortest(amount.value) + " min";
+  }
+  std::string_view unit = unit_name(amount.unit);
   if (amount.value == 1 && unit.ends_with('s')) {
     unit.remove_suffix(1);
   }
   return shortest(amount.value) + " " + std::string(unit);
 }
 
-std::string counted(std::int64_t number, std::string_view noun) {
-  return std::to_string(number) + " " + std::string(noun) + (number == 1 ? "" : "s");
+std::string counted(std::int64_t number, std::string_view noun, std::string_view plural) {
+  const std::string several = plural.empty() ? std::string(noun) + "s" : std::string(plural);
+  return std::to_string(number) + " " + (number == 1 ? std::string(noun) : several);
 }
 
 std::int64_t to_samples(const Amount& amount, const UnitContext& context) {

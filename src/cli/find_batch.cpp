@@ -82,9 +82,9 @@ void print_choice(const coordinator::LeafTable& table, const coordinator::Recipe
       recipe.global_batch, static_cast<int>(table.ranks.size()), table.chosen);
   const auto& tight = table.ranks[table.tightest()];
   std::cout << fmt::format(
-      "choice    batch.micro {}: batch.global {} = {} leaves, accumulation {} "
+      "choice    batch.micro {}: batch.global {} = {}, accumulation {} "
       "on each of {}",
-      table.chosen, recipe.global_batch, split.leaves,
+      table.chosen, recipe.global_batch, counted(split.leaves, "leaf", "leaves"),
       split.min_leaves_per_rank == split.max_leaves_per_rank
           ? std::to_string(split.max_leaves_per_rank)
           : fmt::format("{} or {}", split.min_leaves_per_rank, split.max_leaves_per_rank),

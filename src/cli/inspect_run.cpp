@@ -58,8 +58,9 @@ void show_status(const fs::path& folder) {
 void show_config(const fs::path& folder) {
   const auto config = config::read_config_file(folder / "config.yaml").config;
   const auto value = [&](const char* path) { return config::find_option(path)->write(config); };
-  say("model", value(config.model.architecture ? "model.architecture" : "model.path") + ", " +
-                   value("model.dtype"));
+  const auto dtype = value("model.dtype");
+  say("model", value(config.model.architecture ? "model.architecture" : "model.path") +
+                   (dtype == "auto" ? "" : ", " + dtype));
   say("trained", config.adapter.trains_base()
                      ? std::string("all weights")
                      : fmt::format("LoRA rank {}, alpha {}, targets {}", value("adapter.rank"),

@@ -30,6 +30,7 @@ constexpr double kMeasurableOnCpu = 5e11;
 // to be chosen by memory.
 struct Measured {
   std::optional<double> peak;  // bytes, on the rank where it is most
+  bool by_speed = false;  // the leaf was chosen by what was measured, which is never twice alike
   bool fits = true;
   double budget = 0;  // bytes, on the rank that has the least; 0: no limit is known
 };
@@ -50,7 +51,7 @@ Measured measure(Job& job, train::Session& session, coordinator::Recipe& recipe,
   if (!config.batch.micro && (!long_on_cpu || train::any_limit(world))) {
     if (const auto table = train::choose_leaf(world, session, *updater, recipe, ranks)) {
       recipe.leaf_size = table->chosen;
-      return {table->peak(table->chosen)};
+      return {table->peak(table->chosen), config.run.reduction == config::Reduction::kFast};
     }
   }
   if (long_on_cpu) {
@@ -59,7 +60,7 @@ Measured measure(Job& job, train::Session& session, coordinator::Recipe& recipe,
   const auto table =
       train::measure_leaves(world, session, *updater, recipe,
                             {{recipe.leaf_size}, coordinator::LeafAim::kLargest, ranks});
-  return {table.peak(recipe.leaf_size), table.chosen > 0, table.least_budget()};
+  return {table.peak(recipe.leaf_size), false, table.chosen > 0, table.least_budget()};
 }
 
 std::string memory_text(const train::MemoryForecast& memory, const Measured& measured) {
@@ -133,9 +134,14 @@ ExitCode run_plan(const Arguments& arguments) {
     std::cout << "model     " << session.model().family() << ", " << memory.model_parameters
               << " parameters; trained: " << session.parameters().size() << "\n"
               << "device    " << job.device_text() << "\n"
-              << "batch     global " << recipe.global_batch << " = " << leaves.leaves
-              << " leaves of " << recipe.leaf_size << " on " << counted(ranks, "rank") << ", "
-              << leaves.min_leaves_per_rank << " to " << leaves.max_leaves_per_rank << " each\n"
+              << "batch     global " << recipe.global_batch << " = "
+              << counted(leaves.leaves, "leaf", "leaves") << " of " << recipe.leaf_size << " on "
+              << counted(ranks, "rank") << ", " << leaves.min_leaves_per_rank << " to "
+              << leaves.max_leaves_per_rank << " each"
+              << (measured.by_speed ? "; batch.micro auto: a run measures again, and may choose "
+                                      "another leaf"
+                                    : "")
+              << "\n"
               << "rate      " << coordinator::explain_rate(recipe, usual) << "\n"
               << companions_text(recipe, usual) << "run       " << report.reason << "\n"
               << "more      " << coordinator::ways_on(recipe, 0) << "\n"

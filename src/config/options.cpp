@@ -15,9 +15,11 @@ struct Domain {
   std::string_view prefix;
   std::string_view name;
 };
+// What a network that begins untrained is made of.
+constexpr std::string_view kFreshArchitecture = "model.resnet.";
 constexpr std::array kDomains = {
     Domain{"model.recompute", "language"}, Domain{"model.architecture", "vision"},
-    Domain{"model.resnet.", "vision"},     Domain{"data.prepare.", "language"},
+    Domain{kFreshArchitecture, "vision"},  Domain{"data.prepare.", "language"},
     Domain{"data.augment.", "vision"},     Domain{"data.sequence_length", "language"},
     Domain{"data.packing", "language"},    Domain{"sample.", "language"},
 };
@@ -42,14 +44,19 @@ std::vector<Option> build_table() {
 
 }  // namespace
 
-std::vector<std::string> foreign_options(const RunConfig& config, std::string_view domain) {
+std::vector<std::string> idle_options(const RunConfig& config, std::string_view domain) {
   const RunConfig defaults;
   std::vector<std::string> lines;
   for (const auto& option : options()) {
-    if (!option.domain.empty() && option.domain != domain &&
-        option.write(config) != option.write(defaults)) {
-      lines.push_back(fmt::format("{} {} has no effect: it is of {} models", option.path,
-                                  option.write(config), option.domain));
+    std::string why;
+    if (!option.domain.empty() && option.domain != domain) {
+      why = fmt::format("it is of {} models", option.domain);
+    } else if (!config.model.architecture && option.path.starts_with(kFreshArchitecture)) {
+      why = fmt::format("the form of {} is in its config.json", config.model.path);
+    }
+    if (!why.empty() && option.write(config) != option.write(defaults)) {
+      lines.push_back(
+          fmt::format("{} {} has no effect: {}", option.path, option.write(config), why));
     }
   }
   return lines;

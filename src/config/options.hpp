@@ -36,8 +36,9 @@ const Option* find_option(std::string_view path);  // nullptr: unknown
 bool is_section(std::string_view path);            // "optimizer", "evaluate.early_stop"
 std::vector<const Option*> options_of_section(std::string_view path);  // in table order
 std::string default_text(const Option& option);
-// One line for each option that belongs to other kinds of workloads and is not at its default.
-std::vector<std::string> foreign_options(const RunConfig& config, std::string_view domain);
+// One line for each option that is not at its default although nothing looks at it: one of other
+// kinds of workloads, or of a fresh network where a trained one is named.
+std::vector<std::string> idle_options(const RunConfig& config, std::string_view domain);
 
 // The reference of every key with its form, default and help: plain for --help, Markdown for the
 // docs.

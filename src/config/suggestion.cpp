@@ -71,7 +71,8 @@ std::optional<std::string> meant(const std::string& path) {
   if (auto same = option_with_last_word(word)) {
     return same;
   }
-  if (near) {
+  // The section is most of a long path; its last word must be near, too.
+  if (near && nearest(word, {last_word(*near)})) {
     return near;
   }
   std::vector<std::string> words;
@@ -84,13 +85,30 @@ std::optional<std::string> meant(const std::string& path) {
   return close ? option_with_last_word(*near_word) : std::nullopt;
 }
 
+// "model.resnet has block, layers, ..."; empty where the path is in no section, or in one of many.
+std::string keys_beside(const std::string& path) {
+  constexpr std::size_t kFew = 12;
+  const auto dot = path.rfind('.');
+  const auto section = path.substr(0, dot);
+  if (dot == std::string::npos || !is_section(section)) {
+    return {};
+  }
+  const auto keys = options_of_section(section);
+  std::string list;
+  for (const auto* key : keys) {
+    list += (list.empty() ? "" : ", ") + key->path.substr(section.size() + 1);
+  }
+  return keys.size() > kFew ? std::string() : section + " has " + list;
+}
+
 }  // namespace
 
 std::string suggestion_for(const std::string& path) {
   if (const auto name = meant(path)) {
     return "; did you mean '" + *name + "'?";
   }
-  return "; lorascale --help lists all keys";
+  const auto beside = keys_beside(path);
+  return "; " + (beside.empty() ? "lorascale --help lists all keys" : beside);
 }
 
 }  // namespace lorascale::config

@@ -26,24 +26,6 @@ std::string kind_name(const YamlNode& node) {
   return "text";
 }
 
-std::string_view unit_name(Unit unit) {
-  switch (unit) {
-    case Unit::kSamples:
-      return "samples";
-    case Unit::kTokens:
-      return "tokens";
-    case Unit::kSteps:
-      return "steps";
-    case Unit::kEpochs:
-      return "epochs";
-    case Unit::kMinutes:
-      return "minutes";
-    case Unit::kFraction:
-      return "%";
-  }
-  return "";
-}
-
 // Parses with a message of ours where the text is not fit to be shown as it is.
 Amount read_amount(const std::string& text, Unit bare) {
   constexpr std::size_t kLongestAmount = 64;

@@ -46,10 +46,6 @@ std::string at_most(std::int64_t most) {
   return std::to_string(most) + (most > 1 ? " or less" : "");
 }
 
-std::string counted_leaves(std::int64_t leaves) {
-  return leaves == 1 ? "1 leaf" : std::to_string(leaves) + " leaves";
-}
-
 void check_counts(Lines& lines, const Recipe& recipe, int world_size) {
   at_least(lines, "the world size", world_size, 1, "start 1 rank or more");
   at_least(lines, "the training set's number of samples", recipe.samples_per_epoch, 1,
@@ -219,9 +215,10 @@ void advise_on_ranks(Lines& lines, const Recipe& recipe, int world_size) {
     const std::string remedy = best.idle_ranks < now.idle_ranks
                                    ? "use batch.micro " + at_most(best.leaf_size)
                                    : "start at most " + counted(recipe.global_batch, "rank");
-    lines.push_back(fmt::format(
-        "{} of {} ranks have nothing to do: batch.global {} makes {} of {}; {}", now.idle_ranks,
-        world_size, recipe.global_batch, counted_leaves(now.leaves), now.leaf_size, remedy));
+    lines.push_back(
+        fmt::format("{} of {} ranks have nothing to do: batch.global {} makes {} of {}; {}",
+                    now.idle_ranks, world_size, recipe.global_batch,
+                    counted(now.leaves, "leaf", "leaves"), now.leaf_size, remedy));
     return;
   }
   constexpr double kUneven = 0.8;
@@ -232,7 +229,7 @@ void advise_on_ranks(Lines& lines, const Recipe& recipe, int world_size) {
                          batch_increment(recipe) % finer.leaf_size == 0;
     if (allowed && finer.balance() >= now.balance() + kWorthwhile) {
       lines.push_back(fmt::format("{} on {} ranks keep them {} % busy; batch.micro {} would {} %",
-                                  counted_leaves(now.leaves), world_size,
+                                  counted(now.leaves, "leaf", "leaves"), world_size,
                                   to_text(std::round(100 * now.balance())), finer.leaf_size,
                                   to_text(std::round(100 * finer.balance()))));
       return;

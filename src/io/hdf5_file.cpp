@@ -286,16 +286,33 @@ Hdf5Dataset Hdf5File::dataset(const std::string& name,
   return dataset;
 }
 
+namespace {
+
+// An attribute of a file's root that is opened, with its type.
+struct Attribute {
+  Attribute(hid_t file, const std::string& name)
+      : handle(H5Aopen(file, name.c_str(), H5P_DEFAULT), H5Aclose),
+        type(H5Aget_type(handle.id), H5Tclose) {}
+
+  [[nodiscard]] bool is_one(H5T_class_t kind) const {
+    const Handle space(H5Aget_space(handle.id), H5Sclose);
+    return H5Tget_class(type.id) == kind && H5Sget_simple_extent_npoints(space.id) == 1;
+  }
+
+  Handle handle, type;
+};
+
+}  // namespace
+
 std::optional<std::string> Hdf5File::text_attribute(const std::string& name) const {
   const Lock lock(library_lock());
   if (H5Aexists(id_, name.c_str()) <= 0) {
     return std::nullopt;
   }
   const std::string where = path_.string() + ": attribute " + name;
-  const Handle attribute(H5Aopen(id_, name.c_str(), H5P_DEFAULT), H5Aclose);
-  const Handle type(H5Aget_type(attribute.id), H5Tclose);
-  const Handle space(H5Aget_space(attribute.id), H5Sclose);
-  if (H5Tget_class(type.id) != H5T_STRING || H5Sget_simple_extent_npoints(space.id) != 1) {
+  const Attribute attribute(id_, name);
+  const auto& type = attribute.type;
+  if (!attribute.is_one(H5T_STRING)) {
     throw_bad_input(where + " must be one string");
   }
   const Handle memory(H5Tcopy(H5T_C_S1), H5Tclose);
@@ -303,7 +320,7 @@ std::optional<std::string> Hdf5File::text_attribute(const std::string& name) con
     char* text = nullptr;
     H5Tset_size(memory.id, H5T_VARIABLE);
     H5Tset_cset(memory.id, H5Tget_cset(type.id));
-    const auto read = [&] { return H5Aread(attribute.id, memory.id, &text) >= 0; };
+    const auto read = [&] { return H5Aread(attribute.handle.id, memory.id, &text) >= 0; };
     if (!survives(read)) {
       throw_bad_input(where + " leads nowhere; the file is damaged, make it again");
     }
@@ -321,7 +338,7 @@ std::optional<std::string> Hdf5File::text_attribute(const std::string& name) con
   std::string text(size + 1, '\0');
   H5Tset_size(memory.id, size + 1);
   H5Tset_cset(memory.id, H5Tget_cset(type.id));
-  if (H5Aread(attribute.id, memory.id, text.data()) < 0) {
+  if (H5Aread(attribute.handle.id, memory.id, text.data()) < 0) {
     throw_bad_input(where + " cannot be read: " + library_error());
   }
   return text.substr(0, text.find('\0'));
@@ -332,14 +349,11 @@ std::optional<std::int64_t> Hdf5File::integer_attribute(const std::string& name)
   if (H5Aexists(id_, name.c_str()) <= 0) {
     return std::nullopt;
   }
-  const std::string where = path_.string() + ": attribute " + name;
-  const Handle attribute(H5Aopen(id_, name.c_str(), H5P_DEFAULT), H5Aclose);
-  const Handle type(H5Aget_type(attribute.id), H5Tclose);
-  const Handle space(H5Aget_space(attribute.id), H5Sclose);
+  const Attribute attribute(id_, name);
   std::int64_t value = 0;
-  if (H5Tget_class(type.id) != H5T_INTEGER || H5Sget_simple_extent_npoints(space.id) != 1 ||
-      H5Aread(attribute.id, H5T_NATIVE_INT64, &value) < 0) {
-    throw_bad_input(where + " must be one integer");
+  if (!attribute.is_one(H5T_INTEGER) ||
+      H5Aread(attribute.handle.id, H5T_NATIVE_INT64, &value) < 0) {
+    throw_bad_input(path_.string() + ": attribute " + name + " must be one integer");
   }
   return value;
 }

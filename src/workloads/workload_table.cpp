@@ -56,7 +56,7 @@ BaseModel read_base_model(const config::ModelSection& model) {
 }
 
 std::vector<std::string> unused_settings(const config::RunConfig& config) {
-  return config::foreign_options(config, workload_kind_of(config.model).name);
+  return config::idle_options(config, workload_kind_of(config.model).name);
 }
 
 adapters::AdaptedModel adapted_model(models::Model& model, const config::RunConfig& config) {

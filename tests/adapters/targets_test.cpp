@@ -66,6 +66,21 @@ TEST(Targets, ThatNameNothingAreRefusedWithWhatThereIs) {
                           "or all-layers"));
 }
 
+// Of a number alone, as in a sequence of torch's, nobody would know what it is.
+TEST(Targets, AreNamedByMoreThanANumber) {
+  nn::Deltas deltas;
+  AdaptedModel model;
+  for (const char* name : {"layer1.0.downsample.0", "0", "fc"}) {
+    model.sites.push_back({name, nn::SiteKind::kConv2d, at::Tensor(), {}, &deltas, 0});
+  }
+  try {
+    Targets({"q_proj"}).require_all_used(model);
+    ADD_FAILURE() << "took it";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("there are downsample.0, 0, fc, or"));
+  }
+}
+
 // A part without a site is refused where it is named, and passed over where everything is meant.
 TEST(Targets, ThatNameAPartWithoutASiteAreRefused) {
   EXPECT_THAT(named({"lm_head", "conv"}),

@@ -240,16 +240,30 @@ TEST(ConfigAliases, PointAtOptionsThatExistAndHideNone) {
 // What belongs to one kind of workload is named to the others where it is set.
 TEST(ConfigOptions, KnowTheKindOfWorkloadThatTheyBelongTo) {
   RunConfig config;
-  EXPECT_TRUE(foreign_options(config, "vision").empty());
+  EXPECT_TRUE(idle_options(config, "vision").empty());
   config.data.sequence_length = 64;
   config.data.augment.shift = 2;
   config.optimizer.lr = 0.5;  // of all kinds
-  ASSERT_EQ(foreign_options(config, "vision").size(), 1U);
-  EXPECT_EQ(foreign_options(config, "vision")[0],
+  ASSERT_EQ(idle_options(config, "vision").size(), 1U);
+  EXPECT_EQ(idle_options(config, "vision")[0],
             "data.sequence_length 64 has no effect: it is of language models");
-  ASSERT_EQ(foreign_options(config, "language").size(), 1U);
-  EXPECT_EQ(foreign_options(config, "language")[0],
+  ASSERT_EQ(idle_options(config, "language").size(), 1U);
+  EXPECT_EQ(idle_options(config, "language")[0],
             "data.augment.shift 2 has no effect: it is of vision models");
+}
+
+TEST(ConfigOptions, OfAFreshNetworkDoNothingBesideATrainedOne) {
+  RunConfig config;
+  config.model.path = "runs/a/model";
+  config.model.resnet.norm = "group";
+  ASSERT_EQ(idle_options(config, "vision").size(), 1U);
+  EXPECT_EQ(
+      idle_options(config, "vision")[0],
+      "model.resnet.norm group has no effect: the form of runs/a/model is in its config.json");
+  EXPECT_EQ(idle_options(config, "language").size(), 1U);
+  config.model.path.clear();
+  config.model.architecture = "resnet";
+  EXPECT_TRUE(idle_options(config, "vision").empty());
 }
 
 }  // namespace

@@ -240,6 +240,17 @@ TEST(ReadConfig, SuggestsWhatWasMeantAndNothingElse) {
   }
 }
 
+TEST(ReadConfig, NamesTheKeysOfASectionWhereNoneIsMeant) {
+  const auto message = [](const std::string& path) { return refusal("", {path + "=1"}).message; };
+  EXPECT_THAT(message("data.augment.rotate"),
+              ::testing::AllOf(::testing::HasSubstr("; data.augment has flip, shift"),
+                               ::testing::Not(::testing::HasSubstr("did you mean"))));
+  EXPECT_THAT(message("model.resnet.depth"),
+              ::testing::HasSubstr("; model.resnet has block, layers, width, norm"));
+  EXPECT_THAT(message("model.resnet.laiers"), ::testing::HasSubstr("'model.resnet.layers'?"));
+  EXPECT_THAT(message("augment.flip"), ::testing::HasSubstr("'data.augment.flip'?"));
+}
+
 TEST(ReadConfig, ListsEveryProblemInTheOrderOfTheFile) {
   const std::vector<std::string> three = {"test.yaml:1: adapter.rank",
                                           "test.yaml:2: unknown key 'optimiser'; did you mean "

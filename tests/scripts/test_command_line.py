@@ -1,6 +1,7 @@
 """What the scripts that prepare data share: their outputs get their names together or not at all, and how they end."""
 
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -55,6 +56,24 @@ def test_a_second_file_that_fails_takes_the_first_back(prepare, tmp_path, second
     outcome = prepare("--force")
     assert outcome.code == second_fails[0] and second_fails[1] in outcome.err and outcome.out == ""
     assert contents(tmp_path) == {"t.h5": b"old training", "v.h5": b"old validation"}
+
+
+def test_an_interrupt_behind_the_last_name_leaves_the_new_files_alone(prepare, tmp_path, monkeypatch):
+    unlink, seen = pathlib.Path.unlink, []
+
+    def interrupted(path, **options):
+        unlink(path, **options)
+        if path.name.endswith(".old.tmp") and not seen:
+            seen.append(path)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    for name in ("t.h5", "v.h5"):
+        (tmp_path / name).write_text("old")
+    monkeypatch.setattr(pathlib.Path, "unlink", interrupted)
+    outcome = prepare("--force")
+    assert outcome.code == 143 and "interrupted, the files are complete" in outcome.err
+    assert sorted(contents(tmp_path)) == ["t.h5", "v.h5"]
+    assert all(content != b"old" for content in contents(tmp_path).values())
 
 
 def test_where_there_was_nothing_nothing_is_left(prepare, tmp_path, second_fails):

@@ -243,7 +243,12 @@ def refuse(program, path, code, words, *more, verb="train", headers=True):
 REFUSALS = {
     "a leaf that is not given": (["batch.micro=auto"], BAD_CONFIG, ["norm batch", "batch.micro"]),
     "ghosts that differ": (["model.resnet.ghost_batch=3"], BAD_CONFIG, ["ghost_batch 3", "batch.micro 4"]),
-    "groups that divide no width": (["model.resnet.norm=group", "model.resnet.groups=3"], BAD_CONFIG, ["groups", "divide"]),
+    "groups that divide no width": (["model.resnet.norm=group", "model.resnet.groups=3"], BAD_CONFIG,
+                                    ["groups", "divide width, here 4", "1 does"]),
+    "a picture over": (["model.resnet.layers=[1, 1, 1, 1]"], BAD_CONFIG,
+                       ["1 x 1", "45 images", "groups of 4 leave one over", "batch.micro"]),
+    "single pictures": (["model.resnet.layers=[1, 1, 1, 1]", "model.resnet.ghost_batch=1"], BAD_CONFIG,
+                        ["1 x 1", "groups of 1 are single", "ghost_batch"]),
     "a shift of the whole": (["data.augment.shift=8"], BAD_CONFIG, ["shifted", "0 to 7"]),
     "an adapter on nothing": (["adapter.type=lora"], BAD_CONFIG, ["model.architecture", "adapter.type: full"]),
     "a model and an architecture": (["model.path=/nowhere"], BAD_CONFIG, ["model.path", "model.architecture"]),

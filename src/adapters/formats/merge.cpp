@@ -1,10 +1,19 @@
 #include "adapters/formats/merge.hpp"
 
 #include <ATen/TensorOperators.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "base/error.hpp"
 
 namespace lorascale::adapters {
+namespace {
+
+std::string made_for(const PeftAdapter& adapter) {
+  return "; it was made for '" + adapter.base_model + "'";
+}
+
+}  // namespace
 
 void merge_into_weights(const PeftAdapter& adapter, const std::vector<nn::Site>& sites) {
   std::size_t merged = 0;
@@ -16,14 +25,17 @@ void merge_into_weights(const PeftAdapter& adapter, const std::vector<nn::Site>&
     at::Tensor weight = site.weight;
     const at::Tensor change = found->second.weight_change();
     if (change.sizes() != weight.sizes()) {
-      throw_bad_input("the adapter's " + found->first + " does not fit this model's shape");
+      throw_bad_input(fmt::format("the adapter's {} does not fit this model's shape: it is for "
+                                  "weights of [{}], not [{}]",
+                                  found->first, fmt::join(change.sizes(), ", "),
+                                  fmt::join(weight.sizes(), ", ")) +
+                      made_for(adapter));
     }
     weight.copy_(weight.to(at::kFloat) + change.to(weight.device()));
     ++merged;
   }
   if (merged != adapter.modules.size()) {
-    throw_bad_input("the adapter has layers that this model lacks; it was made for '" +
-                    adapter.base_model + "'");
+    throw_bad_input("the adapter has layers that this model lacks" + made_for(adapter));
   }
 }
 

@@ -83,7 +83,9 @@ std::vector<LoraModule> match_lora_targets(const AdaptedModel& model,
     const auto most = std::min(fan_in(site), site.weight.size(0));
     if (module.rank < 1 || module.rank > most) {
       throw_bad_config("adapter.rank: " + std::to_string(module.rank) + " for " + site.name +
-                       " must lie in 1 to " + std::to_string(most));
+                       " must lie in 1 to " + std::to_string(most) +
+                       "; give it a rank of its own by adapter.rank_pattern, or leave it out of "
+                       "adapter.targets");
     }
     modules.push_back(std::move(module));
   }

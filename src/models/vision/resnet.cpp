@@ -194,6 +194,17 @@ double ResNet::forward_operations(const data::Leaf& any) const {
   return 2 * products * static_cast<double>(leaf.labels.size());
 }
 
+MapSize ResNet::last_map(const MapSize& picture) const {
+  MapSize size = stem_.output_size(picture);
+  if (config_.stem == StemKind::kLarge) {
+    size = pooled_size(size);
+  }
+  for (const auto& block : blocks_) {
+    size = block.output_size(size);
+  }
+  return size;
+}
+
 ActivationBytes ResNet::activation_bytes(const data::Leaf& any) const {
   const auto& leaf = images(any);
   const auto first = first_trained();

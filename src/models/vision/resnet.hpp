@@ -41,6 +41,9 @@ class ResNet : public Model {
   [[nodiscard]] double forward_operations(const data::Leaf& leaf) const override;
   [[nodiscard]] ActivationBytes activation_bytes(const data::Leaf& leaf) const override;
 
+  // Sides of the last map, which is the smallest, of pictures of these sides.
+  [[nodiscard]] MapSize last_map(const MapSize& picture) const;
+
   // Of all batch norms, mean and variance in turn; undefined where there are none.
   [[nodiscard]] const at::Tensor& running_state() const { return statistics_; }
   at::Tensor statistics() override { return trains_norms() ? statistics_ : at::Tensor(); }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <string_view>
 #include <utility>
 
@@ -96,7 +97,8 @@ void read_norm(const Fields& fields, ResNetConfig& config) {
   config.groups = fields.integer_or("groups", config.groups, 1, kMaxWidth);
   if (config.norm == NormKind::kGroup && config.width % config.groups != 0) {
     fields.fail("groups", "must divide width, here " + std::to_string(config.width) + ", and is " +
-                              std::to_string(config.groups));
+                              std::to_string(config.groups) + "; " +
+                              std::to_string(std::gcd(config.groups, config.width)) + " does");
   }
   config.ghost_batch = fields.integer_or("ghost_batch", 0, 0, kMaxGhostBatch);
   config.norm_eps = positive(fields, "norm_eps", config.norm_eps);

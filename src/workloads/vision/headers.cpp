@@ -13,7 +13,7 @@ HeaderReport check_headers(const config::RunConfig& config) {
   const data::ImageDataset training(config.data.train, {{augment.flip, augment.shift}, {}});
   const auto& images = training.file();
   const auto network = open_shapes(config, images);
-  require_leaf(config, network->config());
+  require_leaf(config, *network, images);
   if (config.data.validation) {
     data::require_agreement(images, data::ImageFile(*config.data.validation));
   }

@@ -6,6 +6,7 @@
 
 #include "base/error.hpp"
 #include "base/hash.hpp"
+#include "base/units.hpp"
 #include "io/model_reader.hpp"
 #include "nn/dtypes.hpp"
 
@@ -94,20 +95,40 @@ std::string fingerprint_of(const config::RunConfig& config, const ResNetConfig& 
   return sha256_hex(models::vision::resnet_config_json(network) + std::to_string(config.run.seed));
 }
 
-void require_leaf(const config::RunConfig& config, const ResNetConfig& network) {
-  if (network.norm != models::vision::NormKind::kBatch || !config.adapter.trains_base()) {
+void require_leaf(const config::RunConfig& config, const ResNet& network,
+                  const data::ImageFile& images) {
+  const auto& form = network.config();
+  if (form.norm != models::vision::NormKind::kBatch || !config.adapter.trains_base()) {
     return;
   }
   if (!config.batch.micro) {
     throw_bad_config(
-        "model.resnet.norm batch takes its statistics over the pictures of a leaf, which must not "
-        "follow from memory or speed: set batch.micro, such as 32");
+        (config.model.architecture ? "model.resnet.norm batch"
+                                   : config.model.path + ": its batch normalisation") +
+        " takes its statistics over the pictures of a leaf, which must not follow from memory or "
+        "speed: set batch.micro, such as 32");
   }
-  if (network.ghost_batch > 0 && *config.batch.micro % network.ghost_batch != 0) {
+  const auto micro = *config.batch.micro;
+  if (form.ghost_batch > 0 && micro % form.ghost_batch != 0) {
     throw_bad_config(fmt::format(
-        "model.resnet.ghost_batch {} does not divide batch.micro {}: groups of a leaf would differ "
-        "in size; change one of them",
-        network.ghost_batch, *config.batch.micro));
+        "{} {} does not divide batch.micro {}: groups of a leaf would differ in size; {}",
+        config.model.architecture ? "model.resnet.ghost_batch"
+                                  : config.model.path + ": its ghost_batch",
+        form.ghost_batch, micro,
+        config.model.architecture ? "change one of them" : "change batch.micro"));
+  }
+  // Groups in the order of an epoch: all are whole but the last.
+  const auto group = form.ghost_batch > 0 ? form.ghost_batch : micro;
+  const auto last = images.images() % group;
+  const auto& shape = images.shape();
+  if ((group == 1 || last == 1) && network.last_map({shape.height, shape.width}).positions() == 1) {
+    throw_bad_config(fmt::format(
+        "batch normalisation over a single picture has no variance where the map is 1 x 1, as "
+        "after {} stages of pictures of {} x {}, and {} of {} in groups of {} {}; take another {}, "
+        "larger pictures, or a network with fewer stages or norm group",
+        form.layers.size(), shape.height, shape.width, counted(images.images(), "image"),
+        images.path().string(), group, group == 1 ? "are single" : "leave one over",
+        form.ghost_batch > 0 ? "ghost_batch" : "batch.micro"));
   }
 }
 

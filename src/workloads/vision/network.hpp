@@ -26,9 +26,10 @@ std::unique_ptr<models::vision::ResNet> open_shapes(const config::RunConfig& con
                                                     const data::ImageFile& images);
 
 // Batch normalisation takes its statistics over a leaf: a leaf that follows from memory or speed
-// would make results follow from the machine. Error(kBadConfig) where batch.micro is not given, or
-// is no whole number of ghost batches.
-void require_leaf(const config::RunConfig& config, const models::vision::ResNetConfig& network);
+// would make results follow from the machine. Error(kBadConfig) where batch.micro is not given, is
+// no whole number of ghost batches, or leaves a single value for the statistics at an epoch's end.
+void require_leaf(const config::RunConfig& config, const models::vision::ResNet& network,
+                  const data::ImageFile& images);
 
 // Tells what training begins with apart.
 std::string fingerprint_of(const config::RunConfig& config,

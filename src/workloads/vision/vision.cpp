@@ -57,7 +57,7 @@ VisionWorkload::VisionWorkload(config::RunConfig& config, const prepare::DataFil
   auto images = std::make_unique<data::ImageFile>(files.train);
   network_ = open_network(config, *images, device);
   const auto& network = network_->config();
-  require_leaf(config, network);
+  require_leaf(config, *network_, *images);
   if (network.norm == NormKind::kBatch && config.adapter.trains_base()) {
     words_.leaf_matters = "batch normalisation is over a leaf";
     words_.leaf_group = network.ghost_batch;

@@ -89,9 +89,13 @@ TEST(Merge, RefusesWhatIsOfAnotherModel) {
   EXPECT_EQ(refusal("model.layers.0.up_proj", module({2, 8}, {7, 2}, 1)), "merged");
   EXPECT_EQ(refusal("model.layers.2.up_proj", module({2, 8}, {7, 2}, 1)),
             "the adapter has layers that this model lacks; it was made for 'bases/Other'");
-  for (const auto& other : {module({2, 7}, {7, 2}, 1), module({2, 8}, {1, 2}, 1)}) {
-    EXPECT_EQ(refusal("model.layers.0.up_proj", other),
-              "the adapter's model.layers.0.up_proj does not fit this model's shape");
+  for (const auto& [other, shape] : {std::pair(module({2, 7}, {7, 2}, 1), "7, 7"),
+                                     std::pair(module({2, 8}, {1, 2}, 1), "1, 8")}) {
+    EXPECT_EQ(
+        refusal("model.layers.0.up_proj", other),
+        std::string("the adapter's model.layers.0.up_proj does not fit this model's shape: it is "
+                    "for weights of [") +
+            shape + "], not [7, 8]; it was made for 'bases/Other'");
   }
 }
 

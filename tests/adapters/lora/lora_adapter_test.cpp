@@ -162,7 +162,10 @@ TEST(LoraAdapter, IsCheckedOnShapesAlone) {
   };
   auto chosen = section();
   chosen.rank_pattern = {{"v_proj", 6}};
-  EXPECT_EQ(refusal(chosen), "adapter.rank: 6 for model.layers.0.v_proj must lie in 1 to 5");
+  EXPECT_EQ(refusal(chosen),
+            "adapter.rank: 6 for model.layers.0.v_proj must lie in 1 to 5; give "
+            "it a rank of its own by adapter.rank_pattern, or leave it out of "
+            "adapter.targets");
   chosen.rank_pattern = {{"v_proj", 5}};
   EXPECT_EQ(refusal(chosen), "fits");
   chosen.targets = {"k_proj"};
