@@ -7,7 +7,11 @@
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <utility>
+
 #include "base/error.hpp"
+#include "nn/cpu_attention.hpp"
+#include "nn/cpu_rows.hpp"
 
 namespace lorascale::nn {
 namespace {
@@ -68,6 +72,13 @@ std::vector<AttentionRun> attention_runs(std::span<const std::int32_t> ends) {
 
 at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape,
                      std::span<const AttentionRun> runs, AttentionSaved* saved) {
+  if (has_cpu_kernels(qkv)) {
+    auto result = cpu_attention(qkv, shape, runs);
+    if (saved != nullptr) {
+      *saved = {qkv, result.out, result.log_sums, {}, {}};
+    }
+    return result.out;
+  }
   at::Tensor out;
   if (runs.size() > 1) {
     out = at::empty({qkv.size(0), shape.heads * shape.head_dim}, qkv.options());
@@ -95,6 +106,10 @@ at::Tensor attention(const at::Tensor& qkv, const AttentionShape& shape,
 
 at::Tensor attention_backward(const at::Tensor& grad, const AttentionShape& shape,
                               std::span<const AttentionRun> runs, AttentionSaved& saved) {
+  if (saved.qkv.defined()) {
+    const auto kept = std::exchange(saved, {});
+    return cpu_attention_backward(grad, kept.qkv, {kept.out, kept.log_sums}, shape, runs);
+  }
   const auto width = (shape.heads + 2 * shape.kv_heads) * shape.head_dim;
   at::Tensor dqkv = at::empty({grad.size(0), width}, grad.options());
   for (std::size_t i = 0; i < runs.size(); ++i) {

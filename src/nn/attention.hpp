@@ -1,7 +1,7 @@
 // Causal self-attention over documents that stand back to back (block-diagonal), with grouped-query
-// heads and an optional sliding window. The kernel is ATen's scaled_dot_product_attention, whose
-// best implementation for the device is chosen by ATen; its backward is replayed through autograd,
-// locally.
+// heads and an optional sliding window. On CPUs in fp32 and bf16 by cpu_attention.hpp; elsewhere
+// the kernel is ATen's scaled_dot_product_attention, whose best implementation for the device is
+// chosen by ATen, and its backward is replayed through autograd, locally.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -31,7 +31,8 @@ std::vector<AttentionRun> attention_runs(std::span<const std::int32_t> ends);
 
 // What the backward needs. Dropped after use.
 struct AttentionSaved {
-  std::vector<at::Tensor> inputs;   // [runs] joint q|k|v leaves of the local graph
+  at::Tensor qkv, out, log_sums;    // on CPUs (cpu_attention.hpp)
+  std::vector<at::Tensor> inputs;   // elsewhere: [runs] joint q|k|v leaves of the local graph
   std::vector<at::Tensor> outputs;  // [runs]
 };
 

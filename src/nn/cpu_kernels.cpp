@@ -208,13 +208,6 @@ float row_exp_sum(const float* x, float* y, float shift, std::int64_t n) {
 }
 
 LS_VECTOR_CLONES
-void row_scale(float* x, float factor, std::int64_t n) {
-  for (std::int64_t j = 0; j < n; ++j) {
-    x[j] *= factor;
-  }
-}
-
-LS_VECTOR_CLONES
 void row_shift(float* x, float amount, std::int64_t n) {
   for (std::int64_t j = 0; j < n; ++j) {
     x[j] += amount;
@@ -250,7 +243,7 @@ double cross_entropy_backward_row(float* logits, std::int64_t label, std::int64_
   const float shift = row_max(logits, vocabulary);
   const double expected = expected_logit(logits, label, vocabulary, shift, smoothing);
   const float total = row_exp_sum(logits, logits, shift, vocabulary);
-  row_scale(logits, 1.0F / total, vocabulary);
+  scale_row(logits, 1.0F / total, vocabulary);
   if (smoothing > 0) {
     row_shift(logits, static_cast<float>(-smoothing / static_cast<double>(vocabulary)), vocabulary);
   }
@@ -263,6 +256,43 @@ double cross_entropy_row(const float* logits, std::int64_t label, std::int64_t v
   const float shift = row_max(logits, vocabulary);
   const float total = row_exp_sum(logits, nullptr, shift, vocabulary);
   return ::log(double{total}) - expected_logit(logits, label, vocabulary, shift, smoothing);
+}
+
+LS_VECTOR_CLONES
+void scale_row(float* x, float factor, std::int64_t n) {
+  for (std::int64_t j = 0; j < n; ++j) {
+    x[j] *= factor;
+  }
+}
+
+LS_VECTOR_CLONES
+float dot_row(const float* __restrict x, const float* __restrict y, std::int64_t n) {
+  float lanes[kLanes] = {};
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (std::int64_t j = 0; j < kLanes; ++j) {
+      lanes[j] += x[i + j] * y[i + j];
+    }
+  }
+  for (; i < n; ++i) {
+    lanes[i % kLanes] += x[i] * y[i];
+  }
+  return lane_total(lanes);
+}
+
+SoftmaxSum softmax_row(float* x, std::int64_t n) {
+  const float shift = row_max(x, n);
+  const float total = row_exp_sum(x, x, shift, n);
+  return {shift + ::logf(total), 1.0F / total};
+}
+
+LS_VECTOR_CLONES
+void softmax_backward_row(float* __restrict x, float* __restrict dy, float log_sum, float mean,
+                          std::int64_t n) {
+  for (std::int64_t j = 0; j < n; ++j) {
+    x[j] = expf(x[j] - log_sum);
+    dy[j] = x[j] * (dy[j] - mean);
+  }
 }
 
 }  // namespace lorascale::nn::cpu

@@ -83,6 +83,11 @@ std::vector<Case> cases() {
       }
     }
   }
+  // Several blocks of queries, and windows within, at and beyond their borders.
+  for (const auto& window : {std::optional<std::int64_t>(), std::optional<std::int64_t>(33),
+                             std::optional<std::int64_t>(64), std::optional<std::int64_t>(100)}) {
+    all.push_back({{4, 2, 20, window}, {65, 1, 32, 200, 33}});
+  }
   return all;
 }
 
@@ -128,6 +133,35 @@ TEST(AttentionTest, DocumentsAndFutureAreInvisible) {
   EXPECT_TRUE(same_bits(after.narrow(0, 0, 3), before.narrow(0, 0, 3)));
   EXPECT_TRUE(same_bits(after.narrow(0, 5, 3), before.narrow(0, 5, 3)));
   EXPECT_FALSE(same_bits(after.narrow(0, 3, 2), before.narrow(0, 3, 2)));
+}
+
+// Also by another thread, and in other company.
+TEST(AttentionTest, ADocumentsBitsAreItsOwn) {
+  const AttentionShape shape{4, 2, 20, std::nullopt};
+  const auto qkv = noise({300, 160}, 1);
+  const auto grad = noise({300, 80}, 2);
+  AttentionSaved saved, saved_alone;
+  const auto runs = attention_runs(ends_of({70, 100, 130}));
+  const auto alone = attention_runs(ends_of({100}));
+  const auto part = [](const at::Tensor& x) { return x.narrow(0, 70, 100); };
+  EXPECT_TRUE(same_bits(part(attention(qkv, shape, runs, &saved)),
+                        attention(part(qkv), shape, alone, &saved_alone)));
+  EXPECT_TRUE(same_bits(part(attention_backward(grad, shape, runs, saved)),
+                        attention_backward(part(grad), shape, alone, saved_alone)));
+}
+
+TEST(AttentionTest, OtherTypesGoThroughTorch) {
+  const AttentionShape shape{4, 2, 6, 3};
+  const std::vector<std::int32_t> lengths = {5, 5, 9};
+  const auto runs = attention_runs(ends_of(lengths));
+  const auto qkv = leaf64(noise({19, 48}, 1, 2.0));
+  const auto grad = noise({19, 24}, 2).to(at::kDouble);
+  const auto expected = formula(qkv, shape, lengths);
+  AttentionSaved saved;
+  expect_close(attention(qkv.detach(), shape, runs, &saved), expected, 1e-12);
+  EXPECT_FALSE(saved.qkv.defined());
+  expect_close(attention_backward(grad, shape, runs, saved), autograd_of(expected, grad, {qkv})[0],
+               1e-12);
 }
 
 TEST(AttentionTest, SixteenBit) {
