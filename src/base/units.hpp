@@ -29,7 +29,7 @@ std::string_view unit_name(Unit unit);
 // The inverse, in its shortest exact form: "500 steps", "3%".
 std::string to_string(const Amount& amount);
 
-// "1 row", "2 rows".
+// "1 row", "2 rows"; `plural` where it is not the noun and an s.
 std::string counted(std::int64_t number, std::string_view noun, std::string_view plural = {});
 
 // What an amount means in samples. Throws Error(kBadConfig) for minutes, which no sample count can

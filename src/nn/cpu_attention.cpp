@@ -2,7 +2,6 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 
 #include <algorithm>
 #include <cmath>
@@ -75,7 +74,7 @@ struct Layout {
   [[nodiscard]] float scale() const {
     return static_cast<float>(1 / std::sqrt(static_cast<double>(d())));
   }
-  // Rows of scores: an odd number of panels apart, or rows would share lines of the cache.
+  // Rows of scores: an odd multiple of kColumns apart, or rows would share lines of the cache.
   [[nodiscard]] std::int64_t score_step() const { return padded(longest + kPanel) | kColumns; }
   [[nodiscard]] std::int64_t matrix() const { return longest * width; }
   [[nodiscard]] std::int64_t panels() const {
@@ -109,6 +108,14 @@ void turn(const float* rows, std::int64_t count, const Layout& at, float* panels
       std::fill(to + some, to + kPanel, 0.0F);
     }
   }
+}
+
+// load() and turn() in one; `rows` is scratch for the matrix in between.
+template <class T>
+void load_turned(const Rows<const T>& from, std::int64_t count, const Layout& at, float* rows,
+                 float* panels) {
+  load<T>(from, count, at, rows);
+  turn(rows, count, at, panels);
 }
 
 // A block of queries, and the keys that at least one of them sees: all of a document from the first
@@ -200,8 +207,8 @@ void forward(const at::Tensor& qkv, const CpuAttention& result, const Layout& at
   const auto work = [&](std::int64_t first, std::int64_t length, std::int64_t kv,
                         ForwardScratch& scratch) {
     const T* document = data + first * step;
-    load<T>({document + at.key_column(kv), step}, length, at, scratch.rows.get());
-    turn(scratch.rows.get(), length, at, scratch.keys.get());
+    load_turned<T>({document + at.key_column(kv), step}, length, at, scratch.rows.get(),
+                   scratch.keys.get());
     load<T>({document + at.value_column(kv), step}, length, at, scratch.values.get());
     float factors[kQueries];
     for (auto head = kv * at.group(); head < (kv + 1) * at.group(); ++head) {
@@ -276,10 +283,10 @@ void backward(const at::Tensor& grad, const at::Tensor& qkv, const CpuAttention&
   const auto work = [&](std::int64_t first, std::int64_t length, std::int64_t kv,
                         BackwardScratch& scratch) {
     const T* document = data + first * step;
-    load<T>({document + at.value_column(kv), step}, length, at, scratch.keys.get());
-    turn(scratch.keys.get(), length, at, scratch.turned_values.get());
-    load<T>({document + at.key_column(kv), step}, length, at, scratch.keys.get());
-    turn(scratch.keys.get(), length, at, scratch.turned_keys.get());
+    load_turned<T>({document + at.value_column(kv), step}, length, at, scratch.keys.get(),
+                   scratch.turned_values.get());
+    load_turned<T>({document + at.key_column(kv), step}, length, at, scratch.keys.get(),
+                   scratch.turned_keys.get());
     std::fill_n(scratch.dkeys.get(), length * w, 0.0F);
     std::fill_n(scratch.dvalues.get(), length * w, 0.0F);
     for (auto head = kv * at.group(); head < (kv + 1) * at.group(); ++head) {

@@ -5,7 +5,6 @@
 
 #include <ATen/Version.h>
 
-#include <cstring>
 #include <string>
 
 namespace lorascale::nn::cpu {

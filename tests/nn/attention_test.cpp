@@ -135,7 +135,7 @@ TEST(AttentionTest, DocumentsAndFutureAreInvisible) {
   EXPECT_FALSE(same_bits(after.narrow(0, 3, 2), before.narrow(0, 3, 2)));
 }
 
-// Also by another thread, and in other company.
+// In whatever company.
 TEST(AttentionTest, ADocumentsBitsAreItsOwn) {
   const AttentionShape shape{4, 2, 20, std::nullopt};
   const auto qkv = noise({300, 160}, 1);
