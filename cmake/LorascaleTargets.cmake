@@ -1,5 +1,6 @@
-# lorascale_module(NAME SOURCES ... [DEPENDS ...]): one folder of src/ as a library that knows only what
-# stands below it; lorascale_core gathers all of them.
+# lorascale_module(NAME [TORCH] SOURCES ... [ALONE ...] [DEPENDS ...]): one folder of src/ as a library that knows only
+# what stands below it; lorascale_core gathers all of them. Sources are compiled in batches (lorascale_batches), except
+# those of ALONE, which have options of their own.
 # lorascale_test(NAME [TORCH] [INSTRUCTIONS] SOURCES ... [DEPENDS ...] [RANKS 1 2 ...] [TIMEOUT s] [LABELS ...]): a
 # GoogleTest program.
 # Without RANKS it is an ordinary one. With RANKS it runs under mpirun (tests/support/mpi_main.cpp), once per number of
@@ -8,9 +9,40 @@
 # twice more, as CPUs with AVX2 alone and with AVX-512 but without bf16 would run it (the latter is the former where there
 # is no AVX-512).
 
+set(LORASCALE_BATCH 6 CACHE STRING "How many sources of a module are compiled at once; 1: each by itself")
+
+# Writes files that include up to LORASCALE_BATCH of the sources each, and returns their paths in `batches`: most of the
+# time of a small source goes into the headers of libtorch and the standard library. Paths in them are relative, so that
+# ccache knows them again in another checkout, as it would not those of CMake's UNITY_BUILD.
+function(lorascale_batches name sources batches)
+  if(LORASCALE_BATCH LESS_EQUAL 1)
+    set(${batches} ${sources} PARENT_SCOPE)
+    return()
+  endif()
+  set(paths)
+  set(text)
+  set(in_batch 0)
+  list(LENGTH sources left)
+  foreach(source IN LISTS sources)
+    string(APPEND text "#include \"${name}/${source}\"\n")
+    math(EXPR in_batch "${in_batch} + 1")
+    math(EXPR left "${left} - 1")
+    if(in_batch EQUAL LORASCALE_BATCH OR left EQUAL 0)
+      list(LENGTH paths batch)
+      set(path "${CMAKE_CURRENT_BINARY_DIR}/batch_${batch}.cpp")
+      file(CONFIGURE OUTPUT "${path}" CONTENT "${text}" @ONLY)
+      list(APPEND paths "${path}")
+      set(text)
+      set(in_batch 0)
+    endif()
+  endforeach()
+  set(${batches} ${paths} PARENT_SCOPE)
+endfunction()
+
 function(lorascale_module name)
-  cmake_parse_arguments(ARG "TORCH" "" "SOURCES;DEPENDS" ${ARGN})
-  add_library(lorascale_${name} STATIC ${ARG_SOURCES})
+  cmake_parse_arguments(ARG "TORCH" "" "SOURCES;ALONE;DEPENDS" ${ARGN})
+  lorascale_batches(${name} "${ARG_SOURCES}" batches)
+  add_library(lorascale_${name} STATIC ${batches} ${ARG_ALONE})
   target_include_directories(lorascale_${name} PUBLIC "${CMAKE_SOURCE_DIR}/src")
   target_link_libraries(lorascale_${name} PUBLIC ${ARG_DEPENDS})
   if(ARG_TORCH)

@@ -19,8 +19,8 @@ cd "$here"
 echo "lint: clang-format"
 clang-format --dry-run --Werror "${files[@]}"
 
-# Without precompiled headers, so that every source must include what it uses.
-cmake -S . -B build/lint -G Ninja -DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON -DLORASCALE_TESTS=OFF \
+# Without precompiled headers and each by itself, so that every source must include what it uses.
+cmake -S . -B build/lint -G Ninja -DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON -DLORASCALE_BATCH=1 -DLORASCALE_TESTS=OFF \
   -DCMAKE_EXPORT_COMPILE_COMMANDS=ON -DLORASCALE_PYTHON="$python" >/dev/null
 echo "lint: clang-tidy"
 printf '%s\0' "${files[@]}" | grep -z '^src/.*\.cpp$' |

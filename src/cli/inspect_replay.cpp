@@ -14,7 +14,6 @@ namespace lorascale::cli {
 namespace {
 
 namespace fs = std::filesystem;
-using coordinator::Json;
 
 struct Beginning {
   coordinator::Recipe recipe;
@@ -30,10 +29,10 @@ constexpr int kMostRanks = 1 << 20;
 Beginning beginning_of(const coordinator::Decision& plan) {
   Beginning beginning;
   try {
-    const Json inputs = Json::parse(plan.inputs);
+    const coordinator::Json inputs = coordinator::Json::parse(plan.inputs);
     beginning.recipe = coordinator::recipe_from_json(inputs.at("recipe"));
     beginning.world_size = inputs.at("world_size").get<int>();
-  } catch (const Json::exception& error) {
+  } catch (const coordinator::Json::exception& error) {
     throw_bad_input(std::string("the first decision is no plan: ") + error.what());
   }
   const auto& recipe = beginning.recipe;

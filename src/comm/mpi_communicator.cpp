@@ -20,7 +20,7 @@ namespace {
 // A rank that waits answers within milliseconds.
 constexpr double kRollCallSeconds = 1.5;
 // Bytes per MPI call: counts are ints, and pieces of this size cost nothing.
-constexpr std::size_t kPiece = std::size_t{1} << 28;
+constexpr std::size_t kMessageBytes = std::size_t{1} << 28;
 
 MPI_Datatype mpi_type(ElementType type) {
   switch (type) {
@@ -186,7 +186,7 @@ void MpiCommunicator::sum_in_rank_order(std::byte* data, std::size_t count, Elem
 void MpiCommunicator::do_all_reduce(void* data, std::size_t count, ElementType type, ReduceOp op) {
   auto* bytes = static_cast<std::byte*>(data);
   const auto width = size_of(type);
-  const auto piece = kPiece / width;
+  const auto piece = kMessageBytes / width;
   for (std::size_t first = 0; first < count; first += piece) {
     const auto part = std::min(piece, count - first);
     if (op == ReduceOp::kSum && is_float(type)) {
@@ -203,7 +203,7 @@ void MpiCommunicator::do_all_reduce(void* data, std::size_t count, ElementType t
 void MpiCommunicator::do_broadcast(void* data, std::size_t count, ElementType type, int root) {
   auto* bytes = static_cast<std::byte*>(data);
   const auto width = size_of(type);
-  const auto piece = kPiece / width;
+  const auto piece = kMessageBytes / width;
   for (std::size_t first = 0; first < count; first += piece) {
     Call call(*this, "broadcast");
     call.check(MPI_Ibcast(bytes + first * width, static_cast<int>(std::min(piece, count - first)),
@@ -215,7 +215,7 @@ void MpiCommunicator::do_broadcast(void* data, std::size_t count, ElementType ty
 void MpiCommunicator::do_all_gather(const void* mine, void* all, std::size_t count,
                                     ElementType type) {
   // Used for small agreements; a part must fit one call.
-  LS_ASSERT(count * size_of(type) <= kPiece);
+  LS_ASSERT(count * size_of(type) <= kMessageBytes);
   Call call(*this, "all_gather");
   call.check(MPI_Iallgather(mine, static_cast<int>(count), mpi_type(type), all,
                             static_cast<int>(count), mpi_type(type), MPI_COMM_WORLD,
@@ -225,7 +225,7 @@ void MpiCommunicator::do_all_gather(const void* mine, void* all, std::size_t cou
 
 std::vector<std::vector<std::byte>> MpiCommunicator::do_gather_to_root(
     std::span<const std::byte> mine) {
-  LS_ASSERT(mine.size() <= kPiece);
+  LS_ASSERT(mine.size() <= kMessageBytes);
   const auto ranks = static_cast<std::size_t>(size());
   const int my_size = static_cast<int>(mine.size());
   std::vector<int> sizes(ranks);

@@ -19,35 +19,35 @@
 namespace lorascale::config {
 namespace {
 
-struct NamePair {
+struct ValueName {
   std::string_view theirs, ours;
 };
 
 // Fused forms differ in speed only.
-constexpr std::array kOptimizers = {NamePair{"adamw", "adamw"},
-                                    NamePair{"adamw_torch", "adamw"},
-                                    NamePair{"adamw_torch_fused", "adamw"},
-                                    NamePair{"adamw_hf", "adamw"},
-                                    NamePair{"adamw_apex_fused", "adamw"},
-                                    NamePair{"paged_adamw_32bit", "adamw"},
-                                    NamePair{"sgd", "sgd"},
-                                    NamePair{"lamb", "lamb"},
-                                    NamePair{"lars", "lars"}};
+constexpr std::array kOptimizers = {ValueName{"adamw", "adamw"},
+                                    ValueName{"adamw_torch", "adamw"},
+                                    ValueName{"adamw_torch_fused", "adamw"},
+                                    ValueName{"adamw_hf", "adamw"},
+                                    ValueName{"adamw_apex_fused", "adamw"},
+                                    ValueName{"paged_adamw_32bit", "adamw"},
+                                    ValueName{"sgd", "sgd"},
+                                    ValueName{"lamb", "lamb"},
+                                    ValueName{"lars", "lars"}};
 // "cosine_with_restarts" has one cycle unless told otherwise, which is a cosine.
-constexpr std::array kSchedulers = {NamePair{"constant", "constant"},
-                                    NamePair{"constant_with_warmup", "constant"},
-                                    NamePair{"linear", "linear"},
-                                    NamePair{"cosine", "cosine"},
-                                    NamePair{"cosine_with_restarts", "cosine"},
-                                    NamePair{"wsd", "wsd"},
-                                    NamePair{"warmup_stable_decay", "wsd"}};
-constexpr std::array kPrecisions = {NamePair{"bf16", "bf16"},     NamePair{"fp16", "fp16"},
-                                    NamePair{"fp32", "fp32"},     NamePair{"no", "fp32"},
-                                    NamePair{"bfloat16", "bf16"}, NamePair{"float16", "fp16"},
-                                    NamePair{"float32", "fp32"},  NamePair{"auto", "auto"}};
+constexpr std::array kSchedulers = {ValueName{"constant", "constant"},
+                                    ValueName{"constant_with_warmup", "constant"},
+                                    ValueName{"linear", "linear"},
+                                    ValueName{"cosine", "cosine"},
+                                    ValueName{"cosine_with_restarts", "cosine"},
+                                    ValueName{"wsd", "wsd"},
+                                    ValueName{"warmup_stable_decay", "wsd"}};
+constexpr std::array kPrecisions = {ValueName{"bf16", "bf16"},     ValueName{"fp16", "fp16"},
+                                    ValueName{"fp32", "fp32"},     ValueName{"no", "fp32"},
+                                    ValueName{"bfloat16", "bf16"}, ValueName{"float16", "fp16"},
+                                    ValueName{"float32", "fp32"},  ValueName{"auto", "auto"}};
 
 template <std::size_t N>
-std::string our_name(const std::array<NamePair, N>& names, const std::string& theirs) {
+std::string our_name(const std::array<ValueName, N>& names, const std::string& theirs) {
   std::string lower = theirs;
   std::transform(lower.begin(), lower.end(), lower.begin(), [](char c) {
     return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;

@@ -17,7 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct NamePair {
+struct FieldName {
   std::string_view theirs, ours;
 };
 
@@ -25,20 +25,20 @@ struct NamePair {
 constexpr std::array<std::string_view, 8> kRecordTypes = {
     "alpaca",        "alpaca_chat", "alpaca_w_system", "sharegpt",
     "chat_template", "completion",  "input_output",    "pretrain"};
-constexpr std::array kAxolotlFields = {NamePair{"field", "text"},
-                                       NamePair{"field_messages", "messages"},
-                                       NamePair{"field_system", "system"},
-                                       NamePair{"field_instruction", "prompt"},
-                                       NamePair{"field_input", "input"},
-                                       NamePair{"field_output", "completion"},
-                                       NamePair{"field_tools", "tools"},
-                                       NamePair{"message_field_role", "role"},
-                                       NamePair{"message_field_content", "content"}};
+constexpr std::array kAxolotlFields = {FieldName{"field", "text"},
+                                       FieldName{"field_messages", "messages"},
+                                       FieldName{"field_system", "system"},
+                                       FieldName{"field_instruction", "prompt"},
+                                       FieldName{"field_input", "input"},
+                                       FieldName{"field_output", "completion"},
+                                       FieldName{"field_tools", "tools"},
+                                       FieldName{"message_field_role", "role"},
+                                       FieldName{"message_field_content", "content"}};
 constexpr std::array kFactoryFields = {
-    NamePair{"prompt", "prompt"},       NamePair{"query", "input"},
-    NamePair{"response", "completion"}, NamePair{"history", "history"},
-    NamePair{"system", "system"},       NamePair{"tools", "tools"},
-    NamePair{"messages", "messages"}};
+    FieldName{"prompt", "prompt"},       FieldName{"query", "input"},
+    FieldName{"response", "completion"}, FieldName{"history", "history"},
+    FieldName{"system", "system"},       FieldName{"tools", "tools"},
+    FieldName{"messages", "messages"}};
 // Of axolotl's items: what changes nothing here. The files tell what they are, records which role
 // is which.
 constexpr std::array<std::string_view, 5> kNoMatter = {
@@ -92,21 +92,21 @@ YamlNode as_node(const Columns& columns, int line) {
 }
 
 template <std::size_t N>
-std::optional<std::string> ours(const std::array<NamePair, N>& names, const std::string& theirs) {
+std::optional<std::string> ours(const std::array<FieldName, N>& names, const std::string& theirs) {
   const auto found = std::find_if(names.begin(), names.end(),
-                                  [&](const NamePair& name) { return name.theirs == theirs; });
+                                  [&](const FieldName& name) { return name.theirs == theirs; });
   return found == names.end() ? std::nullopt : std::optional(std::string(found->ours));
 }
 
 // {role: [names of it in the data]}, of those that records are read by (docs/data.md).
 void require_usual_roles(const YamlNode& roles) {
   static constexpr std::array kUsual = {
-      NamePair{"system", "system"},       NamePair{"developer", "system"},
-      NamePair{"user", "user"},           NamePair{"human", "user"},
-      NamePair{"assistant", "assistant"}, NamePair{"gpt", "assistant"},
-      NamePair{"model", "assistant"},     NamePair{"bot", "assistant"},
-      NamePair{"chatgpt", "assistant"},   NamePair{"tool", "tool"},
-      NamePair{"function", "tool"}};
+      FieldName{"system", "system"},       FieldName{"developer", "system"},
+      FieldName{"user", "user"},           FieldName{"human", "user"},
+      FieldName{"assistant", "assistant"}, FieldName{"gpt", "assistant"},
+      FieldName{"model", "assistant"},     FieldName{"bot", "assistant"},
+      FieldName{"chatgpt", "assistant"},   FieldName{"tool", "tool"},
+      FieldName{"function", "tool"}};
   for (const auto& role : roles.entries) {
     std::vector<std::string> names;
     TextListKind{false, "[name, ...]"}.read(role.value, names);
@@ -133,13 +133,13 @@ const YamlNode* find(const YamlNode& map, std::string_view key) {
 // What records tell by themselves.
 void drop_usual(Columns& columns) {
   static constexpr std::array kUsual = {
-      NamePair{"messages", "messages"}, NamePair{"messages", "conversations"},
-      NamePair{"role", "role"},         NamePair{"role", "from"},
-      NamePair{"content", "content"},   NamePair{"content", "value"},
-      NamePair{"text", "text"},         NamePair{"system", "system"},
-      NamePair{"tools", "tools"},       NamePair{"history", "history"}};
+      FieldName{"messages", "messages"}, FieldName{"messages", "conversations"},
+      FieldName{"role", "role"},         FieldName{"role", "from"},
+      FieldName{"content", "content"},   FieldName{"content", "value"},
+      FieldName{"text", "text"},         FieldName{"system", "system"},
+      FieldName{"tools", "tools"},       FieldName{"history", "history"}};
   std::erase_if(columns, [](const auto& column) {
-    return std::any_of(kUsual.begin(), kUsual.end(), [&](const NamePair& usual) {
+    return std::any_of(kUsual.begin(), kUsual.end(), [&](const FieldName& usual) {
       return usual.theirs == column.first && usual.ours == column.second;
     });
   });

@@ -6,17 +6,10 @@
 #include <cmath>
 #include <limits>
 
+#include "coordinator/finite.hpp"
 #include "coordinator/rates/scaling.hpp"
 
 namespace lorascale::coordinator {
-namespace {
-
-// Finite, and so far from the largest double that its square is too.
-bool is_usable(double loss) {
-  return std::abs(loss) < 1e100;
-}
-
-}  // namespace
 
 void WeightedWindow::add(double value, double weight, double memory) {
   weight_ = memory * weight_ + weight;
@@ -52,7 +45,7 @@ DivergenceDetector::DivergenceDetector(const Recipe& recipe)
       batch_(recipe.global_batch) {}
 
 double DivergenceDetector::z_score(double loss) const {
-  if (!is_usable(loss)) {
+  if (!has_finite_square(loss)) {
     return std::numeric_limits<double>::infinity();
   }
   if (accepted_ < kMinimumUpdates) {
@@ -104,7 +97,7 @@ void DivergenceDetector::on_skip(const StepPlan& plan, const StepFacts& facts, D
 void DivergenceDetector::on_loss(const StepPlan& plan, const StepFacts& facts, DecisionLog& log) {
   const bool watched = z_limit_ > 0 && patience_ > 0;
   const double z = z_score(facts.loss);
-  if (!is_usable(facts.loss) || (watched && z > z_limit_)) {
+  if (!has_finite_square(facts.loss) || (watched && z > z_limit_)) {
     ++outliers_;
   } else {
     outliers_ = 0;

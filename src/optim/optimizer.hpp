@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -39,6 +40,9 @@ struct Segment {
     return flat.narrow(0, begin, end - begin);
   }
 };
+
+// Vectors of the gradient's size that a step of an optimizer, or a norm, holds at a time, at most.
+inline constexpr std::int64_t kStepTemporaries = 4;
 
 // What is common to a step, on the device of the vector.
 struct GradientFacts {

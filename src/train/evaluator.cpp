@@ -16,7 +16,7 @@ namespace lorascale::train {
 namespace {
 
 // A leaf's row of the table; pairs of sums for the measures follow.
-enum Column : std::int64_t { kLoss, kTargets, kMeasures };
+enum Column : std::int64_t { kLossColumn, kTargetsColumn, kMeasureColumns };
 
 std::int64_t rows_to_validate(const Session& session) {
   const auto rows = session.workload->validation()->rows();
@@ -37,7 +37,7 @@ std::optional<at::Tensor> sums_of(World& world, const Session& session, std::int
   Ballot ballot;
   const auto error = attempt(
       [&] {
-        facts = at::zeros({leaves, kMeasures + 2 * measures},
+        facts = at::zeros({leaves, kMeasureColumns + 2 * measures},
                           at::TensorOptions().dtype(at::kDouble).device(world.place));
         for (auto leaf = mine.begin; leaf < mine.end; ++leaf) {
           beat("validation");
@@ -47,10 +47,10 @@ std::optional<at::Tensor> sums_of(World& world, const Session& session, std::int
               model.evaluate(*data::leaf_in_order(*session.workload->validation(), session.key(),
                                                   first, std::min(leaf_size, rows - first)));
           at::Tensor row = facts[leaf];
-          row[kLoss].copy_(result.loss_sum);
-          row[kTargets].fill_(static_cast<double>(result.targets));
+          row[kLossColumn].copy_(result.loss_sum);
+          row[kTargetsColumn].fill_(static_cast<double>(result.targets));
           if (measures > 0) {
-            row.narrow(0, kMeasures, 2 * measures).copy_(result.measures.flatten());
+            row.narrow(0, kMeasureColumns, 2 * measures).copy_(result.measures.flatten());
           }
         }
       },
@@ -66,15 +66,15 @@ std::optional<at::Tensor> sums_of(World& world, const Session& session, std::int
 
 Evaluation evaluation_of(const at::Tensor& sums, const Session& session) {
   const double* values = sums.const_data_ptr<double>();
-  if (values[kTargets] == 0) {
+  if (values[kTargetsColumn] == 0) {
     throw_bad_input(session.workload->validation()->path() + ": " +
                     session.workload->words().no_targets);
   }
-  Evaluation result{values[kLoss] / values[kTargets], {}};
+  Evaluation result{values[kLossColumn] / values[kTargetsColumn], {}};
   if (std::isnan(result.loss)) {
     result.loss = std::numeric_limits<double>::quiet_NaN();  // without its sign
   }
-  const double* sum = values + kMeasures;
+  const double* sum = values + kMeasureColumns;
   for (const auto& name : session.model().measure_names()) {
     result.measures.emplace_back(name, sum[0] / sum[1]);
     sum += 2;

@@ -6,7 +6,6 @@ namespace lorascale::train {
 namespace {
 
 constexpr double kFloatBytes = 4;
-constexpr double kTemporaries = 4;  // vectors of the gradient's size in an optimizer's step
 
 }  // namespace
 
@@ -31,7 +30,7 @@ MemoryForecast forecast_memory(const Session& session, std::int64_t leaf_size) {
   }
   const double vector = kFloatBytes * static_cast<double>(parameters.size());
   forecast.trained_state = state_vectors * vector;
-  forecast.temporary = kTemporaries * vector;
+  forecast.temporary = static_cast<double>(optim::kStepTemporaries) * vector;
   forecast.activations = session.model().activation_bytes(
       *data::heaviest_leaf(session.workload->train(), session.key(), leaf_size));
   return forecast;

@@ -44,10 +44,7 @@ double loss_error(double scatter, double leaves, double targets) {
   return leaves > 1 ? std::sqrt(leaves / (leaves - 1) * scatter) / targets : 0;
 }
 
-// Vectors of the gradient's size that a step of an optimizer, or a norm, holds at a time, at most;
-// and floats of all that is small.
-constexpr std::int64_t kTemporaries = 4;
-constexpr std::int64_t kSmall = 4096;
+constexpr std::int64_t kSmall = 4096;          // floats of all that is small
 constexpr std::int64_t kSmallBlock = 1 << 18;  // floats: the largest that libtorch calls small
 
 optim::AverageShare average_share(const coordinator::StepPlan& plan) {
@@ -158,9 +155,9 @@ at::Tensor Updater::begin(std::int64_t leaves, const optim::Hyperparameters& hyp
 // now, and given back to whoever comes next.
 void Updater::reserve_for_the_rest() {
   const auto gradient = parameters_.gradient();
-  const at::Tensor reserved =
-      at::empty({kTemporaries * gradient.numel() + gradient_sum_->temporary_elements() + kSmall},
-                gradient.options());
+  const at::Tensor reserved = at::empty(
+      {optim::kStepTemporaries * gradient.numel() + gradient_sum_->temporary_elements() + kSmall},
+      gradient.options());
   if (!gradient.is_cpu()) {
     // The device's allocator takes small tensors from blocks of their own.
     const at::Tensor scalars = at::empty({kSmallBlock}, gradient.options());

@@ -294,6 +294,19 @@ def test_refuses_a_model_of_other_pictures(program, inputs, tmp_path):
                [str(tmp_path / name), *words])
 
 
+def test_refuses_leaves_that_a_model_cannot_take(program, inputs, exact, tmp_path):
+    """As of a new network, but named after the folder that says so."""
+    ghosts = tmp_path / "ghosts"
+    shutil.copytree(exact / "run/model", ghosts)
+    form = json.loads((ghosts / "config.json").read_text())
+    (ghosts / "config.json").write_text(json.dumps({**form, "ghost_batch": 3}))
+    for model, change, words in (
+            (exact / "run/model", "batch.micro=auto", ["its batch normalisation takes", "set batch.micro"]),
+            (ghosts, "batch.micro=4", ["its ghost_batch 3 does not divide batch.micro 4", "change batch.micro"])):
+        path = settings(inputs, tmp_path / f"of-{model.name}", model={"path": str(model)})
+        refuse(program, path, BAD_CONFIG, [f"{model}: {words[0]}", *words[1:]], "--set", change)
+
+
 def test_refuses_data_of_another_kind(program, inputs, tmp_path):
     make_language(tmp_path)
     for key in ("train", "validation"):

@@ -11,12 +11,12 @@ namespace {
 constexpr std::size_t kSkips = 3;
 constexpr std::int64_t kSkipsWithin = 100;
 
-constexpr double kRise = 0.1;       // of the level before
-constexpr double kRiseErrors = 6;   // standard errors
-constexpr double kExcess = 4;       // scatter over what the samples explain, squares
-constexpr double kVisible = 0.02;   // scatter beyond that, of the loss
-constexpr double kFallErrors = 2;   // a slope below minus this falls
-constexpr double kLowerRateBy = 3;  // about half a decade, the usual step of a rate search
+constexpr double kRise = 0.1;           // of the level before
+constexpr double kRiseErrors = 6;       // standard errors
+constexpr double kExcess = 4;           // scatter over what the samples explain, squares
+constexpr double kVisible = 0.02;       // scatter beyond that, of the loss
+constexpr double kTrendFallErrors = 2;  // a slope below minus this falls
+constexpr double kLowerRateBy = 3;      // about half a decade, the usual step of a rate search
 
 std::string steps_text(const LossLevel& level) {
   return fmt::format("updates {} to {}", level.first_step, level.last_step);
@@ -83,7 +83,8 @@ std::optional<Finding> loss_oscillates(const LossHistory& history, const StepPla
   const std::optional<double> explained = history.mean_square_error();
   const LossTrend trend = history.trend();
   const double level = std::abs(history.latest(LossHistory::kWindow).mean);
-  if (!explained || trend.slope_in_errors < -kFallErrors || trend.variance < kExcess * *explained ||
+  if (!explained || trend.slope_in_errors < -kTrendFallErrors ||
+      trend.variance < kExcess * *explained ||
       std::sqrt(trend.variance - *explained) < kVisible * level) {
     return std::nullopt;
   }

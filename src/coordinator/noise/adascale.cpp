@@ -9,7 +9,7 @@
 namespace lorascale::coordinator {
 namespace {
 
-constexpr double kWorthLogging = 1.25;  // factor
+constexpr double kGainWorthLogging = 1.25;  // factor
 
 Json clock_json(const GainClock& clock) {
   return {{"tau", clock.tau},
@@ -81,8 +81,8 @@ void AdaScale::measure(const StepPlan& plan) {
 
 void AdaScale::announce(const StepPlan& plan, DecisionLog& log) {
   const double gain = gain_at(recipe_, clock_, plan.samples);
-  const bool changed =
-      announced_ == 0 || gain >= announced_ * kWorthLogging || gain <= announced_ / kWorthLogging;
+  const bool changed = announced_ == 0 || gain >= announced_ * kGainWorthLogging ||
+                       gain <= announced_ / kGainWorthLogging;
   if (!clock_.noise_scale || !changed) {
     return;
   }

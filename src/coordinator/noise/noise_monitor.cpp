@@ -7,7 +7,7 @@
 namespace lorascale::coordinator {
 namespace {
 
-constexpr double kWorthLogging = 2;  // factor
+constexpr double kScaleWorthLogging = 2;  // factor
 
 Json reading_json(const NoiseReading& reading) {
   return {{"known", reading.known},
@@ -86,8 +86,8 @@ NoiseReport NoiseMonitor::report() const {
 void NoiseMonitor::announce(const StepPlan& plan, DecisionLog& log) {
   const NoiseReport report = this->report();
   const NoiseReading& now = report.combined;
-  if (!now.known || (announced_ > 0 && now.b_simple < kWorthLogging * announced_ &&
-                     now.b_simple > announced_ / kWorthLogging)) {
+  if (!now.known || (announced_ > 0 && now.b_simple < kScaleWorthLogging * announced_ &&
+                     now.b_simple > announced_ / kScaleWorthLogging)) {
     return;
   }
   Json inputs = {{"combined", reading_json(now)}, {"previous", announced_}};

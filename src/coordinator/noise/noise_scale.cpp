@@ -4,14 +4,10 @@
 
 #include "base/error.hpp"
 #include "base/portable_math.hpp"
+#include "coordinator/finite.hpp"
 
 namespace lorascale::coordinator {
 namespace {
-
-// Finite, and so far from the largest double that its square is too.
-bool is_usable(double value) {
-  return std::abs(value) < 1e100;
-}
 
 std::string_view text_of(NoiseFault fault) {
   switch (fault) {
@@ -41,7 +37,8 @@ NoiseMeasurement measure_noise(const SquareNorms& norms, std::int64_t leaves, do
   NoiseEstimate estimate;
   estimate.trace = excess / static_cast<double>(leaves - 1);
   estimate.gradient_square = norms.mean_square - estimate.trace / samples;
-  if (!(weight > 0) || !is_usable(estimate.trace) || !is_usable(estimate.gradient_square)) {
+  if (!(weight > 0) || !has_finite_square(estimate.trace) ||
+      !has_finite_square(estimate.gradient_square)) {
     return NoiseFault::kNotFinite;
   }
   if (norms.weighted_leaf_square == 0) {

@@ -13,12 +13,12 @@ namespace {
 
 __extension__ using Wide = __int128;
 
-constexpr std::int64_t kLargestBlock = std::int64_t{1} << 24;
+constexpr std::int64_t kLargestImageBlock = std::int64_t{1} << 24;
 constexpr std::int64_t kMaxBlocks = std::int64_t{1} << 24;
 
 // So that neither a block nor the list of their checks takes much memory.
 std::int64_t block_size(const CheckedFile& file, const ImageHeader& header) {
-  const auto size = file.block_size(kLargestBlock);
+  const auto size = file.block_size(kLargestImageBlock);
   if (header.images * header.shape.values() / size >= kMaxBlocks) {
     throw_bad_input(fmt::format(
         "{}: attribute checks_block is {}, which makes more than {} blocks; make the file again "

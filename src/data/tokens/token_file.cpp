@@ -10,7 +10,7 @@
 namespace lorascale::data {
 namespace {
 
-constexpr std::int64_t kLargestBlock = std::int64_t{1} << 30;
+constexpr std::int64_t kLargestTokenBlock = std::int64_t{1} << 30;
 
 }  // namespace
 
@@ -20,7 +20,7 @@ TokenFile::TokenFile(std::filesystem::path path, std::int64_t vocabulary)
   tokenizer_ = header.tokenizer;
   eos_id_ = header.eos_id;
   answer_end_id_ = header.answer_end_id;
-  block_ = file_.block_size(kLargestBlock);
+  block_ = file_.block_size(kLargestTokenBlock);
   tokens_.emplace(file_, "tokens", std::vector{io::Hdf5Type::kUint16, io::Hdf5Type::kUint32},
                   block_);
   read_offsets();

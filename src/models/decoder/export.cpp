@@ -11,7 +11,7 @@
 namespace lorascale::models::decoder {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 constexpr std::array kCompanions = {"generation_config.json",
                                     "tokenizer.json",
@@ -34,9 +34,9 @@ std::string config_with_type(const std::filesystem::path& base, at::ScalarType t
 }
 
 // An object; empty where the text is none (damaged, or there is no file).
-Json object_of(const std::string& text) {
-  auto json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  return json.is_object() ? json : Json::object();
+OrderedJson object_of(const std::string& text) {
+  auto json = OrderedJson::parse(text, nullptr, /*allow_exceptions=*/false);
+  return json.is_object() ? json : OrderedJson::object();
 }
 
 }  // namespace
@@ -76,9 +76,10 @@ std::optional<std::string> generation_config_with_end(const std::string& generat
       result[key] = model[key];
     }
   }
-  Json ends = Json::array({answer_end_id});
-  const Json named = result.contains("eos_token_id") ? result["eos_token_id"] : Json();
-  for (const auto& id : named.is_array() ? named : Json::array({named})) {
+  OrderedJson ends = OrderedJson::array({answer_end_id});
+  const OrderedJson named =
+      result.contains("eos_token_id") ? result["eos_token_id"] : OrderedJson();
+  for (const auto& id : named.is_array() ? named : OrderedJson::array({named})) {
     if (id == answer_end_id) {
       return std::nullopt;
     }

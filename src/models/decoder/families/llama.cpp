@@ -4,13 +4,13 @@
 namespace lorascale::models::decoder {
 namespace {
 
-void read_layers(const io::JsonObject& fields, DecoderConfig& config) {
+void read_llama(const io::JsonObject& fields, DecoderConfig& config) {
   config.qkv_bias = config.o_bias = fields.boolean_or("attention_bias", false);
   config.mlp_bias = fields.boolean_or("mlp_bias", false);
 }
 
 }  // namespace
 
-const Family kLlama = {"llama", Windows::kNone, 0, read_layers};
+const Family kLlama = {"llama", Windows::kNone, 0, read_llama};
 
 }  // namespace lorascale::models::decoder

@@ -4,12 +4,12 @@
 namespace lorascale::models::decoder {
 namespace {
 
-void read_layers(const io::JsonObject& /*fields*/, DecoderConfig& config) {
+void read_qwen2(const io::JsonObject& /*fields*/, DecoderConfig& config) {
   config.qkv_bias = true;
 }
 
 }  // namespace
 
-const Family kQwen2 = {"qwen2", Windows::kWhereAllowed, 0, read_layers};
+const Family kQwen2 = {"qwen2", Windows::kWhereAllowed, 0, read_qwen2};
 
 }  // namespace lorascale::models::decoder

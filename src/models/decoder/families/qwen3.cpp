@@ -4,13 +4,13 @@
 namespace lorascale::models::decoder {
 namespace {
 
-void read_layers(const io::JsonObject& fields, DecoderConfig& config) {
+void read_qwen3(const io::JsonObject& fields, DecoderConfig& config) {
   config.qkv_bias = config.o_bias = fields.boolean_or("attention_bias", false);
   config.qk_norm = true;
 }
 
 }  // namespace
 
-const Family kQwen3 = {"qwen3", Windows::kWhereAllowed, 128, read_layers};
+const Family kQwen3 = {"qwen3", Windows::kWhereAllowed, 128, read_qwen3};
 
 }  // namespace lorascale::models::decoder
