@@ -32,6 +32,7 @@ from lorascale_data.command_line import (
     check_outputs,
     columns_of,
     number,
+    one_line,
     run,
 )
 from lorascale_data.errors import USAGE, PrepareError
@@ -106,15 +107,23 @@ def write_all(options, maker, outputs):
     writers = [image_file.ImageFileWriter(path) for path in outputs]
     fraction = 0.1 if options.validation_fraction is None else options.validation_fraction
     splitter = Splitter(fraction, options.seed) if options.validation else None
-    with all_or_none(writers), contextlib.closing(report.Progress()) as progress:
+    with all_or_none(writers, options.force), contextlib.closing(report.Progress()) as progress:
         maker.run(writers, splitter, options.workers or len(os.sched_getaffinity(0)), progress)
     return writers
 
 
 def tell(statistics, maker, writers, begin):
     for message in statistics.notes:
-        print(f"prepare_images: warning: {message}", file=sys.stderr)
-    print("\n".join(summary.lines_of(statistics, maker, writers, time.monotonic() - begin)))
+        print(f"prepare_images: warning: {one_line(message)}", file=sys.stderr)
+    print("\n".join(map(one_line, summary.lines_of(statistics, maker, writers, time.monotonic() - begin))))
+
+
+def refuse_pictures_as_outputs(outputs, found):
+    """--force replaces image files, not what they are made of."""
+    existing = {path.resolve(): path for path in outputs if path.exists()}
+    for picture in found.pictures if existing else ():
+        if (path := existing.get(Path(picture.path).resolve())) is not None:
+            raise PrepareError(USAGE, f"{path}: is one of the pictures, choose another name")
 
 
 def prepare(options):
@@ -129,6 +138,7 @@ def prepare(options):
         rules = rules_of(options)
         statistics = making.Statistics(options.skip_bad)
         found = listing.find(options.input, columns, not options.no_quotes, statistics.note_bad)
+        refuse_pictures_as_outputs(outputs, found)
         maker = making.Maker(found, rules, statistics)
         writers = write_all(options, maker, outputs)
     except OSError as error:

@@ -198,7 +198,7 @@ def write_all(options, pipeline, tokenizer, chosen, statistics, outputs):
     fraction = 0.05 if options.validation_fraction is None else options.validation_fraction
     splitter = Splitter(fraction, options.seed) if options.validation else None
     workers = options.workers or len(os.sched_getaffinity(0))
-    with all_or_none(writers):
+    with all_or_none(writers, options.force):
         for path in outputs:
             writers.append(TokenFileWriter(path, tokenizer))
         with contextlib.closing(report.Progress()) as progress:

@@ -21,3 +21,17 @@ token_file     the HDF5 layout
 report         progress and summary
 command_line   what the commands share: parser, outputs all or none, errors as one line
 """
+
+import importlib.util
+import os
+import sys
+
+# Ahead of every import of what all scripts need: a Python that lacks it gets one line, not a traceback.
+_missing = [name for name in ("h5py", "numpy") if importlib.util.find_spec(name) is None]
+if _missing:
+    print(
+        f"{os.path.basename(sys.argv[0])}: this Python has no {', '.join(_missing)}; run it as "
+        f"$(scripts/setup.sh --print-python) {sys.argv[0]} ...",
+        file=sys.stderr,
+    )
+    sys.exit(69)

@@ -3,7 +3,9 @@
 import argparse
 import contextlib
 import ctypes
+import errno
 import os
+import re
 import signal
 import sys
 
@@ -73,35 +75,52 @@ def check_outputs(options, inputs):
 
 
 def cannot_write(error, output):
-    """What an OSError is to the user."""
-    where = error.filename or output
-    return PrepareError(
-        CANNOT_WRITE, f"{where}: {error.strerror or error}, free some space or choose another place"
-    )
+    """What an OSError is to the user. The HDF5 library's own has all in its text."""
+    text = str(error)
+    named = re.search(r"filename = '(.*?)(?:\.\d+\.tmp)?'", text)
+    reason = re.search(r"error message = '(.*?)'", text)
+    where = error.filename or (named[1] if named else output)
+    what = error.strerror or (reason[1] if reason else text)
+    return PrepareError(CANNOT_WRITE, f"{where}: {one_line(what)}, free some space or choose another place")
+
+
+def one_line(text):
+    """`text` without what would break a line or speak to the terminal: names of files and classes may hold anything."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda match: repr(match[0])[1:-1], text)
 
 
 @contextlib.contextmanager
-def all_or_none(writers):
-    """Gives the files of `writers` their names at the end: all of them, or none, and older files stay as they were."""
+def all_or_none(writers, replace):
+    """Gives the files of `writers` their names at the end: all of them, or none, and older files stay as they were.
+    Without `replace` a file that has appeared meanwhile is older, too, and none is given."""
     try:
         yield
-        _commit(writers)
+        _commit(writers, replace)
+    except FileExistsError as error:
+        where = error.filename2 or error.filename
+        raise PrepareError(CANNOT_WRITE, f"{where}: appeared while this ran, --force replaces it") from error
     finally:
         for writer in writers:
             writer.discard()
 
 
-def _commit(writers):
+def _commit(writers, replace):
     replaced = []  # (path, where its old file is meanwhile, whether there was one)
     complete = False
     try:
         for writer in writers:
             path, existed = writer.path, os.path.lexists(writer.path)
             old = path.with_name(f"{path.name}.{os.getpid()}.old.tmp")
+            if existed and not replace:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
             replaced.append((path, old, existed))
             if existed:
                 _keep(path, old)
-            writer.commit()
+            try:
+                writer.commit(replace)
+            except FileExistsError:
+                replaced.pop()  # it is another's
+                raise
         complete = True
     finally:  # after an interrupt, too
         with _interrupts_wait(complete):
@@ -192,7 +211,7 @@ def _run(name, command):
     except BrokenPipeError:  # the reader, `head` say, has seen enough; the files are complete
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except PrepareError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {one_line(str(error))}", file=sys.stderr)
         return error.code
     except KeyboardInterrupt as error:
         if getattr(error, "complete", False):  # it came while names were given

@@ -13,6 +13,7 @@ library. Sizes are known only at the end: tokens first go to scratch files witho
 which is then written under a name of its own, synced and renamed. A reader never sees half a file.
 """
 
+import errno
 import os
 import tempfile
 import zlib
@@ -50,14 +51,34 @@ def sync(path):
         os.fsync(written.fileno())
 
 
-def give_name(temporary, path):
-    """A reader sees the old file or the whole new one, after a power cut, too."""
-    os.replace(temporary, path)
+def give_name(temporary, path, replace):
+    """A reader sees the old file or the whole new one, after a power cut, too. Without `replace` FileExistsError where
+    there is one by now."""
+    if replace:
+        os.replace(temporary, path)
+    else:
+        _rename_to_new(temporary, path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}  # what a file system without links says
+
+
+def _rename_to_new(temporary, path):
+    try:
+        os.link(temporary, path)  # never replaces
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        os.rename(temporary, path)
+    else:
+        os.unlink(temporary)
 
 
 class BlockChecks:
@@ -173,8 +194,8 @@ class TokenFileWriter:
         file["prompts/ids"] = numpy.concatenate(ids).astype("<u4")
         file["prompts/offsets"] = numpy.concatenate([[0], ends]).astype("<i8")
 
-    def commit(self):
-        give_name(self._temporary, self.path)
+    def commit(self, replace):
+        give_name(self._temporary, self.path, replace)
         self.discard()
 
     def discard(self):

@@ -58,8 +58,8 @@ class ImageFileWriter:
             checks["channels"] = _check_of(file["channel_sums"], file["channel_squares"])
         sync(self._temporary)
 
-    def commit(self):
-        give_name(self._temporary, self.path)
+    def commit(self, replace):
+        give_name(self._temporary, self.path, replace)
 
     def discard(self):
         self._temporary.unlink(missing_ok=True)
@@ -90,6 +90,12 @@ def _check_of(*datasets):
     return numpy.array([check], "<u4")
 
 
+def _why_unreadable(path):
+    if not path.exists():
+        return "there is no such file"
+    return "is no HDF5 file of this program, or is damaged" if path.is_file() else "is no file"
+
+
 def read_head(path):
     """(classes, (channels, height, width)) of a file made earlier."""
     try:
@@ -101,6 +107,5 @@ def read_head(path):
             shape = tuple(int(file.attrs[name]) for name in ("channels", "height", "width"))
             classes = [table[begin:end].decode() for begin, end in zip(ends, ends[1:], strict=False)]
     except (OSError, KeyError, ValueError) as error:
-        reason = " ".join(str(error).split())[:80]
-        raise PrepareError(BAD_INPUT, f"{path}: cannot be read ({reason}); give an image file") from error
+        raise PrepareError(BAD_INPUT, f"{path}: {_why_unreadable(path)}; give an image file") from error
     return classes, shape

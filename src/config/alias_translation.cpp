@@ -256,7 +256,7 @@ void Translator::translate(const AliasUse& use) {
       translate_data(use);
       break;
     case AliasMeaning::kImagesOnly:
-      report(use, "not used: it concerns models of images only");
+      report(use, std::string("not used: it ") + kImagesOnlyReason);
       break;
     case AliasMeaning::kNoCounterpart: {
       auto& keys = not_needed_[std::string(use.alias->target)];

@@ -183,7 +183,7 @@ std::string meaning_text(const Alias& alias) {
       return target +
              ": the file or folder itself, or `train.h5` (and `validation.h5` or `val.h5`) in it";
     case kImagesOnly:
-      return "no effect: concerns models of images";
+      return std::string("no effect: ") + kImagesOnlyReason;
     case kNoCounterpart:
       return "no effect: " + std::string(alias.target);
     case kOnly:

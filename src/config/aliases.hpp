@@ -9,6 +9,10 @@
 
 namespace lorascale::config {
 
+inline constexpr const char* kImagesOnlyReason =
+    "concerns models that draw images (to classify them there are data.augment and "
+    "scripts/prepare_images.py)";
+
 enum class AliasMeaning {
   kSame,           // the value of `target` as it stands
   kSteps,          // a count of steps
@@ -24,7 +28,7 @@ enum class AliasMeaning {
   kTargets,        // a list, or names with commas between
   kAllTargets,     // true: all-linear
   kDataFolder,     // a folder with train.h5 in it, or an .h5 file
-  kImagesOnly,     // concerns models of images
+  kImagesOnly,     // kImagesOnlyReason
   kNoCounterpart,  // needs no setting here; `target` says why
   kOnly,  // one value is what is done here, every other is refused; `target` says what to do
   // By trainer_keys.cpp:

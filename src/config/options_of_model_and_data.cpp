@@ -90,7 +90,9 @@ void add_adapter(std::vector<Option>& t) {
       "LoRA+: learning rate of B over that of A.");
   add(t, "adapter.targets", at(&AdapterSection::targets),
       TextListKind{false, "[q_proj, v_proj], all-linear or a regular expression"},
-      "Layers that get an adapter: name endings, all-linear, or one expression for the whole "
+      "Layers that get an adapter: name endings, all-linear (all-layers: convolutions, too), or "
+      "one "
+      "expression for the whole "
       "name.");
   add(t, "adapter.rank_pattern", at(&AdapterSection::rank_pattern), MapKind<IntegerKind>{rank},
       "Other ranks for some targets, by name ending or expression.");
@@ -182,7 +184,8 @@ void add_data(std::vector<Option>& t) {
   const auto at = [](auto member) { return field(&RunConfig::data, member); };
   add(t, "data.train", TrainAccess{}, PathsKind{"file, folder or [file, ...]"},
       "Training set: a token file (HDF5), or what one is made of before the run, once: text, JSON "
-      "Lines, JSON, CSV, Parquet, Arrow, or a folder of these (docs/data.md); required.",
+      "Lines, JSON, CSV, Parquet, Arrow, or a folder of these (docs/data.md); of pictures an image "
+      "file (docs/images.md); required.",
       kMayChange);
   add(t, "data.validation", at(&DataSection::validation),
       OptionalKind<PathKind>{PathKind{"file or folder"}}, "Validation set, of the same kinds.",

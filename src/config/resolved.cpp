@@ -25,11 +25,18 @@ bool looked_at(const Option& option, Scope scope) {
   return scope == Scope::kAll || option.on_resume == OnResume::kMustMatch;
 }
 
+constexpr std::string_view kFirstLine =
+    "# Resolved configuration of a lorascale run: every key, defaults and --set included.\n";
+
 }  // namespace
+
+bool is_resolved(std::string_view text) {
+  return text.starts_with(kFirstLine);
+}
 
 std::string write_resolved(const RunConfig& config) {
   std::string out =
-      "# Resolved configuration of a lorascale run: every key, defaults and --set included.\n"
+      std::string(kFirstLine) +
       "# It can be given to lorascale again; relative paths are relative to the working "
       "directory.\n";
   std::vector<std::string> open;  // sections the last line is in

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "config/run_config.hpp"
@@ -10,6 +11,8 @@ namespace lorascale::config {
 
 // YAML with every key; reading it gives an equal RunConfig.
 std::string write_resolved(const RunConfig& config);
+// Whether a text was written so: anything else is somebody's own.
+[[nodiscard]] bool is_resolved(std::string_view text);
 
 // The same for a run's folder, as which it can be given again: without `faults`, which belong to
 // one rehearsal.

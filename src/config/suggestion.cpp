@@ -104,6 +104,10 @@ std::string keys_beside(const std::string& path) {
 }  // namespace
 
 std::string suggestion_for(const std::string& path) {
+  if (const Alias* alias = find_alias(path);
+      alias != nullptr && find_option(alias->target) == nullptr) {
+    return "; it is a key of other trainers that is understood in a file alone";
+  }
   if (const auto name = meant(path)) {
     return "; did you mean '" + *name + "'?";
   }

@@ -91,7 +91,8 @@ void Validator::check_ranges() {
 
 void Validator::check_paths(Purpose purpose) {
   require(!config_.model.path.empty() || config_.model.architecture, "model.path",
-          "name the folder of the base model");
+          "name the folder of the base model, or set model.architecture: resnet (and adapter.type: "
+          "full) for a new network for pictures");
   if (!config_.model.path.empty() && config_.model.architecture) {
     refuse(
         "model.path and model.architecture both say what is trained; keep model.path to go on from "
@@ -144,6 +145,13 @@ void Validator::check_adapter() {
         {"adapter.targets", "adapter.rank", "adapter.alpha", "adapter.dropout", "adapter.rslora",
          "adapter.lr_ratio", "adapter.rank_pattern", "adapter.alpha_pattern", "adapter.init_from"},
         "adapter.type is full");
+  }
+  const auto& resnet = config_.model.resnet;
+  if (config_.model.architecture && resnet.norm != "batch") {
+    warn_unused({"model.resnet.ghost_batch"}, "model.resnet.norm is " + resnet.norm);
+  }
+  if (config_.model.architecture && resnet.norm != "group") {
+    warn_unused({"model.resnet.groups"}, "model.resnet.norm is " + resnet.norm);
   }
 }
 

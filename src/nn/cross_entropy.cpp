@@ -19,10 +19,12 @@ namespace lorascale::nn {
 namespace {
 
 // Logits held at once: small enough for memory not to matter, large enough for an efficient
-// product.
-std::int64_t rows_per_chunk(const at::Tensor& weight) {
+// product. All chunks are about as large: the few rows of a last one would read all of the weight.
+std::int64_t rows_per_chunk(std::int64_t rows, const at::Tensor& weight) {
   const std::int64_t elements = weight.is_cpu() ? std::int64_t{1} << 23 : std::int64_t{1} << 28;
-  return std::max<std::int64_t>(64, elements / weight.size(0));
+  const auto most = std::max<std::int64_t>(64, elements / weight.size(0));
+  const auto chunks = (rows + most - 1) / most;
+  return (rows + chunks - 1) / chunks;
 }
 
 double cpu_chunk(at::Tensor& logits, std::span<const std::int32_t> labels, bool backward,
@@ -103,7 +105,7 @@ at::Tensor head_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight
   if (rows == 0) {
     return at::zeros({}, hidden.options().dtype(at::kDouble));
   }
-  const auto chunk = std::min(rows, rows_per_chunk(weight));
+  const auto chunk = rows_per_chunk(rows, weight);
   at::Tensor sum = at::zeros({}, hidden.options().dtype(at::kDouble));
   for (std::int64_t first = 0; first < rows; first += chunk) {
     const auto count = std::min(chunk, rows - first);

@@ -316,7 +316,7 @@ void require_no_token_file(const std::vector<fs::path>& paths) {
     if (is_data_file(path)) {
       throw_bad_input("data.train names " + std::to_string(paths.size()) + " paths, and " +
                       path.string() +
-                      " is a token file; only what is prepared "
+                      " is prepared already; only what is prepared "
                       "together may be several");
     }
   }
@@ -363,7 +363,7 @@ DataFiles prepare(const config::RunConfig& config, const KeepGoing& keep_going,
   } else if (fraction > 0) {
     const std::string message =
         "data.prepare.validation_fraction has no effect: " + files.train.string() +
-        " is a token file already";
+        " is prepared already";
     if (config.evaluate.early_stop.patience > 0 && !config.data.validation) {
       throw_bad_config(message +
                        ", and evaluate.early_stop needs a validation set: set data.validation, or "

@@ -11,7 +11,9 @@
 #include "base/error.hpp"
 #include "config/reader.hpp"
 #include "config/resolved.hpp"
+#include "config/yaml_tree.hpp"
 #include "io/checkpoint_folder.hpp"
+#include "io/durable_file.hpp"
 #include "train/data_preparation.hpp"
 
 namespace lorascale::train {
@@ -69,6 +71,13 @@ void require_nothing_to_lose(const Run& run) {
     throw_bad_config(fmt::format("{} holds {}; choose another run.output_dir or remove it",
                                  run.folder.string(), why));
   };
+  const auto file = run.folder / "config.yaml";
+  const bool has_file = std::filesystem::exists(file);
+  if (has_file && !config::is_resolved(io::read_file(file, config::kMaxConfigBytes))) {
+    throw_bad_config(file.string() +
+                     " was not written by a run, and this one would replace it; choose another "
+                     "run.output_dir, or give that file another name");
+  }
   const bool results = std::ranges::any_of(
       std::array{"adapter", "model", "best"},
       [&](const char* name) { return std::filesystem::is_directory(run.folder / name); });
@@ -79,8 +88,7 @@ void require_nothing_to_lose(const Run& run) {
   if (!results) {
     return;
   }
-  const auto file = run.folder / "config.yaml";
-  if (!std::filesystem::exists(file)) {
+  if (!has_file) {
     refuse("results (adapter/, best/ or model/) of an unknown origin");
   }
   const auto before = config::read_config_file(file).config;

@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
@@ -294,15 +295,20 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::
     model_.move_statistics((of_update / static_cast<double>(plan.samples)).to(at::kFloat),
                            facts.skip.to(at::kBool));
   }
+  // Running means that are no numbers never become any again: the run has diverged, whatever the
+  // loss.
+  const at::Tensor means = model_.statistics();
+  const at::Tensor finite = means.defined() ? means.isfinite().all() : at::ones_like(facts.skip);
   // Only here does the host wait for the device, and with a deadline: the copy itself has none.
   world_.device.wait();
   const at::Tensor host =
       at::stack({sums[kLoss] / count, sums[kTargets], sums[kUnits], facts.norm.to(at::kDouble),
-                 facts.skip.to(at::kDouble), scatter, leaf_facts.select(1, kTargets).gt(0).sum()})
+                 facts.skip.to(at::kDouble), scatter, leaf_facts.select(1, kTargets).gt(0).sum(),
+                 finite.to(at::kDouble)})
           .cpu();
   const double* values = host.const_data_ptr<double>();
   result.facts.step = plan.step;
-  result.facts.loss = values[0];
+  result.facts.loss = values[7] != 0.0 ? values[0] : std::numeric_limits<double>::quiet_NaN();
   result.facts.grad_norm = values[3];
   result.facts.applied = values[4] == 0.0;
   result.facts.elapsed_minutes = agreed.elapsed_minutes;

@@ -63,8 +63,8 @@ checkpoint: {every: 50 steps}
   EXPECT_EQ(to_string(differences(expected, result.config)), "");
   EXPECT_TRUE(reported(result, {"batch_size 4 × gradient_accumulation_steps 4 × 1 rank",
                                 "batch.global 16, batch.micro 4; batch.reference 16"}));
-  EXPECT_TRUE(reported(result, {"resolution 512", "images only"}));
-  EXPECT_TRUE(reported(result, {"metadata_path", "images only"}));
+  EXPECT_TRUE(reported(result, {"resolution 512", "draw images"}));
+  EXPECT_TRUE(reported(result, {"metadata_path", "draw images"}));
   EXPECT_TRUE(reported(result, {"optimizer AdamW → optimizer.name adamw"}));
   EXPECT_TRUE(reported(result, {"warmup_steps 100 → schedule.warmup 100 steps"}));
   // One line each; batch and accumulation share theirs. The last tells what the keys leave open.
@@ -295,7 +295,7 @@ TEST(ConfigAliases, LeaveOutWhatConcernsImages) {
   for (const char* key : {"unet_lr", "text_encoder_lr", "prior_loss_weight", "max_token_length"}) {
     const ReadResult result = read_with_ranks(std::string(key) + ": 1\n", 1);
     EXPECT_EQ(result.config, RunConfig{});
-    EXPECT_TRUE(reported(result, {key, "models of images only"})) << key;
+    EXPECT_TRUE(reported(result, {key, "models that draw images"})) << key;
   }
 }
 

@@ -148,7 +148,7 @@ TEST(PublishedConfigs, Kohya) {
   EXPECT_EQ(config.result.config.adapter.rank, 32);
   EXPECT_EQ(config.result.config.model.dtype, "bf16");
   EXPECT_EQ(config.result.config.budget, (Amount{10, Unit::kEpochs}));
-  EXPECT_TRUE(config.of({"bucket_no_upscale", "images only"}));
+  EXPECT_TRUE(config.of({"bucket_no_upscale", "draw images"}));
 }
 
 TEST(TrainerKeys, HaveOneMeaningEachAndTargetsThatExist) {

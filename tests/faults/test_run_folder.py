@@ -262,6 +262,16 @@ def assert_finite(path):
         assert np.isfinite(tensor).all(), f"{path}: {name}"
 
 
+def test_a_config_of_ones_own_in_the_folder_is_not_replaced(space, tmp_path):
+    """config.yaml is the name under which a run keeps its settings, and a natural one for the user's own file."""
+    own = tmp_path / "project/config.yaml"
+    own.parent.mkdir()
+    own.write_text("# my notes\n" + space.config.read_text())
+    command = [space.program, "train", str(own), "--set", f"run.output_dir={own.parent}"]
+    expect_refusal(execute(mpirun(2, command)), BAD_CONFIG, [f"{own} was not written by a run", "run.output_dir"])
+    assert own.read_text().startswith("# my notes\n") and not (own.parent / "metrics.jsonl").exists()
+
+
 def test_results_without_checkpoints_are_not_given_to_another_run(space):
     shutil.rmtree(space.output / "checkpoints")
     before = digest(space.output / "adapter")

@@ -227,7 +227,7 @@ TEST_F(PreparationTest, SeveralPathsArePreparedTogether) {
   run();
   EXPECT_EQ(lines("python.arguments")[2], config_.data.more_train[0]);
   config_.data.more_train.push_back(write("c.h5", "x").string());
-  EXPECT_NE(refusal(ExitCode::kBadInput).find("c.h5 is a token file"), std::string::npos);
+  EXPECT_NE(refusal(ExitCode::kBadInput).find("c.h5 is prepared already"), std::string::npos);
 }
 
 TEST_F(PreparationTest, CodesOfTheScriptAreKept) {

@@ -32,14 +32,14 @@ def contents(folder):
 @pytest.fixture(params=["full disk", "interrupt"])
 def second_fails(request, monkeypatch):
     """The name of the second file cannot be given; the exit code and the words of that."""
-    replace = os.replace
+    for name in ("replace", "link"):
 
-    def failing(source, target):
-        if target.name == "v.h5" and source.name.endswith(".tmp") and ".old" not in source.name:
-            raise OSError(28, "No space left on device") if request.param == "full disk" else KeyboardInterrupt
-        replace(source, target)
+        def failing(source, target, real=getattr(os, name), **options):
+            if target.name == "v.h5" and source.name.endswith(".tmp") and ".old" not in source.name:
+                raise OSError(28, "No space left on device") if request.param == "full disk" else KeyboardInterrupt
+            real(source, target, **options)
 
-    monkeypatch.setattr(os, "replace", failing)
+        monkeypatch.setattr(os, name, failing)
     return {"full disk": (73, "No space left"), "interrupt": (130, "interrupted, nothing was written")}[request.param]
 
 
@@ -96,6 +96,61 @@ def test_both_are_replaced(prepare, tmp_path, links, monkeypatch):
         (tmp_path / name).write_text("old")
     assert prepare("--force").code == 0
     assert set(contents(tmp_path)) == {"t.h5", "v.h5"} and all(len(each) > 100 for each in contents(tmp_path).values())
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_appears_meanwhile_is_not_replaced(prepare, tmp_path, links, monkeypatch):
+    """Two at once with the same names: no mixture, and nothing of the first is lost."""
+    commit = command_line._commit
+
+    def late(writers, replace):
+        (tmp_path / appears).write_text("of another")
+        commit(writers, replace)
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(command_line, "_commit", late)
+    for appears in ("t.h5", "v.h5"):
+        outcome = prepare()
+        assert outcome.code == 73 and f"{tmp_path / appears}: appeared while this ran, --force" in outcome.err
+        assert contents(tmp_path) == {appears: b"of another"}
+        (tmp_path / appears).unlink()
+
+
+def test_a_name_taken_at_the_last_moment_is_not_replaced(prepare, tmp_path, monkeypatch):
+    link = os.link
+
+    def late(source, target, **options):
+        if target.name == "v.h5":
+            target.write_text("of another")
+        link(source, target, **options)
+
+    monkeypatch.setattr(os, "link", late)
+    assert prepare().code == 73
+    assert contents(tmp_path) == {"v.h5": b"of another"}
+
+
+def test_errors_of_the_hdf5_library_are_one_line(tmp_path):
+    text = (f"Can't close file (file write failed: time = Mon Nov 30\n, filename = '{tmp_path}/v.h5.30907.tmp', file "
+            "descriptor = 6, errno = 28, error message = 'No space left on device', buf = 0x3a8b)")
+    said = str(command_line.cannot_write(OSError(text), tmp_path / "t.h5"))
+    assert said == f"{tmp_path}/v.h5: No space left on device, free some space or choose another place"
+
+
+def test_names_do_not_speak_to_the_terminal(tmp_path):
+    tree = {"new\nline/1.png": noise(1), "b\x1b[31m/2.png": noise(2), "b\x1b[31m/3\r.png": b"no picture"}
+    outcome = run_images(write_tree(tmp_path / "in", tree), "--output", tmp_path / "o.h5")
+    assert outcome.code == 65 and "b\\x1b[31m/3\\r.png: is no picture" in outcome.err
+    outcome = run_images(tmp_path / "in", "--output", tmp_path / "o.h5", "--skip-bad")
+    assert outcome.code == 0 and "new\\nline" in outcome.out
+    assert not {"\x1b", "\r"} & set(outcome.out + outcome.err)
+
+
+@pytest.mark.parametrize("name", ["prepare_images.py", "prepare_text.py", "encode_prompt.py"])
+def test_a_python_without_the_libraries_is_told_of_the_one_with_them(name):
+    outcome = subprocess.run([sys.executable, "-S", SCRIPTS / name, "--help"], capture_output=True, text=True)
+    assert outcome.returncode == 69 and outcome.stderr.count("\n") == 1, outcome.stderr
+    assert outcome.stderr.startswith(f"{name}: this Python has no ") and "setup.sh --print-python" in outcome.stderr
 
 
 def test_an_interrupt_behind_the_files_does_not_deny_them(prepare, tmp_path, monkeypatch):

@@ -53,6 +53,14 @@ def test_folders(refused, tmp_path, contents, message):
     assert message in refused(write_tree(tmp_path / "in", contents))
 
 
+def test_a_picture_is_no_output(folder):
+    picture = folder / "a/1.png"
+    before = picture.read_bytes()
+    outcome = run_images(folder, "--output", picture, "--force")
+    assert outcome.code == 64 and f"{picture}: is one of the pictures, choose another name" in outcome.err
+    assert picture.read_bytes() == before
+
+
 def test_links(refused, folder, tmp_path):
     write_tree(tmp_path / "elsewhere", {"secret.png": noise(9)})
     (folder / "a/3.png").symlink_to(tmp_path / "elsewhere/secret.png")
@@ -189,7 +197,8 @@ def test_classes_from(refused, folder, tmp_path):
     message = refused(strange, "--classes-from", tmp_path / "known.h5", "--skip-bad")
     assert "classes that --classes-from does not know: zebra; it knows a, b" in message
     assert "no image file of this program" in refused(folder, "--classes-from", other_file(tmp_path))
-    assert "cannot be read" in refused(folder, "--classes-from", folder / "a/1.png")
+    assert "is no HDF5 file of this program" in refused(folder, "--classes-from", folder / "a/1.png")
+    assert "gone.h5: there is no such file; give an image file" in refused(folder, "--classes-from", folder / "gone.h5")
     assert "is an input too" in refused(folder, "--classes-from", tmp_path / "o.h5", code=64)
 
 

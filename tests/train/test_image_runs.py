@@ -147,6 +147,15 @@ def test_an_update_that_is_not_finite_leaves_the_running_state(program, inputs, 
     assert any((value != 0).any() for name, value in trained("sound").items() if name.endswith("running_mean"))
 
 
+def test_training_further_on_another_size_says_the_new_one(program, inputs, exact, tmp_path):
+    larger = write_pictures(tmp_path, "larger", *make_pictures(45, 12, 3))
+    path = settings(inputs, tmp_path, model={"path": str(exact / "run/model")}, budget="1 step",
+                    data={"train": str(larger), "validation": None})
+    run(program, "train", path)
+    assert json.loads((tmp_path / "run/model/config.json").read_text())["image_size"] == [12, 12]
+    assert json.loads((exact / "run/model/config.json").read_text())["image_size"] == [8, 8]
+
+
 def test_memory_that_runs_out_makes_leaves_smaller_and_says_what_that_means(program, inputs, tmp_path):
     said = run(program, "train", settings(inputs, tmp_path, budget="3 steps", faults=["oom step=2 phase=backward"])).stderr
     assert "batch normalisation is over a leaf: its leaves are smaller from here on" in said
@@ -202,6 +211,14 @@ def test_find_batch(program, inputs, tmp_path):
         assert found["chosen"] == int(re.search(r"^choice    batch.micro (\d+)", said, re.MULTILINE)[1])
         assert found["chosen"] in found["usable"]
         assert all(leaf["measured_bytes"] > 0 for rank in found["ranks"] for leaf in rank["leaves"])
+
+
+def test_settings_of_other_norms_are_named(program, inputs, tmp_path):
+    for norm, idle in (("group", ["ghost_batch 4"]), ("batch", ["groups 2"]), ("none", ["ghost_batch 4", "groups 2"])):
+        said = run(program, "plan", settings(inputs, tmp_path, norm), "--set", "model.resnet.ghost_batch=4").stdout
+        for setting in ("ghost_batch 4", "groups 2"):
+            line = f"model.resnet.{setting} has no effect: model.resnet.norm is {norm}"
+            assert (line in said) == (setting in idle), (norm, setting)
 
 
 def test_settings_of_other_workloads_are_named(program, inputs, tmp_path):

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 
 #include "train/update_support.hpp"
 
@@ -67,6 +68,16 @@ TEST_F(UpdateTest, StatisticsMoveOnceToTheMeanOverSamples) {
   EXPECT_EQ(training.model().moves, 2);
   lorascale::test::expect_close(training.model().statistics(),
                                 once + test::kStatisticsMove * (second.mean_x - once), 1e-6);
+}
+
+// They never become numbers again, whatever the losses of leaves, which do not depend on them.
+TEST_F(UpdateTest, RunningStatisticsThatAreNoNumbersAreALossThatIsNone) {
+  Training training(world_, config_);
+  EXPECT_TRUE(std::isfinite(training.update(1).facts.loss));
+  training.model().statistics().fill_(std::numeric_limits<float>::infinity());
+  const auto result = training.update(2);
+  EXPECT_TRUE(std::isnan(result.facts.loss));
+  EXPECT_TRUE(std::isfinite(result.facts.grad_norm));
 }
 
 void expect_same_facts(const UpdateResult& a, const UpdateResult& b) {

@@ -83,8 +83,11 @@ VisionWorkload::VisionWorkload(config::RunConfig& config, const prepare::DataFil
 
 adapters::ExportContext VisionWorkload::export_context() const {
   adapters::ExportContext context{base_, "", {}, {}};
-  context.write_companions = [config = network_->config()](const std::filesystem::path& folder,
-                                                           at::ScalarType /*stored*/) {
+  auto form = network_->config();
+  const auto& shape = train_->file().shape();
+  form.image_size = {shape.height, shape.width};  // of the pictures that it has learnt from last
+  context.write_companions = [config = std::move(form)](const std::filesystem::path& folder,
+                                                        at::ScalarType /*stored*/) {
     io::write_file_atomically(folder / "config.json",
                               std::string_view(models::vision::resnet_config_json(config)));
   };
