@@ -40,8 +40,8 @@ def updates_of(folder: pathlib.Path, steps: int, ranks: int, settings: dict):
             "data.sequence_length": Case.row, "batch.global": BATCH, "batch.reference": BATCH, "batch.micro": 2,
             "schedule.name": "constant", "schedule.warmup": 0, "checkpoint.every": 0, "budget": f"{steps} steps",
             **settings}
-        (pathlib.Path(run) / "config.yaml").write_text("{}\n")
-        command = [str(ROOT / "build/release/lorascale"), "train", f"{run}/config.yaml"]
+        (pathlib.Path(run) / "given.yaml").write_text("{}\n")
+        command = [str(ROOT / "build/release/lorascale"), "train", f"{run}/given.yaml"]
         for key, value in chosen.items():
             command += ["--set", f"{key}={value}"]
         if ranks > 1:

@@ -75,9 +75,9 @@ sample: {{every: 0}}
 checkpoint: {{every: 0}}
 budget: {case.steps} steps
 """
-    (run / "config.yaml").write_text(config)
+    (run / "given.yaml").write_text(config)
     program = os.environ.get("LORASCALE_PROGRAM", str(ROOT / "build/release/lorascale"))
-    command = [program, "train", str(run / "config.yaml")]
+    command = [program, "train", str(run / "given.yaml")]
     if ranks > 1:
         command = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks), *command]
     environment = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}

@@ -68,9 +68,9 @@ def run(folder: pathlib.Path, options, side: str):
             "adapter.targets": "all-linear", "data.train": folder / "train.h5", "data.packing": "false",
             "data.sequence_length": ROW, "batch.global": BATCH * options.ranks, "batch.micro": BATCH, "optimizer.lr": 1e-4,
             "schedule.name": "constant", "schedule.warmup": 0, "checkpoint.every": 0, "budget": f"{options.steps} steps"}
-        (pathlib.Path(name) / "config.yaml").write_text("{}\n")
+        (pathlib.Path(name) / "given.yaml").write_text("{}\n")
         command = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(options.ranks),
-                   str(ROOT / "build/release/lorascale"), "train", f"{name}/config.yaml"]
+                   str(ROOT / "build/release/lorascale"), "train", f"{name}/given.yaml"]
         for key, value in settings.items():
             command += ["--set", f"{key}={value}"]
         environment = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
