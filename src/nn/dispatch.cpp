@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "base/error.hpp"
+#include "nn/cpu_thin_gradients.hpp"
 
 namespace lorascale::nn {
 namespace {
@@ -33,9 +34,32 @@ void add_widened(at::Tensor& out, const at::Tensor& left, const at::Tensor& righ
   }
 }
 
+constexpr std::int64_t kThin = 64;
+
+// Of LoRA's factors, where the CPU multiplies bf16; false where it is another kind of product.
+bool add_as_thin_gradient(const at::Tensor& target, const at::Tensor& a, const at::Tensor& b,
+                          double scale) {
+  const bool fits = a.scalar_type() == at::kBFloat16 && target.scalar_type() == at::kFloat &&
+                    a.stride(0) == 1 && b.stride(1) == 1 && std::min(a.size(0), b.size(1)) <= kThin;
+  if (!fits || !cpu::has_thin_gradients()) {
+    return false;
+  }
+  const cpu::Bf16Rows left{a.const_data_ptr<at::BFloat16>(), a.stride(1), a.size(0)};
+  const cpu::Bf16Rows right{b.const_data_ptr<at::BFloat16>(), b.stride(0), b.size(1)};
+  float* out = target.data_ptr<float>();
+  const auto tokens = b.size(0);
+  if (left.width >= right.width) {
+    cpu::add_thin_gradient(left, right, tokens, static_cast<float>(scale),
+                           {out, target.stride(0), target.stride(1)});
+  } else {
+    cpu::add_thin_gradient(right, left, tokens, static_cast<float>(scale),
+                           {out, target.stride(1), target.stride(0)});
+  }
+  return true;
+}
+
 // BLAS is at its best where the wider side of a thin product is its second one.
 void widening_product(at::Tensor target, const at::Tensor& a, const at::Tensor& b, double scale) {
-  constexpr std::int64_t kThin = 64;
   if (b.size(1) < kThin && b.size(1) < a.size(0)) {
     at::Tensor turned = at::zeros({b.size(1), a.size(0)}, target.options());
     add_widened(turned, b.t(), a.t(), 1);
@@ -54,7 +78,9 @@ void accumulate_product(const at::Tensor& target, const at::Tensor& a, const at:
     at::Tensor out = target;
     at::addmm_out(out, out, a, b, /*beta=*/1, /*alpha=*/scale);
   } else if (target.is_cpu()) {
-    widening_product(target, a, b, scale);
+    if (!add_as_thin_gradient(target, a, b, scale)) {
+      widening_product(target, a, b, scale);
+    }
   } else {
     target.add_(at::mm(a, b, at::kFloat), scale);  // cuBLAS rounds nowhere on the way
   }

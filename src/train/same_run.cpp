@@ -72,7 +72,7 @@ void require_nothing_to_lose(const Run& run) {
                                  run.folder.string(), why));
   };
   const auto file = run.folder / "config.yaml";
-  const bool has_file = std::filesystem::exists(file);
+  const bool has_file = std::filesystem::is_regular_file(file);
   if (has_file && !config::is_resolved(io::read_file(file, config::kMaxConfigBytes))) {
     throw_bad_config(file.string() +
                      " was not written by a run, and this one would replace it; choose another "

@@ -1,4 +1,8 @@
 // Products of 16-bit factors that are added to fp32 gradients: against the same in fp64.
+#include <ATen/Parallel.h>
+
+#include <vector>
+
 #include "nn/dispatch.hpp"
 #include "support/tensors.hpp"
 
@@ -48,8 +52,24 @@ INSTANTIATE_TEST_SUITE_P(Shapes, AccumulateProductTest,
                          testing::Combine(testing::Values(at::kBFloat16, at::kHalf, at::kFloat),
                                           testing::Values(Shape{96, 700, 8}, Shape{8, 700, 96},
                                                           Shape{80, 300, 72}, Shape{3, 1, 2},
-                                                          Shape{5, 256, 5}, Shape{4, 0, 6}),
+                                                          Shape{5, 256, 5}, Shape{4, 0, 6},
+                                                          Shape{101, 131, 33}, Shape{16, 259, 64}),
                                           testing::Bool()));
+
+TEST(AccumulateProductTest, IsTheSameBitsOnAnyNumberOfThreads) {
+  const at::Tensor dy = noise({300, 400}, 7).to(at::kBFloat16);
+  const at::Tensor x = noise({300, 16}, 8).to(at::kBFloat16);
+  const auto before = at::get_num_threads();
+  std::vector<at::Tensor> results;
+  for (const int threads : {1, 2, 3}) {
+    at::set_num_threads(threads);
+    results.push_back(at::zeros({400, 16}));
+    accumulate_product(results.back(), dy.t(), x);
+  }
+  at::set_num_threads(before);
+  EXPECT_TRUE(same_bits(results[0], results[1]));
+  EXPECT_TRUE(same_bits(results[0], results[2]));
+}
 
 // Many small leaves: what each adds is below what a 16-bit sum of its size could show.
 TEST(AccumulateProductTest, SmallSharesOfManyLeavesAreNotLost) {
