@@ -123,8 +123,8 @@ def test_terminal_that_is_closed(space):
 @pytest.mark.parametrize("first", ["SIGINT", "SIGTERM"])
 def test_a_second_interrupt_ends_at_once(space, first):
     """An update that takes its time: who has waited long enough does not wait for it."""
-    run = space.start("--set", "budget=1000 steps", "--set", "batch.global=30000", "--set", "data.sequence_length=64",
-                      "--set", "checkpoint.every=1000 steps")
+    run = space.start("--set", "budget=1000 steps", "--set", "checkpoint.every=1000 steps", "--set",
+                      "faults=[slow step=2 phase=forward seconds=3]")
     wait_until(lambda: space.lines() >= 1, run)
     run.send_signal(getattr(signal, first))
     wait_until(lambda: "finishing the update" in run.stderr.readline())
