@@ -53,6 +53,7 @@ from lorascale_data.command_line import (  # noqa: E402
     columns_of,
     names,
     number,
+    one_line,
     run,
 )
 from lorascale_data.errors import BAD_INPUT, USAGE, PrepareError  # noqa: E402
@@ -179,7 +180,7 @@ def check_learn(options):
 
 
 def warn(message):
-    print(f"prepare_text: warning: {message}", file=sys.stderr)
+    print(f"prepare_text: warning: {one_line(message)}", file=sys.stderr)
 
 
 def warn_of_split_specials(tokenizer, template, name):
@@ -244,7 +245,7 @@ def tell(options, tokenizer, chosen, statistics, writers, begin):
     found = report.warnings(statistics, chosen, end, text, model_folder(options.tokenizer))
     for message in [*tokenizer.warnings, *found]:
         warn(message)
-    print("\n".join(report.summary(statistics, writers, time.monotonic() - begin)))
+    print("\n".join(map(one_line, report.summary(statistics, writers, time.monotonic() - begin))))
 
 
 def prepare(options):

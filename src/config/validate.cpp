@@ -25,6 +25,7 @@ class Validator {
     check_ranges();
     check_paths(purpose);
     check_adapter();
+    check_architecture();
     if (purpose == Purpose::kTraining) {
       check_batch();
       check_scale();
@@ -42,6 +43,7 @@ class Validator {
   void check_ranges();
   void check_paths(Purpose purpose);
   void check_adapter();
+  void check_architecture();
   void check_batch();
   void check_scale();
   void check_optimizer();
@@ -146,12 +148,18 @@ void Validator::check_adapter() {
          "adapter.lr_ratio", "adapter.rank_pattern", "adapter.alpha_pattern", "adapter.init_from"},
         "adapter.type is full");
   }
-  const auto& resnet = config_.model.resnet;
-  if (config_.model.architecture && resnet.norm != "batch") {
-    warn_unused({"model.resnet.ghost_batch"}, "model.resnet.norm is " + resnet.norm);
+}
+
+void Validator::check_architecture() {
+  if (!config_.model.architecture) {
+    return;
   }
-  if (config_.model.architecture && resnet.norm != "group") {
-    warn_unused({"model.resnet.groups"}, "model.resnet.norm is " + resnet.norm);
+  const auto& norm = config_.model.resnet.norm;
+  if (norm != "batch") {
+    warn_unused({"model.resnet.ghost_batch"}, "model.resnet.norm is " + norm);
+  }
+  if (norm != "group") {
+    warn_unused({"model.resnet.groups"}, "model.resnet.norm is " + norm);
   }
 }
 

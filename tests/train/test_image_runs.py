@@ -13,6 +13,7 @@ import sys
 import pytest
 from harness import execute, expect_refusal, mpirun
 from image_reference import SmallResNet, make_pictures, save_model, write_pictures, write_settings
+from PIL import Image
 from reference import make_documents, make_model, metrics, run, write_dataset
 from safetensors.torch import load_file
 
@@ -178,6 +179,18 @@ def test_inspect(program, inputs, exact, tmp_path):
     changed["loss"] *= 2
     (folder / "events.jsonl").write_text("\n".join([*events[:3], json.dumps(changed), *events[4:]]) + "\n")
     assert run(program, "inspect", folder, "--replay", check=False).returncode != 0  # the control
+
+
+def test_inspect_keeps_class_names_on_their_lines(program, tmp_path):
+    pixels, _ = make_pictures(5, 8, 3)
+    for name, picture in zip(("\u00fc", "new\nline", "\x1b[31mred"), pixels):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        Image.fromarray(picture).save(tmp_path / "in" / name / "1.png")
+    subprocess.run([sys.executable, ROOT / "scripts/prepare_images.py", tmp_path / "in", "--output", tmp_path / "o.h5"],
+                   check=True, capture_output=True)
+    said = run(program, "inspect", tmp_path / "o.h5").stdout
+    assert "\x1b" not in said and len(said.strip().splitlines()) == 4, said
+    assert "\u00fc" in said and '"new\\x0aline"' in said.lower(), said
 
 
 def test_plan(program, inputs, tmp_path):
