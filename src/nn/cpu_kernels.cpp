@@ -168,12 +168,13 @@ float row_max(const float* x, std::int64_t n) {
   return largest;
 }
 
-// exp(x - shift), element by element. A loop of its own, long enough for the compiler to call the
-// vector version.
+// exp(scale x - shift), element by element. A loop of its own, long enough for the compiler to call
+// the vector version.
 LS_VECTOR_CLONES
-void row_exp(const float* __restrict x, float* __restrict y, float shift, std::int64_t n) {
+void row_exp(const float* __restrict x, float* __restrict y, float scale, float shift,
+             std::int64_t n) {
   for (std::int64_t j = 0; j < n; ++j) {
-    y[j] = expf(x[j] - shift);
+    y[j] = expf(scale * x[j] - shift);
   }
 }
 
@@ -191,14 +192,14 @@ void add_to_lanes(const float* __restrict x, std::int64_t n, float (&lanes)[kLan
   }
 }
 
-// Sum of exp(x - shift). The terms go to y, which may be x, or where y is null nowhere.
-float row_exp_sum(const float* x, float* y, float shift, std::int64_t n) {
+// Sum of exp(scale x - shift). The terms go to y, which may be x, or where y is null nowhere.
+float row_exp_sum(const float* x, float* y, float scale, float shift, std::int64_t n) {
   constexpr std::int64_t kBlock = 32 * kLanes;  // stays in the first-level cache
   float block[kBlock];
   float lanes[kLanes] = {};
   for (std::int64_t i = 0; i < n; i += kBlock) {
     const auto count = std::min(kBlock, n - i);
-    row_exp(x + i, block, shift, count);
+    row_exp(x + i, block, scale, shift, count);
     add_to_lanes(block, count, lanes);
     if (y != nullptr) {
       std::copy(block, block + count, y + i);
@@ -242,7 +243,7 @@ double cross_entropy_backward_row(float* logits, std::int64_t label, std::int64_
                                   double smoothing) {
   const float shift = row_max(logits, vocabulary);
   const double expected = expected_logit(logits, label, vocabulary, shift, smoothing);
-  const float total = row_exp_sum(logits, logits, shift, vocabulary);
+  const float total = row_exp_sum(logits, logits, 1, shift, vocabulary);
   scale_row(logits, 1.0F / total, vocabulary);
   if (smoothing > 0) {
     row_shift(logits, static_cast<float>(-smoothing / static_cast<double>(vocabulary)), vocabulary);
@@ -254,7 +255,7 @@ double cross_entropy_backward_row(float* logits, std::int64_t label, std::int64_
 double cross_entropy_row(const float* logits, std::int64_t label, std::int64_t vocabulary,
                          double smoothing) {
   const float shift = row_max(logits, vocabulary);
-  const float total = row_exp_sum(logits, nullptr, shift, vocabulary);
+  const float total = row_exp_sum(logits, nullptr, 1, shift, vocabulary);
   return ::log(double{total}) - expected_logit(logits, label, vocabulary, shift, smoothing);
 }
 
@@ -280,17 +281,17 @@ float dot_row(const float* __restrict x, const float* __restrict y, std::int64_t
   return lane_total(lanes);
 }
 
-SoftmaxSum softmax_row(float* x, std::int64_t n) {
-  const float shift = row_max(x, n);
-  const float total = row_exp_sum(x, x, shift, n);
+SoftmaxSum softmax_row(float* x, float scale, std::int64_t n) {
+  const float shift = scale * row_max(x, n);
+  const float total = row_exp_sum(x, x, scale, shift, n);
   return {shift + ::logf(total), 1.0F / total};
 }
 
 LS_VECTOR_CLONES
-void softmax_backward_row(float* __restrict x, float* __restrict dy, float log_sum, float mean,
-                          std::int64_t n) {
+void softmax_backward_row(float* __restrict x, float* __restrict dy, float scale, float log_sum,
+                          float mean, std::int64_t n) {
   for (std::int64_t j = 0; j < n; ++j) {
-    x[j] = expf(x[j] - log_sum);
+    x[j] = expf(scale * x[j] - log_sum);
     dy[j] = x[j] * (dy[j] - mean);
   }
 }

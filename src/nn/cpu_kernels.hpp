@@ -40,12 +40,15 @@ double cross_entropy_row(const float* logits, std::int64_t label, std::int64_t v
 void scale_row(float* x, float factor, std::int64_t n);
 float dot_row(const float* x, const float* y, std::int64_t n);
 
-// Replaces x by exp(x - max x); softmax(x) is that times `factor`, and exp(x - log_sum).
+// Replaces x by exp(scale x - max scale x), scale > 0; softmax(scale x) is that times `factor`, and
+// exp(scale x - log_sum).
 struct SoftmaxSum {
   float log_sum, factor;
 };
-SoftmaxSum softmax_row(float* x, std::int64_t n);
-// Replaces x by y = softmax(x), and dy by the gradient of x, where mean = sum_j y_j dy_j.
-void softmax_backward_row(float* x, float* dy, float log_sum, float mean, std::int64_t n);
+SoftmaxSum softmax_row(float* x, float scale, std::int64_t n);
+// Replaces x by y = softmax(scale x), and dy by the gradient of scale x, where mean = sum_j y_j
+// dy_j.
+void softmax_backward_row(float* x, float* dy, float scale, float log_sum, float mean,
+                          std::int64_t n);
 
 }  // namespace lorascale::nn::cpu

@@ -1,12 +1,12 @@
 #include "nn/cpu_thin_gradients.hpp"
 
 #include <ATen/Parallel.h>
-#include <ATen/Version.h>
 
 #include <algorithm>
 #include <vector>
 
 #include "base/error.hpp"
+#include "nn/cpu_pair_products.hpp"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -84,13 +84,6 @@ constexpr std::int64_t column_of(std::int64_t place) {
 
 }  // namespace
 
-bool has_thin_gradients() {
-  static const bool has =
-      at::get_cpu_capability().starts_with("AVX512") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bf16");
-  return has;
-}
-
 void add_thin_gradient(const Bf16Rows& wide, const Bf16Rows& thin, std::int64_t tokens, float scale,
                        const ThinGradient& out) {
   const Pairs pairs(thin, tokens);
@@ -126,13 +119,9 @@ void add_thin_gradient(const Bf16Rows& wide, const Bf16Rows& thin, std::int64_t 
 
 #else
 
-bool has_thin_gradients() {
-  return false;
-}
-
 void add_thin_gradient(const Bf16Rows& /*wide*/, const Bf16Rows& /*thin*/, std::int64_t /*tokens*/,
                        float /*scale*/, const ThinGradient& /*out*/) {
-  LS_ASSERT(has_thin_gradients());
+  LS_ASSERT(has_bf16_pairs());
 }
 
 #endif

@@ -22,9 +22,6 @@ struct ThinGradient {
   std::int64_t wide_step, thin_step;
 };
 
-// Whether this CPU has the instructions, ATEN_CPU_CAPABILITY not forbidding them.
-[[nodiscard]] bool has_thin_gradients();
-
 // out += scale * wide' thin, formed and added up in fp32, along tokens in their order: the same
 // bits for any number of threads.
 void add_thin_gradient(const Bf16Rows& wide, const Bf16Rows& thin, std::int64_t tokens, float scale,

@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "base/error.hpp"
+#include "nn/cpu_pair_products.hpp"
 #include "nn/cpu_thin_gradients.hpp"
 
 namespace lorascale::nn {
@@ -41,7 +42,7 @@ bool add_as_thin_gradient(const at::Tensor& target, const at::Tensor& a, const a
                           double scale) {
   const bool fits = a.scalar_type() == at::kBFloat16 && target.scalar_type() == at::kFloat &&
                     a.stride(0) == 1 && b.stride(1) == 1 && std::min(a.size(0), b.size(1)) <= kThin;
-  if (!fits || !cpu::has_thin_gradients()) {
+  if (!fits || !cpu::has_bf16_pairs()) {
     return false;
   }
   const cpu::Bf16Rows left{a.const_data_ptr<at::BFloat16>(), a.stride(1), a.size(0)};
