@@ -27,9 +27,9 @@ template <int kLanes, int kRows, int kVectors>
                                         bool add) {
   using V = typename Vector<kLanes>::Type;
   V sums[kRows][kVectors];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int j = 0; j < kVectors; ++j) {
       sums[i][j] = add ? *reinterpret_cast<const V*>(c + i * c_step + j * kLanes) : V{};
     }
@@ -37,44 +37,39 @@ template <int kLanes, int kRows, int kVectors>
   const float* left = a.data;
   for (std::int64_t k = 0; k < inner; ++k, left += a.inner_step, b += b_step) {
     V right[kVectors];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int j = 0; j < kVectors; ++j) {
       right[j] = *reinterpret_cast<const V*>(b + j * kLanes);
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
       const float factor = left[i * a.row_step];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int j = 0; j < kVectors; ++j) {
         sums[i][j] += factor * right[j];
       }
     }
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int j = 0; j < kVectors; ++j) {
       *reinterpret_cast<V*>(c + i * c_step + j * kLanes) = sums[i][j];
     }
   }
 }
 
-// Columns of one tile's width, all rows.
+// Columns of one tile's width, all rows: in tiles of kRows, what is left in lower ones.
 template <int kLanes, int kRows, int kVectors>
 [[gnu::always_inline]] inline void strip(LeftFactor a, const float* b, std::int64_t b_step,
-                                         float* c, std::int64_t c_step, const Sizes& sizes,
-                                         bool add) {
-  std::int64_t i = 0;
-  const auto advance = [&](std::int64_t rows) {
-    i += rows;
-    a.data += rows * a.row_step;
-    c += rows * c_step;
-  };
-  for (; i + kRows <= sizes.rows; advance(kRows)) {
+                                         float* c, std::int64_t c_step, Sizes sizes, bool add) {
+  for (; sizes.rows >= kRows; sizes.rows -= kRows) {
     tile<kLanes, kRows, kVectors>(a, b, b_step, c, c_step, sizes.inner, add);
+    a.data += kRows * a.row_step;
+    c += kRows * c_step;
   }
-  for (; i < sizes.rows; advance(1)) {
-    tile<kLanes, 1, kVectors>(a, b, b_step, c, c_step, sizes.inner, add);
+  if constexpr (kRows > 1) {
+    strip<kLanes, kRows / 2, kVectors>(a, b, b_step, c, c_step, sizes, add);
   }
 }
 
@@ -92,10 +87,10 @@ using Product = void(const LeftFactor&, const float*, std::int64_t, float*, std:
     strip<16, 4, 4>(a, b + j, b_step, c + j, c_step, sizes, add);
   }
   for (; j + 32 <= sizes.columns; j += 32) {
-    strip<16, 4, 2>(a, b + j, b_step, c + j, c_step, sizes, add);
+    strip<16, 8, 2>(a, b + j, b_step, c + j, c_step, sizes, add);
   }
   for (; j < sizes.columns; j += 16) {
-    strip<16, 4, 1>(a, b + j, b_step, c + j, c_step, sizes, add);
+    strip<16, 12, 1>(a, b + j, b_step, c + j, c_step, sizes, add);
   }
 }
 

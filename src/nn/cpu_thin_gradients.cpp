@@ -7,12 +7,66 @@
 
 #include "base/error.hpp"
 #include "nn/cpu_pair_products.hpp"
+#include "nn/cpu_products.hpp"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
 namespace lorascale::nn::cpu {
+namespace {
+
+constexpr std::int64_t kFp32Strip = 64;   // columns of the wide factor that are copied at a time,
+constexpr std::int64_t kFp32Tokens = 96;  // of so many rows: they stay in the first-level cache
+
+// Columns of the wide factor [tokens, columns], rows kFp32Strip apart, filled up by zeros.
+void copy_strip(const float* wide, std::int64_t row_step, std::int64_t tokens, std::int64_t columns,
+                float* strip) {
+  for (std::int64_t token = 0; token < tokens; ++token, wide += row_step, strip += kFp32Strip) {
+    // The next strip: rows stand too far apart for the CPU to see that it comes.
+    for (std::int64_t ahead = 0; ahead < kFp32Strip; ahead += 64 / sizeof(float)) {
+      __builtin_prefetch(wide + kFp32Strip + ahead, 0, 2);
+    }
+    std::copy(wide, wide + columns, strip);
+    std::fill(strip + columns, strip + padded(columns), 0.0F);
+  }
+}
+
+}  // namespace
+
+void add_thin_gradient(const TokenRows<float>& wide, const TokenRows<float>& thin,
+                       std::int64_t tokens, float scale, const ThinGradient& out) {
+  const auto strips = (wide.width + kFp32Strip - 1) / kFp32Strip;
+  at::parallel_for(0, strips, 2, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float> strip(kFp32Tokens * kFp32Strip);
+    std::vector<float> sums(static_cast<std::size_t>((end - begin) * thin.width * kFp32Strip));
+    const auto sums_of = [&](std::int64_t of) {
+      return sums.data() + (of - begin) * thin.width * kFp32Strip;
+    };
+    const auto columns_of = [&](std::int64_t of) {
+      return std::min(kFp32Strip, wide.width - of * kFp32Strip);
+    };
+    for (std::int64_t token = 0; token < tokens; token += kFp32Tokens) {
+      const auto some = std::min(kFp32Tokens, tokens - token);
+      for (auto of = begin; of < end; ++of) {
+        copy_strip(wide.data + token * wide.row_step + of * kFp32Strip, wide.row_step, some,
+                   columns_of(of), strip.data());
+        small_product({thin.data + token * thin.row_step, 1, thin.row_step}, strip.data(),
+                      kFp32Strip, sums_of(of), kFp32Strip, thin.width, some, padded(columns_of(of)),
+                      true);
+      }
+    }
+    for (auto of = begin; of < end; ++of) {
+      for (std::int64_t rank = 0; rank < thin.width; ++rank) {
+        const float* row = sums_of(of) + rank * kFp32Strip;
+        float* to = out.data + of * kFp32Strip * out.wide_step + rank * out.thin_step;
+        for (std::int64_t j = 0; j < columns_of(of); ++j) {
+          to[j * out.wide_step] += scale * row[j];
+        }
+      }
+    }
+  });
+}
 
 #if defined(__x86_64__)
 namespace {
@@ -27,7 +81,7 @@ struct Pairs {
   std::vector<std::uint32_t> words;
   std::int64_t ranks;
 
-  Pairs(const Bf16Rows& thin, std::int64_t tokens)
+  Pairs(const TokenRows<c10::BFloat16>& thin, std::int64_t tokens)
       : words(static_cast<std::size_t>((tokens + 1) / 2 *
                                        ((thin.width + kRanks - 1) / kRanks * kRanks))),
         ranks((thin.width + kRanks - 1) / kRanks * kRanks) {
@@ -84,8 +138,8 @@ constexpr std::int64_t column_of(std::int64_t place) {
 
 }  // namespace
 
-void add_thin_gradient(const Bf16Rows& wide, const Bf16Rows& thin, std::int64_t tokens, float scale,
-                       const ThinGradient& out) {
+void add_thin_gradient(const TokenRows<c10::BFloat16>& wide, const TokenRows<c10::BFloat16>& thin,
+                       std::int64_t tokens, float scale, const ThinGradient& out) {
   const Pairs pairs(thin, tokens);
   const auto strips = (wide.width + kStrip - 1) / kStrip;
   const auto tiles = pairs.ranks / kRanks;  // of a strip
@@ -119,7 +173,8 @@ void add_thin_gradient(const Bf16Rows& wide, const Bf16Rows& thin, std::int64_t 
 
 #else
 
-void add_thin_gradient(const Bf16Rows& /*wide*/, const Bf16Rows& /*thin*/, std::int64_t /*tokens*/,
+void add_thin_gradient(const TokenRows<c10::BFloat16>& /*wide*/,
+                       const TokenRows<c10::BFloat16>& /*thin*/, std::int64_t /*tokens*/,
                        float /*scale*/, const ThinGradient& /*out*/) {
   LS_ASSERT(has_bf16_pairs());
 }

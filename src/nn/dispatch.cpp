@@ -37,26 +37,44 @@ void add_widened(at::Tensor& out, const at::Tensor& left, const at::Tensor& righ
 
 constexpr std::int64_t kThin = 64;
 
-// Of LoRA's factors, where the CPU multiplies bf16; false where it is another kind of product.
+// Tokens whose products are added up before they are added to the gradient: a sum in fp32 over many
+// more loses digits.
+constexpr std::int64_t kTokensOfASum = 1024;
+
+template <class T>
+void add_thin_gradient(const at::Tensor& target, const at::Tensor& a, const at::Tensor& b,
+                       double scale) {
+  float* out = target.data_ptr<float>();
+  for (std::int64_t first = 0; first < b.size(0); first += kTokensOfASum) {
+    const auto count = std::min(kTokensOfASum, b.size(0) - first);
+    const cpu::TokenRows<T> left{a.const_data_ptr<T>() + first * a.stride(1), a.stride(1),
+                                 a.size(0)};
+    const cpu::TokenRows<T> right{b.const_data_ptr<T>() + first * b.stride(0), b.stride(0),
+                                  b.size(1)};
+    if (left.width >= right.width) {
+      cpu::add_thin_gradient(left, right, count, static_cast<float>(scale),
+                             {out, target.stride(0), target.stride(1)});
+    } else {
+      cpu::add_thin_gradient(right, left, count, static_cast<float>(scale),
+                             {out, target.stride(1), target.stride(0)});
+    }
+  }
+}
+
+// Of LoRA's factors; false where it is another kind of product, or the CPU does not multiply bf16.
 bool add_as_thin_gradient(const at::Tensor& target, const at::Tensor& a, const at::Tensor& b,
                           double scale) {
-  const bool fits = a.scalar_type() == at::kBFloat16 && target.scalar_type() == at::kFloat &&
-                    a.stride(0) == 1 && b.stride(1) == 1 && std::min(a.size(0), b.size(1)) <= kThin;
-  if (!fits || !cpu::has_bf16_pairs()) {
-    return false;
+  const bool fits = target.is_cpu() && target.scalar_type() == at::kFloat && a.stride(0) == 1 &&
+                    b.stride(1) == 1 && std::min(a.size(0), b.size(1)) <= kThin;
+  if (fits && a.scalar_type() == at::kFloat) {
+    add_thin_gradient<float>(target, a, b, scale);
+    return true;
   }
-  const cpu::Bf16Rows left{a.const_data_ptr<at::BFloat16>(), a.stride(1), a.size(0)};
-  const cpu::Bf16Rows right{b.const_data_ptr<at::BFloat16>(), b.stride(0), b.size(1)};
-  float* out = target.data_ptr<float>();
-  const auto tokens = b.size(0);
-  if (left.width >= right.width) {
-    cpu::add_thin_gradient(left, right, tokens, static_cast<float>(scale),
-                           {out, target.stride(0), target.stride(1)});
-  } else {
-    cpu::add_thin_gradient(right, left, tokens, static_cast<float>(scale),
-                           {out, target.stride(1), target.stride(0)});
+  if (fits && a.scalar_type() == at::kBFloat16 && cpu::has_bf16_pairs()) {
+    add_thin_gradient<at::BFloat16>(target, a, b, scale);
+    return true;
   }
-  return true;
+  return false;
 }
 
 // BLAS is at its best where the wider side of a thin product is its second one.
@@ -75,13 +93,14 @@ void widening_product(at::Tensor target, const at::Tensor& a, const at::Tensor& 
 void accumulate_product(const at::Tensor& target, const at::Tensor& a, const at::Tensor& b,
                         double scale) {
   LS_ASSERT(target.element_size() >= 4);
+  if (add_as_thin_gradient(target, a, b, scale)) {
+    return;
+  }
   if (a.scalar_type() == target.scalar_type()) {
     at::Tensor out = target;
     at::addmm_out(out, out, a, b, /*beta=*/1, /*alpha=*/scale);
   } else if (target.is_cpu()) {
-    if (!add_as_thin_gradient(target, a, b, scale)) {
-      widening_product(target, a, b, scale);
-    }
+    widening_product(target, a, b, scale);
   } else {
     target.add_(at::mm(a, b, at::kFloat), scale);  // cuBLAS rounds nowhere on the way
   }

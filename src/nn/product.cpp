@@ -1,12 +1,21 @@
 #include "nn/product.hpp"
 
 #include <ATen/Context.h>
+#include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 
+#include <algorithm>
+#include <functional>
 #include <optional>
 #include <string_view>
+#include <vector>
+
+#include "nn/cpu_products.hpp"
+#include "nn/dispatch.hpp"
 
 namespace lorascale::nn {
 namespace {
@@ -47,9 +56,49 @@ bool is_onednn_product(const at::Tensor& a, const at::Tensor& b) {
          rows * a.size(1) * b.size(1) >= kLeastForOneDnn && onednn_linear().has_value();
 }
 
+// Factors of LoRA as they stand: the second one has few columns, in rows.
+constexpr std::int64_t kThin = 64;
+
+bool is_thin_product(const at::Tensor& a, const at::Tensor& b) {
+  return a.is_cpu() && a.scalar_type() == at::kFloat && a.stride(1) == 1 && b.stride(1) == 1 &&
+         b.size(1) <= kThin;
+}
+
+// In pieces of the inner dimension: one sum in fp32 over many more loses digits.
+constexpr std::int64_t kInnerAtATime = 4096;
+
+at::Tensor thin_product(const at::Tensor& a, const at::Tensor& b) {
+  const auto inner = b.size(0), columns = b.size(1), width = cpu::padded(columns);
+  const at::Tensor right = width == columns && b.is_contiguous()
+                               ? b
+                               : at::constant_pad_nd(b, {0, width - columns}).contiguous();
+  const auto* right_data = right.const_data_ptr<float>();
+  at::Tensor result = at::empty({a.size(0), width}, a.options());
+  auto* out = result.mutable_data_ptr<float>();
+  at::parallel_for(0, a.size(0), row_grain(inner), [&](std::int64_t begin, std::int64_t end) {
+    const auto* left = a.const_data_ptr<float>() + begin * a.stride(0);
+    const auto rows = end - begin;
+    float* rows_out = out + begin * width;
+    const auto multiply = [&](std::int64_t first, float* to) {
+      cpu::small_product({left + first, a.stride(0), 1}, right_data + first * width, width, to,
+                         width, rows, std::min(kInnerAtATime, inner - first), width, false);
+    };
+    multiply(0, rows_out);
+    std::vector<float> piece(static_cast<std::size_t>(inner > kInnerAtATime ? rows * width : 0));
+    for (auto first = kInnerAtATime; first < inner; first += kInnerAtATime) {
+      multiply(first, piece.data());
+      std::transform(piece.begin(), piece.end(), rows_out, rows_out, std::plus<float>());
+    }
+  });
+  return result.narrow(1, 0, columns);
+}
+
 }  // namespace
 
 at::Tensor product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias) {
+  if (!bias.defined() && is_thin_product(a, b)) {
+    return thin_product(a, b);
+  }
   if (is_onednn_product(a, b)) {
     const std::optional<at::Tensor> row = bias.defined() ? std::optional(bias) : std::nullopt;
     return onednn_linear()->call(a, b.t(), row, "none", c10::List<std::optional<at::Scalar>>(), "");
