@@ -8,12 +8,6 @@
 #include <bit>
 #include <limits>
 
-// A vector version of expf exists in libmvec (4 ulp); the attribute lets loops call it. Clang,
-// which analyses this file, does not know it.
-#if !defined(__clang__)
-extern "C" float expf(float) noexcept __attribute__((simd("notinbranch")));
-#endif
-
 // One binary runs on every x86-64 and uses the widest vectors there are. Sanitizers instrument the
 // resolver before their run time is up, hence not there.
 #if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
@@ -35,6 +29,31 @@ inline std::uint32_t bf16_bits(float x) {
   const std::uint32_t rounded = (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16;
   const bool is_nan = (bits & 0x7FFFFFFFU) > 0x7F800000U;
   return is_nan ? (bits >> 16) | 0x40U : rounded;
+}
+
+// exp(x) within 2 ulp, in arithmetic that loops vectorise: 0 below -87.33, infinite above 88.37,
+// NaN for NaN. x = n ln 2 + r with |r| <= ln 2 / 2, of which the series up to r^7 / 7! is exp(r) to
+// 6e-9.
+inline float exp_of(float x) {
+  constexpr float kLowest = -87.33F, kHighest = 88.37F;
+  constexpr float kLog2E = 1.44269504F;
+  constexpr float kLn2High = 0.693359375F, kLn2Low = -2.12194440e-4F;  // n times the first is exact
+  constexpr float kRounds = 12582912.0F;  // 1.5 * 2^23: added, it leaves n in the lowest bits
+  const float shifted = x * kLog2E + kRounds;
+  const float n = shifted - kRounds;
+  const float r = (x - n * kLn2High) - n * kLn2Low;
+  float sum = 1.0F / 5040;
+  sum = sum * r + 1.0F / 720;
+  sum = sum * r + 1.0F / 120;
+  sum = sum * r + 1.0F / 24;
+  sum = sum * r + 1.0F / 6;
+  sum = sum * r + 0.5F;
+  sum = sum * r + 1.0F;
+  sum = sum * r + 1.0F;
+  const float power =
+      std::bit_cast<float>((std::bit_cast<std::uint32_t>(shifted) << 23) + 0x3F800000U);
+  const float value = sum * power;
+  return x < kLowest ? 0.0F : x > kHighest ? std::numeric_limits<float>::infinity() : value;
 }
 
 inline float lane_total(const float (&lanes)[kLanes]) {
@@ -133,7 +152,7 @@ LS_VECTOR_CLONES
 void swiglu_row(const float* __restrict gate_up, float* __restrict y, std::int64_t d) {
   const float* up = gate_up + d;
   for (std::int64_t j = 0; j < d; ++j) {
-    y[j] = gate_up[j] / (1.0F + expf(-gate_up[j])) * up[j];
+    y[j] = gate_up[j] / (1.0F + exp_of(-gate_up[j])) * up[j];
   }
 }
 
@@ -142,7 +161,7 @@ void swiglu_backward_row(const float* __restrict dy, float* __restrict gate_up, 
   float* up = gate_up + d;
   for (std::int64_t j = 0; j < d; ++j) {
     const float gate = gate_up[j];
-    const float sigmoid = 1.0F / (1.0F + expf(-gate));
+    const float sigmoid = 1.0F / (1.0F + exp_of(-gate));
     const float silu = gate * sigmoid;
     gate_up[j] = dy[j] * up[j] * (sigmoid + silu * (1.0F - sigmoid));
     up[j] = dy[j] * silu;
@@ -168,16 +187,6 @@ float row_max(const float* x, std::int64_t n) {
   return largest;
 }
 
-// exp(scale x - shift), element by element. A loop of its own, long enough for the compiler to call
-// the vector version.
-LS_VECTOR_CLONES
-void row_exp(const float* __restrict x, float* __restrict y, float scale, float shift,
-             std::int64_t n) {
-  for (std::int64_t j = 0; j < n; ++j) {
-    y[j] = expf(scale * x[j] - shift);
-  }
-}
-
 // Adds x to the partial sums; x begins at a multiple of kLanes of its row.
 LS_VECTOR_CLONES
 void add_to_lanes(const float* __restrict x, std::int64_t n, float (&lanes)[kLanes]) {
@@ -192,18 +201,25 @@ void add_to_lanes(const float* __restrict x, std::int64_t n, float (&lanes)[kLan
   }
 }
 
+// y = exp(scale x - shift), element by element; y may be x.
+LS_VECTOR_CLONES
+void row_exp(const float* x, float* y, float scale, float shift, std::int64_t n) {
+#pragma GCC ivdep
+  for (std::int64_t j = 0; j < n; ++j) {
+    y[j] = exp_of(scale * x[j] - shift);
+  }
+}
+
 // Sum of exp(scale x - shift). The terms go to y, which may be x, or where y is null nowhere.
 float row_exp_sum(const float* x, float* y, float scale, float shift, std::int64_t n) {
   constexpr std::int64_t kBlock = 32 * kLanes;  // stays in the first-level cache
-  float block[kBlock];
+  float unused[kBlock];
   float lanes[kLanes] = {};
   for (std::int64_t i = 0; i < n; i += kBlock) {
     const auto count = std::min(kBlock, n - i);
-    row_exp(x + i, block, scale, shift, count);
-    add_to_lanes(block, count, lanes);
-    if (y != nullptr) {
-      std::copy(block, block + count, y + i);
-    }
+    float* terms = y != nullptr ? y + i : unused;
+    row_exp(x + i, terms, scale, shift, count);
+    add_to_lanes(terms, count, lanes);
   }
   return lane_total(lanes);
 }
@@ -291,7 +307,7 @@ LS_VECTOR_CLONES
 void softmax_backward_row(float* __restrict x, float* __restrict dy, float scale, float log_sum,
                           float mean, std::int64_t n) {
   for (std::int64_t j = 0; j < n; ++j) {
-    x[j] = expf(scale * x[j] - log_sum);
+    x[j] = exp_of(scale * x[j] - log_sum);
     dy[j] = x[j] * (dy[j] - mean);
   }
 }

@@ -26,7 +26,7 @@ LS_BF16_PAIRS inline void pair_tile(const LeftPairs& a, const std::uint32_t* b, 
   for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) {
-      sums[i][j] = add ? _mm512_loadu_ps(c + i * c_step + j * kLanes) : _mm512_setzero_ps();
+      sums[i][j] = _mm512_setzero_ps();
     }
   }
   const std::uint32_t* left = a.data;
@@ -49,7 +49,8 @@ LS_BF16_PAIRS inline void pair_tile(const LeftPairs& a, const std::uint32_t* b, 
   for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) {
-      _mm512_storeu_ps(c + i * c_step + j * kLanes, sums[i][j]);
+      float* to = c + i * c_step + j * kLanes;
+      _mm512_storeu_ps(to, add ? _mm512_add_ps(_mm512_loadu_ps(to), sums[i][j]) : sums[i][j]);
     }
   }
 }

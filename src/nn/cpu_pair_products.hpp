@@ -19,7 +19,8 @@ struct LeftPairs {
 
 // c = a b, or c += a b, in fp32. b: [words, columns], rows `b_step` words apart; c: [rows,
 // columns], rows `c_step` apart. columns % kColumns == 0 (cpu_products.hpp). Each element's sum
-// runs over the inner dimension in its order: the same bits whatever stands beside it.
+// runs over the inner dimension in its order, before it is added: the same bits whatever stands
+// beside it.
 void small_product(const LeftPairs& a, const std::uint32_t* b, std::int64_t b_step, float* c,
                    std::int64_t c_step, std::int64_t rows, std::int64_t words, std::int64_t columns,
                    bool add);

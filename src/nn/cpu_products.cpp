@@ -26,14 +26,7 @@ template <int kLanes, int kRows, int kVectors>
                                         float* c, std::int64_t c_step, std::int64_t inner,
                                         bool add) {
   using V = typename Vector<kLanes>::Type;
-  V sums[kRows][kVectors];
-#pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 16
-    for (int j = 0; j < kVectors; ++j) {
-      sums[i][j] = add ? *reinterpret_cast<const V*>(c + i * c_step + j * kLanes) : V{};
-    }
-  }
+  V sums[kRows][kVectors] = {};
   const float* left = a.data;
   for (std::int64_t k = 0; k < inner; ++k, left += a.inner_step, b += b_step) {
     V right[kVectors];
@@ -54,7 +47,8 @@ template <int kLanes, int kRows, int kVectors>
   for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 16
     for (int j = 0; j < kVectors; ++j) {
-      *reinterpret_cast<V*>(c + i * c_step + j * kLanes) = sums[i][j];
+      V* to = reinterpret_cast<V*>(c + i * c_step + j * kLanes);
+      *to = add ? *to + sums[i][j] : sums[i][j];
     }
   }
 }

@@ -21,7 +21,8 @@ struct LeftFactor {
 
 // c = a b, or c += a b. b: [inner, columns], rows `b_step` apart; c: [rows, columns], rows `c_step`
 // apart. columns % kColumns == 0. Each element's sum runs over the inner dimension in its order, in
-// fused multiply-adds where the CPU has them: the same bits whatever stands beside it.
+// fused multiply-adds where the CPU has them, before it is added: the same bits whatever stands
+// beside it.
 void small_product(const LeftFactor& a, const float* b, std::int64_t b_step, float* c,
                    std::int64_t c_step, std::int64_t rows, std::int64_t inner, std::int64_t columns,
                    bool add);

@@ -2,6 +2,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/Version.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/constant_pad_nd.h>
@@ -9,10 +10,8 @@
 #include <ATen/ops/mm.h>
 
 #include <algorithm>
-#include <functional>
 #include <optional>
 #include <string_view>
-#include <vector>
 
 #include "nn/cpu_products.hpp"
 #include "nn/dispatch.hpp"
@@ -22,9 +21,16 @@ namespace {
 
 // Below this many multiplications oneDNN's setting up costs more than its product gains.
 constexpr std::int64_t kLeastForOneDnn = std::int64_t{1} << 23;
-// oneDNN takes the first factor row by row and the second one turned. What is not so is copied:
-// that pays for a second factor that meets many rows, and for the first one never.
-constexpr std::int64_t kLeastRowsForACopy = 1024;
+
+// oneDNN takes the second factor turned (as weights stand for x W') as fast as it multiplies; in
+// rows (as for dy W), too, with AVX-512. With AVX2 few rows of the first factor meet such a second
+// one where it stands, and rows a multiple of 2 KiB apart share too few lines of the cache: 50 to
+// 75 GFLOP/s, and BLAS 80 to 100.
+bool suits_onednn(const at::Tensor& a, const at::Tensor& b) {
+  static const bool wide = at::get_cpu_capability().starts_with("AVX512");
+  constexpr std::int64_t kFewRows = 1024, kBadStep = 2048 / sizeof(float);
+  return b.stride(0) == 1 || wide || a.size(0) >= kFewRows || b.size(1) % kBadStep != 0;
+}
 
 // oneDNN's fp32 product is in libtorch, but not under a name of at::.
 using OneDnnLinear = at::Tensor(const at::Tensor& x, const at::Tensor& weight,
@@ -50,44 +56,35 @@ const std::optional<c10::TypedOperatorHandle<OneDnnLinear>>& onednn_linear() {
 }
 
 bool is_onednn_product(const at::Tensor& a, const at::Tensor& b) {
-  const auto rows = a.size(0);
-  return a.is_cpu() && a.scalar_type() == at::kFloat && a.is_contiguous() &&
-         (b.stride(0) == 1 || rows >= kLeastRowsForACopy) &&
-         rows * a.size(1) * b.size(1) >= kLeastForOneDnn && onednn_linear().has_value();
+  return a.is_cpu() && a.scalar_type() == at::kFloat && a.is_contiguous() && suits_onednn(a, b) &&
+         a.size(0) * a.size(1) * b.size(1) >= kLeastForOneDnn && onednn_linear().has_value();
 }
 
-// Factors of LoRA as they stand: the second one has few columns, in rows.
+// Both factors in rows, the second one with few columns, as in products with LoRA's B: libraries
+// reach half to four fifths of the core's rate there.
 constexpr std::int64_t kThin = 64;
+// One sum in fp32 over many more loses digits.
+constexpr std::int64_t kInnerAtATime = 1024;
 
 bool is_thin_product(const at::Tensor& a, const at::Tensor& b) {
   return a.is_cpu() && a.scalar_type() == at::kFloat && a.stride(1) == 1 && b.stride(1) == 1 &&
-         b.size(1) <= kThin;
+         b.size(1) <= kThin && b.size(0) > 0;
 }
-
-// In pieces of the inner dimension: one sum in fp32 over many more loses digits.
-constexpr std::int64_t kInnerAtATime = 4096;
 
 at::Tensor thin_product(const at::Tensor& a, const at::Tensor& b) {
   const auto inner = b.size(0), columns = b.size(1), width = cpu::padded(columns);
   const at::Tensor right = width == columns && b.is_contiguous()
                                ? b
                                : at::constant_pad_nd(b, {0, width - columns}).contiguous();
-  const auto* right_data = right.const_data_ptr<float>();
   at::Tensor result = at::empty({a.size(0), width}, a.options());
+  const auto* left = a.const_data_ptr<float>();
+  const auto* right_rows = right.const_data_ptr<float>();
   auto* out = result.mutable_data_ptr<float>();
   at::parallel_for(0, a.size(0), row_grain(inner), [&](std::int64_t begin, std::int64_t end) {
-    const auto* left = a.const_data_ptr<float>() + begin * a.stride(0);
-    const auto rows = end - begin;
-    float* rows_out = out + begin * width;
-    const auto multiply = [&](std::int64_t first, float* to) {
-      cpu::small_product({left + first, a.stride(0), 1}, right_data + first * width, width, to,
-                         width, rows, std::min(kInnerAtATime, inner - first), width, false);
-    };
-    multiply(0, rows_out);
-    std::vector<float> piece(static_cast<std::size_t>(inner > kInnerAtATime ? rows * width : 0));
-    for (auto first = kInnerAtATime; first < inner; first += kInnerAtATime) {
-      multiply(first, piece.data());
-      std::transform(piece.begin(), piece.end(), rows_out, rows_out, std::plus<float>());
+    for (std::int64_t first = 0; first < inner; first += kInnerAtATime) {
+      cpu::small_product({left + begin * a.stride(0) + first, a.stride(0), 1},
+                         right_rows + first * width, width, out + begin * width, width, end - begin,
+                         std::min(kInnerAtATime, inner - first), width, first > 0);
     }
   });
   return result.narrow(1, 0, columns);
