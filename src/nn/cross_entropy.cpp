@@ -18,15 +18,6 @@
 namespace lorascale::nn {
 namespace {
 
-// Logits held at once: small enough for memory not to matter, large enough for an efficient
-// product. All chunks are about as large: the few rows of a last one would read all of the weight.
-std::int64_t rows_per_chunk(std::int64_t rows, const at::Tensor& weight) {
-  const std::int64_t elements = weight.is_cpu() ? std::int64_t{1} << 23 : std::int64_t{1} << 28;
-  const auto most = std::max<std::int64_t>(64, elements / weight.size(0));
-  const auto chunks = (rows + most - 1) / most;
-  return (rows + chunks - 1) / chunks;
-}
-
 double cpu_chunk(at::Tensor& logits, std::span<const std::int32_t> labels, bool backward,
                  double smoothing) {
   const auto rows = logits.size(0);
@@ -85,6 +76,21 @@ at::Tensor generic_chunk(at::Tensor& logits, std::span<const std::int32_t> label
 
 }  // namespace
 
+// Few enough for memory not to matter, many enough for an efficient product. On CPUs no more than a
+// few hundred rows, which stay in the cache until their gradient is multiplied, unless the
+// vocabulary is small. All chunks are about as large: the few rows of a last one would read all of
+// the weight.
+std::int64_t head_rows_at_once(std::int64_t rows, const at::Tensor& weight) {
+  constexpr std::int64_t kMiB = 1 << 20, kFewest = 64, kMany = 256;
+  const auto row_bytes = weight.size(0) * weight.element_size();
+  const auto most = weight.is_cpu()
+                        ? std::min(32 * kMiB / row_bytes, std::max(kMany, 8 * kMiB / row_bytes))
+                        : 256 * kMiB / weight.size(0);
+  const auto in_chunk = std::max(kFewest, most);
+  const auto chunks = std::max<std::int64_t>(1, (rows + in_chunk - 1) / in_chunk);
+  return (rows + chunks - 1) / chunks;
+}
+
 at::Tensor logits_cross_entropy(at::Tensor& logits, std::span<const std::int32_t> labels,
                                 bool backward, double label_smoothing) {
   LS_ASSERT(static_cast<std::size_t>(logits.size(0)) == labels.size());
@@ -105,7 +111,7 @@ at::Tensor head_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight
   if (rows == 0) {
     return at::zeros({}, hidden.options().dtype(at::kDouble));
   }
-  const auto chunk = rows_per_chunk(rows, weight);
+  const auto chunk = head_rows_at_once(rows, weight);
   at::Tensor sum = at::zeros({}, hidden.options().dtype(at::kDouble));
   for (std::int64_t first = 0; first < rows; first += chunk) {
     const auto count = std::min(chunk, rows - first);

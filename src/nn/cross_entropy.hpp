@@ -10,6 +10,9 @@
 
 namespace lorascale::nn {
 
+// Rows whose logits exist at a time, of so many in all.
+std::int64_t head_rows_at_once(std::int64_t rows, const at::Tensor& weight);
+
 struct HeadGradients {
   at::Tensor hidden;       // [rows, d] as hidden: written
   at::Tensor weight_grad;  // [vocabulary, d] fp32: added to, where defined

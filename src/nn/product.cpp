@@ -26,10 +26,14 @@ constexpr std::int64_t kLeastForOneDnn = std::int64_t{1} << 23;
 // rows (as for dy W), too, with AVX-512. With AVX2 few rows of the first factor meet such a second
 // one where it stands, and rows a multiple of 2 KiB apart share too few lines of the cache: 50 to
 // 75 GFLOP/s, and BLAS 80 to 100.
+bool has_avx512() {
+  static const bool has = at::get_cpu_capability().starts_with("AVX512");
+  return has;
+}
+
 bool suits_onednn(const at::Tensor& a, const at::Tensor& b) {
-  static const bool wide = at::get_cpu_capability().starts_with("AVX512");
   constexpr std::int64_t kFewRows = 1024, kBadStep = 2048 / sizeof(float);
-  return b.stride(0) == 1 || wide || a.size(0) >= kFewRows || b.size(1) % kBadStep != 0;
+  return b.stride(0) == 1 || has_avx512() || a.size(0) >= kFewRows || b.size(1) % kBadStep != 0;
 }
 
 // oneDNN's fp32 product is in libtorch, but not under a name of at::.
@@ -56,8 +60,15 @@ const std::optional<c10::TypedOperatorHandle<OneDnnLinear>>& onednn_linear() {
 }
 
 bool is_onednn_product(const at::Tensor& a, const at::Tensor& b) {
-  return a.is_cpu() && a.scalar_type() == at::kFloat && a.is_contiguous() && suits_onednn(a, b) &&
-         a.size(0) * a.size(1) * b.size(1) >= kLeastForOneDnn && onednn_linear().has_value();
+  const bool large = a.size(0) * a.size(1) * b.size(1) >= kLeastForOneDnn;
+  if (!a.is_cpu() || !a.is_contiguous() || !large || !onednn_linear().has_value()) {
+    return false;
+  }
+  // mm() gives bf16 to oneDNN, too, where the CPU is up to it, but as another of its operators,
+  // which was slower where the result is large.
+  return a.scalar_type() == at::kFloat
+             ? suits_onednn(a, b)
+             : a.scalar_type() == at::kBFloat16 && has_avx512() && b.stride(0) == 1;
 }
 
 // Both factors in rows, the second one with few columns, as in products with LoRA's B: libraries

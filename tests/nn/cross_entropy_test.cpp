@@ -68,6 +68,19 @@ TEST(HeadCrossEntropyTest, SeveralChunks) {
   check(130, 16, (1 << 17) + 3, 5e-5);
 }
 
+TEST(HeadCrossEntropyTest, ChunksAreAboutAsLargeAndNeverHeldWhole) {
+  const auto rows_at_once = [](std::int64_t rows, std::int64_t vocabulary, at::ScalarType type) {
+    return head_rows_at_once(rows, at::empty({vocabulary, 1}, type));
+  };
+  EXPECT_EQ(rows_at_once(0, 100, at::kFloat), 0);
+  EXPECT_EQ(rows_at_once(1000, 100, at::kFloat), 1000);  // 8 MiB are not worth a second product
+  EXPECT_EQ(rows_at_once(2048, 32000, at::kFloat), 256);
+  EXPECT_EQ(rows_at_once(300, 32000, at::kFloat), 150);
+  EXPECT_EQ(rows_at_once(1024, 49152, at::kFloat), 147);  // 170 would be 32 MiB
+  EXPECT_EQ(rows_at_once(1024, 49152, at::kBFloat16), 256);
+  EXPECT_EQ(rows_at_once(128, 1 << 20, at::kFloat), 64);
+}
+
 TEST(HeadCrossEntropyTest, NoTargetsGiveZero) {
   HeadGradients gradients;
   gradients.hidden = at::empty({0, 4});

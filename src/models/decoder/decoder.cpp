@@ -244,9 +244,9 @@ ActivationBytes Decoder::activation_bytes(const data::Leaf& leaf) const {
   const double kept = recompute_ ? layers * hidden + kept_per_block : layers * kept_per_block;
   // Above what is kept: one block's temporaries at their largest, in the MLP's backward.
   const double temporary = 2 * intermediate + 4 * hidden;
-  const double chunk = device().is_cpu() ? double(1 << 23) : double(1 << 28);
+  const auto head_rows = static_cast<double>(nn::head_rows_at_once(leaf.units, head()));
   return {tokens * bytes * (kept + deltas + temporary),
-          bytes * std::min(chunk, tokens * static_cast<double>(c.vocabulary))};
+          bytes * head_rows * static_cast<double>(c.vocabulary)};
 }
 
 at::Tensor Decoder::logits(const data::TokenLeaf& leaf) {
