@@ -4,9 +4,12 @@
 
 #include <ATen/Parallel.h>
 
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
+#include <vector>
 
 #include "nn/cross_entropy.hpp"
 #include "nn/norm.hpp"
@@ -76,6 +79,48 @@ TEST(CpuKernelsTest, Bf16RoundsToNearestEven) {
 }
 
 // p - onehot sums to zero, and the loss is the same with and without a gradient.
+// From below what fp32 holds to its largest number: 3 ulp of exp, and what rounding scale * x - max
+// adds.
+TEST(CpuKernelsTest, SoftmaxIsExpOfWhatFp32Rounds) {
+  constexpr float kScale = 0.125F;  // exact
+  std::vector<float> x;
+  for (int i = 0; i < 90000; ++i) {
+    x.push_back(-static_cast<float>(i) * 0.001F / kScale);
+  }
+  auto y = x;
+  const auto sum = cpu::softmax_row(y.data(), kScale, std::ssize(y));
+  double expected_sum = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const double expected = std::exp(double{kScale} * double{x[i]});
+    expected_sum += expected;
+    if (expected < 1.2e-38) {
+      ASSERT_EQ(y[i], 0.0F) << x[i];
+    } else {
+      ASSERT_NEAR(y[i] / expected, 1, 1.8e-7) << x[i];
+    }
+  }
+  EXPECT_NEAR(sum.log_sum, std::log(expected_sum), 1e-6);
+  EXPECT_NEAR(sum.factor * expected_sum, 1, 1e-6);
+}
+
+TEST(CpuKernelsTest, ExpHasItsLimits) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  std::array<float, 4> x = {0.0F, -kInfinity, -1e30F, nan};
+  cpu::softmax_row(x.data(), 1, 3);
+  EXPECT_EQ(x[0], 1.0F);
+  EXPECT_EQ(x[1], 0.0F);
+  EXPECT_EQ(x[2], 0.0F);
+  // silu(g) = g / (1 + exp(-g)): 0 and g far out, NaN for NaN.
+  std::array<float, 8> gate_up = {-1000.0F, -88.5F, 1000.0F, nan, 1.0F, 1.0F, 1.0F, 1.0F};
+  std::array<float, 4> y{};
+  cpu::swiglu_row(gate_up.data(), y.data(), 4);
+  EXPECT_EQ(y[0], 0.0F);
+  EXPECT_NEAR(y[1], 0.0F, 1e-36F);
+  EXPECT_EQ(y[2], 1000.0F);
+  EXPECT_TRUE(std::isnan(y[3]));
+}
+
 TEST(CpuKernelsTest, SoftmaxGradientSumsToZero) {
   for (const std::int64_t n : {1, 2, 15, 16, 17, 31, 257}) {
     auto logits = noise({n}, static_cast<std::uint64_t>(n), 20.0);
