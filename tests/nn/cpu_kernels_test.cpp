@@ -98,8 +98,8 @@ TEST(CpuKernelsTest, SoftmaxIsExpOfWhatFp32Rounds) {
       ASSERT_NEAR(y[i] / expected, 1, 1.8e-7) << x[i];
     }
   }
-  EXPECT_NEAR(sum.log_sum, std::log(expected_sum), 1e-6);
-  EXPECT_NEAR(sum.factor * expected_sum, 1, 1e-6);
+  EXPECT_NEAR(sum.log_sum, std::log(expected_sum), 5e-6);  // 90,000 terms in fp32
+  EXPECT_NEAR(sum.factor * expected_sum, 1, 5e-6);
 }
 
 TEST(CpuKernelsTest, ExpHasItsLimits) {
