@@ -44,22 +44,6 @@ struct Rows {
   [[nodiscard]] T* operator[](std::int64_t row) const { return data + row * step; }
 };
 
-const std::uint16_t* bits(const at::BFloat16* x) {
-  return reinterpret_cast<const std::uint16_t*>(x);
-}
-void widen(const float* x, float* y, std::int64_t n) {
-  std::copy(x, x + n, y);
-}
-void widen(const at::BFloat16* x, float* y, std::int64_t n) {
-  cpu::widen_row(bits(x), y, n);
-}
-void narrow(const float* x, float* y, std::int64_t n) {
-  std::copy(x, x + n, y);
-}
-void narrow(const float* x, at::BFloat16* y, std::int64_t n) {
-  cpu::round_row(x, reinterpret_cast<std::uint16_t*>(y), n);
-}
-
 // How factors of products stand in scratch, and what a product makes of them. A word holds kInner
 // numbers that follow each other along the inner dimension. Both kinds have the same functions.
 
@@ -98,13 +82,14 @@ struct Bf16Factors {
     std::memcpy(to, x, static_cast<std::size_t>(n) * sizeof(Element));
   }
   static void across(const Element* x, const Element* y, Word* to, std::int64_t n) {
-    cpu::pair_rows(bits(x), y == nullptr ? nullptr : bits(y), to, n);
+    cpu::pair_rows(bf16_bits(x), y == nullptr ? nullptr : bf16_bits(y), to, n);
   }
 
   explicit Bf16Factors(std::int64_t row_step) : words_(kQueries / 2 * row_step) {}
   Left left(const Rows<float>& x, std::int64_t rows, std::int64_t n) {
     for (std::int64_t i = 0; i < rows; ++i) {
-      cpu::pair_row(x[i], words_.get() + i * (x.step / 2), (n + 1) / 2);
+      auto* row = reinterpret_cast<std::uint16_t*>(words_.get()) + i * x.step;
+      cpu::round_row_with_pairs(x[i], row, (n + 1) / 2 * 2);
     }
     return {words_.get(), x.step / 2, 1};
   }

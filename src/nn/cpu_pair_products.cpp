@@ -107,10 +107,12 @@ void small_product(const LeftPairs& a, const std::uint32_t* b, std::int64_t b_st
 
 LS_BF16_PAIRS void pair_rows(const float* first, const float* second, std::uint32_t* words,
                              std::int64_t n) {
+  const float* other = second != nullptr ? second : first;
   for (std::int64_t j = 0; j < n; j += kLanes) {
     const auto mask = lanes(n - j);
+    const auto other_mask = second != nullptr ? mask : __mmask16{0};
     const __m512 low = _mm512_maskz_loadu_ps(mask, first + j);
-    const __m512 high = _mm512_maskz_loadu_ps(second != nullptr ? mask : 0, second + j);
+    const __m512 high = _mm512_maskz_loadu_ps(other_mask, other + j);
     const auto pairs = joined(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(low)),
                               reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(high)));
     _mm512_mask_storeu_epi32(words + j, mask, pairs);
@@ -119,20 +121,29 @@ LS_BF16_PAIRS void pair_rows(const float* first, const float* second, std::uint3
 
 LS_BF16_PAIRS void pair_rows(const std::uint16_t* first, const std::uint16_t* second,
                              std::uint32_t* words, std::int64_t n) {
+  const std::uint16_t* other = second != nullptr ? second : first;
   for (std::int64_t j = 0; j < n; j += kLanes) {
     const auto mask = lanes(n - j);
+    const auto other_mask = second != nullptr ? mask : __mmask16{0};
     const auto pairs = joined(_mm256_maskz_loadu_epi16(mask, first + j),
-                              _mm256_maskz_loadu_epi16(second != nullptr ? mask : 0, second + j));
+                              _mm256_maskz_loadu_epi16(other_mask, other + j));
     _mm512_mask_storeu_epi32(words + j, mask, pairs);
   }
 }
 
-LS_BF16_PAIRS void pair_row(const float* x, std::uint32_t* words, std::int64_t n) {
-  constexpr std::int64_t kWords = kLanes / 2;
-  for (std::int64_t j = 0; j < n; j += kWords) {
-    const auto bits = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(lanes(2 * (n - j)), x + 2 * j));
-    _mm256_mask_storeu_epi32(words + j, static_cast<__mmask8>(lanes(n - j)),
-                             reinterpret_cast<__m256i>(bits));
+LS_BF16_PAIRS void round_row_with_pairs(const float* x, std::uint16_t* y, std::int64_t n) {
+  for (std::int64_t j = 0; j < n; j += kLanes) {
+    const auto mask = lanes(n - j);
+    const auto bits = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, x + j));
+    _mm256_mask_storeu_epi16(y + j, mask, reinterpret_cast<__m256i>(bits));
+  }
+}
+
+LS_BF16_PAIRS void widen_row_with_pairs(const std::uint16_t* x, float* y, std::int64_t n) {
+  for (std::int64_t j = 0; j < n; j += kLanes) {
+    const auto mask = lanes(n - j);
+    const __m512i wide = _mm512_maskz_cvtepu16_epi32(mask, _mm256_maskz_loadu_epi16(mask, x + j));
+    _mm512_mask_storeu_epi32(y + j, mask, _mm512_maskz_slli_epi32(mask, wide, 16));
   }
 }
 
@@ -155,7 +166,10 @@ void pair_rows(const std::uint16_t* /*first*/, const std::uint16_t* /*second*/,
                std::uint32_t* /*words*/, std::int64_t /*n*/) {
   LS_ASSERT(has_bf16_pairs());
 }
-void pair_row(const float* /*x*/, std::uint32_t* /*words*/, std::int64_t /*n*/) {
+void round_row_with_pairs(const float* /*x*/, std::uint16_t* /*y*/, std::int64_t /*n*/) {
+  LS_ASSERT(has_bf16_pairs());
+}
+void widen_row_with_pairs(const std::uint16_t* /*x*/, float* /*y*/, std::int64_t /*n*/) {
   LS_ASSERT(has_bf16_pairs());
 }
 

@@ -83,8 +83,11 @@ using Product = void(const LeftFactor&, const float*, std::int64_t, float*, std:
   for (; j + 32 <= sizes.columns; j += 32) {
     strip<16, 8, 2>(a, b + j, b_step, c + j, c_step, sizes, add);
   }
-  for (; j < sizes.columns; j += 16) {
+  for (; j + 16 <= sizes.columns; j += 16) {
     strip<16, 12, 1>(a, b + j, b_step, c + j, c_step, sizes, add);
+  }
+  if (j < sizes.columns) {
+    strip<8, 12, 1>(a, b + j, b_step, c + j, c_step, sizes, add);
   }
 }
 
@@ -92,16 +95,20 @@ using Product = void(const LeftFactor&, const float*, std::int64_t, float*, std:
 [[gnu::target("avx2,fma")]] void product_avx2(const LeftFactor& a, const float* b,
                                               std::int64_t b_step, float* c, std::int64_t c_step,
                                               const Sizes& sizes, bool add) {
-  for (std::int64_t j = 0; j < sizes.columns; j += 16) {
+  std::int64_t j = 0;
+  for (; j + 16 <= sizes.columns; j += 16) {
     strip<8, 6, 2>(a, b + j, b_step, c + j, c_step, sizes, add);
+  }
+  if (j < sizes.columns) {
+    strip<8, 12, 1>(a, b + j, b_step, c + j, c_step, sizes, add);
   }
 }
 #endif
 
 void product_plain(const LeftFactor& a, const float* b, std::int64_t b_step, float* c,
                    std::int64_t c_step, const Sizes& sizes, bool add) {
-  for (std::int64_t j = 0; j < sizes.columns; j += 16) {
-    strip<4, 2, 4>(a, b + j, b_step, c + j, c_step, sizes, add);
+  for (std::int64_t j = 0; j < sizes.columns; j += kFewColumns) {
+    strip<4, 4, 2>(a, b + j, b_step, c + j, c_step, sizes, add);
   }
 }
 

@@ -6,10 +6,11 @@
 
 namespace lorascale::nn::cpu {
 
-// Columns of a right factor and of a result come in whole multiples of it, padded where needed.
-constexpr std::int64_t kColumns = 16;
-constexpr std::int64_t padded(std::int64_t columns) {
-  return (columns + kColumns - 1) / kColumns * kColumns;
+// Columns of a right factor and of a result come in whole multiples of kFewColumns, padded where
+// needed; wide ones are best in multiples of kColumns.
+constexpr std::int64_t kFewColumns = 8, kColumns = 16;
+constexpr std::int64_t padded(std::int64_t columns, std::int64_t multiple = kColumns) {
+  return (columns + multiple - 1) / multiple * multiple;
 }
 
 // A left factor [rows, inner]: its element (i, k) is at data[i * row_step + k * inner_step], so
@@ -20,8 +21,8 @@ struct LeftFactor {
 };
 
 // c = a b, or c += a b. b: [inner, columns], rows `b_step` apart; c: [rows, columns], rows `c_step`
-// apart. columns % kColumns == 0. Each element's sum runs over the inner dimension in its order, in
-// fused multiply-adds where the CPU has them, before it is added: the same bits whatever stands
+// apart. columns % kFewColumns == 0. Each element's sum runs over the inner dimension in its order,
+// in fused multiply-adds where the CPU has them, before it is added: the same bits whatever stands
 // beside it.
 void small_product(const LeftFactor& a, const float* b, std::int64_t b_step, float* c,
                    std::int64_t c_step, std::int64_t rows, std::int64_t inner, std::int64_t columns,

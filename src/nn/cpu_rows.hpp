@@ -5,10 +5,12 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
 #include "nn/cpu_kernels.hpp"
+#include "nn/cpu_pair_products.hpp"
 
 namespace lorascale::nn {
 
@@ -27,6 +29,25 @@ void with_element_type(const at::Tensor& x, Work&& work) {
   } else {
     work.template operator()<at::BFloat16>();
   }
+}
+
+inline const std::uint16_t* bf16_bits(const at::BFloat16* x) {
+  return reinterpret_cast<const std::uint16_t*>(x);
+}
+
+// Numbers of a row to fp32 and back, by the fastest instructions that there are.
+inline void widen(const float* x, float* y, std::int64_t n) {
+  std::copy(x, x + n, y);
+}
+inline void widen(const at::BFloat16* x, float* y, std::int64_t n) {
+  (cpu::has_bf16_pairs() ? cpu::widen_row_with_pairs : cpu::widen_row)(bf16_bits(x), y, n);
+}
+inline void narrow(const float* x, float* y, std::int64_t n) {
+  std::copy(x, x + n, y);
+}
+inline void narrow(const float* x, at::BFloat16* y, std::int64_t n) {
+  (cpu::has_bf16_pairs() ? cpu::round_row_with_pairs : cpu::round_row)(
+      x, reinterpret_cast<std::uint16_t*>(y), n);
 }
 
 // One row at a time, of at most `width` elements of type T. Not for several threads.
@@ -50,7 +71,7 @@ class Row<at::BFloat16> {
  public:
   explicit Row(std::int64_t width) : buffer_(static_cast<std::size_t>(width)) {}
   const float* read(const at::BFloat16* row, std::int64_t count) {
-    cpu::widen_row(bits(row), buffer_.data(), count);
+    widen(row, buffer_.data(), count);
     return buffer_.data();
   }
   float* write(at::BFloat16* row, std::int64_t count) {
@@ -59,16 +80,12 @@ class Row<at::BFloat16> {
     return buffer_.data();
   }
   float* update(at::BFloat16* row, std::int64_t count) {
-    cpu::widen_row(bits(row), buffer_.data(), count);
+    widen(row, buffer_.data(), count);
     return write(row, count);
   }
-  void put() { cpu::round_row(buffer_.data(), reinterpret_cast<std::uint16_t*>(target_), count_); }
+  void put() { narrow(buffer_.data(), target_, count_); }
 
  private:
-  static const std::uint16_t* bits(const at::BFloat16* row) {
-    return reinterpret_cast<const std::uint16_t*>(row);
-  }
-
   std::vector<float> buffer_;
   at::BFloat16* target_ = nullptr;
   std::int64_t count_ = 0;

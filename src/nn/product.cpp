@@ -71,19 +71,22 @@ bool is_onednn_product(const at::Tensor& a, const at::Tensor& b) {
              : a.scalar_type() == at::kBFloat16 && has_avx512() && b.stride(0) == 1;
 }
 
-// Both factors in rows, the second one with few columns, as in products with LoRA's B: libraries
-// reach half to four fifths of the core's rate there.
+// A second factor with few columns, as LoRA's A and B are: libraries reach a tenth (ranks up to 8)
+// to four fifths of the core's rate there. A turned one is copied, which few rows of the first
+// factor do not repay.
 constexpr std::int64_t kThin = 64;
+constexpr std::int64_t kLeastRowsForACopy = 256;
 // One sum in fp32 over many more loses digits.
 constexpr std::int64_t kInnerAtATime = 1024;
 
 bool is_thin_product(const at::Tensor& a, const at::Tensor& b) {
-  return a.is_cpu() && a.scalar_type() == at::kFloat && a.stride(1) == 1 && b.stride(1) == 1 &&
-         b.size(1) <= kThin && b.size(0) > 0;
+  return a.is_cpu() && a.scalar_type() == at::kFloat && a.stride(1) == 1 &&
+         (b.stride(1) == 1 || a.size(0) >= kLeastRowsForACopy) && b.size(1) <= kThin &&
+         b.size(0) > 0;
 }
 
 at::Tensor thin_product(const at::Tensor& a, const at::Tensor& b) {
-  const auto inner = b.size(0), columns = b.size(1), width = cpu::padded(columns);
+  const auto inner = b.size(0), columns = b.size(1), width = cpu::padded(columns, cpu::kFewColumns);
   const at::Tensor right = width == columns && b.is_contiguous()
                                ? b
                                : at::constant_pad_nd(b, {0, width - columns}).contiguous();

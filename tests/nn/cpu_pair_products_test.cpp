@@ -1,6 +1,9 @@
 // Products of pairs of bf16 against torch's in fp64, and that nothing beside the result is touched.
 #include "nn/cpu_pair_products.hpp"
 
+#include <cmath>
+#include <limits>
+
 #include "support/tensors.hpp"
 
 namespace lorascale::nn {
@@ -40,8 +43,8 @@ at::Tensor along(const at::Tensor& x) {
   const auto padded = at::constant_pad_nd(x, {0, x.size(1) % 2}).contiguous();
   auto words = word_buffer(x.size(0), padded.size(1) / 2);
   for (std::int64_t i = 0; i < x.size(0); ++i) {
-    cpu::pair_row(padded.const_data_ptr<float>() + i * padded.stride(0), words_of(words, i),
-                  words.size(1));
+    cpu::round_row_with_pairs(padded.const_data_ptr<float>() + i * padded.stride(0),
+                              reinterpret_cast<std::uint16_t*>(words_of(words, i)), padded.size(1));
   }
   return words;
 }
@@ -95,14 +98,32 @@ TEST_F(CpuPairProductsTest, WordsHoldTheNearestNumbersInTheirOrder) {
     auto alone = word_buffer(1, n);
     cpu::pair_rows(row, nullptr, words_of(alone, 0), n);
     EXPECT_TRUE(alone.view(at::kBFloat16).view({n, 2}).select(1, 1).eq(0).all().item<bool>()) << n;
-    auto in_one = word_buffer(1, n + 1);
-    const auto flat = x.reshape({2 * n});
-    cpu::pair_row(flat.const_data_ptr<float>(), words_of(in_one, 0), n);
-    EXPECT_TRUE(
-        same_bits(in_one.narrow(1, 0, n).contiguous().view(at::kBFloat16).view({2, n}), bits))
-        << n;
-    EXPECT_EQ(in_one[0][n].item<int>(), 0) << n;
   }
+}
+
+TEST_F(CpuPairProductsTest, RowsAreRoundedAndWidenedAsTorchDoes) {
+  for (const std::int64_t n : {1, 2, 15, 16, 17, 40}) {
+    auto x = noise({n}, 5);
+    x[0] = std::numeric_limits<float>::infinity();
+    if (n > 1) {
+      x[1] = 3.4e38F;  // rounds to infinity
+    }
+    const auto expected = x.to(at::kBFloat16);
+    auto rounded = at::full({n + 1}, 7.0F, at::kBFloat16);
+    auto* bits = reinterpret_cast<std::uint16_t*>(rounded.mutable_data_ptr<at::BFloat16>());
+    cpu::round_row_with_pairs(x.const_data_ptr<float>(), bits, n);
+    EXPECT_TRUE(same_bits(rounded.narrow(0, 0, n), expected)) << n;
+    EXPECT_EQ(rounded[n].item<float>(), 7.0F) << n;
+    auto widened = at::full({n + 1}, 7.0F);
+    cpu::widen_row_with_pairs(bits, widened.mutable_data_ptr<float>(), n);
+    EXPECT_TRUE(same_bits(widened.narrow(0, 0, n), expected.to(at::kFloat))) << n;
+    EXPECT_EQ(widened[n].item<float>(), 7.0F) << n;
+  }
+  float nan = std::numeric_limits<float>::quiet_NaN();
+  std::uint16_t bits = 0;
+  cpu::round_row_with_pairs(&nan, &bits, 1);
+  cpu::widen_row_with_pairs(&bits, &nan, 1);
+  EXPECT_TRUE(std::isnan(nan));
 }
 
 }  // namespace

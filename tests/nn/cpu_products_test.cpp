@@ -19,9 +19,9 @@ at::Tensor left_factor(std::int64_t rows, std::int64_t inner, bool turned) {
 
 TEST(CpuProductsTest, AgreeWithTorchAndTouchNothingElse) {
   constexpr float kUntouched = 1e30F;
-  for (const std::int64_t rows : {1, 2, 3, 5, 6, 11, 32}) {
+  for (const std::int64_t rows : {1, 2, 3, 5, 6, 11, 23, 32}) {
     for (const std::int64_t inner : {0, 1, 7, 64, 130}) {
-      for (const std::int64_t columns : {16, 32, 48, 64, 80, 176}) {
+      for (const std::int64_t columns : {8, 16, 24, 32, 48, 64, 72, 80, 176}) {
         for (const bool turned : {false, true}) {
           for (const bool add : {false, true}) {
             const auto a = left_factor(rows, inner, turned);
