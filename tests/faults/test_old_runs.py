@@ -28,8 +28,8 @@ def test_goes_on_where_it_went(program, run, ranks):
     assert outcome.code == 0 and f"resumed at step {SAVED}" in outcome.stderr, outcome.stderr[-3000:]
     lines = [line for line in metrics(run / "run") if line["step"] > 0]
     assert len(lines) == len(expected["metrics"])
-    # On the CPU that it was made on, what kernels that came since round otherwise (attention: 2e-8 of the loss, 1.2e-7 of
-    # the norm); on others, what their products round to in 19 updates.
+    # On the CPU that it was made on, what kernels that came since round otherwise (2e-8 of the loss, 1.2e-7 of the
+    # norm); on others, what their products round to in 19 updates.
     same_cpu = expected["instructions"] in outcome.stderr
     near = {"loss": 1e-7 if same_cpu else 1e-4, "grad_norm": 1e-6 if same_cpu else 1e-3}
     for line, old in zip(lines, expected["metrics"], strict=True):
