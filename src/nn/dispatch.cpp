@@ -44,37 +44,36 @@ constexpr std::int64_t kTokensOfASum = 1024;
 template <class T>
 void add_thin_gradient(const at::Tensor& target, const at::Tensor& a, const at::Tensor& b,
                        double scale) {
+  const cpu::TokenRows<T> left{a.const_data_ptr<T>(), a.stride(1), a.size(0)};
+  const cpu::TokenRows<T> right{b.const_data_ptr<T>(), b.stride(0), b.size(1)};
   float* out = target.data_ptr<float>();
-  for (std::int64_t first = 0; first < b.size(0); first += kTokensOfASum) {
-    const auto count = std::min(kTokensOfASum, b.size(0) - first);
-    const cpu::TokenRows<T> left{a.const_data_ptr<T>() + first * a.stride(1), a.stride(1),
-                                 a.size(0)};
-    const cpu::TokenRows<T> right{b.const_data_ptr<T>() + first * b.stride(0), b.stride(0),
-                                  b.size(1)};
-    if (left.width >= right.width) {
-      cpu::add_thin_gradient(left, right, count, static_cast<float>(scale),
-                             {out, target.stride(0), target.stride(1)});
-    } else {
-      cpu::add_thin_gradient(right, left, count, static_cast<float>(scale),
-                             {out, target.stride(1), target.stride(0)});
-    }
+  if (left.width >= right.width) {
+    cpu::add_thin_gradient(left, right, b.size(0), static_cast<float>(scale),
+                           {out, target.stride(0), target.stride(1)});
+  } else {
+    cpu::add_thin_gradient(right, left, b.size(0), static_cast<float>(scale),
+                           {out, target.stride(1), target.stride(0)});
   }
 }
 
-// Of LoRA's factors; false where it is another kind of product, or the CPU does not multiply bf16.
+// Of LoRA's factors; false where it is another kind of product.
 bool add_as_thin_gradient(const at::Tensor& target, const at::Tensor& a, const at::Tensor& b,
                           double scale) {
   const bool fits = target.is_cpu() && target.scalar_type() == at::kFloat && a.stride(0) == 1 &&
                     b.stride(1) == 1 && std::min(a.size(0), b.size(1)) <= kThin;
-  if (fits && a.scalar_type() == at::kFloat) {
-    add_thin_gradient<float>(target, a, b, scale);
-    return true;
+  if (!fits || (a.scalar_type() != at::kFloat && a.scalar_type() != at::kBFloat16)) {
+    return false;
   }
-  if (fits && a.scalar_type() == at::kBFloat16 && cpu::has_bf16_pairs()) {
-    add_thin_gradient<at::BFloat16>(target, a, b, scale);
-    return true;
+  for (std::int64_t first = 0; first < b.size(0); first += kTokensOfASum) {
+    const auto count = std::min(kTokensOfASum, b.size(0) - first);
+    const at::Tensor left = a.narrow(1, first, count), right = b.narrow(0, first, count);
+    if (a.scalar_type() == at::kBFloat16 && cpu::has_bf16_pairs()) {
+      add_thin_gradient<at::BFloat16>(target, left, right, scale);
+    } else {
+      add_thin_gradient<float>(target, left.to(at::kFloat), right.to(at::kFloat), scale);
+    }
   }
-  return false;
+  return true;
 }
 
 // BLAS is at its best where the wider side of a thin product is its second one.

@@ -1,7 +1,6 @@
 #include "nn/lora_linear.hpp"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/addmm.h>
 #include <ATen/ops/mm.h>
 
 #include "nn/dispatch.hpp"
@@ -18,7 +17,7 @@ void LoraLinear::forward(const at::Tensor& x, at::Tensor& y, const SampleRows* r
                          DeltaSaved* saved) const {
   const bool drops = rows != nullptr && factors_.dropout > 0;
   at::Tensor low_rank = product(drops ? x * mask(*rows, x) : x, factors_.a.t());  // [tokens, rank]
-  at::addmm_out(y, y, low_rank, factors_.b.t(), /*beta=*/1, factors_.scale);
+  add_product(y, low_rank, factors_.b.t(), factors_.scale);
   if (saved != nullptr) {
     saved->push_back(std::move(low_rank));
   }
@@ -39,7 +38,7 @@ void LoraLinear::backward(const at::Tensor& dy, const at::Tensor& x, const Sampl
   }
   accumulate_product(grad_a, low_rank_grad.t(), x, scale);
   if (dx.defined()) {
-    at::addmm_out(dx, dx, low_rank_grad, a, /*beta=*/1, scale);
+    add_product(dx, low_rank_grad, a, scale);
   }
 }
 

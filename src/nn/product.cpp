@@ -2,6 +2,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/Version.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/addmm.h>
@@ -13,6 +14,7 @@
 #include <optional>
 #include <string_view>
 
+#include "nn/cpu_pair_products.hpp"
 #include "nn/cpu_products.hpp"
 #include "nn/dispatch.hpp"
 
@@ -64,11 +66,10 @@ bool is_onednn_product(const at::Tensor& a, const at::Tensor& b) {
   if (!a.is_cpu() || !a.is_contiguous() || !large || !onednn_linear().has_value()) {
     return false;
   }
-  // mm() gives bf16 to oneDNN, too, where the CPU is up to it, but as another of its operators,
-  // which was slower where the result is large.
-  return a.scalar_type() == at::kFloat
-             ? suits_onednn(a, b)
-             : a.scalar_type() == at::kBFloat16 && has_avx512() && b.stride(0) == 1;
+  // mm() gives bf16 to oneDNN, too, but as another of its operators, which was slower where the
+  // result is large.
+  return a.scalar_type() == at::kFloat ? suits_onednn(a, b)
+                                       : a.scalar_type() == at::kBFloat16 && b.stride(0) == 1;
 }
 
 // A second factor with few columns, as LoRA's A and B are: libraries reach a tenth (ranks up to 8)
@@ -104,9 +105,22 @@ at::Tensor thin_product(const at::Tensor& a, const at::Tensor& b) {
   return result.narrow(1, 0, columns);
 }
 
+// Where the CPU does not multiply bf16, libraries widen it number by number, at best: a weight that
+// is widened once a product is many times faster.
+bool is_slow_in_its_type(const at::Tensor& a) {
+  return a.is_cpu() && a.scalar_type() == at::kBFloat16 && !cpu::has_bf16_pairs();
+}
+
+at::Tensor fp32(const at::Tensor& x) {
+  return x.defined() ? x.to(at::kFloat) : x;
+}
+
 }  // namespace
 
 at::Tensor product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias) {
+  if (is_slow_in_its_type(a)) {
+    return product(fp32(a), fp32(b), fp32(bias)).to(at::kBFloat16);
+  }
   if (!bias.defined() && is_thin_product(a, b)) {
     return thin_product(a, b);
   }
@@ -115,6 +129,14 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& b
     return onednn_linear()->call(a, b.t(), row, "none", c10::List<std::optional<at::Scalar>>(), "");
   }
   return bias.defined() ? at::addmm(bias, a, b) : at::mm(a, b);
+}
+
+void add_product(at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double scale) {
+  if (is_slow_in_its_type(a)) {
+    y.add_(at::mm(fp32(a), fp32(b)), scale);
+  } else {
+    at::addmm_out(y, y, a, b, /*beta=*/1, scale);
+  }
 }
 
 }  // namespace lorascale::nn

@@ -23,10 +23,12 @@ double load_of_this_machine() {
 std::vector<std::string> start_warnings(const models::Model& model) {
   std::vector<std::string> warnings;
   if (model.device().is_cpu() && is_slow_on(features_of_this_cpu(std::getenv), model.dtype())) {
+    const bool widened = model.dtype() == at::kBFloat16;  // nn/product.cpp
     warnings.push_back(fmt::format(
-        "this CPU has no instructions for {}, which is several times slower than fp32 on it; set "
-        "model.dtype: fp32 if there is memory for it",
-        nn::float_type(model.dtype()).name));
+        "this CPU has no instructions for {}, {}; set model.dtype: fp32 if there is memory for it",
+        nn::float_type(model.dtype()).name,
+        widened ? "whose weights are widened for each product: a fifth slower than fp32"
+                : "which is several times slower than fp32 on it"));
   }
   if (model.device().is_cpu()) {
     if (const auto warning =

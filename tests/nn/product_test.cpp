@@ -51,6 +51,19 @@ TEST(ProductTest, KeepsTheType) {
   }
 }
 
+TEST(ProductTest, IsAddedToWhatIsThere) {
+  for (const auto type : {at::kFloat, at::kBFloat16, at::kDouble}) {
+    const auto a = noise({70, 8}, 1).to(type), b = noise({48, 8}, 2).to(type).t();
+    const auto wide = noise({70, 60}, 3).to(type);
+    auto y = wide.clone().narrow(1, 5, 48);
+    add_product(y, a, b, 0.5);
+    const auto expected =
+        wide.narrow(1, 5, 48).to(at::kDouble) + at::mm(a.to(at::kDouble), b.to(at::kDouble)) * 0.5;
+    EXPECT_EQ(y.scalar_type(), type);
+    expect_close(y, expected, type == at::kBFloat16 ? 5e-3 : 1e-6);
+  }
+}
+
 TEST(ProductTest, RepeatsBitForBit) {
   const auto a = noise({1100, 96}, 1), b = noise({80, 96}, 2);
   EXPECT_TRUE(test::same_bits(product(a, b.t()), product(a.clone(), b.clone().t())));

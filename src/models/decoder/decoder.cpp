@@ -4,7 +4,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/index_select.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
@@ -16,6 +15,7 @@
 #include "base/error.hpp"
 #include "nn/cross_entropy.hpp"
 #include "nn/norm.hpp"
+#include "nn/product.hpp"
 #include "nn/segment_sum.hpp"
 
 namespace lorascale::models::decoder {
@@ -251,7 +251,7 @@ ActivationBytes Decoder::activation_bytes(const data::Leaf& leaf) const {
 
 at::Tensor Decoder::logits(const data::TokenLeaf& leaf) {
   const at::Tensor x = run_blocks(leaf, make_context(leaf), nullptr);
-  return at::mm(nn::rms_norm(x, final_norm_, config_.norm_eps).y, head().t());
+  return nn::product(nn::rms_norm(x, final_norm_, config_.norm_eps).y, head().t());
 }
 
 std::vector<KeyValueCache> Decoder::make_caches(std::int64_t capacity) const {
@@ -275,7 +275,7 @@ at::Tensor Decoder::decode(std::span<const std::int32_t> tokens,
     x = blocks_[layer].decode(x, rope, caches[layer]);
   }
   const at::Tensor last = x.narrow(0, x.size(0) - 1, 1);
-  return at::mm(nn::rms_norm(last, final_norm_, config_.norm_eps).y, head().t()).squeeze(0);
+  return nn::product(nn::rms_norm(last, final_norm_, config_.norm_eps).y, head().t()).squeeze(0);
 }
 
 }  // namespace lorascale::models::decoder
