@@ -1,5 +1,7 @@
 #include "nn/group_norm.hpp"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/addcmul.h>
 #include <ATen/ops/native_group_norm.h>
 #include <ATen/ops/native_group_norm_backward.h>
 
@@ -24,6 +26,17 @@ at::Tensor GroupNorm::forward(const at::Tensor& x, GroupNormSaved* saved) const 
     *saved = {x, std::move(mean), std::move(rstd)};
   }
   return y.to(x.scalar_type());
+}
+
+at::Tensor GroupNorm::apply(const GroupNormSaved& saved) const {
+  const at::Tensor& x = saved.input;
+  const auto of_channels = [&](const at::Tensor& of_groups) {
+    return of_groups.repeat_interleave(x.size(1) / groups, 1).unsqueeze(2).unsqueeze(3);
+  };
+  const auto type = saved.rstd.scalar_type();
+  const at::Tensor factor = of_channels(saved.rstd) * weight.to(type).view({1, -1, 1, 1});
+  const at::Tensor shift = bias.to(type).view({1, -1, 1, 1}) - of_channels(saved.mean) * factor;
+  return at::addcmul(shift, x.to(type), factor).to(x.scalar_type());
 }
 
 at::Tensor GroupNorm::backward(const at::Tensor& dy, const GroupNormSaved& saved,

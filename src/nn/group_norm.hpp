@@ -26,6 +26,8 @@ class GroupNorm {
   [[nodiscard]] bool trains() const { return weight_grad.defined(); }
 
   at::Tensor forward(const at::Tensor& x, GroupNormSaved* saved) const;
+  // y again, from what was saved.
+  [[nodiscard]] at::Tensor apply(const GroupNormSaved& saved) const;
   // Adds the parameters' gradients; returns dx, or nothing when it is not needed. dy stays as it
   // is.
   at::Tensor backward(const at::Tensor& dy, const GroupNormSaved& saved, bool need_dx) const;
