@@ -35,8 +35,6 @@ void add_widened(at::Tensor& out, const at::Tensor& left, const at::Tensor& righ
   }
 }
 
-constexpr std::int64_t kThin = 64;
-
 // Tokens whose products are added up before they are added to the gradient: a sum in fp32 over many
 // more loses digits.
 constexpr std::int64_t kTokensOfASum = 1024;

@@ -18,6 +18,9 @@ inline std::int64_t row_grain(std::int64_t width) {
   return std::max<std::int64_t>(1, 32768 / std::max<std::int64_t>(1, width));
 }
 
+// A factor with no more columns is thin, as LoRA's are: libraries are slow at its products.
+constexpr std::int64_t kThin = 64;
+
 // target (fp32; fp64 in tests) += scale * a b, with a and b in the model's type: [m, tokens] and
 // [tokens, n]. The product of 16-bit factors is formed and added in fp32, never rounded to 16 bits
 // in between: a leaf's share of a small gradient would be lost to it. On CPUs the sum runs over

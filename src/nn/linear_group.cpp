@@ -13,6 +13,19 @@ std::vector<Site> LinearGroup::sites() {
   return sites;
 }
 
+void LinearGroup::add_slots(std::vector<ParameterSlot>& slots) {
+  ParameterSlot of_weight{{}, &weight, &weight_grad};
+  ParameterSlot of_bias{{}, &bias, &bias_grad};
+  for (const auto& member : members) {
+    of_weight.parts.push_back({member.name + ".weight", {member.out, in_features()}});
+    of_bias.parts.push_back({member.name + ".bias", {member.out}});
+  }
+  slots.push_back(std::move(of_weight));
+  if (bias.defined()) {
+    slots.push_back(std::move(of_bias));
+  }
+}
+
 at::Tensor LinearGroup::forward(const at::Tensor& x, const SampleRows* rows,
                                 DeltasSaved* saved) const {
   at::Tensor y = product(x, weight.t(), bias);

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "nn/parameter_slot.hpp"
 #include "nn/site.hpp"
 
 namespace lorascale::nn {
@@ -34,6 +35,8 @@ class LinearGroup {
   [[nodiscard]] bool trains() const { return weight_grad.defined() || !deltas.empty(); }
   // A site for each member. The group must stay where it is.
   std::vector<Site> sites();
+  // The weight's slot, and the bias's where there is one; the members are their parts.
+  void add_slots(std::vector<ParameterSlot>& slots);
 
   // x: [tokens, in] -> [tokens, total out]. `rows` is null outside training: no dropout.
   at::Tensor forward(const at::Tensor& x, const SampleRows* rows, DeltasSaved* saved) const;

@@ -75,7 +75,6 @@ bool is_onednn_product(const at::Tensor& a, const at::Tensor& b) {
 // A second factor with few columns, as LoRA's A and B are: libraries reach a tenth (ranks up to 8)
 // to four fifths of the core's rate there. A turned one is copied, which few rows of the first
 // factor do not repay.
-constexpr std::int64_t kThin = 64;
 constexpr std::int64_t kLeastRowsForACopy = 256;
 // One sum in fp32 over many more loses digits.
 constexpr std::int64_t kInnerAtATime = 1024;
@@ -102,7 +101,7 @@ at::Tensor thin_product(const at::Tensor& a, const at::Tensor& b) {
                          std::min(kInnerAtATime, inner - first), width, first > 0);
     }
   });
-  return result.narrow(1, 0, columns);
+  return result.narrow(1, 0, columns).contiguous();
 }
 
 // Where the CPU does not multiply bf16, libraries widen it number by number, at best: a weight that

@@ -49,6 +49,7 @@ void check(const Precision& p, std::int64_t groups, bool trained) {
   EXPECT_EQ(y.scalar_type(), p.type);
   expect_close(y, expected, p.tolerance, "y");
   EXPECT_TRUE(same_bits(layer.forward(x, nullptr), y));
+  expect_close(layer.apply(saved), expected, p.tolerance, "y again");
   expect_close(layer.backward(dy, saved, true), gradients[0], p.tolerance, "dx");
   if (trained) {
     expect_close(layer.weight_grad, weight_before + gradients[1], p.tolerance, "weight");

@@ -99,30 +99,18 @@ std::vector<nn::ParameterSlot> Decoder::parameter_slots() {
       slots.push_back({{{key, value.sizes().vec()}}, &value, &grad});
     }
   };
-  const auto linear = [&](nn::LinearGroup& group) {
-    nn::ParameterSlot weight{{}, &group.weight, &group.weight_grad};
-    nn::ParameterSlot bias{{}, &group.bias, &group.bias_grad};
-    for (const auto& member : group.members) {
-      weight.parts.push_back({member.name + ".weight", {member.out, group.in_features()}});
-      bias.parts.push_back({member.name + ".bias", {member.out}});
-    }
-    slots.push_back(std::move(weight));
-    if (group.bias.defined()) {
-      slots.push_back(std::move(bias));
-    }
-  };
   single("model.embed_tokens.weight", embedding_, embedding_grad_);
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     const std::string prefix = "model.layers." + std::to_string(layer) + ".";
     Block& block = blocks_[layer];
     single(prefix + "input_layernorm.weight", block.input_norm, block.input_norm_grad);
-    linear(block.qkv);
+    block.qkv.add_slots(slots);
     single(prefix + "self_attn.q_norm.weight", block.q_norm.weight, block.q_norm.weight_grad);
     single(prefix + "self_attn.k_norm.weight", block.k_norm.weight, block.k_norm.weight_grad);
-    linear(block.o);
+    block.o.add_slots(slots);
     single(prefix + "post_attention_layernorm.weight", block.middle_norm, block.middle_norm_grad);
-    linear(block.gate_up);
-    linear(block.down);
+    block.gate_up.add_slots(slots);
+    block.down.add_slots(slots);
   }
   single("model.norm.weight", final_norm_, final_norm_grad_);
   single("lm_head.weight", head_, head_grad_);

@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "base/error.hpp"
+#include "models/diffusion/maps.hpp"
 #include "models/diffusion/parts.hpp"
 
 namespace lorascale::models::diffusion {
@@ -72,11 +73,11 @@ at::Tensor ClipLayer::backward(at::Tensor grad, const std::vector<nn::AttentionR
 
 void ClipLayer::add_slots(std::vector<nn::ParameterSlot>& slots) {
   add_norm_slots(norm1, slots);
-  add_linear_slots(qkv, slots);
-  add_linear_slots(out, slots);
+  qkv.add_slots(slots);
+  out.add_slots(slots);
   add_norm_slots(norm2, slots);
-  add_linear_slots(fc1, slots);
-  add_linear_slots(fc2, slots);
+  fc1.add_slots(slots);
+  fc2.add_slots(slots);
 }
 
 ClipTextEncoder::ClipTextEncoder(const ClipTextConfig& config, const at::TensorOptions& options)
@@ -104,6 +105,8 @@ ClipOutput ClipTextEncoder::forward(const at::Tensor& ids, const ContextChoice& 
   const auto count = ids.size(0), positions = config_.positions, d = config_.hidden;
   LS_ASSERT(ids.size(1) == positions && choice.skip >= 1 && choice.skip <= config_.layers);
   const auto runs = std::vector<nn::AttentionRun>{{0, count, positions}};
+  const auto token_rows = rows_of(rows, positions);
+  const auto* draws = token_rows ? &*token_rows : nullptr;
   const auto context_layer = layers_.size() - static_cast<std::size_t>(choice.skip - 1);
   const auto needed = config_.projection > 0 ? layers_.size() : context_layer;
   // Below it nothing has to be kept.
@@ -124,7 +127,7 @@ ClipOutput ClipTextEncoder::forward(const at::Tensor& ids, const ContextChoice& 
     }
     if (i < needed) {
       const bool keep = saved != nullptr && i >= first;
-      x = layers_[i].forward(x, runs, rows, keep ? &saved->layers[i] : nullptr);
+      x = layers_[i].forward(x, runs, draws, keep ? &saved->layers[i] : nullptr);
     }
   }
   if (config_.projection > 0) {
@@ -146,6 +149,8 @@ void ClipTextEncoder::backward(const at::Tensor& dcontext, const at::Tensor& dpo
                                ClipTextSaved& saved) const {
   const auto count = saved.ids.size(0), positions = config_.positions, d = config_.hidden;
   const auto runs = std::vector<nn::AttentionRun>{{0, count, positions}};
+  const auto token_rows = rows_of(rows, positions);
+  const auto* draws = token_rows ? &*token_rows : nullptr;
   const auto context_layer = layers_.size() - static_cast<std::size_t>(choice.skip - 1);
   const auto first = trains_tokens() ? 0 : first_trained();
   at::Tensor grad;
@@ -177,7 +182,7 @@ void ClipTextEncoder::backward(const at::Tensor& dcontext, const at::Tensor& dpo
     if (i <= first) {
       break;
     }
-    grad = layers_[i - 1].backward(std::move(grad), runs, rows, saved.layers[i - 1]);
+    grad = layers_[i - 1].backward(std::move(grad), runs, draws, saved.layers[i - 1]);
     saved.layers[i - 1] = {};
   }
   if (trains_tokens()) {
@@ -213,7 +218,7 @@ std::vector<nn::ParameterSlot> ClipTextEncoder::parameter_slots() {
   }
   add_norm_slots(final_norm_, slots);
   if (config_.projection > 0) {
-    add_linear_slots(projection_, slots);
+    projection_.add_slots(slots);
   }
   return slots;
 }

@@ -85,8 +85,8 @@ class ClipTextEncoder {
   ClipTextEncoder(const ClipTextConfig& config, const at::TensorOptions& options);
 
   [[nodiscard]] const ClipTextConfig& config() const { return config_; }
-  // ids: [rows, positions] of kLong. With `saved`, keeps what backward needs; nothing is kept below
-  // the first layer that trains.
+  // ids: [rows, positions] of kLong; `rows`: one for each of them. With `saved`, keeps what
+  // backward needs; nothing is kept below the first layer that trains.
   ClipOutput forward(const at::Tensor& ids, const ContextChoice& choice, const nn::SampleRows* rows,
                      ClipTextSaved* saved) const;
   // Adds the gradients of what is trained. dpooled may be undefined.

@@ -50,19 +50,6 @@ nn::Conv2d convolution(const std::string& name, std::int64_t in, std::int64_t ou
   return conv;
 }
 
-void add_linear_slots(nn::LinearGroup& group, std::vector<nn::ParameterSlot>& slots) {
-  nn::ParameterSlot weight{{}, &group.weight, &group.weight_grad};
-  nn::ParameterSlot bias{{}, &group.bias, &group.bias_grad};
-  for (const auto& member : group.members) {
-    weight.parts.push_back({member.name + ".weight", {member.out, group.in_features()}});
-    bias.parts.push_back({member.name + ".bias", {member.out}});
-  }
-  slots.push_back(std::move(weight));
-  if (group.bias.defined()) {
-    slots.push_back(std::move(bias));
-  }
-}
-
 void add_convolution_slots(nn::Conv2d& conv, std::vector<nn::ParameterSlot>& slots) {
   slots.push_back(
       {{{conv.name + ".weight", conv.weight.sizes().vec()}}, &conv.weight, &conv.weight_grad});

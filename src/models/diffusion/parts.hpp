@@ -27,7 +27,6 @@ nn::GroupNorm group_norm(const std::string& name, std::int64_t channels, std::in
 nn::Conv2d convolution(const std::string& name, std::int64_t in, std::int64_t out,
                        std::int64_t kernel, std::int64_t stride, const at::TensorOptions& options);
 
-void add_linear_slots(nn::LinearGroup& group, std::vector<nn::ParameterSlot>& slots);
 void add_convolution_slots(nn::Conv2d& conv, std::vector<nn::ParameterSlot>& slots);
 // Of a LayerNorm or a GroupNorm.
 template <class Norm>

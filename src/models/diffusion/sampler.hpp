@@ -20,7 +20,7 @@ enum class SamplerKind {
   kDpmPp2mKarras,   // Lu et al. 2022, second order multistep, sigmas by Karras et al.
 };
 
-// Which steps of the schedule are asked at; of kDpmPp2mKarras where the range of sigmas ends.
+// Which steps of the schedule are asked at; kDpmPp2mKarras goes by sigmas alone.
 enum class Spacing {
   kLeading,   // i * (steps / count) + offset
   kTrailing,  // steps - i * steps / count - 1: the last step is among them

@@ -13,14 +13,6 @@
 #include "models/diffusion/parts.hpp"
 
 namespace lorascale::models::diffusion {
-namespace {
-
-std::string name_of(const char* side, std::size_t level, const char* part, std::size_t i) {
-  return std::string(side) + "." + std::to_string(level) + "." + part + "." + std::to_string(i);
-}
-
-}  // namespace
-
 at::Tensor time_embedding(const at::Tensor& t, std::int64_t width) {
   const auto half = width / 2;
   const at::Tensor frequencies = at::exp(at::arange(half, t.options().dtype(at::kDouble)) *
@@ -53,27 +45,31 @@ UNet::UNet(const UNetConfig& config, const at::TensorOptions& options) : config_
   conv_out_ = convolution("conv_out", first, config.out_channels, 3, 1, options);
 }
 
+void UNet::add_layer(Level& made, const std::string& prefix, std::int64_t in,
+                     const UNetConfig::Level& level, const at::TensorOptions& options) const {
+  const auto number = std::to_string(made.resnets.size()) + ".";
+  made.resnets.emplace_back(
+      prefix + "resnets." + number,
+      ResnetBlock::Shape{in, level.channels, config_.time_width(), config_.groups}, options);
+  if (level.depth > 0) {
+    made.transformers.emplace_back(
+        prefix + "attentions." + number,
+        TransformerShape{level.channels, level.heads, config_.context, level.depth, config_.groups},
+        options);
+  }
+}
+
 void UNet::make_down(const at::TensorOptions& options) {
   auto channels = config_.levels.front().channels;
   for (std::size_t i = 0; i < config_.levels.size(); ++i) {
-    const auto& level = config_.levels[i];
+    const auto prefix = "down_blocks." + std::to_string(i) + ".";
     auto& made = down_.emplace_back();
-    for (std::size_t j = 0; j < static_cast<std::size_t>(config_.layers_per_level); ++j) {
-      made.resnets.emplace_back(
-          name_of("down_blocks", i, "resnets", j) + ".",
-          ResnetBlock::Shape{channels, level.channels, config_.time_width(), config_.groups},
-          options);
-      channels = level.channels;
-      if (level.depth > 0) {
-        made.transformers.emplace_back(
-            name_of("down_blocks", i, "attentions", j) + ".",
-            TransformerShape{channels, level.heads, config_.context, level.depth, config_.groups},
-            options);
-      }
+    for (std::int64_t j = 0; j < config_.layers_per_level; ++j) {
+      add_layer(made, prefix, channels, config_.levels[i], options);
+      channels = config_.levels[i].channels;
     }
     if (i + 1 < config_.levels.size()) {
-      made.sampler = convolution(name_of("down_blocks", i, "downsamplers", 0) + ".conv", channels,
-                                 channels, 3, 2, options);
+      made.sampler = convolution(prefix + "downsamplers.0.conv", channels, channels, 3, 2, options);
     }
   }
 }
@@ -82,33 +78,21 @@ void UNet::make_up(const at::TensorOptions& options) {
   // What was kept on the way down, from the last to the first: widths to be joined.
   std::vector<std::int64_t> kept = {config_.levels.front().channels};
   for (std::size_t i = 0; i < config_.levels.size(); ++i) {
-    kept.insert(kept.end(), static_cast<std::size_t>(config_.layers_per_level),
-                config_.levels[i].channels);
-    if (i + 1 < config_.levels.size()) {
-      kept.push_back(config_.levels[i].channels);
-    }
+    const auto times = config_.layers_per_level + (i + 1 < config_.levels.size() ? 1 : 0);
+    kept.insert(kept.end(), static_cast<std::size_t>(times), config_.levels[i].channels);
   }
   auto channels = config_.levels.back().channels;
   for (std::size_t i = 0; i < config_.levels.size(); ++i) {
     const auto& level = config_.levels[config_.levels.size() - 1 - i];
+    const auto prefix = "up_blocks." + std::to_string(i) + ".";
     auto& made = up_.emplace_back();
-    for (std::size_t j = 0; j <= static_cast<std::size_t>(config_.layers_per_level); ++j) {
-      made.resnets.emplace_back(name_of("up_blocks", i, "resnets", j) + ".",
-                                ResnetBlock::Shape{channels + kept.back(), level.channels,
-                                                   config_.time_width(), config_.groups},
-                                options);
+    for (std::int64_t j = 0; j <= config_.layers_per_level; ++j) {
+      add_layer(made, prefix, channels + kept.back(), level, options);
       kept.pop_back();
       channels = level.channels;
-      if (level.depth > 0) {
-        made.transformers.emplace_back(
-            name_of("up_blocks", i, "attentions", j) + ".",
-            TransformerShape{channels, level.heads, config_.context, level.depth, config_.groups},
-            options);
-      }
     }
     if (i + 1 < config_.levels.size()) {
-      made.sampler = convolution(name_of("up_blocks", i, "upsamplers", 0) + ".conv", channels,
-                                 channels, 3, 1, options);
+      made.sampler = convolution(prefix + "upsamplers.0.conv", channels, channels, 3, 1, options);
     }
   }
   LS_ASSERT(kept.empty());

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "models/diffusion/unet_resnet.hpp"
@@ -80,6 +81,9 @@ class UNet {
     std::optional<nn::Conv2d> sampler;
   };
 
+  // A residual block from `in` channels on, and the transformer after it where the level has any.
+  void add_layer(Level& made, const std::string& prefix, std::int64_t in,
+                 const UNetConfig::Level& level, const at::TensorOptions& options) const;
   void make_down(const at::TensorOptions& options);
   void make_up(const at::TensorOptions& options);
   [[nodiscard]] bool trains_time() const;

@@ -226,11 +226,11 @@ std::vector<nn::ParameterSlot> UNet::parameter_slots() {
       add_convolution_slots(*level.sampler, slots);
     }
   };
-  add_linear_slots(time1_, slots);
-  add_linear_slots(time2_, slots);
+  time1_.add_slots(slots);
+  time2_.add_slots(slots);
   if (add1_) {
-    add_linear_slots(*add1_, slots);
-    add_linear_slots(*add2_, slots);
+    add1_->add_slots(slots);
+    add2_->add_slots(slots);
   }
   add_convolution_slots(conv_in_, slots);
   std::ranges::for_each(down_, add_level);

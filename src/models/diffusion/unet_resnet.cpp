@@ -89,7 +89,7 @@ void ResnetBlock::add_slots(std::vector<nn::ParameterSlot>& slots) {
   add_norm_slots(norm1_, slots);
   add_convolution_slots(conv1_, slots);
   if (time_) {
-    add_linear_slots(*time_, slots);
+    time_->add_slots(slots);
   }
   add_norm_slots(norm2_, slots);
   add_convolution_slots(conv2_, slots);

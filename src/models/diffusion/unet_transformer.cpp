@@ -44,26 +44,28 @@ nn::CrossAttentionShape TransformerBlock::attention(std::int64_t samples, std::i
 }
 
 at::Tensor TransformerBlock::forward(const at::Tensor& x, const at::Tensor& context,
-                                     std::int64_t samples, const nn::SampleRows* rows,
+                                     std::int64_t samples, const Draws& draws,
                                      TransformerBlockSaved* saved) const {
   const auto tokens = x.size(0), d = x.size(1);
-  const at::Tensor joint = qkv_.forward(norm1_.forward(x, saved ? &saved->norm1 : nullptr), rows,
-                                        saved ? &saved->qkv : nullptr);
+  const at::Tensor joint = qkv_.forward(norm1_.forward(x, saved ? &saved->norm1 : nullptr),
+                                        draws.tokens, saved ? &saved->qkv : nullptr);
   const at::Tensor attended_self =
       nn::cross_attention(joint.narrow(1, 0, d), joint.narrow(1, d, 2 * d),
                           attention(samples, tokens, tokens), saved ? &saved->self : nullptr);
-  at::Tensor first = self_out_.forward(attended_self, rows, saved ? &saved->self_out : nullptr);
+  at::Tensor first =
+      self_out_.forward(attended_self, draws.tokens, saved ? &saved->self_out : nullptr);
   first.add_(x);
-  const at::Tensor q = q_.forward(norm2_.forward(first, saved ? &saved->norm2 : nullptr), rows,
-                                  saved ? &saved->q : nullptr);
-  const at::Tensor kv = kv_.forward(context, rows, saved ? &saved->kv : nullptr);
+  const at::Tensor q = q_.forward(norm2_.forward(first, saved ? &saved->norm2 : nullptr),
+                                  draws.tokens, saved ? &saved->q : nullptr);
+  const at::Tensor kv = kv_.forward(context, draws.words, saved ? &saved->kv : nullptr);
   const at::Tensor attended_cross = nn::cross_attention(
       q, kv, attention(samples, tokens, context.size(0)), saved ? &saved->cross : nullptr);
-  at::Tensor second = cross_out_.forward(attended_cross, rows, saved ? &saved->cross_out : nullptr);
+  at::Tensor second =
+      cross_out_.forward(attended_cross, draws.tokens, saved ? &saved->cross_out : nullptr);
   second.add_(first);
   const at::Tensor inner = up_.forward(norm3_.forward(second, saved ? &saved->norm3 : nullptr),
-                                       rows, saved ? &saved->up : nullptr);
-  at::Tensor y = down_.forward(nn::geglu(inner), rows, saved ? &saved->down : nullptr);
+                                       draws.tokens, saved ? &saved->up : nullptr);
+  at::Tensor y = down_.forward(nn::geglu(inner), draws.tokens, saved ? &saved->down : nullptr);
   if (saved != nullptr) {
     saved->attended_self = attended_self;
     saved->attended_cross = attended_cross;
@@ -73,17 +75,17 @@ at::Tensor TransformerBlock::forward(const at::Tensor& x, const at::Tensor& cont
 }
 
 at::Tensor TransformerBlock::backward(at::Tensor grad, const at::Tensor& context,
-                                      std::int64_t samples, const nn::SampleRows* rows,
+                                      std::int64_t samples, const Draws& draws,
                                       TransformerBlockSaved& saved, at::Tensor& dcontext) const {
   const auto tokens = grad.size(0), d = grad.size(1);
   const at::Tensor dinner =
-      down_.backward(grad, nn::geglu(saved.joint), rows, saved.down, /*need_dx=*/true);
+      down_.backward(grad, nn::geglu(saved.joint), draws.tokens, saved.down, /*need_dx=*/true);
   const at::Tensor dnormed3 =
-      up_.backward(nn::geglu_backward(dinner, saved.joint), norm3_.apply(saved.norm3), rows,
+      up_.backward(nn::geglu_backward(dinner, saved.joint), norm3_.apply(saved.norm3), draws.tokens,
                    saved.up, /*need_dx=*/true);
   norm3_.backward(dnormed3, saved.norm3, grad);
-  const at::Tensor dcross =
-      cross_out_.backward(grad, saved.attended_cross, rows, saved.cross_out, /*need_dx=*/true);
+  const at::Tensor dcross = cross_out_.backward(grad, saved.attended_cross, draws.tokens,
+                                                saved.cross_out, /*need_dx=*/true);
   const at::Tensor dq = at::empty_like(dcross);
   const bool need_dkv = dcontext.defined() || kv_.trains();
   const at::Tensor dkv =
@@ -91,36 +93,36 @@ at::Tensor TransformerBlock::backward(at::Tensor grad, const at::Tensor& context
   nn::cross_attention_backward(dcross, attention(samples, tokens, context.size(0)), saved.cross, dq,
                                dkv);
   if (need_dkv) {
-    const at::Tensor dx = kv_.backward(dkv, context, rows, saved.kv, dcontext.defined());
+    const at::Tensor dx = kv_.backward(dkv, context, draws.words, saved.kv, dcontext.defined());
     if (dcontext.defined()) {
       dcontext.add_(dx);
     }
   }
   const at::Tensor dnormed2 =
-      q_.backward(dq, norm2_.apply(saved.norm2), rows, saved.q, /*need_dx=*/true);
+      q_.backward(dq, norm2_.apply(saved.norm2), draws.tokens, saved.q, /*need_dx=*/true);
   norm2_.backward(dnormed2, saved.norm2, grad);
   const at::Tensor dself =
-      self_out_.backward(grad, saved.attended_self, rows, saved.self_out, /*need_dx=*/true);
+      self_out_.backward(grad, saved.attended_self, draws.tokens, saved.self_out, /*need_dx=*/true);
   const at::Tensor dqkv = at::empty({tokens, 3 * d}, grad.options());
   nn::cross_attention_backward(dself, attention(samples, tokens, tokens), saved.self,
                                dqkv.narrow(1, 0, d), dqkv.narrow(1, d, 2 * d));
   const at::Tensor dnormed1 =
-      qkv_.backward(dqkv, norm1_.apply(saved.norm1), rows, saved.qkv, /*need_dx=*/true);
+      qkv_.backward(dqkv, norm1_.apply(saved.norm1), draws.tokens, saved.qkv, /*need_dx=*/true);
   norm1_.backward(dnormed1, saved.norm1, grad);
   return grad;
 }
 
 void TransformerBlock::add_slots(std::vector<nn::ParameterSlot>& slots) {
   add_norm_slots(norm1_, slots);
-  add_linear_slots(qkv_, slots);
-  add_linear_slots(self_out_, slots);
+  qkv_.add_slots(slots);
+  self_out_.add_slots(slots);
   add_norm_slots(norm2_, slots);
-  add_linear_slots(q_, slots);
-  add_linear_slots(kv_, slots);
-  add_linear_slots(cross_out_, slots);
+  q_.add_slots(slots);
+  kv_.add_slots(slots);
+  cross_out_.add_slots(slots);
   add_norm_slots(norm3_, slots);
-  add_linear_slots(up_, slots);
-  add_linear_slots(down_, slots);
+  up_.add_slots(slots);
+  down_.add_slots(slots);
 }
 
 Transformer::Transformer(const std::string& prefix, const TransformerShape& shape,
@@ -143,15 +145,19 @@ at::Tensor Transformer::forward(const at::Tensor& x, const at::Tensor& context,
                                 const nn::SampleRows* rows, TransformerSaved* saved) const {
   const auto samples = x.size(0);
   const at::Tensor words = context.reshape({-1, context.size(2)});
-  at::Tensor tokens = in_.forward(to_tokens(norm_.forward(x, saved ? &saved->norm : nullptr)), rows,
-                                  saved ? &saved->in : nullptr);
+  const auto token_rows = rows_of(rows, x.size(2) * x.size(3));
+  const auto word_rows = rows_of(rows, context.size(1));
+  const TransformerBlock::Draws draws{token_rows ? &*token_rows : nullptr,
+                                      word_rows ? &*word_rows : nullptr};
+  at::Tensor tokens = in_.forward(to_tokens(norm_.forward(x, saved ? &saved->norm : nullptr)),
+                                  draws.tokens, saved ? &saved->in : nullptr);
   if (saved != nullptr) {
     saved->blocks.resize(blocks_.size());
   }
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
-    tokens = blocks_[i].forward(tokens, words, samples, rows, saved ? &saved->blocks[i] : nullptr);
+    tokens = blocks_[i].forward(tokens, words, samples, draws, saved ? &saved->blocks[i] : nullptr);
   }
-  const at::Tensor y = to_map(out_.forward(tokens, rows, saved ? &saved->out : nullptr), x);
+  const at::Tensor y = to_map(out_.forward(tokens, draws.tokens, saved ? &saved->out : nullptr), x);
   if (saved != nullptr) {
     saved->inner = tokens;
   }
@@ -163,16 +169,20 @@ at::Tensor Transformer::backward(const at::Tensor& dy, const at::Tensor& context
                                  at::Tensor& dcontext) const {
   const auto samples = dy.size(0);
   const at::Tensor words = context.reshape({-1, context.size(2)});
+  const auto token_rows = rows_of(rows, dy.size(2) * dy.size(3));
+  const auto word_rows = rows_of(rows, context.size(1));
+  const TransformerBlock::Draws draws{token_rows ? &*token_rows : nullptr,
+                                      word_rows ? &*word_rows : nullptr};
   at::Tensor dwords = dcontext.defined() ? dcontext.view({-1, context.size(2)}) : at::Tensor();
-  at::Tensor grad =
-      out_.backward(to_tokens(dy).contiguous(), saved.inner, rows, saved.out, /*need_dx=*/true);
+  at::Tensor grad = out_.backward(to_tokens(dy).contiguous(), saved.inner, draws.tokens, saved.out,
+                                  /*need_dx=*/true);
   for (std::size_t i = blocks_.size(); i-- > 0;) {
-    grad = blocks_[i].backward(std::move(grad), words, samples, rows, saved.blocks[i], dwords);
+    grad = blocks_[i].backward(std::move(grad), words, samples, draws, saved.blocks[i], dwords);
     saved.blocks[i] = {};
   }
   const bool need_normed = need_dx || norm_.trains();
   const at::Tensor normed = to_tokens(norm_.apply(saved.norm));
-  const at::Tensor dnormed = in_.backward(grad, normed, rows, saved.in, need_normed);
+  const at::Tensor dnormed = in_.backward(grad, normed, draws.tokens, saved.in, need_normed);
   if (!need_normed) {
     return {};
   }
@@ -196,11 +206,11 @@ void Transformer::add_sites(std::vector<nn::Site>& sites) {
 
 void Transformer::add_slots(std::vector<nn::ParameterSlot>& slots) {
   add_norm_slots(norm_, slots);
-  add_linear_slots(in_, slots);
+  in_.add_slots(slots);
   for (auto& block : blocks_) {
     block.add_slots(slots);
   }
-  add_linear_slots(out_, slots);
+  out_.add_slots(slots);
 }
 
 }  // namespace lorascale::models::diffusion

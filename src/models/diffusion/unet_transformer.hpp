@@ -35,16 +35,20 @@ struct TransformerBlockSaved {
 
 class TransformerBlock {
  public:
+  // Rows that draws of tokens and of words follow from; null outside training.
+  struct Draws {
+    const nn::SampleRows* tokens = nullptr;
+    const nn::SampleRows* words = nullptr;
+  };
   TransformerBlock(const std::string& prefix, const TransformerShape& shape,
                    const at::TensorOptions& options);
 
   // x: [samples * positions, channels]; context: [samples * words, width].
   at::Tensor forward(const at::Tensor& x, const at::Tensor& context, std::int64_t samples,
-                     const nn::SampleRows* rows, TransformerBlockSaved* saved) const;
+                     const Draws& draws, TransformerBlockSaved* saved) const;
   // Gradient of x. `grad` is consumed; where `dcontext` is defined, the context's is added to it.
   at::Tensor backward(at::Tensor grad, const at::Tensor& context, std::int64_t samples,
-                      const nn::SampleRows* rows, TransformerBlockSaved& saved,
-                      at::Tensor& dcontext) const;
+                      const Draws& draws, TransformerBlockSaved& saved, at::Tensor& dcontext) const;
 
   std::vector<nn::LinearGroup*> linears() {
     return {&qkv_, &self_out_, &q_, &kv_, &cross_out_, &up_, &down_};
@@ -75,7 +79,7 @@ class Transformer {
   Transformer(const std::string& prefix, const TransformerShape& shape,
               const at::TensorOptions& options);
 
-  // x: [samples, channels, height, width]; context: [samples, words, width].
+  // x: [samples, channels, height, width]; context: [samples, words, width]; rows: one a sample.
   at::Tensor forward(const at::Tensor& x, const at::Tensor& context, const nn::SampleRows* rows,
                      TransformerSaved* saved) const;
   at::Tensor backward(const at::Tensor& dy, const at::Tensor& context, const nn::SampleRows* rows,

@@ -78,8 +78,8 @@ void VaeAttention::add_sites(std::vector<nn::Site>& sites) {
 
 void VaeAttention::add_slots(std::vector<nn::ParameterSlot>& slots) {
   add_norm_slots(norm_, slots);
-  add_linear_slots(qkv_, slots);
-  add_linear_slots(out_, slots);
+  qkv_.add_slots(slots);
+  out_.add_slots(slots);
 }
 
 at::Tensor VaeChain::forward(at::Tensor x, std::vector<PartSaved>* saved) const {

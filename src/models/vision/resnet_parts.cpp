@@ -119,8 +119,7 @@ std::vector<nn::ParameterSlot> ResNet::parameter_slots() {
   for (auto* unit : units()) {
     unit->add_slots(slots);
   }
-  slots.push_back({{{"fc.weight", fc_.weight.sizes().vec()}}, &fc_.weight, &fc_.weight_grad});
-  slots.push_back({{{"fc.bias", fc_.bias.sizes().vec()}}, &fc_.bias, &fc_.bias_grad});
+  fc_.add_slots(slots);
   return slots;
 }
 

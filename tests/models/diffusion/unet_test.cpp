@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "nn/lora_linear.hpp"
 #include "slots.hpp"
 
 namespace lorascale::models::diffusion {
@@ -78,6 +79,50 @@ TEST(UNetTest, StopsAtTheFirstPartThatTrains) {
         tiny(), [&](const std::string& key) { return key.starts_with(part); },
         /*with_context=*/false);
   }
+}
+
+// LoRA with dropout on queries (rows are a picture's positions), on a caption's keys (its words)
+// and on the time (samples).
+TEST(UNetTest, DrawsAreOfPositionsWordsAndSamples) {
+  UNet unet(tiny(), at::TensorOptions().dtype(at::kDouble));
+  fill(unet.parameter_slots());
+  std::vector<nn::LoraFactors> factors;
+  for (const auto& site : unet.sites()) {
+    if (site.name == "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q" ||
+        site.name == "up_blocks.1.attentions.1.transformer_blocks.0.attn2.to_k" ||
+        site.name == "down_blocks.0.resnets.0.time_emb_proj") {
+      const auto seed = 20 + factors.size();
+      nn::LoraFactors made;
+      made.a = noise({2, site.in_features()}, seed).to(at::kDouble);
+      made.b = noise({site.out_features(), 2}, 10 + seed).to(at::kDouble);
+      made.grad_a = at::zeros_like(made.a);
+      made.grad_b = at::zeros_like(made.b);
+      made.dropout = 0.5;
+      made.draw = static_cast<std::uint32_t>(factors.size());
+      factors.push_back(made);
+      site.attach(std::make_unique<nn::LoraLinear>(made));
+    }
+  }
+  ASSERT_EQ(factors.size(), 3U);
+  const Inputs in;
+  const auto grad = noise({2, 4, 6, 5}, 4).to(at::kDouble);
+  const nn::SampleRows rows{{}, {3, 8}, {0, 1, 2}};
+  const auto loss = [&] {
+    return (unet.forward(in.latents, in.t, in.context, {}, &rows, nullptr) * grad)
+        .sum()
+        .item<double>();
+  };
+  UNetSaved saved;
+  const auto y = unet.forward(in.latents, in.t, in.context, {}, &rows, &saved);
+  EXPECT_FALSE(y.equal(unet.forward(in.latents, in.t, in.context, {}, nullptr, nullptr)));
+  at::Tensor none;
+  unet.backward(grad, in.context, &rows, saved, none);
+  std::vector<nn::ParameterSlot> slots;
+  for (auto& each : factors) {
+    slots.push_back({{{"a", {}}}, &each.a, &each.grad_a});
+    slots.push_back({{{"b", {}}}, &each.b, &each.grad_b});
+  }
+  expect_gradients_by_differences(slots, loss);
 }
 
 TEST(UNetTest, TimeIsEmbeddedByCosinesFirst) {
