@@ -23,6 +23,13 @@
 
 namespace lorascale::adapters {
 
+// How models that have files of sd-scripts' form (formats/kohya.hpp) name their layers there.
+struct KohyaLayout {
+  std::function<std::string(const std::string& site)> name;
+  // Whether the base's files hold the layer as a convolution.
+  std::function<bool(const std::string& site)> is_convolution;
+};
+
 // What an adapter sees of a model, which must outlive it.
 struct AdaptedModel {
   std::vector<nn::Site> sites;
@@ -31,6 +38,7 @@ struct AdaptedModel {
   // Parts that a user may name in adapter.targets and that take no adapter yet.
   std::vector<std::string> without_adapter;
   std::filesystem::path base;  // where it was read; empty: it begins untrained
+  std::optional<KohyaLayout> kohya{};
 };
 
 // What files of results say beside the weights. Known to the workload.
@@ -41,6 +49,8 @@ struct ExportContext {
   std::map<std::string, std::string> metadata;
   // Writes what makes a folder with the model's weights, stored in this type, one that others open.
   std::function<void(const std::filesystem::path& folder, at::ScalarType stored)> write_companions;
+  // A LoRA is written as a file of sd-scripts' form, not as PEFT's folder.
+  std::optional<KohyaLayout> kohya{};
 };
 
 class Adapter {

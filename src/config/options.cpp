@@ -18,10 +18,27 @@ struct Domain {
 // What a network that begins untrained is made of.
 constexpr std::string_view kFreshArchitecture = "model.resnet.";
 constexpr std::array kDomains = {
-    Domain{"model.recompute", "language"}, Domain{"model.architecture", "vision"},
-    Domain{kFreshArchitecture, "vision"},  Domain{"data.prepare.", "language"},
-    Domain{"data.augment.", "vision"},     Domain{"data.sequence_length", "language"},
-    Domain{"data.packing", "language"},    Domain{"sample.", "language"},
+    Domain{"model.recompute", "language"},
+    Domain{"model.architecture", "vision"},
+    Domain{kFreshArchitecture, "vision"},
+    Domain{"model.vae", "diffusion"},
+    Domain{"model.prediction", "diffusion"},
+    Domain{"model.clip_skip", "diffusion"},
+    Domain{"data.prepare.", "language"},
+    Domain{"data.augment.shift", "vision"},
+    Domain{"data.augment.crop", "diffusion"},
+    Domain{"data.caption.", "diffusion"},
+    Domain{"data.masked", "diffusion"},
+    Domain{"data.sequence_length", "language"},
+    Domain{"data.packing", "language"},
+    Domain{"loss.min_snr_gamma", "diffusion"},
+    Domain{"loss.debiased", "diffusion"},
+    Domain{"loss.scale_v_like_noise", "diffusion"},
+    Domain{"loss.noise_offset", "diffusion"},
+    Domain{"loss.input_perturbation", "diffusion"},
+    Domain{"loss.zero_terminal_snr", "diffusion"},
+    Domain{"loss.prior_weight", "diffusion"},
+    Domain{"sample.", "language"},
 };
 
 void set_domains(std::vector<Option>& table) {

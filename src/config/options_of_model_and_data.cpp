@@ -45,6 +45,16 @@ void add_model(std::vector<Option>& t) {
       "Whether the ranks of a node hold the frozen weights once, in memory that they share: node "
       "insists, none is a copy for each rank; auto shares on CPUs where nothing trains them.",
       kMayChange);
+  add(t, "model.vae", at(&ModelSection::vae),
+      OptionalKind<PathKind>{PathKind{"folder or .safetensors file"}},
+      "An autoencoder in place of the model's own.", kMayChange);
+  add(t, "model.prediction", at(&ModelSection::prediction),
+      OptionalKind<ChoiceKind<std::string>>{words({"epsilon", "v"})},
+      "What the model was trained to tell, where its files do not say so: the noise, or the "
+      "velocity v.");
+  add(t, "model.clip_skip", at(&ModelSection::clip_skip), IntegerKind{0, 12},
+      "Captions are taken from this layer of the text encoders, counted from the end: 1 is the "
+      "last one; 0: as the model has it.");
 }
 
 void add_resnet(std::vector<Option>& t) {
@@ -180,12 +190,31 @@ void add_prepare(std::vector<Option>& t) {
       "Python with h5py and tokenizers; null looks for one (docs/data.md).", kMayChange);
 }
 
+void add_captions(std::vector<Option>& t) {
+  const auto at = [](auto member) {
+    return field(&RunConfig::data, &DataSection::caption, member);
+  };
+  using C = CaptionSection;
+  const RealKind share{0, false, 1, false};
+  add(t, "data.caption.shuffle", at(&C::shuffle), BooleanKind{},
+      "In training, put what stands between a caption's commas in a new order each time.");
+  add(t, "data.caption.keep", at(&C::keep), IntegerKind{0, 1000},
+      "So many tags at a caption's beginning stay where they are, and are never left out.");
+  add(t, "data.caption.dropout", at(&C::dropout), share,
+      "In training, share of captions that are left out: what samples with guidance need.");
+  add(t, "data.caption.tag_dropout", at(&C::tag_dropout), share,
+      "In training, share of tags that are left out, each by itself.");
+  add(t, "data.caption.max_tokens", at(&C::max_tokens), IntegerKind{75, 225},
+      "Tokens of a caption, what is beyond is cut off: 75, 150 or 225, the latter two in several "
+      "rows of the text encoder.");
+}
+
 void add_data(std::vector<Option>& t) {
   const auto at = [](auto member) { return field(&RunConfig::data, member); };
   add(t, "data.train", TrainAccess{}, PathsKind{"file, folder or [file, ...]"},
       "Training set: a token file (HDF5), or what one is made of before the run, once: text, JSON "
       "Lines, JSON, CSV, Parquet, Arrow, or a folder of these (docs/data.md); of pictures an image "
-      "file (docs/images.md); required.",
+      "file (docs/images.md), or one of captioned pictures (docs/captioned-images.md); required.",
       kMayChange);
   add(t, "data.validation", at(&DataSection::validation),
       OptionalKind<PathKind>{PathKind{"file or folder"}}, "Validation set, of the same kinds.",
@@ -196,6 +225,14 @@ void add_data(std::vector<Option>& t) {
   add(t, "data.augment.shift",
       field(&RunConfig::data, &DataSection::augment, &AugmentSection::shift), IntegerKind{0, 1024},
       "In training, move pictures by up to so many pixels in each direction, by chance.");
+  add(t, "data.augment.crop", field(&RunConfig::data, &DataSection::augment, &AugmentSection::crop),
+      BooleanKind{},
+      "In training, take any part of a picture that is larger than its bucket "
+      "(scripts/prepare_images.py --keep-margin), by chance; false: the middle.");
+  add_captions(t);
+  add(t, "data.masked", at(&DataSection::masked), BooleanKind{},
+      "Errors count by the pictures' masks, which are their transparency "
+      "(scripts/prepare_images.py --masks).");
   add(t, "data.shuffle", at(&DataSection::shuffle), BooleanKind{},
       "A new order in each epoch, from the seed alone; false keeps the order of the file.");
   add(t, "data.sequence_length", at(&DataSection::sequence_length),

@@ -113,6 +113,28 @@ void add_loss(std::vector<Option>& t) {
       RealKind{0, false, 1, true},
       "Share a of the target that all K tokens of the vocabulary, or classes, get alike: "
       "(1 - a) y + a / K. In training only; the training loss includes it, val_loss does not.");
+  const auto at = [](auto member) { return field(&RunConfig::loss, member); };
+  using L = LossSection;
+  const RealKind amount{0};
+  add(t, "loss.min_snr_gamma", at(&L::min_snr_gamma),
+      OptionalKind<RealKind>{RealKind{0, true}},
+      "Errors at times t with a signal-to-noise ratio above it count less (min-SNR, Hang et al. "
+      "2023; 5 is usual); null: all count alike.");
+  add(t, "loss.debiased", at(&L::debiased), BooleanKind{},
+      "Errors count by 1 / sqrt(SNR(t)), of v by 1 / (SNR(t) + 1) (Yu et al. 2024).");
+  add(t, "loss.scale_v_like_noise", at(&L::scale_v_like_noise), BooleanKind{},
+      "Errors of v count by SNR(t) / (SNR(t) + 1), as if noise were predicted.");
+  add(t, "loss.noise_offset", at(&L::noise_offset), amount,
+      "Deviation of the noise's own mean in each channel, so that pictures may become very dark or "
+      "very bright; 0.05 to 0.1 is usual.");
+  add(t, "loss.noise_offset_adaptive", at(&L::noise_offset_adaptive), RealKind{-10},
+      "More of noise_offset where the mean of a channel's latents is far from 0: times so much.");
+  add(t, "loss.input_perturbation", at(&L::input_perturbation), amount,
+      "More noise on what the model sees than it is to tell of (Ning et al. 2023); 0.1 is usual.");
+  add(t, "loss.zero_terminal_snr", at(&L::zero_terminal_snr), BooleanKind{},
+      "The last step of the schedule is noise alone (Lin et al. 2024); for models that predict v.");
+  add(t, "loss.prior_weight", at(&L::prior_weight), amount,
+      "How much pictures for regularisation count.");
 }
 
 void add_average(std::vector<Option>& t) {

@@ -49,6 +49,10 @@ struct ModelSection {
   std::string dtype = "auto";  // auto (as stored) | bf16 | fp16 | fp32
   bool recompute = false;      // recompute blocks in backward instead of keeping their activations
   Share share = Share::kAuto;
+  // Of models that make pictures.
+  std::optional<std::string> vae;         // an autoencoder in place of the model's own
+  std::optional<std::string> prediction;  // epsilon | v; absent: as the model says
+  std::int64_t clip_skip = 0;             // layer of the text encoders from the end; 0: the model's
 };
 struct AdapterSection {
   std::string type = "lora";  // lora | full
@@ -90,6 +94,15 @@ struct PrepareSection {
 struct AugmentSection {
   bool flip = false;       // left and right, half of them
   std::int64_t shift = 0;  // pixels, at most, in each direction
+  bool crop = false;       // anywhere within a picture that is larger than its bucket
+};
+// Captions of pictures in training.
+struct CaptionSection {
+  bool shuffle = false;       // tags between commas
+  std::int64_t keep = 0;      // of them that stay as they are
+  double dropout = 0;         // share of captions left out
+  double tag_dropout = 0;     // share of tags left out
+  std::int64_t max_tokens = 75;  // 75, 150 or 225
 };
 struct DataSection {
   // YAML key: train, a path or a list of them.
@@ -98,6 +111,8 @@ struct DataSection {
   std::optional<std::string> validation;
   PrepareSection prepare;
   AugmentSection augment;
+  CaptionSection caption;
+  bool masked = false;  // errors count by the pictures' masks
   bool shuffle = true;
   std::int64_t sequence_length = 512;
   std::optional<bool> packing;  // absent = auto
@@ -140,6 +155,15 @@ struct OptimizerSection {
 };
 struct LossSection {
   double label_smoothing = 0.0;  // in training only
+  // Of models that make pictures (models/diffusion/diffusion_model.hpp).
+  std::optional<double> min_snr_gamma;
+  bool debiased = false;
+  bool scale_v_like_noise = false;
+  double noise_offset = 0.0;
+  double noise_offset_adaptive = 0.0;
+  double input_perturbation = 0.0;
+  bool zero_terminal_snr = false;
+  double prior_weight = 1.0;  // of pictures for regularisation
 };
 struct AverageSection {
   Average name = Average::kNone;

@@ -24,6 +24,12 @@ class Dataset {
   [[nodiscard]] virtual double tokens_per_row() const { return 0; }
   // What may be predicted in an epoch: target tokens, images.
   [[nodiscard]] virtual std::int64_t targets_per_epoch() const = 0;
+  // The rows of an epoch as training takes them where data.shuffle says so; empty: any order will
+  // do (EpochOrder).
+  [[nodiscard]] virtual std::vector<std::int64_t> shuffled(const SampleKey& key) const {
+    static_cast<void>(key);
+    return {};
+  }
   // These rows, in this order.
   [[nodiscard]] virtual std::unique_ptr<Leaf> leaf(const SampleKey& key,
                                                    std::span<const std::int64_t> rows) const = 0;

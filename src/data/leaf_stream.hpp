@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "data/dataset.hpp"
 #include "data/prefetcher.hpp"
@@ -24,12 +25,18 @@ class LeafStream {
   std::unique_ptr<Leaf> next();
 
  private:
-  [[nodiscard]] std::unique_ptr<Leaf> make(std::int64_t epoch, std::int64_t first,
+  // An epoch's rows where the data set has an order of its own.
+  struct Order {
+    std::int64_t epoch = -1;
+    std::vector<std::int64_t> rows;
+  };
+  [[nodiscard]] std::unique_ptr<Leaf> make(const Order& order, std::int64_t first,
                                            std::int64_t count) const;
 
   const Dataset& dataset_;
   std::uint64_t seed_;
   bool shuffle_;
+  std::shared_ptr<const Order> order_;
   Prefetcher<std::unique_ptr<Leaf>> prefetcher_;  // last: its thread uses the rest
 };
 

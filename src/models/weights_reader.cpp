@@ -22,6 +22,14 @@ std::string text(const std::vector<std::int64_t>& shape) {
   return out + "]";
 }
 
+// Files hold linear layers as convolutions of 1 x 1, or the other way about: the same numbers.
+std::vector<std::int64_t> without_ones(std::vector<std::int64_t> shape) {
+  while (!shape.empty() && shape.back() == 1) {
+    shape.pop_back();
+  }
+  return shape;
+}
+
 // A sum is not finite where an element is not, and costs one pass without a copy. A sum of finite
 // elements may overflow, which is rare enough for a second look.
 bool is_finite(const at::Tensor& tensor) {
@@ -81,7 +89,7 @@ void WeightsReader::check(const std::vector<nn::ParameterSlot>& slots) const {
   for (const auto& slot : slots) {
     for (const auto& part : slot.parts) {
       const auto& info = at(part.key);
-      if (info.shape != part.shape) {
+      if (without_ones(info.shape) != without_ones(part.shape)) {
         throw_bad_input(where_ + ": tensor " + io::in_quotes(info.name) + " has shape " +
                         text(info.shape) + ", but config.json asks for " + text(part.shape));
       }

@@ -8,6 +8,7 @@
 #include "config/options.hpp"
 #include "io/hdf5_file.hpp"
 #include "prepare/source_files.hpp"
+#include "workloads/diffusion/diffusion.hpp"
 #include "workloads/language/language.hpp"
 #include "workloads/vision/vision.hpp"
 #include "workloads/workload_kind.hpp"
@@ -16,7 +17,7 @@ namespace lorascale::workloads {
 
 std::span<const WorkloadKind> workload_kinds() {
   // The first that takes a model has it.
-  static const std::array kinds = {vision::kVision, language::kLanguage};
+  static const std::array kinds = {vision::kVision, diffusion::kDiffusion, language::kLanguage};
   return kinds;
 }
 

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "adapters/base_name.hpp"
+#include "adapters/formats/kohya.hpp"
 #include "adapters/formats/peft.hpp"
 #include "base/error.hpp"
 
@@ -67,7 +68,11 @@ class LoraAdapter : public Adapter {
   }
 
   void write(const std::filesystem::path& folder, const ExportContext& context) const override {
-    write_peft_adapter(folder, modules_, sites_, settings_, *parameters_, context);
+    if (context.kohya) {
+      write_kohya_adapter(folder / kKohyaFile, modules_, settings_, *parameters_, context);
+    } else {
+      write_peft_adapter(folder, modules_, sites_, settings_, *parameters_, context);
+    }
   }
 
  private:

@@ -93,6 +93,7 @@ class ClipTextEncoder {
   void backward(const at::Tensor& dcontext, const at::Tensor& dpooled, const ContextChoice& choice,
                 const nn::SampleRows* rows, ClipTextSaved& saved) const;
 
+  [[nodiscard]] at::Device device() const { return tokens_.device(); }
   [[nodiscard]] bool trains() const { return first_trained() < layers_.size() || trains_tokens(); }
   std::vector<nn::Site> sites();
   std::vector<nn::ParameterSlot> parameter_slots();

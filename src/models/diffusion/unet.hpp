@@ -66,10 +66,12 @@ class UNet {
   // [samples, out, height, width]. With `saved`, keeps what backward needs.
   at::Tensor forward(const at::Tensor& latents, const at::Tensor& t, const at::Tensor& context,
                      const at::Tensor& added, const nn::SampleRows* rows, UNetSaved* saved) const;
-  // Adds the gradients of what is trained; where `dcontext` is defined, the context's to it.
+  // Adds the gradients of what is trained; where `dcontext` is defined, the context's to it. With
+  // `dadded`, that of what was added to the time.
   void backward(const at::Tensor& dy, const at::Tensor& context, const nn::SampleRows* rows,
-                UNetSaved& saved, at::Tensor& dcontext) const;
+                UNetSaved& saved, at::Tensor& dcontext, at::Tensor* dadded = nullptr) const;
 
+  [[nodiscard]] at::Device device() const { return conv_in_.weight.device(); }
   [[nodiscard]] bool trains() const;
   std::vector<nn::Site> sites();
   std::vector<nn::ParameterSlot> parameter_slots();
@@ -89,8 +91,8 @@ class UNet {
   [[nodiscard]] bool trains_time() const;
   [[nodiscard]] std::size_t parts() const;
   [[nodiscard]] std::size_t first_trained_part() const;  // parts() where there is none
-  void backward_time(const at::Tensor& dtime, const nn::SampleRows* rows,
-                     const UNetSaved& saved) const;
+  void backward_time(const at::Tensor& dtime, const nn::SampleRows* rows, const UNetSaved& saved,
+                     at::Tensor* dadded) const;
   at::Tensor embed_time(const at::Tensor& t, const at::Tensor& added, const nn::SampleRows* rows,
                         UNetSaved* saved) const;
 

@@ -63,28 +63,35 @@ std::size_t UNet::parts() const {
 }
 
 void UNet::backward_time(const at::Tensor& dtime, const nn::SampleRows* rows,
-                         const UNetSaved& saved) const {
+                         const UNetSaved& saved, at::Tensor* dadded) const {
   const at::Tensor grad = at::silu_backward(dtime, saved.time);
   const auto through = [&](const nn::LinearGroup& first, const nn::LinearGroup& second,
                            const at::Tensor& input, const at::Tensor& inner,
-                           const nn::DeltasSaved& saved1, const nn::DeltasSaved& saved2) {
+                           const nn::DeltasSaved& saved1, const nn::DeltasSaved& saved2,
+                           bool need_dx) {
     const at::Tensor dinner = second.backward(grad, at::silu(inner), rows, saved2, true);
-    first.backward(at::silu_backward(dinner, inner), input, rows, saved1, false);
+    return first.backward(at::silu_backward(dinner, inner), input, rows, saved1, need_dx);
   };
-  through(time1_, time2_, saved.time_input, saved.time_inner, saved.time1, saved.time2);
+  through(time1_, time2_, saved.time_input, saved.time_inner, saved.time1, saved.time2,
+          false);
   if (add1_) {
-    through(*add1_, *add2_, saved.added, saved.added_inner, saved.add1, saved.add2);
+    const at::Tensor dx = through(*add1_, *add2_, saved.added, saved.added_inner, saved.add1,
+                                  saved.add2, dadded != nullptr);
+    if (dadded != nullptr) {
+      *dadded = dx;
+    }
   }
 }
 
 void UNet::backward(const at::Tensor& dy, const at::Tensor& context, const nn::SampleRows* rows,
-                    UNetSaved& saved, at::Tensor& dcontext) const {
+                    UNetSaved& saved, at::Tensor& dcontext, at::Tensor* dadded) const {
   // The time and, with a gradient of its own, the context reach all parts.
-  const bool to_the_end = trains_time() || dcontext.defined();
+  const bool need_time = trains_time() || dadded != nullptr;
+  const bool to_the_end = need_time || dcontext.defined();
   const std::size_t first = to_the_end ? 0 : first_trained_part();
   std::size_t part = parts();
   const at::Tensor time = at::silu(saved.time);
-  at::Tensor dtime = trains_time() ? at::zeros_like(time) : at::Tensor();
+  at::Tensor dtime = need_time ? at::zeros_like(time) : at::Tensor();
 
   // Gradient of the current part's output, then of its input.
   at::Tensor grad;
@@ -179,7 +186,7 @@ void UNet::backward(const at::Tensor& dy, const at::Tensor& context, const nn::S
   };
   run();
   if (dtime.defined()) {
-    backward_time(dtime, rows, saved);
+    backward_time(dtime, rows, saved, dadded);
   }
 }
 

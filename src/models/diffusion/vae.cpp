@@ -173,7 +173,8 @@ void VaeChain::add_slots(std::vector<nn::ParameterSlot>& slots) {
   }
 }
 
-Vae::Vae(const VaeConfig& config, const at::TensorOptions& options) : config_(config) {
+Vae::Vae(const VaeConfig& config, const at::TensorOptions& options)
+    : config_(config), dtype_(at::typeMetaToScalarType(options.dtype())) {
   using Before = VaeConvolution::Before;
   const auto conv = [&](VaeChain& chain, const std::string& name, std::int64_t in, std::int64_t out,
                         std::int64_t kernel, Before before = Before::kNothing) {

@@ -90,6 +90,7 @@ class Vae {
   Vae(const VaeConfig& config, const at::TensorOptions& options);
 
   [[nodiscard]] const VaeConfig& config() const { return config_; }
+  [[nodiscard]] at::ScalarType dtype() const { return dtype_; }
   // pictures: [samples, in, height, width] in [-1, 1], sides multiples of factor(). Returns
   // [samples, 2 * latent, height / factor, width / factor]: mean, and log of the variance.
   at::Tensor encode(const at::Tensor& pictures, std::vector<VaeChain::PartSaved>* saved) const {
@@ -105,6 +106,7 @@ class Vae {
 
  private:
   VaeConfig config_;
+  at::ScalarType dtype_;
   VaeChain encoder_, decoder_;
 };
 

@@ -1,0 +1,228 @@
+#include "adapters/formats/kohya.hpp"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <fmt/format.h>
+
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <utility>
+
+#include "base/error.hpp"
+#include "base/hash.hpp"
+#include "io/durable_file.hpp"
+#include "io/file_descriptor.hpp"
+#include "io/safetensors.hpp"
+#include "io/safetensors_writer.hpp"
+#include "io/untrusted_text.hpp"
+#include "nn/dtypes.hpp"
+#include "nn/tensor_bytes.hpp"
+
+namespace lorascale::adapters {
+namespace {
+
+constexpr const char* kDown = ".lora_down.weight";
+constexpr const char* kUp = ".lora_up.weight";
+constexpr const char* kAlpha = ".alpha";
+constexpr std::size_t kLegacyStart = 0x100000, kLegacyBytes = 0x10000;
+
+struct Factors {
+  at::Tensor a, b, alpha;
+};
+
+// A linear layer that the base's files hold as a convolution of 1 x 1 is one in these files, too.
+at::Tensor as_stored(const at::Tensor& factor, bool convolution) {
+  return convolution && factor.dim() == 2 ? factor.view({factor.size(0), factor.size(1), 1, 1})
+                                          : factor;
+}
+
+// CPU fp32, in the shapes of the file.
+std::vector<Factors> factors_of(const std::vector<LoraModule>& modules,
+                                const TrainableParameters& parameters, const KohyaLayout& layout) {
+  const auto& entries = parameters.entries();
+  LS_ASSERT(entries.size() == 2 * modules.size());
+  const at::Tensor master = parameters.master().cpu();
+  std::vector<Factors> factors;
+  for (std::size_t i = 0; i < modules.size(); ++i) {
+    const bool convolution = layout.is_convolution(modules[i].site.name);
+    // These files know alpha / rank alone.
+    const auto alpha = modules[i].scale * static_cast<double>(modules[i].rank);
+    factors.push_back(
+        {as_stored(TrainableParameters::view(master, entries[i]), convolution),
+         as_stored(TrainableParameters::view(master, entries[modules.size() + i]), convolution),
+         at::empty({}, at::kFloat).fill_(alpha)});
+  }
+  return factors;
+}
+
+std::string number_text(double value) {
+  const auto text = fmt::format("{}", value);
+  return text.find_first_of(".en") == std::string::npos ? text + ".0" : text;
+}
+
+io::SafetensorsMetadata metadata_of(const LoraSettings& settings, const ExportContext& context) {
+  io::SafetensorsMetadata metadata = {
+      {"format", "pt"},
+      {"ss_network_module", "networks.lora"},
+      {"ss_network_dim", std::to_string(settings.rank)},
+      {"ss_network_alpha", number_text(settings.alpha)},
+  };
+  for (const auto& [key, value] : context.metadata) {
+    metadata.emplace(key, value);
+  }
+  return metadata;
+}
+
+// What interfaces know files by: SHA-256 of all tensors, and of a piece of the file with the
+// metadata so far.
+void add_hashes(std::span<const io::TensorToWrite> tensors, io::SafetensorsMetadata& metadata) {
+  auto of_scripts = metadata;
+  std::erase_if(of_scripts, [](const auto& entry) { return !entry.first.starts_with("ss_"); });
+  const auto layout = io::lay_out_safetensors(tensors, of_scripts, "adapter");
+  Sha256 all, piece;
+  std::size_t place = 0;
+  const auto add_piece = [&](std::span<const std::byte> bytes) {
+    const auto begin = std::clamp(kLegacyStart, place, place + bytes.size());
+    const auto end = std::clamp(kLegacyStart + kLegacyBytes, place, place + bytes.size());
+    piece.update(bytes.subspan(begin - place, end - begin));
+    place += bytes.size();
+  };
+  add_piece(std::as_bytes(std::span(layout.head)));
+  for (const auto& bytes : layout.data) {
+    all.update(bytes);
+    add_piece(bytes);
+  }
+  metadata.emplace("sshs_model_hash", all.hex());
+  metadata.emplace("sshs_legacy_hash", piece.hex().substr(0, 8));
+}
+
+at::Tensor read_factor(const io::SafetensorsFile& file, const std::string& key) {
+  const auto& info = file.at(key);
+  const auto type = nn::float_type_stored_as(io::dtype_name(info.dtype));
+  if (!type) {
+    throw_bad_input(file.path().string() + ": " + key + " has type " +
+                    std::string(io::dtype_name(info.dtype)) + "; adapters are F32, F16 or BF16");
+  }
+  at::Tensor tensor = at::empty(info.shape, at::TensorOptions().dtype(*type));
+  file.read(info, nn::writable_bytes(tensor));
+  tensor = tensor.to(at::kFloat);
+  if (!tensor.isfinite().all().item<bool>()) {
+    throw_bad_input(file.path().string() + ": " + key + " holds NaN or infinite values");
+  }
+  return tensor;
+}
+
+// A matrix where the layer is linear, whatever the file made of it.
+at::Tensor in_shape_of(const nn::Site& site, const at::Tensor& factor) {
+  const bool one_by_one = factor.dim() == 4 && factor.size(2) == 1 && factor.size(3) == 1;
+  return site.kind == nn::SiteKind::kLinear && one_by_one
+             ? factor.view({factor.size(0), factor.size(1)})
+             : factor;
+}
+
+PeftModule read_module(const io::SafetensorsFile& file, const std::string& name,
+                       const nn::Site& site) {
+  const auto refuse = [&](const std::string& what) {
+    throw_bad_input(file.path().string() + ": " + io::in_quotes(name) + " " + what);
+  };
+  for (const auto* key : {kDown, kUp}) {
+    if (file.find(name + key) == nullptr) {
+      refuse(fmt::format("has no {}; the file is incomplete, get it again", key + 1));
+    }
+  }
+  PeftModule module;
+  module.a = in_shape_of(site, read_factor(file, name + kDown));
+  module.b = in_shape_of(site, read_factor(file, name + kUp));
+  const auto dimensions = site.weight.dim();
+  if (module.a.dim() != dimensions || module.b.dim() != dimensions ||
+      module.a.size(0) != module.b.size(1) || module.b.size(0) != site.out_features() ||
+      module.a.size(1) != site.weight.size(1)) {
+    refuse("does not fit this model's layer " + site.name + "; was it made for another model?");
+  }
+  const auto rank = static_cast<double>(module.a.size(0));
+  module.alpha = rank;
+  if (file.find(name + kAlpha) != nullptr) {
+    const at::Tensor alpha = read_factor(file, name + kAlpha);
+    if (alpha.numel() != 1) {
+      refuse("has an alpha that is no single number");
+    }
+    // sd-scripts takes 0 for "as the rank".
+    const auto value = alpha.item<double>();
+    module.alpha = value == 0 ? rank : value;
+  }
+  module.scale = module.alpha / rank;
+  return module;
+}
+
+}  // namespace
+
+void write_kohya_adapter(const std::filesystem::path& file, const std::vector<LoraModule>& modules,
+                         const LoraSettings& settings, const TrainableParameters& parameters,
+                         const ExportContext& context) {
+  io::create_folders(file.parent_path());
+  const auto& layout = *context.kohya;
+  const auto factors = factors_of(modules, parameters, layout);
+  std::vector<io::TensorToWrite> tensors;
+  std::vector<nn::Site> sites;
+  for (std::size_t i = 0; i < modules.size(); ++i) {
+    const auto name = layout.name(modules[i].site.name);
+    sites.push_back(modules[i].site);
+    const auto add = [&](const char* key, const at::Tensor& tensor) {
+      tensors.push_back(
+          {name + key, io::Dtype::kF32, tensor.sizes().vec(), nn::bytes_of(tensor)});
+    };
+    add(kDown, factors[i].a);
+    add(kUp, factors[i].b);
+    add(kAlpha, factors[i].alpha);
+  }
+  auto metadata = metadata_of(settings, context);
+  add_hashes(tensors, metadata);
+  io::write_safetensors(file, tensors, metadata);
+  const auto written = read_kohya_adapter(file, sites, layout);
+  for (std::size_t i = 0; i < modules.size(); ++i) {
+    const auto& found = written.modules.at(sites[i].name);
+    const PeftModule trained{in_shape_of(sites[i], factors[i].a), in_shape_of(sites[i], factors[i].b),
+                             modules[i].alpha, modules[i].scale};
+    if (!found.weight_change().allclose(trained.weight_change(), 1e-6, 0)) {
+      throw Error(ExitCode::kInternal,
+                  file.string() + ": the written adapter differs from the trained one in " +
+                      sites[i].name + "; do not use it");
+    }
+  }
+}
+
+PeftAdapter read_kohya_adapter(const std::filesystem::path& path,
+                               const std::vector<nn::Site>& sites, const KohyaLayout& layout) {
+  const io::SafetensorsFile file(path);
+  std::map<std::string, const nn::Site*> by_name;
+  for (const auto& site : sites) {
+    by_name.emplace(layout.name(site.name), &site);
+  }
+  PeftAdapter adapter;
+  adapter.folder = path;
+  std::set<std::string> names;
+  for (const auto& tensor : file.tensors()) {
+    const auto dot = tensor.name.find('.');
+    const auto name = tensor.name.substr(0, dot);
+    const auto part = dot == std::string::npos ? std::string() : tensor.name.substr(dot);
+    if (part != kDown && part != kUp && part != kAlpha) {
+      throw_bad_input(path.string() + ": " + io::in_quotes(tensor.name) +
+                      " belongs to a kind of adapter that cannot be read; only LoRA of sd-scripts' "
+                      "form (lora_down, lora_up, alpha) can");
+    }
+    if (!by_name.contains(name)) {
+      throw_bad_input(path.string() + ": " + io::in_quotes(name) +
+                      " is no layer of this model that takes an adapter; was it made for another "
+                      "kind of model?");
+    }
+    names.insert(name);
+  }
+  for (const auto& name : names) {
+    const auto& site = *by_name.at(name);
+    adapter.modules.emplace(site.name, read_module(file, name, site));
+  }
+  return adapter;
+}
+
+}  // namespace lorascale::adapters

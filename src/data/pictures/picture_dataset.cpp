@@ -1,0 +1,257 @@
+#include "data/pictures/picture_dataset.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "base/error.hpp"
+#include "base/units.hpp"
+#include "data/sampler.hpp"
+
+namespace lorascale::data {
+namespace {
+
+// Pictures of a bucket that stand together in an epoch: as many as leaves usually have. Part of
+// what a seed means.
+constexpr std::int64_t kRun = 16;
+
+// Uses of randomness (augmentation.cpp has others).
+enum : std::uint32_t {
+  kFlip = kFirstDataDraw + 0x10,
+  kCrop,
+  kCaptionDropout,
+  kTagDropout,
+  kTagOrder,
+};
+
+std::int64_t below(std::uint32_t bits, std::int64_t end) {
+  return static_cast<std::int64_t>((std::uint64_t{bits} * static_cast<std::uint64_t>(end)) >> 32);
+}
+
+bool happens(std::uint32_t bits, double share) {
+  return static_cast<double>(bits) * 0x1p-32 < share;
+}
+
+}  // namespace
+
+PictureDataset::PictureDataset(std::filesystem::path path, const PictureSettings& settings)
+    : file_(std::move(path)), settings_(settings), rows_{0} {
+  for (std::int64_t i = 0; i < file_.images(); ++i) {
+    rows_.push_back(rows_.back() + (settings_.use_repeats ? file_.repeats(i) : 1));
+  }
+  for (const auto& [height, width] : file_.buckets()) {
+    if (height % settings_.factor != 0 || width % settings_.factor != 0) {
+      throw_bad_input(fmt::format(
+          "{} has pictures of {} x {}, and this model's autoencoder takes multiples of {}; make it "
+          "again with {} --bucket-step {}",
+          this->path(), height, width, settings_.factor, kCaptionedFileMaker,
+          8 * settings_.factor));
+    }
+  }
+  if (std::ssize(file_.tokens().pads) < settings_.encoders) {
+    throw_bad_input(fmt::format(
+        "{} has captions for {} text encoder(s), and the model has {}; make it again with {} "
+        "--model and this model",
+        this->path(), file_.tokens().pads.size(), settings_.encoders, kCaptionedFileMaker));
+  }
+  if (settings_.use_mask && file_.channels() != 4) {
+    throw_bad_config(fmt::format("data.masked: {} holds no masks; make it again with {} --masks",
+                                 this->path(), kCaptionedFileMaker));
+  }
+}
+
+std::int64_t PictureDataset::picture(std::int64_t row) const {
+  return std::ranges::upper_bound(rows_, row) - rows_.begin() - 1;
+}
+
+std::vector<std::int64_t> PictureDataset::shuffled(const SampleKey& key) const {
+  std::vector<std::vector<std::int64_t>> of_bucket(file_.buckets().size());
+  for (std::int64_t i = 0; i < file_.images(); ++i) {
+    auto& rows = of_bucket[static_cast<std::size_t>(file_.bucket(i))];
+    for (auto row = rows_[static_cast<std::size_t>(i)]; row < rows_[static_cast<std::size_t>(i) + 1];
+         ++row) {
+      rows.push_back(row);
+    }
+  }
+  std::vector<std::int64_t> mixed;      // bucket after bucket, each in an order of its own
+  std::vector<std::pair<std::int64_t, std::int64_t>> runs;  // begin and end in it
+  for (std::size_t bucket = 0; bucket < of_bucket.size(); ++bucket) {
+    const auto& rows = of_bucket[bucket];
+    const auto count = std::ssize(rows);
+    if (count == 0) {
+      continue;
+    }
+    const EpochOrder order(count, key.seed ^ mix64(bucket + 1), key.epoch);
+    const auto first = std::ssize(mixed);
+    for (std::int64_t i = 0; i < count; ++i) {
+      mixed.push_back(rows[static_cast<std::size_t>(order.row_at(i))]);
+    }
+    for (std::int64_t i = 0; i < count; i += kRun) {
+      runs.emplace_back(first + i, first + std::min(i + kRun, count));
+    }
+  }
+  const EpochOrder order(std::ssize(runs), key.seed, key.epoch);
+  std::vector<std::int64_t> result;
+  result.reserve(mixed.size());
+  for (std::int64_t i = 0; i < std::ssize(runs); ++i) {
+    const auto [begin, end] = runs[static_cast<std::size_t>(order.row_at(i))];
+    result.insert(result.end(), mixed.begin() + begin, mixed.begin() + end);
+  }
+  return result;
+}
+
+PictureDataset::Crop PictureDataset::crop_of(const SampleKey& key, std::int64_t row,
+                                             std::int64_t picture) const {
+  const auto& size = file_.size(picture);
+  const auto& bucket = file_.buckets()[static_cast<std::size_t>(file_.bucket(picture))];
+  Crop crop{(size.height - bucket.height) / 2, (size.width - bucket.width) / 2, false};
+  if (settings_.random_crop) {
+    const auto bits = key.stream(row, kCrop).block(0);
+    crop.top = below(bits[0], size.height - bucket.height + 1);
+    crop.left = below(bits[1], size.width - bucket.width + 1);
+  }
+  crop.flipped = settings_.flip && key.stream(row, kFlip).block(0)[0] >> 31 != 0;
+  return crop;
+}
+
+void PictureDataset::add_picture(PictureGroup& group, std::int64_t picture,
+                                 const Crop& crop) const {
+  const auto& size = file_.size(picture);
+  std::vector<std::uint8_t> bytes(
+      static_cast<std::size_t>(file_.channels() * size.height * size.width));
+  file_.read_pixels(picture, bytes);
+  const auto copy = [&](std::int64_t channel, std::vector<float>& to, auto&& value) {
+    for (std::int64_t y = 0; y < group.height; ++y) {
+      const auto* row = bytes.data() + (channel * size.height + crop.top + y) * size.width + crop.left;
+      for (std::int64_t x = 0; x < group.width; ++x) {
+        to.push_back(value(row[crop.flipped ? group.width - 1 - x : x]));
+      }
+    }
+  };
+  for (std::int64_t channel = 0; channel < 3; ++channel) {
+    copy(channel, group.pixels,
+         [](std::uint8_t byte) { return static_cast<float>(byte) / 127.5F - 1.0F; });
+  }
+  if (settings_.use_mask) {
+    copy(3, group.mask, [](std::uint8_t byte) { return static_cast<float>(byte) / 255.0F; });
+  }
+}
+
+std::vector<std::int32_t> PictureDataset::caption_of(const SampleKey& key, std::int64_t row,
+                                                     std::int64_t picture) const {
+  const auto& caption = settings_.caption;
+  if (caption.dropout > 0 && happens(key.stream(row, kCaptionDropout).block(0)[0], caption.dropout)) {
+    return {};
+  }
+  std::vector<std::int64_t> tags;
+  const auto dropped = key.stream(row, kTagDropout);
+  for (std::int64_t i = 0; i < file_.tags(picture); ++i) {
+    if (i < caption.keep || caption.tag_dropout <= 0 ||
+        !happens(dropped.block(static_cast<std::uint32_t>(i))[0], caption.tag_dropout)) {
+      tags.push_back(i);
+    }
+  }
+  if (caption.shuffle) {
+    const auto order = key.stream(row, kTagOrder);
+    for (auto i = std::ssize(tags) - 1; i > caption.keep; --i) {
+      const auto bits = order.block(static_cast<std::uint32_t>(i))[0];
+      const auto other = caption.keep + below(bits, i - caption.keep + 1);
+      std::swap(tags[static_cast<std::size_t>(i)], tags[static_cast<std::size_t>(other)]);
+    }
+  }
+  std::vector<std::int32_t> tokens;
+  for (const auto number : tags) {
+    if (!tokens.empty()) {
+      tokens.insert(tokens.end(), file_.separator().begin(), file_.separator().end());
+    }
+    const auto tag = file_.tag(picture, number);
+    tokens.insert(tokens.end(), tag.begin(), tag.end());
+  }
+  return tokens;
+}
+
+void PictureDataset::add_ids(std::span<const std::int32_t> tokens,
+                             std::vector<std::int32_t>& ids) const {
+  const auto& meaning = file_.tokens();
+  const auto words = static_cast<std::size_t>(settings_.positions - 2);
+  for (std::int64_t encoder = 0; encoder < settings_.encoders; ++encoder) {
+    for (std::int64_t row = 0; row < settings_.caption.text_rows; ++row) {
+      const auto first = std::min(tokens.size(), static_cast<std::size_t>(row) * words);
+      const auto part = tokens.subspan(first, std::min(words, tokens.size() - first));
+      ids.push_back(meaning.begin);
+      ids.insert(ids.end(), part.begin(), part.end());
+      ids.push_back(meaning.end);
+      ids.insert(ids.end(), words - part.size(), meaning.pads[static_cast<std::size_t>(encoder)]);
+    }
+  }
+}
+
+std::unique_ptr<Leaf> PictureDataset::leaf(const SampleKey& key,
+                                           std::span<const std::int64_t> rows) const {
+  auto leaf = std::make_unique<PictureLeaf>();
+  leaf->key = key;
+  leaf->sample_ids.assign(rows.begin(), rows.end());
+  leaf->units = std::ssize(rows);
+  leaf->encoders = settings_.encoders;
+  leaf->text_rows = settings_.caption.text_rows;
+  leaf->positions = settings_.positions;
+  for (std::int64_t i = 0; i < std::ssize(rows); ++i) {
+    const auto row = rows[static_cast<std::size_t>(i)];
+    const auto picture = this->picture(row);
+    const auto& bucket = file_.buckets()[static_cast<std::size_t>(file_.bucket(picture))];
+    const auto is_of_size = [&](const PictureGroup& group) {
+      return group.height == bucket.height && group.width == bucket.width;
+    };
+    auto group = std::ranges::find_if(leaf->groups, is_of_size);
+    if (group == leaf->groups.end()) {
+      leaf->groups.push_back({bucket.height, bucket.width, {}, {}, {}});
+      group = leaf->groups.end() - 1;
+    }
+    const auto crop = crop_of(key, row, picture);
+    group->samples.push_back(i);
+    add_picture(*group, picture, crop);
+    add_ids(caption_of(key, row, picture), leaf->ids);
+    leaf->weights.push_back(file_.regularisation(picture)
+                                ? static_cast<float>(settings_.prior_weight)
+                                : 1.0F);
+    leaf->views.push_back(fmt::format("{}:{}x{}:{},{}:{}", file_.digest(picture), bucket.height,
+                                      bucket.width, crop.top, crop.left, crop.flipped ? 1 : 0));
+    const auto& size = file_.size(picture);
+    const auto& original = file_.original(picture);
+    // Where the crop lies in the picture as it is seen.
+    const auto left = crop.flipped ? size.width - bucket.width - crop.left : crop.left;
+    const auto narrow = [](std::int64_t value) { return static_cast<std::int32_t>(value); };
+    leaf->sizes.push_back({narrow(original.height), narrow(original.width), narrow(crop.top),
+                           narrow(left), narrow(bucket.height), narrow(bucket.width)});
+  }
+  return leaf;
+}
+
+std::vector<std::int64_t> PictureDataset::heaviest(std::int64_t count) const {
+  std::vector<std::int64_t> all(static_cast<std::size_t>(rows()));
+  std::iota(all.begin(), all.end(), 0);
+  const auto area = [&](std::int64_t row) {
+    const auto& bucket = file_.buckets()[static_cast<std::size_t>(file_.bucket(picture(row)))];
+    return bucket.height * bucket.width;
+  };
+  std::ranges::stable_sort(all, std::ranges::greater(), area);
+  all.resize(static_cast<std::size_t>(std::min(count, rows())));
+  return all;
+}
+
+std::string PictureDataset::summary() const {
+  return fmt::format("{}: {} in {}, {} an epoch", path(), counted(file_.images(), "picture"),
+                     counted(std::ssize(file_.buckets()), "bucket"), counted(rows(), "sample"));
+}
+
+void require_one_tokenizer(const CaptionedFile& training, const CaptionedFile& validation) {
+  if (training.tokens().tokenizer != validation.tokens().tokenizer) {
+    throw_bad_input(
+        fmt::format("{} was made with another tokenizer than {}; prepare both with the model's own",
+                    validation.path().string(), training.path().string()));
+  }
+}
+
+}  // namespace lorascale::data

@@ -1,0 +1,155 @@
+#include "workloads/diffusion/diffusion.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.hpp"
+#include "base/units.hpp"
+#include "data/pictures/picture_dataset.hpp"
+#include "models/diffusion/diffusion_model.hpp"
+#include "nn/dtypes.hpp"
+#include "workloads/diffusion/pipeline_of_config.hpp"
+
+namespace lorascale::workloads::diffusion {
+namespace {
+
+using data::PictureDataset;
+using models::diffusion::DiffusionModel;
+using models::diffusion::Prediction;
+using models::diffusion::Variant;
+
+constexpr std::int64_t kEnoughPicturesOnCpu = 4;
+constexpr std::int64_t kEnoughPicturesOnDevice = 32;
+
+class DiffusionWorkload : public Workload {
+ public:
+  DiffusionWorkload(config::RunConfig& config, const prepare::DataFiles& files,
+                    const models::WeightPlace& place);
+
+  models::Model& model() override { return *model_; }
+  [[nodiscard]] const data::Dataset& train() const override { return *train_; }
+  [[nodiscard]] const data::Dataset* validation() const override { return validation_.get(); }
+  Preview* preview() override { return nullptr; }
+  [[nodiscard]] const Words& words() const override { return words_; }
+  [[nodiscard]] std::string model_fingerprint() const override { return fingerprint_; }
+  [[nodiscard]] std::int64_t enough_samples() const override {
+    return model_->device().is_cpu() ? kEnoughPicturesOnCpu : kEnoughPicturesOnDevice;
+  }
+  [[nodiscard]] std::vector<std::string> warnings() const override { return {}; }
+  [[nodiscard]] std::vector<std::string> plan_lines() const override;
+  [[nodiscard]] adapters::ExportContext export_context() const override;
+
+ private:
+  config::RunConfig config_;
+  Words words_;
+  std::string fingerprint_;
+  std::unique_ptr<DiffusionModel> model_;
+  std::unique_ptr<PictureDataset> train_, validation_;  // the latter may be null
+};
+
+DiffusionWorkload::DiffusionWorkload(config::RunConfig& config, const prepare::DataFiles& files,
+                                     const models::WeightPlace& place)
+    : words_{"image", "images/s",
+             "smaller pictures (scripts/prepare_images.py --resolution), a lower adapter.rank or a "
+             "smaller model.dtype",
+             "no picture of it counts as a target"},
+      fingerprint_(models::diffusion::pipeline_fingerprint(source_of(config.model))) {
+  set_targets(config.adapter);
+  config_ = config;
+  model_ = std::make_unique<DiffusionModel>(
+      models::diffusion::load_pipeline(source_of(config.model),
+                                       nn::float_type_named(config.model.dtype), place),
+      settings_of(config));
+  const auto& pipeline = model_->pipeline().config();
+  train_ = std::make_unique<PictureDataset>(files.train, pictures_of(config, pipeline, true));
+  if (files.validation) {
+    validation_ =
+        std::make_unique<PictureDataset>(*files.validation, pictures_of(config, pipeline, false));
+    data::require_one_tokenizer(train_->file(), validation_->file());
+  }
+  for (const auto& text : pipeline.texts) {
+    if (train_->file().tokens().vocabulary > text.clip.vocabulary) {
+      throw_bad_input(fmt::format(
+          "{} was made with a tokenizer of {} tokens, and the model's text encoder has {}; make it "
+          "again with {} --model {}",
+          train_->path(), train_->file().tokens().vocabulary, text.clip.vocabulary,
+          data::kCaptionedFileMaker, config.model.path));
+    }
+  }
+}
+
+std::vector<std::string> DiffusionWorkload::plan_lines() const {
+  std::vector<std::int64_t> pictures(train_->file().buckets().size(), 0);
+  for (std::int64_t i = 0; i < train_->file().images(); ++i) {
+    ++pictures[static_cast<std::size_t>(train_->file().bucket(i))];
+  }
+  std::vector<std::string> lines;
+  for (std::size_t i = 0; i < pictures.size(); ++i) {
+    const auto& bucket = train_->file().buckets()[i];
+    lines.push_back(fmt::format("bucket    {} x {} (height x width): {}", bucket.height,
+                                bucket.width, counted(pictures[i], "picture")));
+  }
+  return lines;
+}
+
+adapters::ExportContext DiffusionWorkload::export_context() const {
+  const auto& pipeline = model_->pipeline().config();
+  const bool velocity = model_->schedule().settings().prediction == Prediction::kVelocity;
+  const bool v2 = pipeline.variant == Variant::kSd2;
+  adapters::ExportContext context{config_.model.path, "", {}, {}, kohya_layout(pipeline)};
+  const auto text = [](bool value) { return std::string(value ? "True" : "False"); };
+  const auto* version = pipeline.variant == Variant::kSdxl ? "sdxl_base_v1-0"
+                        : v2                               ? (velocity ? "sd_v2_v" : "sd_v2")
+                                                           : (velocity ? "sd_v1_v" : "sd_v1");
+  const auto* architecture = pipeline.variant == Variant::kSdxl ? "stable-diffusion-xl-v1-base"
+                             : v2 ? (velocity ? "stable-diffusion-v2-768-v" : "stable-diffusion-v2-512")
+                                  : "stable-diffusion-v1";
+  context.metadata = {
+      {"ss_v2", text(v2)},
+      {"ss_base_model_version", version},
+      {"ss_seed", std::to_string(config_.run.seed)},
+      {"ss_learning_rate", fmt::format("{}", config_.optimizer.lr)},
+      {"ss_num_train_images", std::to_string(train_->rows())},
+      {"ss_total_batch_size", std::to_string(config_.batch.global)},
+      {"ss_clip_skip", config_.model.clip_skip > 0 ? std::to_string(config_.model.clip_skip) : "None"},
+      {"ss_sd_model_name", std::filesystem::path(config_.model.path).filename().string()},
+      {"modelspec.sai_model_spec", "1.0.1"},
+      {"modelspec.architecture", std::string(architecture) + "/lora"},
+      {"modelspec.implementation", "diffusers"},
+      {"modelspec.prediction_type", velocity ? "v" : "epsilon"},
+  };
+  return context;
+}
+
+BaseModel read_base(const config::ModelSection& model) {
+  const auto source = source_of(model);
+  return {std::make_unique<DiffusionModel>(
+              models::diffusion::read_pipeline_shapes(source, nn::float_type_named(model.dtype)),
+              models::diffusion::DiffusionSettings{
+                  {}, 0, 0, 0, 0, false, Prediction::kEpsilon}),
+          models::diffusion::pipeline_fingerprint(source)};
+}
+
+}  // namespace
+
+const WorkloadKind kDiffusion = {
+    "diffusion",
+    data::kCaptionedFormat,
+    data::kCaptionedFileMaker,
+    [](const config::ModelSection& model) {
+      return !model.architecture && models::diffusion::is_pipeline(model.path);
+    },
+    [](config::RunConfig& config, const prepare::DataFiles& files,
+       const models::WeightPlace& place) -> std::unique_ptr<Workload> {
+      return std::make_unique<DiffusionWorkload>(config, files, place);
+    },
+    check_headers,
+    describe_data,
+    read_base,
+    nullptr,
+    nullptr,
+};
+
+}  // namespace lorascale::workloads::diffusion

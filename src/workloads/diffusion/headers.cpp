@@ -1,0 +1,33 @@
+// `plan --headers-only` for models that make pictures.
+#include "base/units.hpp"
+#include "data/pictures/picture_dataset.hpp"
+#include "models/diffusion/diffusion_model.hpp"
+#include "nn/dtypes.hpp"
+#include "workloads/diffusion/diffusion.hpp"
+#include "workloads/diffusion/pipeline_of_config.hpp"
+
+namespace lorascale::workloads::diffusion {
+
+HeaderReport check_headers(const config::RunConfig& config) {
+  models::diffusion::DiffusionModel model(
+      models::diffusion::read_pipeline_shapes(source_of(config.model),
+                                              nn::float_type_named(config.model.dtype)),
+      settings_of(config));
+  const auto& pipeline = model.pipeline().config();
+  const data::PictureDataset training(config.data.train, pictures_of(config, pipeline, true));
+  if (config.data.validation) {
+    const data::PictureDataset validation(*config.data.validation,
+                                          pictures_of(config, pipeline, false));
+    data::require_one_tokenizer(training.file(), validation.file());
+  }
+  auto section = config.adapter;
+  set_targets(section);
+  adapters::check_adapter(section, adapted_model(model, config));
+  HeaderReport report;
+  report.model = model.family();
+  report.data = counted(training.file().images(), "picture") + ", header";
+  report.most_rows = training.rows();
+  return report;
+}
+
+}  // namespace lorascale::workloads::diffusion

@@ -1,0 +1,81 @@
+#include "workloads/diffusion/pipeline_of_config.hpp"
+
+#include <fmt/format.h>
+
+#include "base/error.hpp"
+#include "models/diffusion/kohya_names.hpp"
+
+namespace lorascale::workloads::diffusion {
+
+using models::diffusion::Prediction;
+
+models::diffusion::PipelineSource source_of(const config::ModelSection& model) {
+  models::diffusion::PipelineSource source{model.path, {}};
+  if (model.vae) {
+    source.vae = *model.vae;
+  }
+  return source;
+}
+
+models::diffusion::DiffusionSettings settings_of(const config::RunConfig& config) {
+  const auto& loss = config.loss;
+  models::diffusion::DiffusionSettings settings;
+  settings.weighting = {loss.min_snr_gamma, loss.debiased, loss.scale_v_like_noise};
+  settings.noise_offset = loss.noise_offset;
+  settings.noise_offset_adaptive = loss.noise_offset_adaptive;
+  settings.input_perturbation = loss.input_perturbation;
+  settings.zero_terminal_snr = loss.zero_terminal_snr;
+  settings.clip_skip = config.model.clip_skip;
+  if (config.model.prediction) {
+    settings.prediction =
+        *config.model.prediction == "v" ? Prediction::kVelocity : Prediction::kEpsilon;
+  }
+  return settings;
+}
+
+data::PictureSettings pictures_of(const config::RunConfig& config,
+                                  const models::diffusion::PipelineConfig& pipeline,
+                                  bool training) {
+  const auto& caption = config.data.caption;
+  data::PictureSettings settings;
+  settings.positions = pipeline.texts.front().clip.positions;
+  // Of CLIP's 77 positions 75 are words.
+  if (caption.max_tokens % 75 != 0) {
+    throw_bad_config(fmt::format("data.caption.max_tokens is {}; 75, 150 and 225 can be",
+                                 caption.max_tokens));
+  }
+  settings.caption.text_rows = caption.max_tokens / 75;
+  settings.encoders = std::ssize(pipeline.texts);
+  settings.factor = pipeline.vae.factor();
+  settings.use_mask = config.data.masked;
+  settings.prior_weight = config.loss.prior_weight;
+  settings.use_repeats = training;
+  if (training) {
+    settings.caption.shuffle = caption.shuffle;
+    settings.caption.keep = caption.keep;
+    settings.caption.dropout = caption.dropout;
+    settings.caption.tag_dropout = caption.tag_dropout;
+    settings.flip = config.data.augment.flip;
+    settings.random_crop = config.data.augment.crop;
+  }
+  return settings;
+}
+
+void set_targets(config::AdapterSection& adapter) {
+  if (adapter.targets == config::AdapterSection{}.targets) {
+    adapter.targets = {"to_q",    "to_k",    "to_v",     "to_out.0", "proj_in",
+                       "proj_out", "ff.net.0.proj", "ff.net.2", "q_proj",  "k_proj",
+                       "v_proj",  "out_proj", "fc1",     "fc2"};
+  }
+}
+
+adapters::KohyaLayout kohya_layout(const models::diffusion::PipelineConfig& pipeline) {
+  return {[pipeline](const std::string& site) {
+            return models::diffusion::kohya_name(site, pipeline);
+          },
+          [pipeline](const std::string& site) {
+            return models::diffusion::is_convolution_in_files(site, pipeline);
+          }};
+}
+
+}  // namespace lorascale::workloads::diffusion
