@@ -1,5 +1,6 @@
 """A picture's file to pixels: u8 [channels, height, width]."""
 
+import contextlib
 import dataclasses
 import os
 import stat
@@ -19,7 +20,7 @@ FORMATS = tuple(
 MAX_PIXELS = 1 << 27  # of a file: half a GB where it has alpha
 FITS = ("crop", "pad", "stretch")
 WHITE_IS_ZERO = 0  # of TIFF's photometric interpretations
-_WITH_ALPHA = frozenset(["LA", "PA", "RGBA", "RGBa"])
+WITH_ALPHA = frozenset(["LA", "PA", "RGBA", "RGBa"])
 
 
 class PictureError(Exception):
@@ -38,19 +39,34 @@ class Shape:
 
 def decode(path, shape):
     """(pixels u8 [c, h, w], whether it was enlarged) of a file."""
+    with legible(path):
+        with warnings.catch_warnings(action="ignore"):  # odd metadata and the like
+            image = _opened(path)
+            ImageOps.exif_transpose(image, in_place=True)
+            image = _flattened(image, shape)
+            enlarged = _is_enlarged(image, shape)
+            pixels = numpy.asarray(_resized(image, shape))
+    pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    return numpy.ascontiguousarray(pixels), enlarged
+
+
+def upright(path):
+    """The first picture of a file, turned as its EXIF data say."""
+    image = _opened(path)
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+@contextlib.contextmanager
+def legible(path):
+    """What goes wrong while the picture is read, as PictureError."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise PictureError("is no file, remove it")  # a pipe would never end
     except OSError as error:
         raise PictureError(f"cannot be read ({error.strerror}), check its path and permissions") from error
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata and the like
-            image = _opened(path)
-            ImageOps.exif_transpose(image, in_place=True)
-            image = _flattened(image, shape)
-            enlarged = _is_enlarged(image, shape)
-            pixels = numpy.asarray(_resized(image, shape))
+        yield
     except PictureError:
         raise
     except MemoryError as error:
@@ -58,8 +74,6 @@ def decode(path, shape):
     except Exception as error:  # Pillow's readers raise whatever a damaged file makes them stumble over
         reason = " ".join(str(error).split())[:80] or type(error).__name__
         raise PictureError(f"cannot be decoded ({reason}); it is damaged or cut off, fetch it again") from error
-    pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return numpy.ascontiguousarray(pixels), enlarged
 
 
 def _opened(path):
@@ -83,8 +97,8 @@ def _too_large():
 
 def _flattened(image, shape):
     """An image of mode L or RGB, without alpha. Grey values of colours are those of ITU-R 601."""
-    image = _of_8_bits(image)
-    if image.mode in _WITH_ALPHA or "transparency" in image.info:
+    image = of_8_bits(image)
+    if image.mode in WITH_ALPHA or "transparency" in image.info:
         image = image.convert("RGBA")
         under = Image.new("RGBA", image.size, (*shape.background, 255))
         image = Image.alpha_composite(under, image).convert("RGB")
@@ -93,7 +107,7 @@ def _flattened(image, shape):
     return image.convert("L") if image.mode in ("1", "L") else image.convert("RGB").convert("L")
 
 
-def _of_8_bits(image):
+def of_8_bits(image):
     """Deeper grey values as 8 bits, the highest as 255. (Deeper colours Pillow itself gives with 8 bits.)"""
     deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
     if not deep:

@@ -52,10 +52,10 @@ class ImageFileWriter:
             checks["labels"] = label_checks.values()
             for name, entries in (("classes", classes), ("names", names)):
                 write_table(file, name, entries)
-                checks[name] = _check_of(file[name]["bytes"], file[name]["offsets"])
+                checks[name] = check_of(file[name]["bytes"], file[name]["offsets"])
             for name, values in zip(("channel_sums", "channel_squares"), statistics, strict=True):
                 file.create_dataset(name, data=values.astype("<i8"))
-            checks["channels"] = _check_of(file["channel_sums"], file["channel_squares"])
+            checks["channels"] = check_of(file["channel_sums"], file["channel_squares"])
         sync(self._temporary)
 
     def commit(self, replace):
@@ -83,7 +83,8 @@ def _copy_pixels(file, shape, pixels, rows):
     return checks.values(), statistics
 
 
-def _check_of(*datasets):
+def check_of(*datasets):
+    """u32 [1]: the CRC-32 of all of them, one after the other."""
     check = 0
     for dataset in datasets:
         check = zlib.crc32(dataset[:].tobytes(), check)

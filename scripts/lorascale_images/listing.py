@@ -66,6 +66,14 @@ def find(source, columns, quotes, note_bad):
     return found
 
 
+def refuse_as_outputs(outputs, pictures):
+    """--force replaces files made earlier, not the `pictures` that the new ones are made of."""
+    existing = {path.resolve(): path for path in outputs if path.exists()}
+    for picture in pictures if existing else ():
+        if (path := existing.get(Path(picture.path).resolve())) is not None:
+            raise PrepareError(USAGE, f"{path}: is one of the pictures, choose another name")
+
+
 def is_text(name):
     try:
         name.encode()
@@ -83,24 +91,18 @@ def sorted_classes(names):
 def _of_folder(folder, note_bad):
     root = folder.resolve()
     pictures, passed_over, classes = [], [], []
-    for place, folders, names in os.walk(folder, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+    for place, folders, names in walk(folder):
         if Path(place) == folder:
             classes = [name for name in folders if not os.path.islink(folder / name)]
             _check_folders(folder, classes)
-        for name in folders:
+        note_links(place, folders, note_bad)
+        for name in names:
             path = os.path.join(place, name)
-            if os.path.islink(path):
-                note_bad(path, "is a link to a folder and not followed; copy the folder, or list files in a table")
-        for name in sorted(names):
-            path = os.path.join(place, name)
-            if _is_hidden(name):
-                continue
-            if os.path.splitext(name)[1].lower() not in SUFFIXES:
+            if not is_picture(name):
                 passed_over.append(Path(path))
             elif Path(place) == folder:
                 note_bad(path, "has no class: it lies beside the folders of classes; move it into one")
-            elif _is_within(root, path, note_bad):
+            elif is_within(root, path, note_bad):
                 relative = Path(path).relative_to(folder)
                 pictures.append(Picture(path, relative.as_posix(), relative.parts[0], 0))
     pictures.sort(key=lambda picture: picture.name)
@@ -113,11 +115,30 @@ def _of_folder(folder, note_bad):
     return Listing(folder, pictures, sorted_classes(classes), notes)
 
 
+def walk(folder):
+    """Yields (place, folders, names) of what lies below, by name, without what is hidden."""
+    for place, folders, names in os.walk(folder, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        yield place, folders, sorted(name for name in names if not _is_hidden(name))
+
+
+def note_links(place, folders, note_bad):
+    for name in folders:
+        path = os.path.join(place, name)
+        if os.path.islink(path):
+            note_bad(path, "is a link to a folder and not followed; copy the folder, or list files in a table")
+
+
+def is_picture(name):
+    """By its name."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
 def _is_hidden(name):
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _is_within(root, path, note_bad):
+def is_within(root, path, note_bad):
     """Whether a link, if it is one, stays in the folder: what a stranger's data set points to elsewhere
     on this machine does not belong into it."""
     if not os.path.islink(path):
