@@ -11,7 +11,7 @@ quick=false marks="not slow"
 for argument in "$@"; do
   case "$argument" in
     --quick) quick=true ;;
-    --slow) marks="" ;;
+    --slow) marks="" LORASCALE_SLOW=1 ;;
     -h|--help) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     *) echo "test.sh: unknown argument '$argument' (see --help)" >&2; exit 64 ;;
   esac
@@ -42,6 +42,7 @@ sanitized() {
   scripts/build.sh asan unit-tests && ctest --test-dir build/asan --output-on-failure -j "$(nproc)" -L unit
 }
 
+export LORASCALE_SLOW=${LORASCALE_SLOW:-}  # unit tests that need minutes or much memory look at it
 stage "unit and MPI tests" ctest --test-dir build/release --output-on-failure -j "$(nproc)"
 export LORASCALE_PROGRAM="$here/build/release/lorascale"
 stage "comparisons, faults and scripts" python_tests

@@ -153,7 +153,6 @@ class Maker:
         for indexes, message in (
             (odd, "captions have curly quotes or HTML entities (&amp;), which the tokenizer takes as they stand; "
              "plain quotes and characters are what the model knows"),
-            (self._captions.whole, "captions cannot be parted into tags, as tokens go over a comma: each is one tag"),
             (self._captions.long, "captions have over 75 tokens, which takes several windows or cuts them"),
         ):  # fmt: skip
             names = [self._entries[i].name for i in indexes if i in kept]

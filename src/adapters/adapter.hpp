@@ -23,13 +23,6 @@
 
 namespace lorascale::adapters {
 
-// How models that have files of sd-scripts' form (formats/kohya.hpp) name their layers there.
-struct KohyaLayout {
-  std::function<std::string(const std::string& site)> name;
-  // Whether the base's files hold the layer as a convolution.
-  std::function<bool(const std::string& site)> is_convolution;
-};
-
 // What an adapter sees of a model, which must outlive it.
 struct AdaptedModel {
   std::vector<nn::Site> sites;
@@ -38,7 +31,6 @@ struct AdaptedModel {
   // Parts that a user may name in adapter.targets and that take no adapter yet.
   std::vector<std::string> without_adapter;
   std::filesystem::path base;  // where it was read; empty: it begins untrained
-  std::optional<KohyaLayout> kohya{};
 };
 
 // What files of results say beside the weights. Known to the workload.
@@ -49,8 +41,6 @@ struct ExportContext {
   std::map<std::string, std::string> metadata;
   // Writes what makes a folder with the model's weights, stored in this type, one that others open.
   std::function<void(const std::filesystem::path& folder, at::ScalarType stored)> write_companions;
-  // A LoRA is written as a file of sd-scripts' form, not as PEFT's folder.
-  std::optional<KohyaLayout> kohya{};
 };
 
 class Adapter {
@@ -87,6 +77,9 @@ void check_adapter(const config::AdapterSection& section, const AdaptedModel& mo
 // file is found when the weights are loaded. Error(kBadInput) where the folder is no adapter.
 std::optional<std::string> take_adapter_settings(const std::set<std::string>& given,
                                                  config::RunConfig* config);
+
+// Whether the path is a folder of PEFT's, or a LoRA file or a folder with one.
+bool is_adapter(const std::filesystem::path& path);
 
 // "LoRA rank 8 on 4 layers". Errors as of describe_adapter().
 std::string summarise_adapter(const std::filesystem::path& folder);

@@ -15,8 +15,11 @@ ExitCode run_generate(const Arguments& arguments) {
       "token ids to continue (scripts/encode_prompt.py makes them of text); prints ids")(
       "decode", "with --ids: prints text, by the table of data.train")(
       "adapter", options::value<std::string>(),
-      "PEFT adapter folder; default: adapter/ of the run, if there is one")(
-      "max-tokens", options::value<std::int64_t>(), "at most this many new tokens");
+      "PEFT adapter folder, of pictures a LoRA file; default: adapter/ of the run, if there is one")(
+      "max-tokens", options::value<std::int64_t>(), "at most this many new tokens")(
+      "output", options::value<std::string>(), "of a picture: the file to write (.png)")(
+      "strength", options::value<double>()->default_value(1),
+      "of a picture: how much of the adapter's change is applied");
   const auto values = parse(arguments, description, config_position());
   if (values.count("prompt") + values.count("ids") != 1) {
     throw Error(ExitCode::kUsage,
@@ -46,6 +49,8 @@ ExitCode run_generate(const Arguments& arguments) {
   if (values.count("max-tokens") != 0) {
     request.max_tokens = values["max-tokens"].as<std::int64_t>();
   }
+  request.output = text_of("output");
+  request.strength = values["strength"].as<double>();
   request.trained_on = train::trained_on(config.run.output_dir);
   request.prepare = [&] { return train::prepare_data(job.world(), config).train; };
   std::cout << workloads::generate(config, job.world().place, request) << '\n';

@@ -70,7 +70,7 @@ ExitCode run_inspect(const Arguments& arguments) {
     replay_run(path);
   } else if (path.extension() == ".jsonl") {
     inspect_decisions(path);
-  } else if (fs::exists(path / "adapter_config.json")) {
+  } else if (adapters::is_adapter(path)) {
     std::cout << adapters::describe_adapter(path);
   } else if (fs::exists(path / io::kManifestName)) {
     inspect_checkpoint(path);

@@ -138,7 +138,7 @@ void show_course(const fs::path& folder) {
 void show_results(const fs::path& folder) {
   for (const char* name : {"adapter", "best", "model"}) {
     const fs::path result = folder / name;
-    if (is_file(result / "adapter_config.json")) {
+    if (adapters::is_adapter(result)) {
       say(name, result.string() + ": " + adapters::summarise_adapter(result));
     } else if (is_file(result / "config.json")) {
       say(name, result.string() + ": a whole model");

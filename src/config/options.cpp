@@ -38,7 +38,16 @@ constexpr std::array kDomains = {
     Domain{"loss.input_perturbation", "diffusion"},
     Domain{"loss.zero_terminal_snr", "diffusion"},
     Domain{"loss.prior_weight", "diffusion"},
-    Domain{"sample.", "language"},
+    Domain{"model.tokenizer", "diffusion"},
+    Domain{"sample.max_tokens", "language"},
+    Domain{"sample.temperature", "language"},
+    Domain{"sample.top_p", "language"},
+    Domain{"sample.negative", "diffusion"},
+    Domain{"sample.width", "diffusion"},
+    Domain{"sample.height", "diffusion"},
+    Domain{"sample.steps", "diffusion"},
+    Domain{"sample.guidance", "diffusion"},
+    Domain{"sample.sampler", "diffusion"},
 };
 
 void set_domains(std::vector<Option>& table) {

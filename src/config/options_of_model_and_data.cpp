@@ -55,6 +55,9 @@ void add_model(std::vector<Option>& t) {
   add(t, "model.clip_skip", at(&ModelSection::clip_skip), IntegerKind{0, 12},
       "Captions are taken from this layer of the text encoders, counted from the end: 1 is the "
       "last one; 0: as the model has it.");
+  add(t, "model.tokenizer", at(&ModelSection::tokenizer),
+      OptionalKind<PathKind>{PathKind{"folder, tokenizer.json or vocabulary"}},
+      "Of sample.prompts, where model.path is one file, which holds none.", kMayChange);
 }
 
 void add_resnet(std::vector<Option>& t) {

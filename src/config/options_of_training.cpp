@@ -233,13 +233,30 @@ void add_cadences(std::vector<Option>& t) {
   add(t, "sample.every", sample(&SampleSection::every), every,
       "Distance between samples; 0 switches them off.", kMayChange);
   add(t, "sample.prompts", sample(&SampleSection::prompts), TextListKind{true, "[text, ...]"},
-      "Texts that the model continues, to show how training goes.", kMayChange);
+      "What the model continues, or makes pictures of, to show how training goes.", kMayChange);
   add(t, "sample.max_tokens", sample(&SampleSection::max_tokens), IntegerKind{1, 1 << 20},
       "Length of a continuation in tokens.", kMayChange);
   add(t, "sample.temperature", sample(&SampleSection::temperature), RealKind{0},
       "Randomness of the continuation; 0 takes the likeliest token.", kMayChange);
   add(t, "sample.top_p", sample(&SampleSection::top_p), RealKind{0, true, 1, false},
       "Draw from the likeliest tokens that make up this share of probability.", kMayChange);
+  using S = SampleSection;
+  const OptionalKind<IntegerKind> side{IntegerKind{8, 1 << 13}};
+  add(t, "sample.negative", sample(&S::negative), OptionalKind<TextKind>{TextKind{"text"}},
+      "What pictures steer away from; a prompt may have its own: --n TEXT behind it.", kMayChange);
+  add(t, "sample.width", sample(&S::width), side,
+      "Pixels of a picture; null: as most pictures of data.train (--w N behind a prompt).",
+      kMayChange);
+  add(t, "sample.height", sample(&S::height), side, "Likewise (--h N).", kMayChange);
+  add(t, "sample.steps", sample(&S::steps), IntegerKind{1, 1000},
+      "How often the model is asked for a picture (--s N).", kMayChange);
+  add(t, "sample.guidance", sample(&S::guidance), RealKind{0},
+      "How far pictures go towards their prompt and away from what is not wanted; 1: no guidance, "
+      "half the time (--l X).",
+      kMayChange);
+  add(t, "sample.sampler", sample(&S::sampler),
+      words({"ddim", "euler", "euler_a", "dpmpp_2m_karras"}), "How noise becomes a picture.",
+      kMayChange);
 }
 
 void add_noise(std::vector<Option>& t) {

@@ -53,6 +53,7 @@ struct ModelSection {
   std::optional<std::string> vae;         // an autoencoder in place of the model's own
   std::optional<std::string> prediction;  // epsilon | v; absent: as the model says
   std::int64_t clip_skip = 0;             // layer of the text encoders from the end; 0: the model's
+  std::optional<std::string> tokenizer;   // of prompts; absent: the model's own
 };
 struct AdapterSection {
   std::string type = "lora";  // lora | full
@@ -204,6 +205,12 @@ struct SampleSection {
   std::int64_t max_tokens = 128;
   double temperature = 0.0;  // 0 = greedy
   double top_p = 1.0;
+  // Of models that make pictures.
+  std::optional<std::string> negative;          // what prompts steer away from
+  std::optional<std::int64_t> width, height;    // pixels; absent: as most pictures of the data
+  std::int64_t steps = 20;
+  double guidance = 7.5;
+  std::string sampler = "ddim";  // ddim | euler | euler_a | dpmpp_2m_karras
 };
 
 struct NoiseSection {

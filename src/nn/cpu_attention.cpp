@@ -8,6 +8,8 @@
 #include <cstring>
 #include <memory>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
 #include "nn/cpu_kernels.hpp"
 #include "nn/cpu_pair_products.hpp"
@@ -108,25 +110,32 @@ std::int64_t words(std::int64_t numbers, std::int64_t inner) {
   return (numbers + inner - 1) / inner;
 }
 
-// What the kernels of one thread share: sizes, and where the heads of a token stand.
+// Queries, and the keys that they may see: those up to themselves, or all.
+struct Document {
+  std::int64_t first_query, queries;
+  std::int64_t first_key, keys;
+};
+
+// What the kernels of one thread share: the documents and their sizes.
 struct Layout {
   AttentionShape shape;
+  bool causal;
+  std::vector<Document> documents;
   std::int64_t width;    // of a head, padded
-  std::int64_t longest;  // document
+  std::int64_t longest;  // document's keys
 
-  explicit Layout(const AttentionShape& of, std::span<const AttentionRun> runs)
-      : shape(of), width(padded(of.head_dim)), longest(0) {
-    for (const auto& run : runs) {
-      longest = std::max(longest, run.length);
+  Layout(const AttentionShape& of, bool is_causal, std::vector<Document> all)
+      : shape(of),
+        causal(is_causal),
+        documents(std::move(all)),
+        width(padded(of.head_dim)),
+        longest(0) {
+    for (const auto& document : documents) {
+      longest = std::max(longest, document.keys);
     }
   }
   [[nodiscard]] std::int64_t group() const { return shape.heads / shape.kv_heads; }
-  [[nodiscard]] std::int64_t columns() const { return (shape.heads + 2 * shape.kv_heads) * d(); }
   [[nodiscard]] std::int64_t d() const { return shape.head_dim; }
-  [[nodiscard]] std::int64_t key_column(std::int64_t kv) const { return (shape.heads + kv) * d(); }
-  [[nodiscard]] std::int64_t value_column(std::int64_t kv) const {
-    return (shape.heads + shape.kv_heads + kv) * d();
-  }
   [[nodiscard]] float scale() const {
     return static_cast<float>(1 / std::sqrt(static_cast<double>(d())));
   }
@@ -200,13 +209,20 @@ void prefetch(const Rows<T>& rows, std::int64_t count, const Layout& at) {
 struct Block {
   std::int64_t first_query, queries;
   std::int64_t first_key, keys;
+  bool causal;
 
-  Block(std::int64_t first, std::int64_t length, const AttentionShape& shape)
-      : first_query(first), queries(std::min(kQueries, length - first)), first_key(0) {
-    if (shape.window && first >= *shape.window) {
-      first_key = (first - *shape.window + 1) / kPanel * kPanel;
+  Block(std::int64_t first, const Document& document, const Layout& at)
+      : first_query(first),
+        queries(std::min(kQueries, document.queries - first)),
+        first_key(0),
+        keys(document.keys),
+        causal(at.causal) {
+    if (at.shape.window && first >= *at.shape.window) {
+      first_key = (first - *at.shape.window + 1) / kPanel * kPanel;
     }
-    keys = first + queries - first_key;
+    if (causal) {
+      keys = first + queries - first_key;
+    }
   }
   // The block after this one of a document's heads up to `last_head`: where it begins, and how many
   // queries it has.
@@ -227,7 +243,7 @@ struct Block {
                : 0;
   }
   [[nodiscard]] std::int64_t end(std::int64_t row) const {
-    return first_query + row + 1 - first_key;
+    return causal ? first_query + row + 1 - first_key : keys;
   }
   // Zeros where a row does not see, up to the last word of the block's keys.
   void hide(float* row, std::int64_t i, const AttentionShape& shape) const {
@@ -248,26 +264,44 @@ void times_turned(const typename Factors::Left& rows, const typename Factors::Wo
   }
 }
 
-// Calls work(first token, length, kv head) for each document and head of keys, spread over threads,
+// Calls work(document, kv head, scratch) for each document and head of keys, spread over threads,
 // with what make_scratch() gives each of them.
 template <class MakeScratch, class Work>
-void for_each_head(std::span<const AttentionRun> runs, const AttentionShape& shape,
-                   MakeScratch&& make_scratch, Work&& work) {
-  std::vector<std::pair<std::int64_t, std::int64_t>> documents;  // first token, length
-  for (const auto& run : runs) {
-    for (std::int64_t i = 0; i < run.documents; ++i) {
-      documents.emplace_back(run.first_token + i * run.length, run.length);
-    }
-  }
-  const auto items = std::ssize(documents) * shape.kv_heads;
+void for_each_head(const Layout& at, MakeScratch&& make_scratch, Work&& work) {
+  const auto items = std::ssize(at.documents) * at.shape.kv_heads;
   at::parallel_for(0, items, 1, [&](std::int64_t begin, std::int64_t end) {
     auto scratch = make_scratch();
     for (auto item = begin; item < end; ++item) {
-      const auto& [first, length] = documents[static_cast<std::size_t>(item / shape.kv_heads)];
-      work(first, length, item % shape.kv_heads, scratch);
+      work(at.documents[static_cast<std::size_t>(item / at.shape.kv_heads)],
+           item % at.shape.kv_heads, scratch);
     }
   });
 }
+
+// Heads of queries, keys, values or their gradients, side by side in each token's row.
+template <class T>
+struct Heads {
+  T* data;  // null: of gradients, they are not wanted
+  std::int64_t step;
+  [[nodiscard]] Rows<T> of(std::int64_t token, std::int64_t head, const Layout& at) const {
+    return {data + token * step + head * at.d(), step};
+  }
+};
+
+template <class T>
+Heads<const T> heads_of(const at::Tensor& rows) {
+  return {rows.const_data_ptr<T>(), rows.stride(0)};
+}
+template <class T>
+Heads<T> heads_to(const at::Tensor& rows) {
+  return {rows.defined() ? rows.mutable_data_ptr<T>() : nullptr,
+          rows.defined() ? rows.stride(0) : 0};
+}
+
+// Each [tokens, heads * head_dim], perhaps a part of wider rows.
+struct Inputs {
+  at::Tensor q, k, v;
+};
 
 template <class Factors>
 struct ForwardScratch {
@@ -298,49 +332,44 @@ void softmax(const Block& block, const Layout& at, const Rows<float>& scores, fl
 }
 
 template <class Factors>
-void forward(const at::Tensor& qkv, const CpuAttention& result, const Layout& at,
-             std::span<const AttentionRun> runs) {
+void forward(const Inputs& inputs, const CpuAttention& result, const Layout& at) {
   using T = typename Factors::Element;
-  const auto* data = qkv.const_data_ptr<T>();
-  const auto step = qkv.stride(0);
-  auto* out = result.out.mutable_data_ptr<T>();
+  const auto q = heads_of<T>(inputs.q), k = heads_of<T>(inputs.k), v = heads_of<T>(inputs.v);
+  const auto out = heads_to<T>(result.out);
   auto* log_sums = result.log_sums.mutable_data_ptr<float>();
-  const auto work = [&](std::int64_t first, std::int64_t length, std::int64_t kv,
+  const auto work = [&](const Document& document, std::int64_t kv,
                         ForwardScratch<Factors>& scratch) {
-    const T* document = data + first * step;
-    load_turned<Factors>({document + at.key_column(kv), step}, length, at, scratch.rows.get(),
+    load_turned<Factors>(k.of(document.first_key, kv, at), document.keys, at, scratch.rows.get(),
                          scratch.keys.get());
-    load_right<Factors>({document + at.value_column(kv), step}, length, at, scratch.values.get());
+    load_right<Factors>(v.of(document.first_key, kv, at), document.keys, at, scratch.values.get());
     const Rows<float> scores{scratch.scores.get(), at.score_step()};
     float factors[kQueries];
     for (auto head = kv * at.group(); head < (kv + 1) * at.group(); ++head) {
-      for (std::int64_t query = 0; query < length; query += kQueries) {
-        const Block block(query, length, at.shape);
-        const auto next = block.next(head, (kv + 1) * at.group() - 1, length);
-        prefetch<const T>({document + next.query * step + next.head * at.d(), step}, next.queries,
-                          at);
-        const Rows<T> result_rows{out + (first + query) * result.out.size(1) + head * at.d(),
-                                  result.out.size(1)};
+      for (std::int64_t query = 0; query < document.queries; query += kQueries) {
+        const Block block(query, document, at);
+        const auto next = block.next(head, (kv + 1) * at.group() - 1, document.queries);
+        prefetch(q.of(document.first_query + next.query, next.head, at), next.queries, at);
+        const auto row = document.first_query + query;
+        const auto result_rows = out.of(row, head, at);
         prefetch(result_rows, block.queries, at);
-        const auto queries = load_left<Factors>({document + query * step + head * at.d(), step},
-                                                block.queries, at, scratch.rows.get());
+        const auto queries =
+            load_left<Factors>(q.of(row, head, at), block.queries, at, scratch.rows.get());
         times_turned<Factors>(queries, scratch.keys.get(), block, at, scores);
-        softmax(block, at, scores, log_sums + head * result.log_sums.size(1) + first + query,
-                factors);
+        softmax(block, at, scores, log_sums + head * result.log_sums.size(1) + row, factors);
         small_product(scratch.factors.left(scores, block.queries, block.keys),
                       scratch.values.get() + block.first_key / Factors::kInner * at.width, at.width,
                       scratch.out.get(), at.width, block.queries,
                       words(block.keys, Factors::kInner), at.width, false);
         for (std::int64_t i = 0; i < block.queries; ++i) {
-          float* row = scratch.out.get() + i * at.width;
-          cpu::scale_row(row, factors[i], at.d());
-          narrow(row, result_rows[i], at.d());
+          float* to = scratch.out.get() + i * at.width;
+          cpu::scale_row(to, factors[i], at.d());
+          narrow(to, result_rows[i], at.d());
         }
       }
     }
   };
   for_each_head(
-      runs, at.shape, [&] { return ForwardScratch<Factors>(at); }, work);
+      at, [&] { return ForwardScratch<Factors>(at); }, work);
 }
 
 template <class Factors>
@@ -392,78 +421,84 @@ void store(float* rows, std::int64_t count, const Layout& at, float factor, cons
   }
 }
 
+// Those of keys and values may be undefined.
+struct Gradients {
+  at::Tensor q, k, v;
+};
+
 template <class Factors>
-void backward(const at::Tensor& grad, const at::Tensor& qkv, const CpuAttention& forward,
-              const at::Tensor& dqkv, const Layout& at, std::span<const AttentionRun> runs) {
+void backward(const at::Tensor& grad, const Inputs& inputs, const CpuAttention& forward,
+              const Gradients& gradients, const Layout& at) {
   using T = typename Factors::Element;
   constexpr auto kInner = Factors::kInner;
-  const auto* data = qkv.const_data_ptr<T>();
-  const auto* dout = grad.const_data_ptr<T>();
-  const auto* out = forward.out.const_data_ptr<T>();
+  const auto q = heads_of<T>(inputs.q), k = heads_of<T>(inputs.k), v = heads_of<T>(inputs.v);
+  const auto dout = heads_of<T>(grad), out = heads_of<T>(forward.out);
+  const auto dq = heads_to<T>(gradients.q), dk = heads_to<T>(gradients.k),
+             dv = heads_to<T>(gradients.v);
   const auto* log_sums = forward.log_sums.const_data_ptr<float>();
-  auto* dinput = dqkv.mutable_data_ptr<T>();
-  const auto step = qkv.stride(0), dstep = dqkv.stride(0), grad_step = grad.stride(0);
-  const auto out_step = forward.out.stride(0);
   const auto w = at.width;
-  const auto work = [&](std::int64_t first, std::int64_t length, std::int64_t kv,
+  const auto work = [&](const Document& document, std::int64_t kv,
                         BackwardScratch<Factors>& scratch) {
-    const T* document = data + first * step;
-    const Rows<const T> keys{document + at.key_column(kv), step};
-    load_turned<Factors>({document + at.value_column(kv), step}, length, at, scratch.rows.get(),
+    const auto keys = k.of(document.first_key, kv, at);
+    load_turned<Factors>(v.of(document.first_key, kv, at), document.keys, at, scratch.rows.get(),
                          scratch.turned_values.get());
-    load_turned<Factors>(keys, length, at, scratch.rows.get(), scratch.turned_keys.get());
-    load_right<Factors>(keys, length, at, scratch.keys.get());
-    std::fill_n(scratch.dkeys.get(), length * w, 0.0F);
-    std::fill_n(scratch.dvalues.get(), length * w, 0.0F);
+    load_turned<Factors>(keys, document.keys, at, scratch.rows.get(), scratch.turned_keys.get());
+    load_right<Factors>(keys, document.keys, at, scratch.keys.get());
+    std::fill_n(scratch.dkeys.get(), document.keys * w, 0.0F);
+    std::fill_n(scratch.dvalues.get(), document.keys * w, 0.0F);
     const Rows<float> weights{scratch.weights.get(), at.score_step()};
     const Rows<float> dscores{scratch.dscores.get(), at.score_step()};
     for (auto head = kv * at.group(); head < (kv + 1) * at.group(); ++head) {
-      for (std::int64_t query = 0; query < length; query += kQueries) {
-        const Block block(query, length, at.shape);
-        const auto row = first + query, column = head * at.d();
-        const Rows<const T> queries{data + row * step + column, step};
-        const Rows<const T> gradients{dout + row * grad_step + column, grad_step};
-        const auto next = block.next(head, (kv + 1) * at.group() - 1, length);
-        const auto next_row = first + next.query, next_column = next.head * at.d();
-        prefetch<const T>({data + next_row * step + next_column, step}, next.queries, at);
-        prefetch<const T>({dout + next_row * grad_step + next_column, grad_step}, next.queries, at);
-        prefetch<const T>({out + next_row * out_step + next_column, out_step}, next.queries, at);
-        const Rows<T> dqueries{dinput + row * dstep + column, dstep};
+      for (std::int64_t query = 0; query < document.queries; query += kQueries) {
+        const Block block(query, document, at);
+        const auto row = document.first_query + query;
+        const auto queries = q.of(row, head, at), gradient_rows = dout.of(row, head, at);
+        const auto next = block.next(head, (kv + 1) * at.group() - 1, document.queries);
+        const auto next_row = document.first_query + next.query;
+        for (const auto& of : {q, dout, out}) {
+          prefetch(of.of(next_row, next.head, at), next.queries, at);
+        }
+        const auto dqueries = dq.of(row, head, at);
         prefetch(dqueries, block.queries, at);
         times_turned<Factors>(load_left<Factors>(queries, block.queries, at, scratch.rows.get()),
                               scratch.turned_keys.get(), block, at, weights);
-        times_turned<Factors>(load_left<Factors>(gradients, block.queries, at, scratch.rows.get()),
-                              scratch.turned_values.get(), block, at, dscores);
+        times_turned<Factors>(
+            load_left<Factors>(gradient_rows, block.queries, at, scratch.rows.get()),
+            scratch.turned_values.get(), block, at, dscores);
         softmax_backward<T>(block, at, log_sums + head * forward.log_sums.size(1) + row,
-                            {out + row * out_step + column, out_step}, gradients, weights, dscores);
-        load_right<Factors>(queries, block.queries, at, scratch.queries.get());
-        load_right<Factors>(gradients, block.queries, at, scratch.gradients.get());
+                            out.of(row, head, at), gradient_rows, weights, dscores);
         const auto first_key = block.first_key;
         const auto inner = words(block.queries, kInner);
-        small_product(scratch.factors.left_turned(weights, block.queries, block.keys),
-                      scratch.gradients.get(), w, scratch.dvalues.get() + first_key * w, w,
-                      block.keys, inner, w, true);
-        small_product(scratch.factors.left_turned(dscores, block.queries, block.keys),
-                      scratch.queries.get(), w, scratch.dkeys.get() + first_key * w, w, block.keys,
-                      inner, w, true);
+        if (dv.data != nullptr) {
+          load_right<Factors>(queries, block.queries, at, scratch.queries.get());
+          load_right<Factors>(gradient_rows, block.queries, at, scratch.gradients.get());
+          small_product(scratch.factors.left_turned(weights, block.queries, block.keys),
+                        scratch.gradients.get(), w, scratch.dvalues.get() + first_key * w, w,
+                        block.keys, inner, w, true);
+          small_product(scratch.factors.left_turned(dscores, block.queries, block.keys),
+                        scratch.queries.get(), w, scratch.dkeys.get() + first_key * w, w,
+                        block.keys, inner, w, true);
+        }
         small_product(scratch.factors.left(dscores, block.queries, block.keys),
                       scratch.keys.get() + first_key / kInner * w, w, scratch.dqueries.get(), w,
                       block.queries, words(block.keys, kInner), w, false);
         store(scratch.dqueries.get(), block.queries, at, at.scale(), dqueries);
       }
     }
-    T* dtokens = dinput + first * dstep;
-    store<T>(scratch.dkeys.get(), length, at, at.scale(), {dtokens + at.key_column(kv), dstep});
-    store<T>(scratch.dvalues.get(), length, at, 1, {dtokens + at.value_column(kv), dstep});
+    if (dv.data != nullptr) {
+      store<T>(scratch.dkeys.get(), document.keys, at, at.scale(),
+               dk.of(document.first_key, kv, at));
+      store<T>(scratch.dvalues.get(), document.keys, at, 1, dv.of(document.first_key, kv, at));
+    }
   };
   for_each_head(
-      runs, at.shape, [&] { return BackwardScratch<Factors>(at); }, work);
+      at, [&] { return BackwardScratch<Factors>(at); }, work);
 }
 
 // work.operator()<Factors>() with those that the CPU is fastest with.
 template <class Work>
-void with_factors(const at::Tensor& qkv, const AttentionShape& shape, Work&& work) {
-  if (qkv.scalar_type() == at::kFloat) {
+void with_factors(at::ScalarType type, const AttentionShape& shape, Work&& work) {
+  if (type == at::kFloat) {
     work.template operator()<Fp32Factors<float>>();
   } else if (cpu::has_bf16_pairs() && shape.head_dim % Bf16Factors::kInner == 0) {
     work.template operator()<Bf16Factors>();
@@ -472,25 +507,87 @@ void with_factors(const at::Tensor& qkv, const AttentionShape& shape, Work&& wor
   }
 }
 
+// [tokens, (heads + 2 kv_heads) * head_dim] -> its three parts.
+template <class Three>
+Three parts_of(const at::Tensor& qkv, const AttentionShape& shape) {
+  const auto width = shape.heads * shape.head_dim, kv_width = shape.kv_heads * shape.head_dim;
+  return {qkv.narrow(1, 0, width), qkv.narrow(1, width, kv_width),
+          qkv.narrow(1, width + kv_width, kv_width)};
+}
+
+Layout layout_of(const AttentionShape& shape, std::span<const AttentionRun> runs) {
+  std::vector<Document> documents;
+  for (const auto& run : runs) {
+    for (std::int64_t i = 0; i < run.documents; ++i) {
+      const auto first = run.first_token + i * run.length;
+      documents.push_back({first, run.length, first, run.length});
+    }
+  }
+  return {shape, /*causal=*/true, std::move(documents)};
+}
+
+Layout layout_of(const CrossAttentionShape& shape) {
+  std::vector<Document> documents;
+  for (std::int64_t i = 0; i < shape.samples; ++i) {
+    documents.push_back({i * shape.queries, shape.queries, i * shape.keys, shape.keys});
+  }
+  return {{shape.heads, shape.heads, shape.head_dim, std::nullopt}, /*causal=*/false,
+          std::move(documents)};
+}
+
+template <class Three>
+Three parts_of(const at::Tensor& q, const at::Tensor& kv, std::int64_t width) {
+  if (!kv.defined()) {
+    return {q, {}, {}};
+  }
+  return {q, kv.narrow(1, 0, width), kv.narrow(1, width, width)};
+}
+
+CpuAttention attend(const Inputs& inputs, const Layout& layout) {
+  const auto& shape = layout.shape;
+  const auto tokens = inputs.q.size(0);
+  CpuAttention result{at::empty({tokens, shape.heads * shape.head_dim}, inputs.q.options()),
+                      at::empty({shape.heads, tokens}, inputs.q.options().dtype(at::kFloat))};
+  with_factors(inputs.q.scalar_type(), shape,
+               [&]<class F>() { forward<F>(inputs, result, layout); });
+  return result;
+}
+
+void attend_backward(const at::Tensor& grad, const Inputs& inputs, const CpuAttention& forward,
+                     const Gradients& gradients, const Layout& layout) {
+  const at::Tensor rows = grad.stride(1) == 1 ? grad : grad.contiguous();
+  with_factors(inputs.q.scalar_type(), layout.shape,
+               [&]<class F>() { backward<F>(rows, inputs, forward, gradients, layout); });
+}
+
 }  // namespace
 
 CpuAttention cpu_attention(const at::Tensor& qkv, const AttentionShape& shape,
                            std::span<const AttentionRun> runs) {
-  const Layout layout(shape, runs);
-  CpuAttention result{at::empty({qkv.size(0), shape.heads * shape.head_dim}, qkv.options()),
-                      at::empty({shape.heads, qkv.size(0)}, qkv.options().dtype(at::kFloat))};
-  with_factors(qkv, shape, [&]<class F>() { forward<F>(qkv, result, layout, runs); });
-  return result;
+  return attend(parts_of<Inputs>(qkv, shape), layout_of(shape, runs));
 }
 
 at::Tensor cpu_attention_backward(const at::Tensor& grad, const at::Tensor& qkv,
                                   const CpuAttention& forward, const AttentionShape& shape,
                                   std::span<const AttentionRun> runs) {
-  const Layout layout(shape, runs);
-  const at::Tensor rows = grad.stride(1) == 1 ? grad : grad.contiguous();
-  at::Tensor dqkv = at::empty({qkv.size(0), layout.columns()}, qkv.options());
-  with_factors(qkv, shape, [&]<class F>() { backward<F>(rows, qkv, forward, dqkv, layout, runs); });
+  at::Tensor dqkv = at::empty({qkv.size(0), qkv.size(1)}, qkv.options());
+  attend_backward(grad, parts_of<Inputs>(qkv, shape), forward, parts_of<Gradients>(dqkv, shape),
+                  layout_of(shape, runs));
   return dqkv;
+}
+
+CpuAttention cpu_cross_attention(const at::Tensor& q, const at::Tensor& kv,
+                                 const CrossAttentionShape& shape) {
+  return attend(parts_of<Inputs>(q, kv, shape.heads * shape.head_dim), layout_of(shape));
+}
+
+void cpu_cross_attention_backward(const at::Tensor& grad, const at::Tensor& q,
+                                  const at::Tensor& kv, const CpuAttention& forward,
+                                  const CrossAttentionShape& shape, const at::Tensor& dq,
+                                  const at::Tensor& dkv) {
+  const auto width = shape.heads * shape.head_dim;
+  attend_backward(grad, parts_of<Inputs>(q, kv, width), forward,
+                  parts_of<Gradients>(dq, dkv, width), layout_of(shape));
 }
 
 }  // namespace lorascale::nn

@@ -1,5 +1,5 @@
 // Attention of every query of a sample to every key of it: within a picture, or from a picture to
-// its caption. No mask. On CPUs alone so far, by ATen's kernel.
+// its caption. No mask.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -19,7 +19,7 @@ struct CrossAttentionShape {
 // What the backward needs. Dropped after use.
 struct CrossAttentionSaved {
   at::Tensor q, kv;
-  at::Tensor out, log_sums;
+  at::Tensor out, log_sums;  // the latter of the CPU's own kernels alone
 };
 
 // q: [samples * queries, heads * head_dim]; kv: [samples * keys, 2 * heads * head_dim], keys before

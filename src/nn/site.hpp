@@ -30,6 +30,10 @@ struct Site {
   Conv2dGeometry geometry{};  // of kConv2d
   Deltas* deltas = nullptr;   // of the layer, which outlives the site
   std::int64_t first = 0;     // channel of the layer's output that is the site's first
+  // What it is called in LoRA files of sd-scripts' form (adapters/formats/kohya.hpp), empty where
+  // models of the kind have none; and whether files of the model hold it as a convolution.
+  std::string kohya_name{};
+  bool stored_as_convolution = false;
 
   [[nodiscard]] std::int64_t out_features() const { return weight.size(0); }
   [[nodiscard]] std::int64_t in_features() const { return weight.size(1) * geometry.groups; }

@@ -54,6 +54,8 @@ class RunLog {
   void write(const std::vector<coordinator::Decision>& decisions);
   // Text samples and norms of the adapter's tensors, for TensorBoard.
   void write_samples(std::int64_t step, const std::string& markdown);
+  void write_sample(std::int64_t step, const std::string& name,
+                    const workloads::Preview::Picture& picture);
   void write_norms(std::int64_t step, std::span<const float> norms);
   // Error(kCannotWrite) where lines were lost on the way.
   void require_complete() const;

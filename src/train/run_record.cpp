@@ -69,6 +69,13 @@ void RunRecord::write_samples(std::int64_t step, const std::string& markdown) {
   }
 }
 
+void RunRecord::write_sample(std::int64_t step, const std::string& name,
+                             const workloads::Preview::Picture& picture) {
+  if (log_) {
+    log_->write_sample(step, name, picture);
+  }
+}
+
 void RunRecord::write_norms(std::int64_t step, const std::vector<float>& norms) {
   if (log_) {
     log_->write_norms(step, norms);

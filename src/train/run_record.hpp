@@ -31,6 +31,8 @@ class RunRecord {
   // Shows an update on the progress line.
   void show(const MetricsLine& line, const coordinator::Coordinator& coordinator);
   void write_samples(std::int64_t step, const std::string& markdown);
+  void write_sample(std::int64_t step, const std::string& name,
+                    const workloads::Preview::Picture& picture);
   void write_norms(std::int64_t step, const std::vector<float>& norms);
   // A line of the log, not across the progress line.
   void say(spdlog::level::level_enum level, const std::string& text);

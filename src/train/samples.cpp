@@ -24,9 +24,14 @@ void Samples::show(const std::string& when) {
         run_.faults.reach(Phase::kSample);
         const auto folder = run_.folder / "samples";
         std::filesystem::create_directories(folder);
-        for (const auto& [name, text] : preview->make()) {
-          run_.record.write_samples(run_.coordinator->steps_done(), "```\n" + text + "```");
+        for (const auto& [name, text, picture] : preview->make()) {
           const auto file = name.empty() ? when : when + "-" + name;
+          if (!picture.png.empty()) {
+            run_.record.write_sample(run_.coordinator->steps_done(), name, picture);
+            io::write_file_atomically(folder / (file + ".png"), std::string_view(picture.png));
+            continue;
+          }
+          run_.record.write_samples(run_.coordinator->steps_done(), "```\n" + text + "```");
           io::write_file_atomically(folder / (file + ".txt"), std::string_view(text));
         }
       },

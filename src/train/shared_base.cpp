@@ -43,7 +43,7 @@ std::uint64_t agreed_bytes(World& world, const config::RunConfig& config) {
   workloads::BaseModel base;
   together(world.host, [&] { base = workloads::read_base_model(config.model); });
   require_same_files(world, config.model.path, base.fingerprint);
-  return base.shapes ? models::bytes_to_settle(base.shapes->parameter_slots()) : 0;
+  return base.shapes ? models::bytes_to_settle(base.shapes->file_slots()) : 0;
 }
 
 void refuse_if_insisted(const config::RunConfig& config, const std::string& why) {

@@ -36,11 +36,15 @@ struct GenerateRequest {
   bool decode = false;                           // with ids: the result as text
   std::optional<std::filesystem::path> adapter;  // absent: the run's own, if there is one
   std::optional<std::int64_t> max_tokens;        // absent: as configured
+  // Of pictures: the file to write, and how much of the adapter's change is applied.
+  std::optional<std::filesystem::path> output;
+  double strength = 1;
   // The data that the run was trained on, and that of the configuration, prepared where it must be.
   std::optional<std::filesystem::path> trained_on;
   std::function<std::filesystem::path()> prepare;
 };
-// What the model of the configuration writes. Error(kUsage) where it writes nothing.
+// What the model of the configuration writes, or where the picture is that it makes. Error(kUsage)
+// where it does neither.
 std::string generate(const config::RunConfig& config, at::Device device,
                      const GenerateRequest& request);
 

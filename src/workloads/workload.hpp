@@ -46,9 +46,14 @@ class Preview {
   Preview& operator=(const Preview&) = delete;
   virtual ~Preview() = default;
 
+  struct Picture {
+    std::string png;  // a whole file; empty: there is none
+    std::int64_t height = 0, width = 0;
+  };
   struct Item {
     std::string name;  // of its file in samples/, after the step; may be empty where there is one
     std::string text;
+    Picture picture{};  // what the text tells of
   };
   // With the weights as they are; on one rank alone.
   virtual std::vector<Item> make() = 0;

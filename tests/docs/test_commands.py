@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import diffusion_reference as reference
 import numpy
 import pytest
 from PIL import Image
@@ -26,7 +27,10 @@ NOT_RUN = {
     "sbatch ": "needs SLURM: tests/launch/test_docs.py runs the like",
 }
 # What the reader of a page has, by its name: a function of the checkout makes it.
-GIVEN = {"images.md": lambda checkout: make_photos(checkout / "photos")}
+GIVEN = {
+    "images.md": lambda checkout: make_photos(checkout / "photos"),
+    "stable-diffusion.md": lambda checkout: make_drawings(checkout),
+}
 # Pages whose commands another test runs.
 RUN_ELSEWHERE = {"running.md": "tests/launch/test_docs.py has the machines that it speaks of"}
 
@@ -50,6 +54,12 @@ def make_photos(folder):
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = random.integers(0, 80, (16, 24, 3)) + 60 * (i % 3)
         Image.fromarray(pixels.astype(numpy.uint8)).save(path)
+
+
+def make_drawings(checkout):
+    """A small model in the place of SD 1.5, and pictures as small."""
+    reference.make_pipeline(checkout / "models/sd15")
+    reference.make_pictures(checkout / "drawings", [(64, 64)] * 12 + [(64, 128)] * 8)
 
 
 PAGES_WITH_COMMANDS = [

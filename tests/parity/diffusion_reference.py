@@ -32,7 +32,7 @@ def make_tokenizer(folder, pad=None):
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
     tokenizer = transformers.CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"),
-                                           pad_token=pad or "<|endoftext|>")
+                                           pad_token=pad or "<|endoftext|>", model_max_length=77)
     tokenizer.save_pretrained(folder)
     return tokenizer
 
@@ -47,6 +47,11 @@ def text_encoder(vocabulary, width, projection=None, activation="quick_gelu"):
 
 
 def unet(kind, context):
+    if kind == "sd1-file":  # of one file, where heads are 8 and groups 32
+        return diffusers.UNet2DConditionModel(
+            sample_size=8, in_channels=4, out_channels=4, block_out_channels=[32, 64],
+            down_block_types=["CrossAttnDownBlock2D", "DownBlock2D"], up_block_types=["UpBlock2D", "CrossAttnUpBlock2D"],
+            layers_per_block=2, norm_num_groups=32, cross_attention_dim=context, attention_head_dim=8).float().eval()
     form = {
         "sd1": dict(attention_head_dim=2),
         "sd2": dict(attention_head_dim=[1, 2], use_linear_projection=True),
@@ -69,15 +74,17 @@ def make_pipeline(folder, kind="sd1", prediction="epsilon"):
     torch.manual_seed(0)
     folder = pathlib.Path(folder)
     tokenizer = make_tokenizer(folder / "tokenizer", pad="!" if kind == "sd2" else None)
-    parts = {"tokenizer": tokenizer, "text_encoder": text_encoder(len(tokenizer), 16)}
+    width = 128 if kind == "sd1-file" else 16
+    parts = {"tokenizer": tokenizer, "text_encoder": text_encoder(len(tokenizer), width)}
     if kind == "sdxl":
         parts["tokenizer_2"] = make_tokenizer(folder / "tokenizer_2", pad="!")
         parts["text_encoder_2"] = text_encoder(len(tokenizer), 24, projection=16, activation="gelu")
-    parts["unet"] = unet(kind, 16 + (24 if kind == "sdxl" else 0))
+    parts["unet"] = unet(kind, width + (24 if kind == "sdxl" else 0))
+    of_file = kind == "sd1-file"
     parts["vae"] = diffusers.AutoencoderKL(
-        block_out_channels=[8, 16], norm_num_groups=4, layers_per_block=1, latent_channels=4,
-        down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2,
-        scaling_factor=0.6).float().eval()
+        block_out_channels=[32, 64] if of_file else [8, 16], norm_num_groups=32 if of_file else 4, layers_per_block=1,
+        latent_channels=4, down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2,
+        scaling_factor=0.18215 if of_file else 0.6).float().eval()
     for name in ("unet", "vae", "text_encoder", "text_encoder_2"):
         if name in parts:
             torch.manual_seed(len(name))
@@ -90,10 +97,59 @@ def make_pipeline(folder, kind="sd1", prediction="epsilon"):
                                         clip_sample=False, set_alpha_to_one=False,
                                         prediction_type="v_prediction" if prediction == "v" else "epsilon")
     scheduler.save_pretrained(folder / "scheduler")
+    of = {"unet": "diffusers", "vae": "diffusers", "scheduler": "diffusers"}
+    parts["scheduler"] = scheduler
     index = {"_class_name": "StableDiffusionXLPipeline" if kind == "sdxl" else "StableDiffusionPipeline",
-             "_diffusers_version": diffusers.__version__}
+             "_diffusers_version": diffusers.__version__,
+             **{name: [of.get(name, "transformers"), type(part).__name__] for name, part in parts.items()}}
     (folder / "model_index.json").write_text(json.dumps(index))
     return {**parts, "kind": kind, "prediction": prediction}
+
+
+def to_one_file(folder, path):
+    """The parts of an SD 1 folder as one LDM file, by the tables of its names (layers_per_block 2, two levels)."""
+    import safetensors.torch
+    tensors = {}
+    resnet = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
+              "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
+    blocks = {"conv_in": "input_blocks.0.0", "time_embedding.linear_1": "time_embed.0",
+              "time_embedding.linear_2": "time_embed.2", "conv_norm_out": "out.0", "conv_out": "out.2",
+              "mid_block.resnets.0": "middle_block.0", "mid_block.attentions.0": "middle_block.1",
+              "mid_block.resnets.1": "middle_block.2", "down_blocks.0.downsamplers.0.conv": "input_blocks.3.0.op",
+              "up_blocks.0.upsamplers.0.conv": "output_blocks.2.1.conv"}
+    for block, first in ((0, 1), (1, 4)):
+        for j in range(2):
+            blocks[f"down_blocks.{block}.resnets.{j}"] = f"input_blocks.{first + j}.0"
+            blocks[f"down_blocks.{block}.attentions.{j}"] = f"input_blocks.{first + j}.1"
+    for block in range(2):
+        for j in range(3):
+            blocks[f"up_blocks.{block}.resnets.{j}"] = f"output_blocks.{3 * block + j}.0"
+            blocks[f"up_blocks.{block}.attentions.{j}"] = f"output_blocks.{3 * block + j}.1"
+    for name, tensor in safetensors.torch.load_file(folder / "unet/diffusion_pytorch_model.safetensors").items():
+        start = max((known for known in blocks if name.startswith(known + ".")), key=len)
+        rest = name[len(start) + 1:]
+        if "resnets" in start:
+            word = rest.split(".")[0]
+            rest = rest.replace(word, resnet[word], 1)
+        tensors["model.diffusion_model." + blocks[start] + "." + rest] = tensor
+    vae = {"conv_norm_out": "norm_out", "conv_shortcut": "nin_shortcut", "mid_block.resnets.0": "mid.block_1",
+           "mid_block.resnets.1": "mid.block_2", "mid_block.attentions.0": "mid.attn_1", "group_norm": "norm",
+           "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out", "down_blocks.0.resnets": "down.0.block",
+           "down_blocks.1.resnets": "down.1.block", "down_blocks.0.downsamplers.0": "down.0.downsample",
+           "up_blocks.0.resnets": "up.1.block", "up_blocks.1.resnets": "up.0.block",
+           "up_blocks.0.upsamplers.0": "up.1.upsample"}
+    for name, tensor in safetensors.torch.load_file(folder / "vae/diffusion_pytorch_model.safetensors").items():
+        for ours, theirs in vae.items():
+            name = name.replace(ours, theirs)
+        attention = ".mid.attn_1." in name and tensor.dim() == 2
+        tensors["first_stage_model." + name] = tensor[:, :, None, None].contiguous() if attention else tensor
+    for name, tensor in safetensors.torch.load_file(folder / "text_encoder/model.safetensors").items():
+        name = name.removeprefix("text_model.")
+        tensors["cond_stage_model.transformer.text_model." + name] = tensor
+    tensors["alphas_cumprod"] = torch.ones(1000)  # such files hold the schedule, too
+    tensors["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    safetensors.torch.save_file(tensors, path)
+    return path
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
@@ -147,11 +203,11 @@ class Pictures:
         return torch.tensor(cut / 127.5 - 1)[None]
 
     def ids(self, i, pad):
-        tags = self.all["tags"]
-        words = []
-        for tag in range(self.all["caption_tags"][i], self.all["caption_tags"][i + 1]):
-            words += list(self.all["separator"]) if words else []
-            words += list(self.all["tokens"][tags[tag]:tags[tag + 1]])
+        tags, words = self.all["tags"], []
+        first, last = self.all["caption_tags"][i], self.all["caption_tags"][i + 1]
+        for tag in range(first, last):
+            form = 2 * tag + (tag + 1 == last)  # with its comma, or without
+            words += list(self.all["tokens"][tags[form]:tags[form + 1]])
         words = [int(word) for word in words[:75]]
         row = [int(self.attributes["begin_token"]), *words, int(self.attributes["end_token"])]
         return torch.tensor([row + [pad] * (77 - len(row))])

@@ -67,11 +67,12 @@ class CaptionedFile:
         return part.reshape(self.channels, height, width).transpose(1, 2, 0)
 
     def tags(self, name):
-        """[tags] lists of ids."""
+        """[tags] lists of ids, without the commas behind them."""
         row = self.names.index(name)
         first, last = self.data["caption_tags"][row : row + 2]
-        ends = self.data["tags"][first : last + 1].tolist()
-        return [self.data["tokens"][begin:end].tolist() for begin, end in itertools.pairwise(ends)]
+        ends = self.data["tags"][2 * first : 2 * last + 1].tolist()
+        forms = [self.data["tokens"][begin:end].tolist() for begin, end in itertools.pairwise(ends)]
+        return forms[1::2]
 
 
 def smooth(height, width, seed=0):

@@ -60,7 +60,7 @@ def test_layout(tmp_path, monkeypatch):
                  "--bucket-step", "8", "--regularisation", tmp_path / "prior"]  # fmt: skip
     assert run_images(*arguments).code == 0
     names = vocabulary()
-    x, photo, cat, dog = (names[name] for name in ("x</w>", "photo</w>", "cat</w>", "dog</w>"))
+    x, photo, cat, dog, comma = (names[name] for name in ("x</w>", "photo</w>", "cat</w>", "dog</w>", ",</w>"))
     pictures = [tall, wide, other]
     text, captions = b"2_x/a.png3_cat/b.pngr.png", b"xphoto, catdog"
     expected = {
@@ -75,10 +75,9 @@ def test_layout(tmp_path, monkeypatch):
         "digests": numpy.frombuffer(b"".join(digest(picture) for picture in pictures), "u1"),
         "repeats": numpy.array([2, 3, 1], "<u4"),
         "regularisation": numpy.array([0, 0, 1], "u1"),
-        "tokens": numpy.array([x, photo, cat, dog], "<u4"),
-        "tags": numpy.array([0, 1, 2, 3, 4], "<i8"),
+        "tokens": numpy.array([x, comma, x, photo, comma, photo, cat, comma, cat, dog, comma, dog], "<u4"),
+        "tags": numpy.array([0, 2, 3, 5, 6, 8, 9, 11, 12], "<i8"),
         "caption_tags": numpy.array([0, 1, 3, 4], "<i8"),
-        "separator": numpy.array([names[",</w>"]], "<u4"),
         "captions/bytes": numpy.frombuffer(captions, "u1"),
         "captions/offsets": numpy.array([0, 1, 11, 14], "<i8"),
         "names/bytes": numpy.frombuffer(text, "u1"),

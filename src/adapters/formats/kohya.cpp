@@ -2,8 +2,12 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
+#include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -11,6 +15,7 @@
 
 #include "base/error.hpp"
 #include "base/hash.hpp"
+#include "base/units.hpp"
 #include "io/durable_file.hpp"
 #include "io/file_descriptor.hpp"
 #include "io/safetensors.hpp"
@@ -39,13 +44,13 @@ at::Tensor as_stored(const at::Tensor& factor, bool convolution) {
 
 // CPU fp32, in the shapes of the file.
 std::vector<Factors> factors_of(const std::vector<LoraModule>& modules,
-                                const TrainableParameters& parameters, const KohyaLayout& layout) {
+                                const TrainableParameters& parameters) {
   const auto& entries = parameters.entries();
   LS_ASSERT(entries.size() == 2 * modules.size());
   const at::Tensor master = parameters.master().cpu();
   std::vector<Factors> factors;
   for (std::size_t i = 0; i < modules.size(); ++i) {
-    const bool convolution = layout.is_convolution(modules[i].site.name);
+    const bool convolution = modules[i].site.stored_as_convolution;
     // These files know alpha / rank alone.
     const auto alpha = modules[i].scale * static_cast<double>(modules[i].rank);
     factors.push_back(
@@ -155,18 +160,54 @@ PeftModule read_module(const io::SafetensorsFile& file, const std::string& name,
   return module;
 }
 
+struct Layer {
+  std::int64_t rank = 0, parameters = 0;
+  double alpha = 0, norm = 0;
+};
+
+// By the names in the file, whatever model they are of.
+std::map<std::string, Layer> layers_of(const io::SafetensorsFile& file) {
+  std::map<std::string, Layer> layers;
+  for (const auto& tensor : file.tensors()) {
+    if (!tensor.name.ends_with(kDown)) {
+      continue;
+    }
+    const auto name = tensor.name.substr(0, tensor.name.size() - std::string_view(kDown).size());
+    if (file.find(name + kUp) == nullptr) {
+      throw_bad_input(file.path().string() + ": " + io::in_quotes(name) + " has no " + (kUp + 1) +
+                      "; the file is incomplete, get it again");
+    }
+    const at::Tensor down = read_factor(file, tensor.name), up = read_factor(file, name + kUp);
+    if (down.dim() < 2 || up.dim() < 2 || down.size(0) != up.size(1)) {
+      throw_bad_input(file.path().string() + ": factors of " + io::in_quotes(name) +
+                      " do not fit together; the file is damaged, get it again");
+    }
+    const at::Tensor a = down.flatten(1), b = up.flatten(1);
+    Layer layer{down.size(0), down.numel() + up.numel(), static_cast<double>(down.size(0)), 0};
+    if (file.find(name + kAlpha) != nullptr) {
+      layer.alpha = read_factor(file, name + kAlpha).sum().item<double>();
+    }
+    // |B A|^2 = tr(A A' B' B)
+    const double square = b.size(1) == a.size(0)
+                              ? (at::mm(a, a.t()) * at::mm(b.t(), b)).sum().item<double>()
+                              : 0;
+    layer.norm = layer.alpha / static_cast<double>(layer.rank) * std::sqrt(std::max(0.0, square));
+    layers.emplace(name, layer);
+  }
+  return layers;
+}
+
 }  // namespace
 
 void write_kohya_adapter(const std::filesystem::path& file, const std::vector<LoraModule>& modules,
                          const LoraSettings& settings, const TrainableParameters& parameters,
                          const ExportContext& context) {
   io::create_folders(file.parent_path());
-  const auto& layout = *context.kohya;
-  const auto factors = factors_of(modules, parameters, layout);
+  const auto factors = factors_of(modules, parameters);
   std::vector<io::TensorToWrite> tensors;
   std::vector<nn::Site> sites;
   for (std::size_t i = 0; i < modules.size(); ++i) {
-    const auto name = layout.name(modules[i].site.name);
+    const auto& name = modules[i].site.kohya_name;
     sites.push_back(modules[i].site);
     const auto add = [&](const char* key, const at::Tensor& tensor) {
       tensors.push_back(
@@ -179,7 +220,7 @@ void write_kohya_adapter(const std::filesystem::path& file, const std::vector<Lo
   auto metadata = metadata_of(settings, context);
   add_hashes(tensors, metadata);
   io::write_safetensors(file, tensors, metadata);
-  const auto written = read_kohya_adapter(file, sites, layout);
+  const auto written = read_kohya_adapter(file, sites);
   for (std::size_t i = 0; i < modules.size(); ++i) {
     const auto& found = written.modules.at(sites[i].name);
     const PeftModule trained{in_shape_of(sites[i], factors[i].a), in_shape_of(sites[i], factors[i].b),
@@ -192,12 +233,56 @@ void write_kohya_adapter(const std::filesystem::path& file, const std::vector<Lo
   }
 }
 
+std::optional<std::filesystem::path> kohya_file(const std::filesystem::path& path) {
+  std::error_code unknown;
+  const auto file = std::filesystem::is_directory(path, unknown) ? path / kKohyaFile : path;
+  if (file.extension() == ".safetensors" && std::filesystem::is_regular_file(file, unknown)) {
+    return file;
+  }
+  return std::nullopt;
+}
+
+bool is_kohya_adapter(const std::filesystem::path& file) {
+  const io::SafetensorsFile opened(file);
+  return std::ranges::any_of(opened.tensors(),
+                             [](const auto& tensor) { return tensor.name.ends_with(kDown); });
+}
+
+std::string summarise_kohya_adapter(const std::filesystem::path& file) {
+  const auto layers = layers_of(io::SafetensorsFile(file));
+  std::set<std::int64_t> ranks;
+  for (const auto& [name, layer] : layers) {
+    ranks.insert(layer.rank);
+  }
+  return fmt::format("LoRA rank {} on {}", fmt::join(ranks, ", "),
+                     counted(std::ssize(layers), "layer"));
+}
+
+std::string describe_kohya_adapter(const std::filesystem::path& path) {
+  const io::SafetensorsFile file(path);
+  const auto layers = layers_of(file);
+  const auto said = [&](const std::string& key) {
+    const auto found = file.metadata().find(key);
+    return found == file.metadata().end() ? std::string("?") : io::in_quotes(found->second);
+  };
+  auto text = fmt::format("LoRA file of sd-scripts' form for {} ({}): {}\n",
+                          said("ss_base_model_version"), said("ss_sd_model_name"),
+                          summarise_kohya_adapter(path));
+  std::int64_t parameters = 0;
+  for (const auto& [name, layer] : layers) {
+    parameters += layer.parameters;
+    text += fmt::format("  {:<72} rank {:<4} alpha {:<6g} |dW| {:.4g}\n", name, layer.rank,
+                        layer.alpha, layer.norm);
+  }
+  return text + fmt::format("{} parameters\n", parameters);
+}
+
 PeftAdapter read_kohya_adapter(const std::filesystem::path& path,
-                               const std::vector<nn::Site>& sites, const KohyaLayout& layout) {
+                               const std::vector<nn::Site>& sites) {
   const io::SafetensorsFile file(path);
   std::map<std::string, const nn::Site*> by_name;
   for (const auto& site : sites) {
-    by_name.emplace(layout.name(site.name), &site);
+    by_name.emplace(site.kohya_name, &site);
   }
   PeftAdapter adapter;
   adapter.folder = path;

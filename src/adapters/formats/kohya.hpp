@@ -4,6 +4,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,9 +23,20 @@ void write_kohya_adapter(const std::filesystem::path& file, const std::vector<Lo
                          const LoraSettings& settings, const TrainableParameters& parameters,
                          const ExportContext& context);
 
+// The file that a path means: itself, or of a folder of results what is in it. Nothing where it is
+// no file of this form.
+std::optional<std::filesystem::path> kohya_file(const std::filesystem::path& path);
+
+// Whether it is a file of this form, by the names of its tensors.
+bool is_kohya_adapter(const std::filesystem::path& file);
+
+// "LoRA rank 8 on 264 layers", and layer by layer with the sizes of what they change.
+std::string summarise_kohya_adapter(const std::filesystem::path& file);
+std::string describe_kohya_adapter(const std::filesystem::path& file);
+
 // `sites`: what the file's names may stand for. Error(kBadInput) on anything that could not be
 // applied faithfully.
 PeftAdapter read_kohya_adapter(const std::filesystem::path& file,
-                               const std::vector<nn::Site>& sites, const KohyaLayout& layout);
+                               const std::vector<nn::Site>& sites);
 
 }  // namespace lorascale::adapters

@@ -15,7 +15,8 @@ std::string made_for(const PeftAdapter& adapter) {
 
 }  // namespace
 
-void merge_into_weights(const PeftAdapter& adapter, const std::vector<nn::Site>& sites) {
+void merge_into_weights(const PeftAdapter& adapter, const std::vector<nn::Site>& sites,
+                        double strength) {
   std::size_t merged = 0;
   for (const auto& site : sites) {
     const auto found = adapter.modules.find(site.name);
@@ -31,7 +32,7 @@ void merge_into_weights(const PeftAdapter& adapter, const std::vector<nn::Site>&
                                   fmt::join(weight.sizes(), ", ")) +
                       made_for(adapter));
     }
-    weight.copy_(weight.to(at::kFloat) + change.to(weight.device()));
+    weight.copy_(weight.to(at::kFloat) + change.to(weight.device()) * strength);
     ++merged;
   }
   if (merged != adapter.modules.size()) {

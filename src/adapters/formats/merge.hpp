@@ -8,7 +8,9 @@
 
 namespace lorascale::adapters {
 
-// Adds s B A to the weights, in fp32, rounded once. Throws where a module is not in the model.
-void merge_into_weights(const PeftAdapter& adapter, const std::vector<nn::Site>& sites);
+// Adds strength s B A to the weights, in fp32, rounded once. Throws where a module is not in the
+// model.
+void merge_into_weights(const PeftAdapter& adapter, const std::vector<nn::Site>& sites,
+                        double strength = 1);
 
 }  // namespace lorascale::adapters

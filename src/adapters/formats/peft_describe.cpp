@@ -4,18 +4,34 @@
 #include <fmt/ranges.h>
 
 #include "adapters/adapter.hpp"
+#include "adapters/formats/kohya.hpp"
 #include "adapters/formats/peft.hpp"
 #include "base/units.hpp"
 
 namespace lorascale::adapters {
 
+bool is_adapter(const std::filesystem::path& path) {
+  std::error_code unknown;
+  if (std::filesystem::exists(path / kPeftConfig, unknown)) {
+    return true;
+  }
+  const auto file = kohya_file(path);
+  return file && is_kohya_adapter(*file);
+}
+
 std::string summarise_adapter(const std::filesystem::path& folder) {
+  if (const auto file = kohya_file(folder)) {
+    return summarise_kohya_adapter(*file);
+  }
   const auto adapter = read_peft_adapter(folder);
   return fmt::format("LoRA rank {} on {}", adapter.settings.rank,
                      counted(static_cast<std::int64_t>(adapter.modules.size()), "layer"));
 }
 
 std::string describe_adapter(const std::filesystem::path& folder) {
+  if (const auto file = kohya_file(folder)) {
+    return describe_kohya_adapter(*file);
+  }
   const auto adapter = read_peft_adapter(folder);
   std::string text = fmt::format("PEFT LoRA adapter for '{}': {} layers, rank {}, alpha {}{}\n",
                                  adapter.base_model, adapter.modules.size(), adapter.settings.rank,

@@ -29,6 +29,41 @@ double square_of_weights(const std::vector<LoraModule>& modules) {
   return sum;
 }
 
+bool has_kohya_names(const std::vector<nn::Site>& sites) {
+  return !sites.empty() && !sites.front().kohya_name.empty();
+}
+
+std::optional<PeftAdapter> adapter_to_begin_from(const config::AdapterSection& section,
+                                                 const AdaptedModel& model) {
+  if (!section.init_from) {
+    return std::nullopt;
+  }
+  if (has_kohya_names(model.sites)) {
+    if (const auto file = kohya_file(*section.init_from)) {
+      return read_kohya_adapter(*file, model.sites);
+    }
+    throw_bad_input("adapter.init_from: " + *section.init_from +
+                    " is no LoRA file (.safetensors), nor a folder with " + kKohyaFile);
+  }
+  return read_peft_adapter(*section.init_from);
+}
+
+// Files of sd-scripts' form say of each layer what there is; they have no targets beside.
+std::vector<LoraModule> modules_of(const LoraSettings& settings, const AdaptedModel& model,
+                                   const std::optional<PeftAdapter>& start) {
+  if (!start || !has_kohya_names(model.sites)) {
+    return match_lora_targets(model, settings);
+  }
+  std::vector<LoraModule> modules;
+  for (const auto& site : model.sites) {
+    if (const auto found = start->modules.find(site.name); found != start->modules.end()) {
+      const auto& module = found->second;
+      modules.push_back({site, module.a.size(0), module.alpha, module.scale});
+    }
+  }
+  return modules;
+}
+
 class LoraAdapter : public Adapter {
  public:
   LoraAdapter(std::vector<LoraModule> modules, std::vector<nn::Site> sites, LoraSettings settings,
@@ -38,10 +73,11 @@ class LoraAdapter : public Adapter {
         settings_(std::move(settings)),
         parameters_(attach_lora(modules_, settings_, seed)) {}
 
-  void begin_from(const std::filesystem::path& folder, const std::filesystem::path& base) {
-    const auto adapter = read_peft_adapter(folder);
+  void begin_from(const PeftAdapter& adapter, const std::filesystem::path& base) {
     load_peft_adapter(adapter, modules_, *parameters_);
-    warning_ = warning_of_other_base(adapter, base);
+    if (!adapter.base_model.empty()) {
+      warning_ = warning_of_other_base(adapter, base);
+    }
   }
 
   TrainableParameters& parameters() override { return *parameters_; }
@@ -68,7 +104,7 @@ class LoraAdapter : public Adapter {
   }
 
   void write(const std::filesystem::path& folder, const ExportContext& context) const override {
-    if (context.kohya) {
+    if (has_kohya_names(sites_)) {
       write_kohya_adapter(folder / kKohyaFile, modules_, settings_, *parameters_, context);
     } else {
       write_peft_adapter(folder, modules_, sites_, settings_, *parameters_, context);
@@ -94,16 +130,17 @@ LoraSettings lora_settings(const config::AdapterSection& section) {
 std::unique_ptr<Adapter> make_lora_adapter(const config::AdapterSection& section,
                                            const AdaptedModel& model, std::uint64_t seed) {
   const auto settings = lora_settings(section);
-  auto adapter = std::make_unique<LoraAdapter>(match_lora_targets(model, settings), model.sites,
+  const auto start = adapter_to_begin_from(section, model);
+  auto adapter = std::make_unique<LoraAdapter>(modules_of(settings, model, start), model.sites,
                                                settings, seed);
-  if (section.init_from) {
-    adapter->begin_from(*section.init_from, model.base);
+  if (start) {
+    adapter->begin_from(*start, model.base);
   }
   return adapter;
 }
 
 void check_lora_adapter(const config::AdapterSection& section, const AdaptedModel& model) {
-  match_lora_targets(model, lora_settings(section));
+  modules_of(lora_settings(section), model, adapter_to_begin_from(section, model));
 }
 
 }  // namespace lorascale::adapters

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "adapters/formats/kohya.hpp"
 #include "adapters/formats/peft.hpp"
 #include "adapters/lora/lora_adapter.hpp"
 #include "adapters/targets.hpp"
@@ -52,6 +53,16 @@ std::optional<std::string> take_lora_settings(const std::set<std::string>& given
   auto& section = config->adapter;
   if (!section.init_from || section.init_from->empty()) {
     return std::nullopt;
+  }
+  if (kohya_file(*section.init_from)) {
+    for (const auto* key : {"rank", "alpha", "rslora", "targets", "rank_pattern", "alpha_pattern"}) {
+      if (given.contains(std::string("adapter.") + key)) {
+        throw_bad_config(std::string("adapter.") + key + " is that of the file " +
+                         *section.init_from + ", layer by layer; leave it out");
+      }
+    }
+    return fmt::format("adapter.init_from {}: layers, ranks and alphas are the file's",
+                       *section.init_from);
   }
   const auto adapter = [&] {
     try {

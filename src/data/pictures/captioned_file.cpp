@@ -147,9 +147,11 @@ void CaptionedFile::read_pictures() {
 
 void CaptionedFile::read_captions() {
   ids_ = read_tokens("tokens");
-  separator_ = read_tokens("separator");
   tag_offsets_ = read_offsets("tags", std::ssize(ids_));
-  caption_tags_ = read_offsets("caption_tags", std::ssize(tag_offsets_) - 1);
+  if (tag_offsets_.size() % 2 != 1) {
+    refuse("/tags has not two entries for each tag");
+  }
+  caption_tags_ = read_offsets("caption_tags", (std::ssize(tag_offsets_) - 1) / 2);
   captions_ = ByteTable::read(file_.hdf5(), "/captions");
   file_.check_whole("captions", {std::as_bytes(std::span(captions_.bytes())),
                                  std::as_bytes(std::span(captions_.offsets()))});
@@ -170,8 +172,9 @@ std::int64_t CaptionedFile::tags(std::int64_t image) const {
   return at(caption_tags_, image + 1) - at(caption_tags_, image);
 }
 
-std::span<const std::int32_t> CaptionedFile::tag(std::int64_t image, std::int64_t number) const {
-  const auto tag = at(caption_tags_, image) + number;
+std::span<const std::int32_t> CaptionedFile::tag(std::int64_t image, std::int64_t number,
+                                                 bool with_comma) const {
+  const auto tag = 2 * (at(caption_tags_, image) + number) + (with_comma ? 0 : 1);
   const auto first = at(tag_offsets_, tag);
   return std::span(ids_).subspan(static_cast<std::size_t>(first),
                                  static_cast<std::size_t>(at(tag_offsets_, tag + 1) - first));

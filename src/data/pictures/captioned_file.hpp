@@ -13,6 +13,7 @@
 
 #include "data/byte_table.hpp"
 #include "data/checked_elements.hpp"
+#include "data/pictures/caption_rows.hpp"
 
 namespace lorascale::data {
 
@@ -22,14 +23,6 @@ inline constexpr const char* kCaptionedFileMaker = "scripts/prepare_images.py";
 struct PictureSize {
   std::int64_t height = 0, width = 0;
   friend bool operator==(const PictureSize&, const PictureSize&) = default;
-};
-
-// What the tokens mean.
-struct CaptionTokens {
-  std::int64_t vocabulary = 0;
-  std::int32_t begin = 0, end = 0;
-  std::vector<std::int32_t> pads;  // of each text encoder
-  std::string tokenizer;           // SHA-256 of its vocabulary and merges
 };
 
 class CaptionedFile {
@@ -54,9 +47,9 @@ class CaptionedFile {
   // Tells pictures apart by their pixels.
   [[nodiscard]] std::string digest(std::int64_t image) const;
   [[nodiscard]] std::int64_t tags(std::int64_t image) const;
-  [[nodiscard]] std::span<const std::int32_t> tag(std::int64_t image, std::int64_t number) const;
-  // Tokens between two tags.
-  [[nodiscard]] const std::vector<std::int32_t>& separator() const { return separator_; }
+  // Its tokens, with those of the comma behind it where another tag follows.
+  [[nodiscard]] std::span<const std::int32_t> tag(std::int64_t image, std::int64_t number,
+                                                  bool with_comma) const;
   [[nodiscard]] const CaptionTokens& tokens() const { return tokens_; }
   [[nodiscard]] std::string_view caption(std::int64_t image) const { return captions_[image]; }
   // [channels, height, width] of one picture.
@@ -85,7 +78,7 @@ class CaptionedFile {
   std::vector<PictureSize> sizes_, originals_, buckets_;
   std::vector<std::int64_t> bucket_, repeats_, first_pixel_;
   std::vector<std::uint8_t> regularisation_, digests_;
-  std::vector<std::int32_t> ids_, separator_;
+  std::vector<std::int32_t> ids_;
   std::vector<std::int64_t> tag_offsets_, caption_tags_;
   ByteTable captions_;
   std::unique_ptr<CheckedElements> pixels_;

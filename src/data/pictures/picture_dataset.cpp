@@ -50,11 +50,11 @@ PictureDataset::PictureDataset(std::filesystem::path path, const PictureSettings
           8 * settings_.factor));
     }
   }
-  if (std::ssize(file_.tokens().pads) < settings_.encoders) {
+  if (std::ssize(file_.tokens().pads) < settings_.rows.encoders) {
     throw_bad_input(fmt::format(
         "{} has captions for {} text encoder(s), and the model has {}; make it again with {} "
         "--model and this model",
-        this->path(), file_.tokens().pads.size(), settings_.encoders, kCaptionedFileMaker));
+        this->path(), file_.tokens().pads.size(), settings_.rows.encoders, kCaptionedFileMaker));
   }
   if (settings_.use_mask && file_.channels() != 4) {
     throw_bad_config(fmt::format("data.masked: {} holds no masks; make it again with {} --masks",
@@ -162,30 +162,11 @@ std::vector<std::int32_t> PictureDataset::caption_of(const SampleKey& key, std::
     }
   }
   std::vector<std::int32_t> tokens;
-  for (const auto number : tags) {
-    if (!tokens.empty()) {
-      tokens.insert(tokens.end(), file_.separator().begin(), file_.separator().end());
-    }
-    const auto tag = file_.tag(picture, number);
+  for (std::size_t i = 0; i < tags.size(); ++i) {
+    const auto tag = file_.tag(picture, tags[i], /*with_comma=*/i + 1 < tags.size());
     tokens.insert(tokens.end(), tag.begin(), tag.end());
   }
   return tokens;
-}
-
-void PictureDataset::add_ids(std::span<const std::int32_t> tokens,
-                             std::vector<std::int32_t>& ids) const {
-  const auto& meaning = file_.tokens();
-  const auto words = static_cast<std::size_t>(settings_.positions - 2);
-  for (std::int64_t encoder = 0; encoder < settings_.encoders; ++encoder) {
-    for (std::int64_t row = 0; row < settings_.caption.text_rows; ++row) {
-      const auto first = std::min(tokens.size(), static_cast<std::size_t>(row) * words);
-      const auto part = tokens.subspan(first, std::min(words, tokens.size() - first));
-      ids.push_back(meaning.begin);
-      ids.insert(ids.end(), part.begin(), part.end());
-      ids.push_back(meaning.end);
-      ids.insert(ids.end(), words - part.size(), meaning.pads[static_cast<std::size_t>(encoder)]);
-    }
-  }
 }
 
 std::unique_ptr<Leaf> PictureDataset::leaf(const SampleKey& key,
@@ -194,9 +175,9 @@ std::unique_ptr<Leaf> PictureDataset::leaf(const SampleKey& key,
   leaf->key = key;
   leaf->sample_ids.assign(rows.begin(), rows.end());
   leaf->units = std::ssize(rows);
-  leaf->encoders = settings_.encoders;
-  leaf->text_rows = settings_.caption.text_rows;
-  leaf->positions = settings_.positions;
+  leaf->encoders = settings_.rows.encoders;
+  leaf->text_rows = settings_.rows.text_rows;
+  leaf->positions = settings_.rows.positions;
   for (std::int64_t i = 0; i < std::ssize(rows); ++i) {
     const auto row = rows[static_cast<std::size_t>(i)];
     const auto picture = this->picture(row);
@@ -212,7 +193,7 @@ std::unique_ptr<Leaf> PictureDataset::leaf(const SampleKey& key,
     const auto crop = crop_of(key, row, picture);
     group->samples.push_back(i);
     add_picture(*group, picture, crop);
-    add_ids(caption_of(key, row, picture), leaf->ids);
+    add_caption_rows(caption_of(key, row, picture), file_.tokens(), settings_.rows, leaf->ids);
     leaf->weights.push_back(file_.regularisation(picture)
                                 ? static_cast<float>(settings_.prior_weight)
                                 : 1.0F);

@@ -21,7 +21,6 @@ struct CaptionSettings {
   std::int64_t keep = 0;     // tags that are neither moved nor left out
   double dropout = 0;        // share of captions that are empty
   double tag_dropout = 0;    // share of tags that are left out
-  std::int64_t text_rows = 1;  // of the text encoders, for one caption
 };
 
 struct PictureSettings {
@@ -31,8 +30,7 @@ struct PictureSettings {
   bool use_repeats = true;   // else each picture once
   bool use_mask = false;
   double prior_weight = 1;        // of pictures for regularisation
-  std::int64_t encoders = 1;      // that captions are made into rows for
-  std::int64_t positions = 77;    // of a row
+  CaptionRows rows;
   std::int64_t factor = 8;        // sides of buckets are multiples of it
 };
 
@@ -68,7 +66,6 @@ class PictureDataset : public Dataset {
   // The caption's tokens in the order and with the gaps of this epoch.
   [[nodiscard]] std::vector<std::int32_t> caption_of(const SampleKey& key, std::int64_t row,
                                                      std::int64_t picture) const;
-  void add_ids(std::span<const std::int32_t> tokens, std::vector<std::int32_t>& ids) const;
 
   CaptionedFile file_;
   PictureSettings settings_;

@@ -11,8 +11,8 @@ namespace lorascale::models::diffusion {
 // text encoders are lora_te (SDXL: lora_te1, lora_te2). SDXL's UNet goes by LDM's paths.
 std::string kohya_name(const std::string& site, const PipelineConfig& config);
 
-// Whether files of the base hold the layer as a convolution: of SD 1 the projections around
-// transformers, too, which are linear here.
+// Whether files of the base hold a layer that is linear here as a convolution: of SD 1 the
+// projections around transformers.
 bool is_convolution_in_files(const std::string& site, const PipelineConfig& config);
 
 }  // namespace lorascale::models::diffusion

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "models/diffusion/kohya_names.hpp"
+
 namespace lorascale::models::diffusion {
 namespace {
 
@@ -53,6 +55,11 @@ std::vector<nn::Site> Pipeline::sites() {
   auto of_unet = unet_.sites();
   std::erase_if(of_unet, [](const nn::Site& site) { return !takes_adapter(site); });
   add_part_name(all, std::move(of_unet), "unet");
+  for (auto& site : all) {
+    site.kohya_name = kohya_name(site.name, config_);
+    site.stored_as_convolution =
+        site.kind == nn::SiteKind::kConv2d || is_convolution_in_files(site.name, config_);
+  }
   return all;
 }
 

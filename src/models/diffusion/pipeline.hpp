@@ -66,4 +66,14 @@ std::unique_ptr<Pipeline> read_pipeline_shapes(const PipelineSource& source,
 // Tells models apart.
 std::string pipeline_fingerprint(const PipelineSource& source);
 
+// Where a weight of the slots lies in the files: rows of a tensor.
+struct StoredWeight {
+  std::filesystem::path files;  // a file, or the folder of a part
+  std::string name;
+  std::int64_t first_row = 0;
+};
+// `keys`: of slots' parts. In their order.
+std::vector<StoredWeight> stored_weights(const PipelineSource& source,
+                                         const std::vector<std::string>& keys);
+
 }  // namespace lorascale::models::diffusion

@@ -245,6 +245,30 @@ std::unique_ptr<Pipeline> load_pipeline(const PipelineSource& source,
   return pipeline;
 }
 
+std::vector<StoredWeight> stored_weights(const PipelineSource& source,
+                                         const std::vector<std::string>& keys) {
+  const auto shapes = read_pipeline_shapes(source, std::nullopt);
+  const auto parts = parts_of(source, shapes->config());
+  std::map<std::string, std::pair<const Part*, std::int64_t>> places;
+  for (const auto& part : parts) {
+    for (const auto& slot : shapes->slots()) {
+      std::int64_t row = 0;
+      for (const auto& [key, shape] : slot.parts) {
+        if (key.starts_with(part.name + ".")) {
+          places[key] = {&part, part.open_clip ? row : 0};
+          row += shape[0];
+        }
+      }
+    }
+  }
+  std::vector<StoredWeight> found;
+  for (const auto& key : keys) {
+    const auto& [part, row] = places.at(key);
+    found.push_back({part->reader.files().path(), part->reader.stored(key), row});
+  }
+  return found;
+}
+
 std::string pipeline_fingerprint(const PipelineSource& source) {
   std::string all;
   if (is_pipeline_folder(source.path)) {

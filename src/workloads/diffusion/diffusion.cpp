@@ -10,6 +10,7 @@
 #include "data/pictures/picture_dataset.hpp"
 #include "models/diffusion/diffusion_model.hpp"
 #include "nn/dtypes.hpp"
+#include "workloads/diffusion/picture_preview.hpp"
 #include "workloads/diffusion/pipeline_of_config.hpp"
 
 namespace lorascale::workloads::diffusion {
@@ -31,7 +32,7 @@ class DiffusionWorkload : public Workload {
   models::Model& model() override { return *model_; }
   [[nodiscard]] const data::Dataset& train() const override { return *train_; }
   [[nodiscard]] const data::Dataset* validation() const override { return validation_.get(); }
-  Preview* preview() override { return nullptr; }
+  Preview* preview() override { return preview_.get(); }
   [[nodiscard]] const Words& words() const override { return words_; }
   [[nodiscard]] std::string model_fingerprint() const override { return fingerprint_; }
   [[nodiscard]] std::int64_t enough_samples() const override {
@@ -47,6 +48,7 @@ class DiffusionWorkload : public Workload {
   std::string fingerprint_;
   std::unique_ptr<DiffusionModel> model_;
   std::unique_ptr<PictureDataset> train_, validation_;  // the latter may be null
+  std::unique_ptr<PicturePreview> preview_;             // may be null
 };
 
 DiffusionWorkload::DiffusionWorkload(config::RunConfig& config, const prepare::DataFiles& files,
@@ -78,6 +80,15 @@ DiffusionWorkload::DiffusionWorkload(config::RunConfig& config, const prepare::D
           data::kCaptionedFileMaker, config.model.path));
     }
   }
+  if (config.sample.every.value > 0 && !config.sample.prompts.empty()) {
+    preview_ = std::make_unique<PicturePreview>(*model_, config, config.sample.prompts,
+                                                usual_size_of(train_->file()));
+    if (preview_->tokens().tokenizer != train_->file().tokens().tokenizer) {
+      throw_bad_input(train_->path() +
+                      " was made with another tokenizer than that of sample.prompts; prepare it "
+                      "with the model's own");
+    }
+  }
 }
 
 std::vector<std::string> DiffusionWorkload::plan_lines() const {
@@ -98,7 +109,7 @@ adapters::ExportContext DiffusionWorkload::export_context() const {
   const auto& pipeline = model_->pipeline().config();
   const bool velocity = model_->schedule().settings().prediction == Prediction::kVelocity;
   const bool v2 = pipeline.variant == Variant::kSd2;
-  adapters::ExportContext context{config_.model.path, "", {}, {}, kohya_layout(pipeline)};
+  adapters::ExportContext context{config_.model.path, "", {}, {}};
   const auto text = [](bool value) { return std::string(value ? "True" : "False"); };
   const auto* version = pipeline.variant == Variant::kSdxl ? "sdxl_base_v1-0"
                         : v2                               ? (velocity ? "sd_v2_v" : "sd_v2")
@@ -148,8 +159,8 @@ const WorkloadKind kDiffusion = {
     check_headers,
     describe_data,
     read_base,
-    nullptr,
-    nullptr,
+    generate,
+    merge,
 };
 
 }  // namespace lorascale::workloads::diffusion

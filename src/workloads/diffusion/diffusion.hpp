@@ -11,5 +11,8 @@ extern const WorkloadKind kDiffusion;
 // The functions of its row that have files of their own.
 HeaderReport check_headers(const config::RunConfig& config);
 std::string describe_data(const std::filesystem::path& file);
+std::string generate(const config::RunConfig& config, at::Device device,
+                     const GenerateRequest& request);
+std::string merge(const MergeRequest& request);
 
 }  // namespace lorascale::workloads::diffusion

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include "base/error.hpp"
-#include "models/diffusion/kohya_names.hpp"
 
 namespace lorascale::workloads::diffusion {
 
@@ -33,19 +32,23 @@ models::diffusion::DiffusionSettings settings_of(const config::RunConfig& config
   return settings;
 }
 
+data::CaptionRows rows_of(const config::RunConfig& config,
+                          const models::diffusion::PipelineConfig& pipeline) {
+  constexpr std::int64_t kWords = 75;  // of CLIP's 77 positions
+  const auto most = config.data.caption.max_tokens;
+  if (most % kWords != 0) {
+    throw_bad_config(
+        fmt::format("data.caption.max_tokens is {}; 75, 150 and 225 can be", most));
+  }
+  return {std::ssize(pipeline.texts), most / kWords, pipeline.texts.front().clip.positions};
+}
+
 data::PictureSettings pictures_of(const config::RunConfig& config,
                                   const models::diffusion::PipelineConfig& pipeline,
                                   bool training) {
   const auto& caption = config.data.caption;
   data::PictureSettings settings;
-  settings.positions = pipeline.texts.front().clip.positions;
-  // Of CLIP's 77 positions 75 are words.
-  if (caption.max_tokens % 75 != 0) {
-    throw_bad_config(fmt::format("data.caption.max_tokens is {}; 75, 150 and 225 can be",
-                                 caption.max_tokens));
-  }
-  settings.caption.text_rows = caption.max_tokens / 75;
-  settings.encoders = std::ssize(pipeline.texts);
+  settings.rows = rows_of(config, pipeline);
   settings.factor = pipeline.vae.factor();
   settings.use_mask = config.data.masked;
   settings.prior_weight = config.loss.prior_weight;
@@ -67,15 +70,6 @@ void set_targets(config::AdapterSection& adapter) {
                        "proj_out", "ff.net.0.proj", "ff.net.2", "q_proj",  "k_proj",
                        "v_proj",  "out_proj", "fc1",     "fc2"};
   }
-}
-
-adapters::KohyaLayout kohya_layout(const models::diffusion::PipelineConfig& pipeline) {
-  return {[pipeline](const std::string& site) {
-            return models::diffusion::kohya_name(site, pipeline);
-          },
-          [pipeline](const std::string& site) {
-            return models::diffusion::is_convolution_in_files(site, pipeline);
-          }};
 }
 
 }  // namespace lorascale::workloads::diffusion

@@ -4,7 +4,6 @@
 #include <string>
 #include <vector>
 
-#include "adapters/adapter.hpp"
 #include "config/run_config.hpp"
 #include "data/pictures/picture_dataset.hpp"
 #include "models/diffusion/diffusion_model.hpp"
@@ -13,11 +12,12 @@ namespace lorascale::workloads::diffusion {
 
 models::diffusion::PipelineSource source_of(const config::ModelSection& model);
 models::diffusion::DiffusionSettings settings_of(const config::RunConfig& config);
+data::CaptionRows rows_of(const config::RunConfig& config,
+                          const models::diffusion::PipelineConfig& pipeline);
 data::PictureSettings pictures_of(const config::RunConfig& config,
                                   const models::diffusion::PipelineConfig& pipeline,
                                   bool training);
 // Where adapter.targets was left as it is for language models: the layers that sd-scripts adapts.
 void set_targets(config::AdapterSection& adapter);
-adapters::KohyaLayout kohya_layout(const models::diffusion::PipelineConfig& pipeline);
 
 }  // namespace lorascale::workloads::diffusion

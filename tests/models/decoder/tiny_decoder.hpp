@@ -4,7 +4,6 @@
 
 #include <ATen/ATen.h>
 
-#include <cmath>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -12,12 +11,11 @@
 #include <string>
 #include <vector>
 
-#include "base/hash.hpp"
-#include "base/rng.hpp"
 #include "data/tokens/token_leaf.hpp"
 #include "io/safetensors_writer.hpp"
 #include "io/support.hpp"
 #include "models/decoder/decoder.hpp"
+#include "models/golden.hpp"
 #include "nn/tensor_bytes.hpp"
 
 namespace lorascale::models::decoder {
@@ -44,25 +42,6 @@ inline Json tiny_json(const std::string& family) {
 
 inline DecoderConfig parse(const Json& json) {
   return parse_decoder_config(json.dump(), "config.json");
-}
-
-// Uniform with variance 1 / fan-in for matrices, around 1 for norms, around 0 for biases.
-inline at::Tensor golden_tensor(const std::string& key, const std::vector<std::int64_t>& shape) {
-  at::Tensor tensor = at::empty(shape, at::kFloat);
-  double fan_in = 1;
-  for (std::size_t i = 1; i < shape.size(); ++i) {
-    fan_in *= static_cast<double>(shape[i]);
-  }
-  float* data = tensor.data_ptr<float>();
-  for (std::int64_t i = 0; i < tensor.numel(); ++i) {
-    const auto bits = mix64(fnv1a64(key) + static_cast<std::uint64_t>(i));
-    const double u = static_cast<double>(bits >> 40) * 0x1p-24 - 0.5;
-    const double value = shape.size() > 1        ? u * 2.0 * std::sqrt(3.0 / fan_in)
-                         : key.ends_with("bias") ? 0.1 * u
-                                                 : 1.0 + 0.2 * u;
-    data[i] = static_cast<float>(value);
-  }
-  return tensor;
 }
 
 inline std::map<std::string, at::Tensor> golden_weights(Decoder& model) {

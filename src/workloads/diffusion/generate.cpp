@@ -1,0 +1,69 @@
+// The verb `generate` for models that make pictures: base, adapter and prompt to a PNG file.
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <system_error>
+
+#include "adapters/formats/kohya.hpp"
+#include "adapters/formats/merge.hpp"
+#include "base/error.hpp"
+#include "io/durable_file.hpp"
+#include "nn/dtypes.hpp"
+#include "prepare/source_files.hpp"
+#include "workloads/diffusion/diffusion.hpp"
+#include "workloads/diffusion/picture_preview.hpp"
+#include "workloads/diffusion/pipeline_of_config.hpp"
+
+namespace lorascale::workloads::diffusion {
+namespace {
+
+void add_adapter(models::diffusion::Pipeline& pipeline, const config::RunConfig& config,
+                 const GenerateRequest& request) {
+  const auto path =
+      request.adapter.value_or(std::filesystem::path(config.run.output_dir) / "adapter");
+  const auto file = adapters::kohya_file(path);
+  if (file) {
+    adapters::merge_into_weights(adapters::read_kohya_adapter(*file, pipeline.sites()),
+                                 pipeline.sites(), request.strength);
+  } else if (request.adapter) {
+    throw_bad_input(path.string() + " is no LoRA file (.safetensors), nor a folder with " +
+                    adapters::kKohyaFile);
+  } else {
+    spdlog::warn("{} does not exist: this is the base model without an adapter", path.string());
+  }
+}
+
+// As the data has them, where it is there.
+UsualSize usual_size(const config::RunConfig& config, models::diffusion::Variant variant) {
+  std::error_code unknown;
+  if (prepare::is_data_file(config.data.train) &&
+      std::filesystem::is_regular_file(config.data.train, unknown)) {
+    return usual_size_of(data::CaptionedFile(config.data.train));
+  }
+  return variant == models::diffusion::Variant::kSdxl ? UsualSize{1024, 1024} : UsualSize{};
+}
+
+}  // namespace
+
+std::string generate(const config::RunConfig& config, at::Device device,
+                     const GenerateRequest& request) {
+  if (!request.prompt || request.decode || request.max_tokens) {
+    throw Error(ExitCode::kUsage,
+                "a model that makes pictures takes --prompt TEXT, --output FILE.png, --adapter and "
+                "--strength");
+  }
+  const auto output = request.output.value_or("picture.png");
+  if (output.extension() != ".png") {
+    throw Error(ExitCode::kUsage, "--output takes a name that ends with .png, not " + output.string());
+  }
+  auto pipeline = models::diffusion::load_pipeline(
+      source_of(config.model), nn::float_type_named(config.model.dtype), device);
+  add_adapter(*pipeline, config, request);
+  const auto usual = usual_size(config, pipeline->config().variant);
+  const models::diffusion::DiffusionModel model(std::move(pipeline), settings_of(config));
+  const auto items = PicturePreview(model, config, {*request.prompt}, usual).make();
+  io::write_file_atomically(output, std::string_view(items.front().picture.png));
+  return fmt::format("{}\nwrote {}", items.front().text, output.string());
+}
+
+}  // namespace lorascale::workloads::diffusion

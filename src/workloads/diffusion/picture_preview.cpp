@@ -1,0 +1,88 @@
+#include "workloads/diffusion/picture_preview.hpp"
+
+#include <ATen/ops/from_blob.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/error.hpp"
+#include "io/png_writer.hpp"
+#include "models/diffusion/picture_maker.hpp"
+#include "workloads/diffusion/pipeline_of_config.hpp"
+
+namespace lorascale::workloads::diffusion {
+
+UsualSize usual_size_of(const data::CaptionedFile& pictures) {
+  std::vector<std::int64_t> counts(pictures.buckets().size(), 0);
+  for (std::int64_t i = 0; i < pictures.images(); ++i) {
+    ++counts[static_cast<std::size_t>(pictures.bucket(i))];
+  }
+  const auto most = std::ranges::max_element(counts) - counts.begin();
+  const auto& bucket = pictures.buckets()[static_cast<std::size_t>(most)];
+  return {bucket.height, bucket.width};
+}
+
+PicturePreview::PicturePreview(const models::diffusion::DiffusionModel& model,
+                               const config::RunConfig& config,
+                               const std::vector<std::string>& prompts, const UsualSize& usual)
+    : model_(model), config_(config), usual_(usual) {
+  const auto factor = model.pipeline().config().vae.factor();
+  std::vector<std::string> captions;
+  for (const auto& text : prompts) {
+    const auto& prompt = prompts_.emplace_back(parse_prompt(text, config, prompts_.size()));
+    for (const auto& side : {prompt.width, prompt.height}) {
+      if (side.value_or(factor) % factor != 0) {
+        throw_bad_config(fmt::format("sample: a picture of {} pixels a side cannot be; multiples of "
+                                     "{} can",
+                                     *side, factor));
+      }
+    }
+    captions.push_back(prompt.caption);
+    captions.push_back(prompt.negative.value_or(""));
+  }
+  captions.emplace_back();
+  encoded_ = encode_captions(config, captions);
+  const auto encoders = std::ssize(model.pipeline().texts());
+  if (std::ssize(encoded_.tokens.pads) < encoders) {
+    throw_bad_input(config.model.path + ": the tokenizer of its second text encoder is missing");
+  }
+}
+
+at::Tensor PicturePreview::rows_of_caption(std::size_t caption) const {
+  const auto rows = rows_of(config_, model_.pipeline().config());
+  std::vector<std::int32_t> ids;
+  data::add_caption_rows(encoded_.ids[caption], encoded_.tokens, rows, ids);
+  return at::from_blob(ids.data(), {1, rows.encoders, rows.text_rows, rows.positions}, at::kInt)
+      .clone();
+}
+
+std::vector<Preview::Item> PicturePreview::make() {
+  std::vector<Item> items;
+  for (std::size_t i = 0; i < prompts_.size(); ++i) {
+    const auto& prompt = prompts_[i];
+    models::diffusion::PictureRequest request;
+    request.prompt = rows_of_caption(2 * i);
+    if (prompt.negative) {
+      request.negative = rows_of_caption(2 * i + 1);
+    }
+    request.empty = rows_of_caption(encoded_.ids.size() - 1);
+    request.height = prompt.height.value_or(usual_.height);
+    request.width = prompt.width.value_or(usual_.width);
+    request.sampler = sampler_named(config_.sample.sampler);
+    request.steps = prompt.steps;
+    request.guidance = prompt.guidance;
+    request.seed = prompt.seed;
+    const auto picture = models::diffusion::make_picture(model_, request);
+    const auto parameters = parameters_text(prompt, request.width, request.height,
+                                            config_.sample.sampler, config_.model.path);
+    const std::span pixels(picture.const_data_ptr<std::uint8_t>(),
+                           static_cast<std::size_t>(picture.numel()));
+    items.push_back({fmt::format("{:02}", i), parameters,
+                     {io::encode_png_file(pixels, request.height, request.width,
+                                          {{"parameters", parameters}}),
+                      request.height, request.width}});
+  }
+  return items;
+}
+
+}  // namespace lorascale::workloads::diffusion
