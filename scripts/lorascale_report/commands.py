@@ -4,6 +4,7 @@ run was started in."""
 import dataclasses
 import shlex
 
+from lorascale_report import words
 
 PROGRAM = "build/release/lorascale"
 RANKS = 4  # another number than most runs have: it changes the time, not the result
@@ -30,6 +31,14 @@ def next_commands(run, program):
         ]
     if run.is_lora:
         prompt = run.after[0].prompt if run.after else None
+        drawn = next((row.first.prompt for row in run.pictures.rows), None)
+        if drawn and drawn == words.harmless(drawn):
+            commands.append(
+                Command(
+                    "make a picture with the adapter, of this or another prompt",
+                    f"{program} generate {config} --prompt {shlex.quote(drawn)} --output picture.png",
+                )
+            )
         if prompt and run.unit == "byte":
             commands.append(
                 Command(

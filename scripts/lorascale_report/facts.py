@@ -48,10 +48,13 @@ def facts(run):
     pairs = []
     first, final, best = run.first_validation, run.last_validation, run.best_validation
     if first is not None and first.step != final.step:
-        unit = f"nats per {run.unit}"
-        pairs.append(("validation", f"{first.loss:.4f} -> {final.loss:.4f} {unit}"))
-        name, before, after, of = quality(run)
-        pairs.append((name, f"{before} -> {after} {of}"))
+        pairs.append(("validation", f"{first.loss:.4f} -> {final.loss:.4f} {run.measure}"))
+        if first.quarters and final.quarters:
+            changes = (f"{a:.4f} -> {b:.4f}" for a, b in zip(first.quarters, final.quarters, strict=True))
+            pairs.append(("by noise", "little: {}; more: {}; {}; most: {}".format(*changes)))
+        if meaning := quality(run):
+            name, before, after, of = meaning
+            pairs.append((name, f"{before} -> {after} {of}"))
         if best.step != final.step:
             pairs.append(("best", f"{best.loss:.4f} {_where_best(run)}"))
     if setting("model", "path"):
@@ -80,16 +83,41 @@ def facts(run):
         pairs.append(("skipped", f"{skipped} updates were not finite or had no target, and left the parameters as they were"))
     if run.result_folder is not None:
         pairs.append(("adapter in" if run.is_lora else "model in", str(run.result_folder)))
+    pairs += _pictures(run.pictures)
     pairs.append(("state", state(run)))
     return [(name, words.harmless(value)) for name, value in pairs]
 
 
+def _pictures(pictures, most=5):
+    if pictures.rows:
+        count, prompts = pictures.count, len(pictures.rows)
+        of = f"{prompts} prompt" if prompts == 1 else f"{prompts} prompts"
+        yield "samples", f"{count} picture{'' if count == 1 else 's'} of {of} in {pictures.folder}"
+    for name, what in sorted(pictures.damaged.items())[:most]:
+        yield ("not shown", f"{pictures.folder / name} {what}")
+    if len(pictures.damaged) > most:
+        yield ("not shown", f"{len(pictures.damaged) - most} more files of that folder")
+
+
 def quality(run):
-    """(name, before, after, of what): the validations' meaning to people."""
+    """(name, before, after, of what): the validations' meaning to people, where their loss has one."""
     first, last = run.first_validation, run.last_validation
+    if run.of_noise:
+        return None
     if first.accuracy is not None and last.accuracy is not None:
         return "accuracy", words.share(first.accuracy), words.share(last.accuracy), "of validation"
     return "perplexity", words.perplexity(first.loss), words.perplexity(last.loss), f"per {run.unit}"
+
+
+def noise_curves(run):
+    """(name, [(update, validation loss in % of the first)]) of each quarter of the schedule of noise."""
+    measured = [v for v in run.validations if v.quarters]
+    names = ("little noise", "2nd quarter", "3rd quarter", "most noise")
+    return [
+        (name, [(v.step, 100 * v.quarters[i] / measured[0].quarters[i]) for v in measured])
+        for i, name in enumerate(names)
+        if len(measured) > 1 and measured[0].quarters[i] > 0
+    ]
 
 
 def accuracies(run):

@@ -4,7 +4,11 @@ import html
 
 from lorascale_report import facts, words
 from lorascale_report.chart import Chart, Line
+from lorascale_report.pictures import data_uri
 from lorascale_report.run_folder import smoothed
+
+MOST_ROWS, OPEN_ROWS, MOST_OF_STRIP = 16, 4, 16  # prompts, those that are not folded away, pictures over training
+MOST_BYTES = 8 << 20  # of all pictures
 
 STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--ink:#1c2430;--soft:#5d6878;--line:#e2e6ec;--panel:#f6f8fa;
@@ -38,6 +42,16 @@ vertical-align:top}.n{text-align:right}
 .text{background:var(--panel);border-radius:8px;padding:12px 16px;white-space:pre-wrap;overflow-wrap:anywhere;
 font:15px/1.5 Georgia,serif}
 .text h3{font:500 12px system-ui,sans-serif;color:var(--soft);margin:0 0 4px}.prompt{color:var(--soft)}
+.q1{color:var(--smooth)}.q2{color:var(--rate)}.q3{color:var(--val)}.q4{color:var(--soft)}
+.drawn{margin:0 0 32px}.drawn h3{font-size:16px;margin:0;overflow-wrap:anywhere;white-space:pre-line}
+.drawn .sub{font-size:13px;margin:0;overflow-wrap:anywhere}
+.ends{display:grid;grid-template-columns:1fr 1fr;gap:12px;margin-top:10px}
+.made{margin:0}.made img{display:block;width:100%;height:auto;max-height:640px;object-fit:contain;border-radius:6px}.dots img{image-rendering:pixelated}
+.made figcaption{margin-top:3px}
+.strip{display:grid;grid-template-columns:repeat(8,1fr);gap:8px;margin-top:10px}
+.strip .made figcaption{font-size:12px}
+@media(max-width:640px){.strip{grid-template-columns:repeat(4,1fr)}}
+summary{cursor:pointer;color:var(--soft);margin-bottom:16px}
 pre{background:var(--panel);border-radius:8px;padding:12px 16px;overflow-x:auto;font-size:13px}
 pre i{color:var(--soft);font-style:normal}
 """
@@ -51,10 +65,10 @@ def _tiles(run):
     first, last = run.first_validation, run.last_validation
     tiles = []
     if first is not None and first.step != last.step:
-        unit = f"nats per {run.unit}"
-        tiles.append((f"{first.loss:.3f} \N{RIGHTWARDS ARROW} {last.loss:.3f}", f"validation loss, {unit}"))
-        name, before, after, of = facts.quality(run)
-        tiles.append((f"{before} \N{RIGHTWARDS ARROW} {after}", f"{name} {of}"))
+        tiles.append((f"{first.loss:.3f} \N{RIGHTWARDS ARROW} {last.loss:.3f}", f"validation loss, {run.measure}"))
+        if meaning := facts.quality(run):
+            name, before, after, of = meaning
+            tiles.append((f"{before} \N{RIGHTWARDS ARROW} {after}", f"{name} {of}"))
     tiles.append((words.count(run.updates[-1]["samples"]), f"samples in {words.count(run.updates[-1]['step'])} updates"))
     tiles.append(
         (words.duration(run.training_seconds), f"on {words.ranks_of(run.updates)} rank(s), {words.speed(run)}")
@@ -79,7 +93,10 @@ def _charts(run):
     if run.validations:
         lines.append(Line("validation", "val", [(v.step, v.loss) for v in run.validations], dots=True))
     across = (min(0, steps[0]), steps[-1])
-    yield Chart(lines, 320, across, y_label=f"loss, nats per {run.unit}").svg()
+    yield Chart(lines, 320, across, y_label=f"loss, {run.measure}").svg()
+    quarters = [Line(name, f"q{i}", points, dots=True) for i, (name, points) in enumerate(facts.noise_curves(run), 1)]
+    if quarters:
+        yield Chart(quarters, 220, across, y_label="validation loss by the amount of noise, % of the first").svg()
     if run.measures_accuracy:
         yield Chart(_accuracies(run), 220, across, y_label="share of right answers, %").svg()
     rate = Line("learning rate", "rate", _points(run, "lr"))
@@ -105,6 +122,66 @@ def _accuracies(run):
     ]
     measured = facts.validation_accuracies(run)
     return [*lines, Line("validation", "val", measured, dots=True)] if measured else lines
+
+
+def _image(run, picture, edge):
+    """(the picture as a figure, bytes of it), or None for what is damaged."""
+    image = run.pictures.small(picture, edge)
+    if image is None:
+        return None
+    what, kept = words.moment(picture), " dots" if max(image.size) < 128 else ""
+    uri = data_uri(image)
+    alt = html.escape(words.harmless(f"{what}: {picture.prompt}"[:200]))
+    figure = (
+        f'<figure class="made{kept}"><img src="{uri}" width="{image.width}" height="{image.height}" alt="{alt}">'
+        f"<figcaption>{html.escape(what)}</figcaption></figure>"
+    )
+    return figure, len(uri)
+
+
+def _drawn_of(run, row, edge):
+    """(HTML of a prompt's pictures, bytes of it)."""
+    ends = [_image(run, picture, edge) for picture in (row.before, row.latest) if picture]
+    strip = [_image(run, picture, edge // 2) for picture in row.strip(MOST_OF_STRIP)]
+    shown = row.latest or row.first
+    about = [f"Negative prompt: {_brief(shown.negative)}"] if shown.negative else []
+    about += [_brief(shown.settings)] if shown.settings else []
+    parts = [
+        f'<section class="drawn"><h3>{_brief(shown.prompt) or "(an empty prompt)"}</h3>',
+        *(f'<p class="sub">{line}</p>' for line in about),
+        f'<div class="ends">{"".join(end[0] for end in ends if end)}</div>',
+    ]
+    if any(strip):
+        parts.append(f'<div class="strip">{"".join(each[0] for each in strip if each)}</div>')
+    parts.append("</section>")
+    return "".join(parts), sum(each[1] for each in ends + strip if each)
+
+
+def _brief(text, most=400):
+    return _text(text if len(text) <= most else text[:most] + "...")
+
+
+def _drawn(run):
+    """Before and after of each prompt; the page stays one to be mailed, whatever the number of pictures."""
+    rows = run.pictures.rows
+    edge = 512 if len(rows) <= 6 else 384 if len(rows) <= 12 else 256
+    shown, size = [], 0
+    for row in rows[:MOST_ROWS]:
+        section, more = _drawn_of(run, row, edge)
+        if shown and size + more > MOST_BYTES:
+            break
+        shown.append(section)
+        size += more
+    course = "; the small pictures show the course of training" if any(row.strip(MOST_OF_STRIP) for row in rows) else ""
+    yield (
+        f'<p class="sub">Each prompt before training and {"after it" if run.finished else "so far"}, with the same seed '
+        f"and settings{course}.</p>"
+    )
+    yield from shown[:OPEN_ROWS]
+    if len(shown) > OPEN_ROWS:
+        yield f"<details><summary>{len(shown) - OPEN_ROWS} more prompts</summary>{''.join(shown[OPEN_ROWS:])}</details>"
+    if len(shown) < len(rows):
+        yield f'<p class="sub">{len(rows) - len(shown)} more prompts are in {_text(run.pictures.folder)}</p>'
 
 
 def _samples(run):
@@ -149,6 +226,7 @@ def _decisions(run, most=60):
 
 def render(run, commands):
     name = _text(run.folder)
+    drawn = list(_drawn(run)) if run.pictures.rows else []  # first: it finds out which are damaged
     rows = "".join(
         f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in facts.facts(run)
     )
@@ -158,8 +236,10 @@ def render(run, commands):
         f"<style>{STYLE}</style>",
         f'<h1>{name}</h1><p class="sub">{_text(facts.headline(run))}; {_text(facts.state(run))}</p>',
         f'<div class="tiles">{_tiles(run)}</div>',
-        *_charts(run),
     ]
+    if drawn:
+        parts += ["<h2>What it draws</h2>", *drawn, "<h2>Curves</h2>"]
+    parts += _charts(run)
     if run.before or run.after:
         parts += ["<h2>What it writes</h2>", *_samples(run)]
     parts += ["<h2>The run</h2><table>", rows, "</table>", "<h2>Course</h2>", *_table(run)]

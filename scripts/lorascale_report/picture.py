@@ -4,6 +4,8 @@ import contextlib
 import io
 import os
 import tempfile
+import textwrap
+import warnings
 
 from lorascale_report import facts, words
 from lorascale_report.run_folder import smoothed
@@ -33,8 +35,39 @@ def _place_of_fonts():
             del os.environ["MPLCONFIGDIR"]
 
 
+def _pairs(run, most=3):
+    """(prompt, picture before, picture of now, its name) of the first prompts that have both."""
+    pairs = []
+    for row in run.pictures.rows:
+        if len(pairs) == most:
+            break
+        if row.before and row.latest:
+            before, latest = (run.pictures.small(picture, 512) for picture in (row.before, row.latest))
+            if before and latest:
+                pairs.append((row.first.prompt, before, latest, words.moment(row.latest)))
+    return pairs
+
+
+def _height(pairs, across=8, most=5):
+    """In inches; a pair has as much width as any other."""
+    tall = (across / len(pairs) * max(a.height, b.height) / (a.width + b.width) for _, a, b, _ in pairs)
+    return min(most, max(tall)) + 0.7 if pairs else 0
+
+
+def _draw_pairs(figure, pairs):
+    grid = figure.subplots(1, 2 * len(pairs), squeeze=False)[0]
+    for (prompt, *pictures, now), left, right in zip(pairs, grid[::2], grid[1::2], strict=True):
+        for axis, image, name in zip((left, right), pictures, ("before training", now), strict=True):
+            axis.imshow(image, interpolation="nearest")
+            axis.set_title(name, fontsize=8)
+            axis.set_axis_off()
+        text = textwrap.shorten(words.harmless(prompt), 120 // len(pairs), placeholder="...").replace("$", r"\$")
+        left.text(0, -0.04, text, transform=left.transAxes, va="top", fontsize=8).set_in_layout(False)
+
+
 def render(run):
-    with _place_of_fonts():
+    with _place_of_fonts(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # of a script that matplotlib's font has not
         return _rendered(run)
 
 
@@ -46,14 +79,19 @@ def _rendered(run):
 
     with pyplot.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         heights = (4, 2.5, 1.2, 1.2) if run.measures_accuracy else (4, 1.2, 1.2)
-        figure, (loss, *accuracy, lr, batch) = pyplot.subplots(
-            len(heights), 1, sharex=True, figsize=(8, sum(heights) + 0.1), height_ratios=heights, layout="constrained"
-        )
+        pairs = _pairs(run)
+        total, below = sum(heights) + 0.1, _height(pairs)
+        figure = pyplot.figure(figsize=(8, total + below), layout="constrained")
+        curves = figure
+        if pairs:
+            curves, bottom = figure.subfigures(2, 1, height_ratios=(total, below))
+            _draw_pairs(bottom, pairs)
+        loss, *accuracy, lr, batch = curves.subplots(len(heights), 1, sharex=True, height_ratios=heights)
         # A folder's name may hold anything: $ would begin a formula.
         figure.suptitle(words.harmless(f"{run.folder}: {facts.headline(run)}").replace("$", r"\$"), fontsize=10)
         steps = [update["step"] for update in run.updates]
         _draw(loss, steps, [update["loss"] for update in run.updates], [(v.step, v.loss) for v in run.validations])
-        loss.set_ylabel(f"nats per {run.unit}")
+        loss.set_ylabel("mean squared error" if run.of_noise else f"nats per {run.unit}")
         loss.legend(frameon=False)
         for axis in accuracy:
             _draw(axis, steps, [share for _, share in facts.accuracies(run)], facts.validation_accuracies(run))

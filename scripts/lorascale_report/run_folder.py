@@ -9,6 +9,8 @@ from pathlib import Path
 
 import yaml
 
+from lorascale_report.pictures import Pictures, read_pictures
+
 BAD_INPUT = 65
 
 
@@ -21,6 +23,7 @@ class Validation:
     step: int
     loss: float
     accuracy: float | None = None  # share of right answers, where the run measures it
+    quarters: tuple = ()  # losses of the quarters of a schedule of noise, from the least noise to the most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Run:
     after: list
     config: dict  # the resolved configuration
     status: dict  # of status.json; empty where there is none
+    pictures: Pictures  # of models that make pictures
 
     @property
     def finished(self):
@@ -94,6 +98,16 @@ class Run:
     def units(self):
         """Tokens or images that were trained on."""
         return sum(update.get("images" if self.of_images else "tokens", 0) for update in self.updates)
+
+    @property
+    def of_noise(self):
+        """What is learned is the noise in pictures: the loss is a mean of squares, and no probability of anything."""
+        return any(v.quarters for v in self.validations) or any("loss_t1" in update for update in self.updates)
+
+    @property
+    def measure(self):
+        """What the loss is, behind a number."""
+        return "mean squared error" if self.of_noise else f"nats per {self.unit}"
 
     @functools.cached_property
     def unit(self):
@@ -166,6 +180,11 @@ def _number(value):
     return None if isinstance(value, bool) or not isinstance(value, (int, float)) else float(value)
 
 
+def _quarters(line):
+    values = [_number(line.get(f"val_loss_t{quarter}")) for quarter in range(1, 5)]
+    return tuple(values) if all(value is not None and math.isfinite(value) for value in values) else ()
+
+
 def read_samples(path):
     """samples/*.txt: "> prompt", then the prompt with its continuation, then an empty line, for each prompt."""
     if not path.is_file():
@@ -234,7 +253,7 @@ def read_run(folder):
     updates = [line for line in lines if line["step"] > 0]
     _check_order(updates, metrics)
     validations = {
-        line["step"]: Validation(line["step"], value, _number(line.get("val_accuracy")))
+        line["step"]: Validation(line["step"], value, _number(line.get("val_accuracy")), _quarters(line))
         for line in lines
         if (value := _number(line.get("val_loss"))) is not None and math.isfinite(value)
     }
@@ -245,6 +264,7 @@ def read_run(folder):
     if not updates:
         raise ReportError(f"{metrics} holds no update yet; try again when training has begun")
     decisions = folder / "decisions.jsonl"
+    status = _read_status(folder / "status.json")
     return Run(
         folder=folder,
         updates=updates,
@@ -253,7 +273,8 @@ def read_run(folder):
         before=read_samples(folder / "samples" / "before.txt"),
         after=read_samples(folder / "samples" / "after.txt"),
         config=_read_yaml(folder / "config.yaml"),
-        status=_read_status(folder / "status.json"),
+        status=status,
+        pictures=read_pictures(folder / "samples", updates[-1]["step"] if status.get("outcome") == "done" else None),
     )
 
 

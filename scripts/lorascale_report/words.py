@@ -50,6 +50,15 @@ def ranks_of(updates):
     return ", then ".join(map(str, seen)) or "-"
 
 
+def moment(picture):
+    """When in the run a picture was made."""
+    if picture.when == "before":
+        return "before training"
+    if picture.when == "after":
+        return "after training" if picture.step is not None else "after an earlier end"
+    return f"update {count(picture.step)}"
+
+
 def share(value):
     return f"{100 * value:.2f} %"
 

@@ -41,6 +41,8 @@ struct ExportContext {
   std::map<std::string, std::string> metadata;
   // Writes what makes a folder with the model's weights, stored in this type, one that others open.
   std::function<void(const std::filesystem::path& folder, at::ScalarType stored)> write_companions;
+  // Writes the whole model by itself, where its files are not one of weights with companions.
+  std::function<void(const std::filesystem::path& folder)> write_model{};
 };
 
 class Adapter {

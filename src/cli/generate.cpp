@@ -15,8 +15,8 @@ ExitCode run_generate(const Arguments& arguments) {
       "token ids to continue (scripts/encode_prompt.py makes them of text); prints ids")(
       "decode", "with --ids: prints text, by the table of data.train")(
       "adapter", options::value<std::string>(),
-      "PEFT adapter folder, of pictures a LoRA file; default: adapter/ of the run, if there is one")(
-      "max-tokens", options::value<std::int64_t>(), "at most this many new tokens")(
+      "PEFT adapter folder, of pictures a LoRA file; default: adapter/ of the run, if there is "
+      "one")("max-tokens", options::value<std::int64_t>(), "at most this many new tokens")(
       "output", options::value<std::string>(), "of a picture: the file to write (.png)")(
       "strength", options::value<double>()->default_value(1),
       "of a picture: how much of the adapter's change is applied");

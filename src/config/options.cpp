@@ -25,12 +25,14 @@ constexpr std::array kDomains = {
     Domain{"model.prediction", "diffusion"},
     Domain{"model.clip_skip", "diffusion"},
     Domain{"data.prepare.", "language"},
+    Domain{"data.augment.flip", "vision and diffusion"},
     Domain{"data.augment.shift", "vision"},
     Domain{"data.augment.crop", "diffusion"},
     Domain{"data.caption.", "diffusion"},
     Domain{"data.masked", "diffusion"},
     Domain{"data.sequence_length", "language"},
     Domain{"data.packing", "language"},
+    Domain{"loss.label_smoothing", "language and vision"},
     Domain{"loss.min_snr_gamma", "diffusion"},
     Domain{"loss.debiased", "diffusion"},
     Domain{"loss.scale_v_like_noise", "diffusion"},
@@ -39,6 +41,8 @@ constexpr std::array kDomains = {
     Domain{"loss.zero_terminal_snr", "diffusion"},
     Domain{"loss.prior_weight", "diffusion"},
     Domain{"model.tokenizer", "diffusion"},
+    Domain{"sample.every", "language and diffusion"},
+    Domain{"sample.prompts", "language and diffusion"},
     Domain{"sample.max_tokens", "language"},
     Domain{"sample.temperature", "language"},
     Domain{"sample.top_p", "language"},
@@ -70,12 +74,16 @@ std::vector<Option> build_table() {
 
 }  // namespace
 
+bool means_something(const Option& option, std::string_view domain) {
+  return option.domain.empty() || option.domain.find(domain) != std::string_view::npos;
+}
+
 std::vector<std::string> idle_options(const RunConfig& config, std::string_view domain) {
   const RunConfig defaults;
   std::vector<std::string> lines;
   for (const auto& option : options()) {
     std::string why;
-    if (!option.domain.empty() && option.domain != domain) {
+    if (!means_something(option, domain)) {
       why = fmt::format("it is of {} models", option.domain);
     } else if (!config.model.architecture && option.path.starts_with(kFreshArchitecture)) {
       why = fmt::format("the form of {} is in its config.json", config.model.path);

@@ -32,6 +32,9 @@ struct Option {
 // In the order of the reference: sections together.
 const std::vector<Option>& options();
 
+// Whether models of the workload `domain` look at it.
+bool means_something(const Option& option, std::string_view domain);
+
 const Option* find_option(std::string_view path);  // nullptr: unknown
 bool is_section(std::string_view path);            // "optimizer", "evaluate.early_stop"
 std::vector<const Option*> options_of_section(std::string_view path);  // in table order

@@ -116,8 +116,7 @@ void add_loss(std::vector<Option>& t) {
   const auto at = [](auto member) { return field(&RunConfig::loss, member); };
   using L = LossSection;
   const RealKind amount{0};
-  add(t, "loss.min_snr_gamma", at(&L::min_snr_gamma),
-      OptionalKind<RealKind>{RealKind{0, true}},
+  add(t, "loss.min_snr_gamma", at(&L::min_snr_gamma), OptionalKind<RealKind>{RealKind{0, true}},
       "Errors at times t with a signal-to-noise ratio above it count less (min-SNR, Hang et al. "
       "2023; 5 is usual); null: all count alike.");
   add(t, "loss.debiased", at(&L::debiased), BooleanKind{},

@@ -99,10 +99,10 @@ struct AugmentSection {
 };
 // Captions of pictures in training.
 struct CaptionSection {
-  bool shuffle = false;       // tags between commas
-  std::int64_t keep = 0;      // of them that stay as they are
-  double dropout = 0;         // share of captions left out
-  double tag_dropout = 0;     // share of tags left out
+  bool shuffle = false;          // tags between commas
+  std::int64_t keep = 0;         // of them that stay as they are
+  double dropout = 0;            // share of captions left out
+  double tag_dropout = 0;        // share of tags left out
   std::int64_t max_tokens = 75;  // 75, 150 or 225
 };
 struct DataSection {
@@ -206,8 +206,8 @@ struct SampleSection {
   double temperature = 0.0;  // 0 = greedy
   double top_p = 1.0;
   // Of models that make pictures.
-  std::optional<std::string> negative;          // what prompts steer away from
-  std::optional<std::int64_t> width, height;    // pixels; absent: as most pictures of the data
+  std::optional<std::string> negative;        // what prompts steer away from
+  std::optional<std::int64_t> width, height;  // pixels; absent: as most pictures of the data
   std::int64_t steps = 20;
   double guidance = 7.5;
   std::string sampler = "ddim";  // ddim | euler | euler_a | dpmpp_2m_karras

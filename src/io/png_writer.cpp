@@ -21,9 +21,8 @@ void add_chunk(std::string& to, std::string_view type, std::string_view data) {
   std::string checked(type);
   checked += data;
   to += checked;
-  add_number(to, static_cast<std::uint32_t>(
-                     crc32(0, reinterpret_cast<const Bytef*>(checked.data()),
-                           static_cast<uInt>(checked.size()))));
+  add_number(to, static_cast<std::uint32_t>(crc32(0, reinterpret_cast<const Bytef*>(checked.data()),
+                                                  static_cast<uInt>(checked.size()))));
 }
 
 std::string compressed(const std::string& data) {

@@ -17,12 +17,18 @@ constexpr std::array<std::int64_t, 2> kNoOutputPadding = {0, 0};
 
 at::Tensor convolve(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                     const Conv2dGeometry& geometry) {
+  if (is_slow_in_its_type(x)) {
+    return convolve(fp32(x), fp32(weight), fp32(bias), geometry).to(at::kBFloat16);
+  }
   return at::convolution(x, weight, bias, geometry.stride, geometry.padding, kUndilated,
                          /*transposed=*/false, kNoOutputPadding, geometry.groups);
 }
 
 at::Tensor convolution_input_gradient(const at::Tensor& dy, const at::Tensor& x,
                                       const at::Tensor& weight, const Conv2dGeometry& geometry) {
+  if (is_slow_in_its_type(dy)) {
+    return convolution_input_gradient(fp32(dy), fp32(x), fp32(weight), geometry).to(at::kBFloat16);
+  }
   return std::get<0>(at::convolution_backward(
       dy, x, weight, at::OptionalIntArrayRef(), geometry.stride, geometry.padding, kUndilated,
       /*transposed=*/false, kNoOutputPadding, geometry.groups, {true, false, false}));

@@ -531,7 +531,8 @@ Layout layout_of(const CrossAttentionShape& shape) {
   for (std::int64_t i = 0; i < shape.samples; ++i) {
     documents.push_back({i * shape.queries, shape.queries, i * shape.keys, shape.keys});
   }
-  return {{shape.heads, shape.heads, shape.head_dim, std::nullopt}, /*causal=*/false,
+  return {{shape.heads, shape.heads, shape.head_dim, std::nullopt},
+          /*causal=*/false,
           std::move(documents)};
 }
 
@@ -581,10 +582,9 @@ CpuAttention cpu_cross_attention(const at::Tensor& q, const at::Tensor& kv,
   return attend(parts_of<Inputs>(q, kv, shape.heads * shape.head_dim), layout_of(shape));
 }
 
-void cpu_cross_attention_backward(const at::Tensor& grad, const at::Tensor& q,
-                                  const at::Tensor& kv, const CpuAttention& forward,
-                                  const CrossAttentionShape& shape, const at::Tensor& dq,
-                                  const at::Tensor& dkv) {
+void cpu_cross_attention_backward(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& kv,
+                                  const CpuAttention& forward, const CrossAttentionShape& shape,
+                                  const at::Tensor& dq, const at::Tensor& dkv) {
   const auto width = shape.heads * shape.head_dim;
   attend_backward(grad, parts_of<Inputs>(q, kv, width), forward,
                   parts_of<Gradients>(dq, dkv, width), layout_of(shape));

@@ -1,7 +1,8 @@
-// Attention of attention.hpp and cross_attention.hpp on CPUs, for fp32 and bf16: a block of queries at a time against the
-// keys that it sees, in fp32, within a core's cache, so that nothing of [length, length] is ever
-// held and nothing beyond the diagonal's blocks is computed (Dao et al. 2022, without the online
-// softmax: a block's scores are whole rows). A document's result depends on it alone.
+// Attention of attention.hpp and cross_attention.hpp on CPUs, for fp32 and bf16: a block of queries
+// at a time against the keys that it sees, in fp32, within a core's cache, so that nothing of
+// [length, length] is ever held and nothing beyond the diagonal's blocks is computed (Dao et al.
+// 2022, without the online softmax: a block's scores are whole rows). A document's result depends
+// on it alone.
 #pragma once
 
 #include "nn/attention.hpp"
@@ -27,9 +28,8 @@ at::Tensor cpu_attention_backward(const at::Tensor& grad, const at::Tensor& qkv,
 // to tensors shaped like q and kv; dkv may be undefined.
 CpuAttention cpu_cross_attention(const at::Tensor& q, const at::Tensor& kv,
                                  const CrossAttentionShape& shape);
-void cpu_cross_attention_backward(const at::Tensor& grad, const at::Tensor& q,
-                                  const at::Tensor& kv, const CpuAttention& forward,
-                                  const CrossAttentionShape& shape, const at::Tensor& dq,
-                                  const at::Tensor& dkv);
+void cpu_cross_attention_backward(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& kv,
+                                  const CpuAttention& forward, const CrossAttentionShape& shape,
+                                  const at::Tensor& dq, const at::Tensor& dkv);
 
 }  // namespace lorascale::nn

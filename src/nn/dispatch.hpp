@@ -6,7 +6,18 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "nn/cpu_pair_products.hpp"
+
 namespace lorascale::nn {
+
+// Where the CPU does not multiply bf16, libraries widen it number by number, at best: a weight that
+// is widened once a product is many times faster.
+inline bool is_slow_in_its_type(const at::Tensor& x) {
+  return x.is_cpu() && x.scalar_type() == at::kBFloat16 && !cpu::has_bf16_pairs();
+}
+inline at::Tensor fp32(const at::Tensor& x) {
+  return x.defined() ? x.to(at::kFloat) : x;
+}
 
 // The type that numbers of x's type are added up in: fp32, unless they are wider.
 inline at::ScalarType sum_type(const at::Tensor& x) {

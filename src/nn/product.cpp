@@ -104,16 +104,6 @@ at::Tensor thin_product(const at::Tensor& a, const at::Tensor& b) {
   return result.narrow(1, 0, columns).contiguous();
 }
 
-// Where the CPU does not multiply bf16, libraries widen it number by number, at best: a weight that
-// is widened once a product is many times faster.
-bool is_slow_in_its_type(const at::Tensor& a) {
-  return a.is_cpu() && a.scalar_type() == at::kBFloat16 && !cpu::has_bf16_pairs();
-}
-
-at::Tensor fp32(const at::Tensor& x) {
-  return x.defined() ? x.to(at::kFloat) : x;
-}
-
 }  // namespace
 
 at::Tensor product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias) {

@@ -155,8 +155,7 @@ void RunLog::write_samples(std::int64_t step, const std::string& markdown) {
 void RunLog::write_sample(std::int64_t step, const std::string& name,
                           const workloads::Preview::Picture& picture) {
   tensorboard_.add_image("samples/" + name, step, static_cast<int>(picture.height),
-                         static_cast<int>(picture.width), 3,
-                         std::as_bytes(std::span(picture.png)));
+                         static_cast<int>(picture.width), 3, std::as_bytes(std::span(picture.png)));
   tensorboard_.flush();
 }
 

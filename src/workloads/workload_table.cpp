@@ -66,8 +66,7 @@ adapters::AdaptedModel adapted_model(models::Model& model, const config::RunConf
 }
 
 bool uses_setting(const config::ModelSection& model, std::string_view path) {
-  const auto domain = config::find_option(path)->domain;
-  return domain.empty() || domain == workload_kind_of(model).name;
+  return config::means_something(*config::find_option(path), workload_kind_of(model).name);
 }
 
 HeaderReport check_headers(const config::RunConfig& config) {

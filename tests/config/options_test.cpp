@@ -73,6 +73,31 @@ const std::map<std::string, std::string>& other_values() {
       {"data.prepare.python", "/usr/bin/python3"},
       {"data.augment.flip", "true"},
       {"data.augment.shift", "2"},
+      {"data.augment.crop", "true"},
+      {"data.caption.shuffle", "true"},
+      {"data.caption.keep", "1"},
+      {"data.caption.dropout", "0.1"},
+      {"data.caption.tag_dropout", "0.2"},
+      {"data.caption.max_tokens", "150"},
+      {"data.masked", "true"},
+      {"model.vae", "models/vae"},
+      {"model.prediction", "v"},
+      {"model.clip_skip", "2"},
+      {"model.tokenizer", "models/tokenizer"},
+      {"loss.min_snr_gamma", "5"},
+      {"loss.debiased", "true"},
+      {"loss.scale_v_like_noise", "true"},
+      {"loss.noise_offset", "0.05"},
+      {"loss.noise_offset_adaptive", "0.1"},
+      {"loss.input_perturbation", "0.1"},
+      {"loss.zero_terminal_snr", "true"},
+      {"loss.prior_weight", "0.5"},
+      {"sample.negative", "blurry"},
+      {"sample.width", "768"},
+      {"sample.height", "640"},
+      {"sample.steps", "30"},
+      {"sample.guidance", "5"},
+      {"sample.sampler", "euler_a"},
       {"data.shuffle", "false"},
       {"model.share", "none"},
       {"model.architecture", "resnet"},
@@ -250,6 +275,13 @@ TEST(ConfigOptions, KnowTheKindOfWorkloadThatTheyBelongTo) {
   ASSERT_EQ(idle_options(config, "language").size(), 1U);
   EXPECT_EQ(idle_options(config, "language")[0],
             "data.augment.shift 2 has no effect: it is of vision models");
+  RunConfig shared;
+  shared.data.augment.flip = true;
+  EXPECT_TRUE(idle_options(shared, "vision").empty());
+  EXPECT_TRUE(idle_options(shared, "diffusion").empty());
+  ASSERT_EQ(idle_options(shared, "language").size(), 1U);
+  EXPECT_EQ(idle_options(shared, "language")[0],
+            "data.augment.flip true has no effect: it is of vision and diffusion models");
 }
 
 TEST(ConfigOptions, OfAFreshNetworkDoNothingBesideATrainedOne) {

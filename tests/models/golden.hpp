@@ -30,7 +30,9 @@ inline at::Tensor golden_tensor(const std::string& key, const std::vector<std::i
   float* data = tensor.data_ptr<float>();
   for (std::int64_t i = 0; i < tensor.numel(); ++i) {
     const double u = golden_number(hash, i);
-    const double value = shape.size() > 1 ? u * scale : key.ends_with("bias") ? 0.1 * u : 1.0 + 0.2 * u;
+    const double value = shape.size() > 1        ? u * scale
+                         : key.ends_with("bias") ? 0.1 * u
+                                                 : 1.0 + 0.2 * u;
     data[i] = static_cast<float>(value);
   }
   return tensor;

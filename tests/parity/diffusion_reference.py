@@ -47,11 +47,12 @@ def text_encoder(vocabulary, width, projection=None, activation="quick_gelu"):
 
 
 def unet(kind, context):
-    if kind == "sd1-file":  # of one file, where heads are 8 and groups 32
+    if kind.endswith("-file"):  # of one file, where heads are 8, of SD 2 64 wide, and groups 32
+        form = dict(attention_head_dim=8) if kind == "sd1-file" else dict(attention_head_dim=1, use_linear_projection=True)
         return diffusers.UNet2DConditionModel(
-            sample_size=8, in_channels=4, out_channels=4, block_out_channels=[32, 64],
+            sample_size=8, in_channels=4, out_channels=4, block_out_channels=[64, 64],
             down_block_types=["CrossAttnDownBlock2D", "DownBlock2D"], up_block_types=["UpBlock2D", "CrossAttnUpBlock2D"],
-            layers_per_block=2, norm_num_groups=32, cross_attention_dim=context, attention_head_dim=8).float().eval()
+            layers_per_block=2, norm_num_groups=32, cross_attention_dim=context, **form).float().eval()
     form = {
         "sd1": dict(attention_head_dim=2),
         "sd2": dict(attention_head_dim=[1, 2], use_linear_projection=True),
@@ -73,14 +74,15 @@ def make_pipeline(folder, kind="sd1", prediction="epsilon"):
     """Saves it; returns its parts as diffusers has them. Weights are larger than a fresh model's, so that all matter."""
     torch.manual_seed(0)
     folder = pathlib.Path(folder)
-    tokenizer = make_tokenizer(folder / "tokenizer", pad="!" if kind == "sd2" else None)
-    width = 128 if kind == "sd1-file" else 16
-    parts = {"tokenizer": tokenizer, "text_encoder": text_encoder(len(tokenizer), width)}
+    tokenizer = make_tokenizer(folder / "tokenizer", pad="!" if kind.startswith("sd2") else None)
+    of_file = kind.endswith("-file")
+    width = 128 if of_file else 16
+    activation = "gelu" if kind == "sd2-file" else "quick_gelu"
+    parts = {"tokenizer": tokenizer, "text_encoder": text_encoder(len(tokenizer), width, activation=activation)}
     if kind == "sdxl":
         parts["tokenizer_2"] = make_tokenizer(folder / "tokenizer_2", pad="!")
         parts["text_encoder_2"] = text_encoder(len(tokenizer), 24, projection=16, activation="gelu")
     parts["unet"] = unet(kind, width + (24 if kind == "sdxl" else 0))
-    of_file = kind == "sd1-file"
     parts["vae"] = diffusers.AutoencoderKL(
         block_out_channels=[32, 64] if of_file else [8, 16], norm_num_groups=32 if of_file else 4, layers_per_block=1,
         latent_channels=4, down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2,
@@ -106,8 +108,28 @@ def make_pipeline(folder, kind="sd1", prediction="epsilon"):
     return {**parts, "kind": kind, "prediction": prediction}
 
 
+def to_open_clip(text):
+    """A text encoder as OpenCLIP has it: q, k and v in one tensor, and a last layer that SD 2 does not use."""
+    prefix = "cond_stage_model.model."
+    tensors = {prefix + "positional_embedding": text["embeddings.position_embedding.weight"],
+               prefix + "token_embedding.weight": text["embeddings.token_embedding.weight"],
+               prefix + "ln_final.weight": text["final_layer_norm.weight"],
+               prefix + "ln_final.bias": text["final_layer_norm.bias"],
+               prefix + "text_projection": torch.randn(128, 128), prefix + "logit_scale": torch.tensor(4.6)}
+    layers = 1 + max(int(name.split(".")[2]) for name in text if name.startswith("encoder.layers."))
+    words = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj",
+             "self_attn.out_proj": "attn.out_proj"}
+    for layer in range(layers + 1):
+        start, to = f"encoder.layers.{min(layer, layers - 1)}.", f"{prefix}transformer.resblocks.{layer}."
+        for kind in ("weight", "bias"):
+            for ours, theirs in words.items():
+                tensors[f"{to}{theirs}.{kind}"] = text[f"{start}{ours}.{kind}"].clone()
+            tensors[f"{to}attn.in_proj_{kind}"] = torch.cat([text[f"{start}self_attn.{x}_proj.{kind}"] for x in "qkv"])
+    return tensors
+
+
 def to_one_file(folder, path):
-    """The parts of an SD 1 folder as one LDM file, by the tables of its names (layers_per_block 2, two levels)."""
+    """The parts of an SD 1 or 2 folder as one LDM file, by the tables of its names (layers_per_block 2, two levels)."""
     import safetensors.torch
     tensors = {}
     resnet = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
@@ -143,11 +165,14 @@ def to_one_file(folder, path):
             name = name.replace(ours, theirs)
         attention = ".mid.attn_1." in name and tensor.dim() == 2
         tensors["first_stage_model." + name] = tensor[:, :, None, None].contiguous() if attention else tensor
-    for name, tensor in safetensors.torch.load_file(folder / "text_encoder/model.safetensors").items():
-        name = name.removeprefix("text_model.")
-        tensors["cond_stage_model.transformer.text_model." + name] = tensor
+    text = {name.removeprefix("text_model."): tensor for name, tensor in
+            safetensors.torch.load_file(folder / "text_encoder/model.safetensors").items()}
+    if json.loads((folder / "text_encoder/config.json").read_text())["hidden_act"] == "gelu":
+        tensors.update(to_open_clip(text))
+    else:
+        tensors.update({"cond_stage_model.transformer.text_model." + name: tensor for name, tensor in text.items()})
+        tensors["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(77)[None]
     tensors["alphas_cumprod"] = torch.ones(1000)  # such files hold the schedule, too
-    tensors["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(77)[None]
     safetensors.torch.save_file(tensors, path)
     return path
 
@@ -202,15 +227,25 @@ class Pictures:
         cut = values[:, top:top + to_height, left:left + to_width].astype(np.float32)
         return torch.tensor(cut / 127.5 - 1)[None]
 
-    def ids(self, i, pad):
+    def mask(self, i, factor):
+        """[1, 1, height, width] of the latents: the mean of the fourth channel."""
+        height, width = int(self.all["heights"][i]), int(self.all["widths"][i])
+        values = self.all["pixels"][self.first[i]:self.first[i + 1]].reshape(-1, height, width)[3]
+        return torch.nn.functional.avg_pool2d(torch.tensor(values.astype(np.float32) / 255)[None, None], factor)
+
+    def ids(self, i, pad, rows=1):
+        """[rows, 77]: what is beyond 75 words goes into the next row."""
         tags, words = self.all["tags"], []
         first, last = self.all["caption_tags"][i], self.all["caption_tags"][i + 1]
         for tag in range(first, last):
             form = 2 * tag + (tag + 1 == last)  # with its comma, or without
             words += list(self.all["tokens"][tags[form]:tags[form + 1]])
-        words = [int(word) for word in words[:75]]
-        row = [int(self.attributes["begin_token"]), *words, int(self.attributes["end_token"])]
-        return torch.tensor([row + [pad] * (77 - len(row))])
+        words = [int(word) for word in words]
+        made = []
+        for first in range(0, 75 * rows, 75):
+            row = [int(self.attributes["begin_token"]), *words[first:first + 75], int(self.attributes["end_token"])]
+            made.append(row + [pad] * (77 - len(row)))
+        return torch.tensor(made)
 
     def sizes(self, i):
         bucket = self.all["bucket"][i]
@@ -263,16 +298,18 @@ class Draws:
 
 # --- the loss ---------------------------------------------------------------------------------------------------------
 
-def context_of(model, pictures, i, clip_skip=0):
+def context_of(model, pictures, i, clip_skip=0, rows=1):
     """The caption as the UNet sees it, and what SDXL adds to the time."""
     pads = [int(pictures.attributes["pad_token"])]
     if model["kind"] != "sdxl":
         encoder = model["text_encoder"]
-        out = encoder(pictures.ids(i, pads[0]), output_hidden_states=True)
+        out = encoder(pictures.ids(i, pads[0], rows), output_hidden_states=True)
+        context = out.last_hidden_state
         if clip_skip > 1:
             text = getattr(encoder, "text_model", encoder)
-            return text.final_layer_norm(out.hidden_states[-clip_skip]), None
-        return out.last_hidden_state, None
+            context = text.final_layer_norm(out.hidden_states[-clip_skip])
+        # As sd-scripts joins rows: the first beginning, all words, the last end.
+        return torch.cat([context[:1, :1], context[:, 1:76].reshape(1, 75 * rows, -1), context[-1:, 76:]], 1), None
     pads.append(int(pictures.attributes["pad_token_2"]))
     first = model["text_encoder"](pictures.ids(i, pads[0]), output_hidden_states=True)
     second = model["text_encoder_2"](pictures.ids(i, pads[1]), output_hidden_states=True)
@@ -280,7 +317,8 @@ def context_of(model, pictures, i, clip_skip=0):
     return context, {"text_embeds": second.text_embeds, "time_ids": torch.tensor([pictures.sizes(i)], dtype=torch.float32)}
 
 
-def sample_loss(model, pictures, row, *, seed=0, epoch=0, part=0, parts=1, clip_skip=0, weight=lambda t, snr: 1.0, offset=0.0):
+def sample_loss(model, pictures, row, *, seed=0, epoch=0, part=0, parts=1, clip_skip=0, weight=lambda t, snr: 1.0, offset=0.0,
+                perturbation=0.0, masked=False, rows=1):
     """Of one picture: (loss with its weight, mean squared error, t). Rows are pictures: no repeats."""
     draws = Draws(seed, epoch, row)
     t = draws.time(part, parts)
@@ -293,9 +331,13 @@ def sample_loss(model, pictures, row, *, seed=0, epoch=0, part=0, parts=1, clip_
     noise = draws.normal(2, shape, part)
     if offset:
         noise = noise + offset * draws.normal(3, (shape[0], 1, 1), part)
-    noisy = math.sqrt(alpha) * latents + math.sqrt(1 - alpha) * noise
+    seen = noise + perturbation * draws.normal(4, shape, part) if perturbation else noise
+    noisy = math.sqrt(alpha) * latents + math.sqrt(1 - alpha) * seen
     target = noise if model["prediction"] == "epsilon" else math.sqrt(alpha) * noise - math.sqrt(1 - alpha) * latents
-    context, added = context_of(model, pictures, row, clip_skip)
+    context, added = context_of(model, pictures, row, clip_skip, rows)
     told = model["unet"](noisy, torch.tensor([float(t)]), encoder_hidden_states=context, added_cond_kwargs=added).sample
-    error = ((told - target) ** 2).mean()
+    squares = (told - target) ** 2
+    if masked:
+        squares = squares * pictures.mask(row, pictures.pixels(row).shape[2] // noise.shape[2])
+    error = squares.mean()
     return error * weight(t, alpha / (1 - alpha)), error, t

@@ -1,5 +1,6 @@
 """The training loss of models that make pictures, and what LoRA learns by it, beside diffusers, transformers and peft fed
 the same latents, captions, noise and times."""
+import copy
 import subprocess
 
 import diffusers
@@ -7,6 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
+from PIL import Image
 
 import diffusion_reference as reference
 from reference import metrics
@@ -118,3 +120,80 @@ def test_lora_learns_as_in_diffusers_and_peft(program, world):
         scale = theirs[name].norm() or 1
         assert (change - theirs[name]).norm() / scale < 2e-3, name
     pipeline.unload_lora_weights()
+
+
+# --- what the configuration makes of the loss, of SD 1 ----------------------------------------------------------------
+
+LONG = ", ".join(f"tag{i}" for i in range(40))  # some 160 tokens
+
+
+@pytest.fixture(scope="module")
+def sd1(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("loss")
+    model = reference.make_pipeline(folder / "model")
+    pictures = reference.make_pictures(folder / "pictures", SIZES, captions=["a red cat", LONG, ""])
+    for path in sorted(pictures.glob("*.png"))[::2]:  # half of them transparent on one side
+        picture = Image.open(path).convert("RGBA")
+        picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+        picture.save(path)
+    reference.prepare(pictures, folder / "model", folder / "train.h5", "--masks")
+    return folder, model, reference.Pictures(folder / "train.h5")
+
+
+FORMS = {
+    "min-SNR": (dict(loss={"min_snr_gamma": 5}), dict(weight=lambda t, snr: min(snr, 5) / snr)),
+    "debiased": (dict(loss={"debiased": True}), dict(weight=lambda t, snr: min(snr, 1000) ** -0.5)),
+    "noise offset": (dict(loss={"noise_offset": 0.2}), dict(offset=0.2)),
+    "input perturbation": (dict(loss={"input_perturbation": 0.3}), dict(perturbation=0.3)),
+    "masks": (dict(data={"masked": True}), dict(masked=True)),
+    "clip skip": (dict(model={"clip_skip": 2}), dict(clip_skip=2)),
+    "long captions": (dict(data={"caption": {"max_tokens": 225}}), dict(rows=3)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_loss_is_what_its_settings_say(program, sd1, tmp_path, form):
+    folder, model, pictures = sd1
+    changes, arguments = FORMS[form]
+    config = write(folder, **{**changes, "run": {"output_dir": str(tmp_path / "run")}})
+    said = train(program, config).stderr
+    assert ("2 of 6 captions have more than 75 tokens" in said) == (form != "long captions")
+    with torch.no_grad():
+        plain = [reference.sample_loss(model, pictures, i)[0].item() for i in range(len(pictures))]
+        expected = [reference.sample_loss(model, pictures, i, **arguments)[0].item() for i in range(len(pictures))]
+    assert expected != plain
+    assert metrics(tmp_path / "run")[0]["loss"] == pytest.approx(sum(expected) / len(expected), rel=1e-5)
+
+
+def test_validation_asks_in_each_quarter_of_the_schedule(program, sd1, tmp_path):
+    folder, model, pictures = sd1
+    train(program, write(folder, run={"output_dir": str(tmp_path / "run")}, data={"validation": str(folder / "train.h5")},
+                         loss={"min_snr_gamma": 5}))
+    line = metrics(tmp_path / "run")[0]
+    with torch.no_grad():
+        parts = [[reference.sample_loss(model, pictures, i, part=part, parts=4, weight=lambda t, snr: min(snr, 5) / snr)[:2]
+                  for i in range(len(pictures))] for part in range(4)]
+    count = len(pictures)
+    assert line["val_loss"] == pytest.approx(sum(w.item() for part in parts for w, _ in part) / (4 * count), rel=1e-5)
+    for quarter, part in enumerate(parts, 1):
+        assert line[f"val_loss_t{quarter}"] == pytest.approx(sum(e.item() for _, e in part) / count, rel=1e-5)
+
+
+def test_all_weights_of_unet_and_text_encoder_train_as_in_diffusers(program, sd1, tmp_path):
+    folder, model, pictures = sd1
+    steps = 5
+    train(program, write(folder, run={"output_dir": str(tmp_path / "run")}, adapter={"type": "full"}, budget=f"{steps} steps",
+                         optimizer={"name": "sgd", "lr": 0.02, "clip_norm": 0}))
+    ours = [line["loss"] for line in metrics(tmp_path / "run")]
+    unet, encoder = copy.deepcopy(model["unet"]), copy.deepcopy(model["text_encoder"])
+    optimizer = torch.optim.SGD([*unet.parameters(), *encoder.parameters()], lr=0.02)
+    for parameter in (*unet.parameters(), *encoder.parameters()):
+        parameter.requires_grad_(True)
+    for step in range(steps):
+        optimizer.zero_grad()
+        loss = sum(reference.sample_loss({**model, "unet": unet, "text_encoder": encoder}, pictures, row, epoch=step)[0]
+                   for row in range(len(pictures))) / len(pictures)
+        assert ours[step] == pytest.approx(loss.item(), rel=1e-5), step
+        loss.backward()
+        optimizer.step()
+    assert ours[-1] < 0.95 * ours[0] or ours[-1] != pytest.approx(ours[0], rel=1e-3)

@@ -238,15 +238,17 @@ def test_training_goes_on_from_a_file(program, inputs, learnt, tmp_path):
 
 # --- one file of all parts --------------------------------------------------------------------------------------------
 
-def test_a_model_in_one_file_is_the_one_in_a_folder(program, tmp_path):
-    reference.make_pipeline(tmp_path / "model", "sd1-file")
+@pytest.mark.parametrize("kind", ["sd1", "sd2"])
+def test_a_model_in_one_file_is_the_one_in_a_folder(program, tmp_path, kind):
+    prediction = "v" if kind == "sd2" else "epsilon"
+    reference.make_pipeline(tmp_path / "model", kind + "-file", prediction)
     file = reference.to_one_file(tmp_path / "model", tmp_path / "v1-5.safetensors")
     reference.prepare(reference.make_pictures(tmp_path / "pictures", SIZES[6:]), tmp_path / "model", tmp_path / "train.h5")
     losses = {}
     for model in (tmp_path / "model", file):
         data = {"train": str(tmp_path / "train.h5"), "validation": None, "masked": False}
-        path = settings(tmp_path, tmp_path / ("of-" + model.name), model={"path": str(model)}, data=data, budget="2 steps",
-                        batch={"global": 4, "micro": 2}, run={"reduction": "exact"})
+        path = settings(tmp_path, tmp_path / ("of-" + model.name), model={"path": str(model), "prediction": prediction}, data=data,
+                        budget="2 steps", batch={"global": 4, "micro": 2}, run={"reduction": "exact"})
         run(program, "train", path)
         losses[model.name] = [line["loss"] for line in metrics(path.parent / "run")]
         adapter = path.parent / "run/adapter"
@@ -257,10 +259,20 @@ def test_a_model_in_one_file_is_the_one_in_a_folder(program, tmp_path):
     assert merged.keys() == before.keys()
     name = "lora_unet_down_blocks_0_attentions_0_proj_in"
     down, up, alpha = (lora[name + end] for end in (".lora_down.weight", ".lora_up.weight", ".alpha"))
-    assert down.dim() == 4
+    assert down.dim() == (4 if kind == "sd1" else 2)
     key = "model.diffusion_model.input_blocks.1.1.proj_in.weight"
-    change = (up.flatten(1) @ down.flatten(1))[:, :, None, None] * alpha / down.shape[0]
-    assert torch.allclose(merged[key], before[key] + change, atol=1e-6)
+    change = (up.flatten(1) @ down.flatten(1)) * alpha / down.shape[0]
+    assert torch.allclose(merged[key], before[key] + change.view_as(before[key]), atol=1e-6)
+    if kind == "sd2":
+        name = "lora_te_text_model_encoder_layers_1_self_attn_k_proj"
+        down, up, alpha = (lora[name + end] for end in (".lora_down.weight", ".lora_up.weight", ".alpha"))
+        key = "cond_stage_model.model.transformer.resblocks.1.attn.in_proj_weight"
+        expected = before[key].clone()
+        expected[128:256] += up @ down * alpha / 2
+        assert torch.allclose(merged[key][128:256], expected[128:256], atol=1e-6)
+        assert not torch.equal(merged[key][:128], before[key][:128])  # q learns, too
+        outcome = execute([program, "train", settings(tmp_path, tmp_path / "unsaid", model={"path": str(file)}, data=data)])
+        assert outcome.code == BAD_CONFIG and "set model.prediction to v" in outcome.messages[0], outcome.stderr
     assert torch.equal(merged["alphas_cumprod"], before["alphas_cumprod"])
 
 

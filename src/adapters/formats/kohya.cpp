@@ -188,9 +188,8 @@ std::map<std::string, Layer> layers_of(const io::SafetensorsFile& file) {
       layer.alpha = read_factor(file, name + kAlpha).sum().item<double>();
     }
     // |B A|^2 = tr(A A' B' B)
-    const double square = b.size(1) == a.size(0)
-                              ? (at::mm(a, a.t()) * at::mm(b.t(), b)).sum().item<double>()
-                              : 0;
+    const double square =
+        b.size(1) == a.size(0) ? (at::mm(a, a.t()) * at::mm(b.t(), b)).sum().item<double>() : 0;
     layer.norm = layer.alpha / static_cast<double>(layer.rank) * std::sqrt(std::max(0.0, square));
     layers.emplace(name, layer);
   }
@@ -210,8 +209,7 @@ void write_kohya_adapter(const std::filesystem::path& file, const std::vector<Lo
     const auto& name = modules[i].site.kohya_name;
     sites.push_back(modules[i].site);
     const auto add = [&](const char* key, const at::Tensor& tensor) {
-      tensors.push_back(
-          {name + key, io::Dtype::kF32, tensor.sizes().vec(), nn::bytes_of(tensor)});
+      tensors.push_back({name + key, io::Dtype::kF32, tensor.sizes().vec(), nn::bytes_of(tensor)});
     };
     add(kDown, factors[i].a);
     add(kUp, factors[i].b);
@@ -223,8 +221,9 @@ void write_kohya_adapter(const std::filesystem::path& file, const std::vector<Lo
   const auto written = read_kohya_adapter(file, sites);
   for (std::size_t i = 0; i < modules.size(); ++i) {
     const auto& found = written.modules.at(sites[i].name);
-    const PeftModule trained{in_shape_of(sites[i], factors[i].a), in_shape_of(sites[i], factors[i].b),
-                             modules[i].alpha, modules[i].scale};
+    const PeftModule trained{in_shape_of(sites[i], factors[i].a),
+                             in_shape_of(sites[i], factors[i].b), modules[i].alpha,
+                             modules[i].scale};
     if (!found.weight_change().allclose(trained.weight_change(), 1e-6, 0)) {
       throw Error(ExitCode::kInternal,
                   file.string() + ": the written adapter differs from the trained one in " +
@@ -265,9 +264,9 @@ std::string describe_kohya_adapter(const std::filesystem::path& path) {
     const auto found = file.metadata().find(key);
     return found == file.metadata().end() ? std::string("?") : io::in_quotes(found->second);
   };
-  auto text = fmt::format("LoRA file of sd-scripts' form for {} ({}): {}\n",
-                          said("ss_base_model_version"), said("ss_sd_model_name"),
-                          summarise_kohya_adapter(path));
+  auto text =
+      fmt::format("LoRA file of sd-scripts' form for {} ({}): {}\n", said("ss_base_model_version"),
+                  said("ss_sd_model_name"), summarise_kohya_adapter(path));
   std::int64_t parameters = 0;
   for (const auto& [name, layer] : layers) {
     parameters += layer.parameters;

@@ -51,6 +51,10 @@ class FullAdapter : public Adapter {
   TrainableParameters& parameters() override { return *parameters_; }
   [[nodiscard]] std::string_view result_name() const override { return "model"; }
   void write(const std::filesystem::path& folder, const ExportContext& context) const override {
+    if (context.write_model) {
+      context.write_model(folder);
+      return;
+    }
     write_weights(folder, written_);
     context.write_companions(folder, written_.front().value->scalar_type());
   }

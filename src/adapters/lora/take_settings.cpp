@@ -55,7 +55,8 @@ std::optional<std::string> take_lora_settings(const std::set<std::string>& given
     return std::nullopt;
   }
   if (kohya_file(*section.init_from)) {
-    for (const auto* key : {"rank", "alpha", "rslora", "targets", "rank_pattern", "alpha_pattern"}) {
+    for (const auto* key :
+         {"rank", "alpha", "rslora", "targets", "rank_pattern", "alpha_pattern"}) {
       if (given.contains(std::string("adapter.") + key)) {
         throw_bad_config(std::string("adapter.") + key + " is that of the file " +
                          *section.init_from + ", layer by layer; leave it out");

@@ -113,8 +113,8 @@ void CaptionedFile::read_pictures() {
   bucket_ = read_numbers("bucket", 0, std::ssize(buckets_) - 1);
   repeats_ = read_numbers("repeats", 1, kMaxRepeats);
   const auto bytes = [&](const char* name) {
-    auto values = read_small<std::uint8_t>(file_.hdf5(), std::string("/") + name,
-                                           io::Hdf5Type::kUint8);
+    auto values =
+        read_small<std::uint8_t>(file_.hdf5(), std::string("/") + name, io::Hdf5Type::kUint8);
     file_.check_whole(name, {std::as_bytes(std::span(values))});
     return values;
   };
@@ -136,8 +136,7 @@ void CaptionedFile::read_pictures() {
     }
     first_pixel_.push_back(first_pixel_.back() + channels_ * size.height * size.width);
   }
-  pixels_ = std::make_unique<CheckedElements>(file_, "pixels",
-                                              std::vector{io::Hdf5Type::kUint8},
+  pixels_ = std::make_unique<CheckedElements>(file_, "pixels", std::vector{io::Hdf5Type::kUint8},
                                               file_.block_size(kLargestCaptionedBlock));
   if (pixels_->size() != first_pixel_.back()) {
     refuse(fmt::format("/pixels has {} values, the pictures' sizes make {}", pixels_->size(),

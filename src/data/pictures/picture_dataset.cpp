@@ -70,12 +70,12 @@ std::vector<std::int64_t> PictureDataset::shuffled(const SampleKey& key) const {
   std::vector<std::vector<std::int64_t>> of_bucket(file_.buckets().size());
   for (std::int64_t i = 0; i < file_.images(); ++i) {
     auto& rows = of_bucket[static_cast<std::size_t>(file_.bucket(i))];
-    for (auto row = rows_[static_cast<std::size_t>(i)]; row < rows_[static_cast<std::size_t>(i) + 1];
-         ++row) {
+    for (auto row = rows_[static_cast<std::size_t>(i)];
+         row < rows_[static_cast<std::size_t>(i) + 1]; ++row) {
       rows.push_back(row);
     }
   }
-  std::vector<std::int64_t> mixed;      // bucket after bucket, each in an order of its own
+  std::vector<std::int64_t> mixed;  // bucket after bucket, each in an order of its own
   std::vector<std::pair<std::int64_t, std::int64_t>> runs;  // begin and end in it
   for (std::size_t bucket = 0; bucket < of_bucket.size(); ++bucket) {
     const auto& rows = of_bucket[bucket];
@@ -124,7 +124,8 @@ void PictureDataset::add_picture(PictureGroup& group, std::int64_t picture,
   file_.read_pixels(picture, bytes);
   const auto copy = [&](std::int64_t channel, std::vector<float>& to, auto&& value) {
     for (std::int64_t y = 0; y < group.height; ++y) {
-      const auto* row = bytes.data() + (channel * size.height + crop.top + y) * size.width + crop.left;
+      const auto* row =
+          bytes.data() + (channel * size.height + crop.top + y) * size.width + crop.left;
       for (std::int64_t x = 0; x < group.width; ++x) {
         to.push_back(value(row[crop.flipped ? group.width - 1 - x : x]));
       }
@@ -142,7 +143,8 @@ void PictureDataset::add_picture(PictureGroup& group, std::int64_t picture,
 std::vector<std::int32_t> PictureDataset::caption_of(const SampleKey& key, std::int64_t row,
                                                      std::int64_t picture) const {
   const auto& caption = settings_.caption;
-  if (caption.dropout > 0 && happens(key.stream(row, kCaptionDropout).block(0)[0], caption.dropout)) {
+  if (caption.dropout > 0 &&
+      happens(key.stream(row, kCaptionDropout).block(0)[0], caption.dropout)) {
     return {};
   }
   std::vector<std::int64_t> tags;
@@ -167,6 +169,19 @@ std::vector<std::int32_t> PictureDataset::caption_of(const SampleKey& key, std::
     tokens.insert(tokens.end(), tag.begin(), tag.end());
   }
   return tokens;
+}
+
+std::int64_t PictureDataset::cut_captions() const {
+  const auto room = settings_.rows.text_rows * (settings_.rows.positions - 2);
+  std::int64_t cut = 0;
+  for (std::int64_t i = 0; i < file_.images(); ++i) {
+    std::int64_t tokens = 0;
+    for (std::int64_t tag = 0; tag < file_.tags(i); ++tag) {
+      tokens += std::ssize(file_.tag(i, tag, /*with_comma=*/tag + 1 < file_.tags(i)));
+    }
+    cut += tokens > room ? 1 : 0;
+  }
+  return cut;
 }
 
 std::unique_ptr<Leaf> PictureDataset::leaf(const SampleKey& key,
@@ -194,9 +209,8 @@ std::unique_ptr<Leaf> PictureDataset::leaf(const SampleKey& key,
     group->samples.push_back(i);
     add_picture(*group, picture, crop);
     add_caption_rows(caption_of(key, row, picture), file_.tokens(), settings_.rows, leaf->ids);
-    leaf->weights.push_back(file_.regularisation(picture)
-                                ? static_cast<float>(settings_.prior_weight)
-                                : 1.0F);
+    leaf->weights.push_back(
+        file_.regularisation(picture) ? static_cast<float>(settings_.prior_weight) : 1.0F);
     leaf->views.push_back(fmt::format("{}:{}x{}:{},{}:{}", file_.digest(picture), bucket.height,
                                       bucket.width, crop.top, crop.left, crop.flipped ? 1 : 0));
     const auto& size = file_.size(picture);

@@ -17,10 +17,10 @@
 namespace lorascale::data {
 
 struct CaptionSettings {
-  bool shuffle = false;      // tags in any order, but for the first `keep`
-  std::int64_t keep = 0;     // tags that are neither moved nor left out
-  double dropout = 0;        // share of captions that are empty
-  double tag_dropout = 0;    // share of tags that are left out
+  bool shuffle = false;    // tags in any order, but for the first `keep`
+  std::int64_t keep = 0;   // tags that are neither moved nor left out
+  double dropout = 0;      // share of captions that are empty
+  double tag_dropout = 0;  // share of tags that are left out
 };
 
 struct PictureSettings {
@@ -29,9 +29,9 @@ struct PictureSettings {
   bool random_crop = false;  // where a picture is larger than its bucket; else the middle
   bool use_repeats = true;   // else each picture once
   bool use_mask = false;
-  double prior_weight = 1;        // of pictures for regularisation
+  double prior_weight = 1;  // of pictures for regularisation
   CaptionRows rows;
-  std::int64_t factor = 8;        // sides of buckets are multiples of it
+  std::int64_t factor = 8;  // sides of buckets are multiples of it
 };
 
 class PictureDataset : public Dataset {
@@ -53,6 +53,8 @@ class PictureDataset : public Dataset {
   [[nodiscard]] std::string path() const override { return file_.path().string(); }
 
   [[nodiscard]] const CaptionedFile& file() const { return file_; }
+  // Captions that are longer than their rows, and lose their ends.
+  [[nodiscard]] std::int64_t cut_captions() const;
   // The picture behind a row.
   [[nodiscard]] std::int64_t picture(std::int64_t row) const;
 

@@ -17,7 +17,7 @@ struct PictureGroup {
   std::int64_t height = 0, width = 0;
   std::vector<std::int64_t> samples;  // numbers within the leaf
   std::vector<float> pixels;          // [samples, 3, height, width] in [-1, 1]
-  std::vector<float> mask;            // [samples, height, width] in [0, 1]; empty: everything counts
+  std::vector<float> mask;  // [samples, height, width] in [0, 1]; empty: everything counts
 };
 
 struct PictureLeaf : Leaf {

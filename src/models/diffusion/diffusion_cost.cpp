@@ -29,11 +29,13 @@ Cost of_resnet(double in, double out, double time, const Map& map) {
 // inner layer of four widths, twice for its gate, and back; both products of attention.
 Cost of_transformer(double channels, double depth, double context, double words, const Map& map) {
   const double area = map.area();
-  const double linear = channels * channels * (4 + 2 + 8 + 4) * area + 2 * context * channels * words;
+  const double linear =
+      channels * channels * (4 + 2 + 8 + 4) * area + 2 * context * channels * words;
   const double attention = 2 * channels * area * (area + words);
   // Three norms' inputs; q, k, v and result; q and result; before the gate.
   const double kept = depth * area * channels * (3 + 4 + 2 + 8);
-  return {2 * channels * channels * area + depth * (linear + attention), kept + 2 * area * channels};
+  return {2 * channels * channels * area + depth * (linear + attention),
+          kept + 2 * area * channels};
 }
 
 class UNetCost {
@@ -43,7 +45,8 @@ class UNetCost {
   Cost of(Map map) {
     const auto time = static_cast<double>(config_.time_width());
     auto before = static_cast<double>(config_.levels.front().channels);
-    add({9 * static_cast<double>(config_.in_channels + config_.out_channels) * before * map.area(), 2 * before * map.area()});
+    add({9 * static_cast<double>(config_.in_channels + config_.out_channels) * before * map.area(),
+         2 * before * map.area()});
     std::vector<Map> maps;
     std::vector<double> joined = {before};
     for (std::size_t i = 0; i < config_.levels.size(); ++i) {
@@ -63,7 +66,8 @@ class UNetCost {
     for (int i = 0; i < 2; ++i) {
       add(of_resnet(before, before, time, map));
     }
-    add(of_transformer(static_cast<double>(last.channels), static_cast<double>(config_.middle_depth),
+    add(of_transformer(static_cast<double>(last.channels),
+                       static_cast<double>(config_.middle_depth),
                        static_cast<double>(config_.context), words_, map));
     for (std::size_t i = config_.levels.size(); i-- > 0;) {
       for (std::int64_t j = 0; j <= config_.layers_per_level; ++j) {
@@ -87,8 +91,8 @@ class UNetCost {
     const auto out = static_cast<double>(level.channels);
     add(of_resnet(in, out, time, map));
     if (level.depth > 0) {
-      add(of_transformer(out, static_cast<double>(level.depth), static_cast<double>(config_.context),
-                         words_, map));
+      add(of_transformer(out, static_cast<double>(level.depth),
+                         static_cast<double>(config_.context), words_, map));
     }
     return out;
   }
@@ -104,8 +108,7 @@ Cost of_leaf(const data::Leaf& leaf, const PipelineConfig& config) {
   Cost sum;
   for (const auto& group : pictures.groups) {
     const auto factor = config.vae.factor();
-    const auto one =
-        UNetCost(config.unet, words).of({group.height / factor, group.width / factor});
+    const auto one = UNetCost(config.unet, words).of({group.height / factor, group.width / factor});
     const auto samples = static_cast<double>(group.samples.size());
     sum.products += samples * one.products;
     // Groups follow one another.

@@ -23,7 +23,7 @@ namespace {
 
 constexpr std::int64_t kQuarters = 4;
 constexpr std::int64_t kMostKeptBytes = std::int64_t{512} << 20;  // of latents
-constexpr std::int64_t kSizeWidth = 256;  // of each of SDXL's six sizes
+constexpr std::int64_t kSizeWidth = 256;                          // of each of SDXL's six sizes
 
 NoiseScheduleSettings noise_of(const PipelineConfig& config, const DiffusionSettings& settings) {
   auto noise = config.noise;
@@ -59,8 +59,9 @@ const data::PictureLeaf& pictures_of(const data::Leaf& leaf) {
 template <class T>
 at::Tensor borrowed(const std::vector<T>& values, std::vector<std::int64_t> shape,
                     at::ScalarType type) {
-  return at::from_blob(const_cast<T*>(values.data()),  // NOLINT(cppcoreguidelines-pro-type-const-cast)
-                       shape, at::TensorOptions().dtype(type));
+  return at::from_blob(
+      const_cast<T*>(values.data()),  // NOLINT(cppcoreguidelines-pro-type-const-cast)
+      shape, at::TensorOptions().dtype(type));
 }
 
 }  // namespace
@@ -88,9 +89,10 @@ DiffusionModel::DiffusionModel(std::unique_ptr<Pipeline> pipeline,
       contexts_(*pipeline_, settings.clip_skip) {
   for (const auto& text : pipeline_->config().texts) {
     if (settings.clip_skip > text.clip.layers) {
-      throw_bad_config(fmt::format("model.clip_skip {} leaves nothing of a text encoder of {} "
-                                   "layers",
-                                   settings.clip_skip, text.clip.layers));
+      throw_bad_config(
+          fmt::format("model.clip_skip {} leaves nothing of a text encoder of {} "
+                      "layers",
+                      settings.clip_skip, text.clip.layers));
     }
   }
 }
@@ -117,12 +119,12 @@ at::Tensor DiffusionModel::moments(const data::PictureLeaf& leaf,
       continue;
     }
     const at::Tensor pixels =
-        borrowed(group.pixels, {std::ssize(group.samples), 3, group.height, group.width}, at::kFloat)
+        borrowed(group.pixels, {std::ssize(group.samples), 3, group.height, group.width},
+                 at::kFloat)
             .narrow(0, static_cast<std::int64_t>(i), 1);
     LS_ASSERT(std::ssize(group.pixels) == std::ssize(group.samples) * values);
-    const at::Tensor moments = vae.encode(pixels.to(device(), vae.dtype()), nullptr)
-                                   .to(at::kFloat)
-                                   .contiguous();
+    const at::Tensor moments =
+        vae.encode(pixels.to(device(), vae.dtype()), nullptr).to(at::kFloat).contiguous();
     const auto bytes = static_cast<std::int64_t>(moments.nbytes());
     if (kept_bytes_ + bytes <= kMostKeptBytes) {
       kept_bytes_ += bytes;
@@ -186,14 +188,14 @@ DiffusionModel::Batch DiffusionModel::batch_of(const data::PictureLeaf& leaf,
     seen_noise = noise + settings_.input_perturbation * normal(Draw::kPerturbation, shape);
   }
   batch.seen = a * latents + s * seen_noise;
-  batch.target = schedule_.settings().prediction == Prediction::kEpsilon
-                     ? noise
-                     : a * noise - s * latents;
+  batch.target =
+      schedule_.settings().prediction == Prediction::kEpsilon ? noise : a * noise - s * latents;
   if (!group.mask.empty()) {
-    const at::Tensor full = borrowed(group.mask, {std::ssize(batch.ids), 1, group.height, group.width},
-                                     at::kFloat);
+    const at::Tensor full =
+        borrowed(group.mask, {std::ssize(batch.ids), 1, group.height, group.width}, at::kFloat);
     const auto factor = pipeline_->config().vae.factor();
-    batch.mask = full.view({full.size(0), 1, height, factor, width, factor}).mean({3, 5}).to(device());
+    batch.mask =
+        full.view({full.size(0), 1, height, factor, width, factor}).mean({3, 5}).to(device());
   }
   return batch;
 }
@@ -245,7 +247,8 @@ void DiffusionModel::run_group(const data::PictureLeaf& leaf, const data::Pictur
   }
   const auto* draws = rows ? &*rows : nullptr;
   const at::Tensor ids =
-      borrowed(leaf.ids, {std::ssize(leaf.sample_ids), leaf.encoders, leaf.text_rows, leaf.positions},
+      borrowed(leaf.ids,
+               {std::ssize(leaf.sample_ids), leaf.encoders, leaf.text_rows, leaf.positions},
                at::kInt)
           .index_select(0, places);
   const bool text_trains = train && contexts_.trains();
@@ -278,9 +281,8 @@ LeafResult DiffusionModel::result_of(const data::PictureLeaf& leaf, const Sums& 
                                      std::int64_t parts) const {
   LeafResult result;
   const auto options = at::TensorOptions().dtype(at::kDouble).device(device());
-  result.loss_sum = sums.losses.empty()
-                        ? at::zeros({}, options)
-                        : at::stack(sums.losses).sum() / static_cast<double>(parts);
+  result.loss_sum = sums.losses.empty() ? at::zeros({}, options)
+                                        : at::stack(sums.losses).sum() / static_cast<double>(parts);
   result.targets = leaf.targets ? std::ssize(leaf.sample_ids) : 0;
   result.measures = sums.quarters;
   return result;

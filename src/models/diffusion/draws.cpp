@@ -25,10 +25,11 @@ float normal(std::uint32_t radius, std::uint32_t angle) {
 
 std::int64_t draw_time(const SampleKey& key, std::int64_t sample, std::int64_t steps,
                        std::int64_t part, std::int64_t parts) {
-  const auto bits =
-      key.stream(sample, static_cast<std::uint32_t>(Draw::kTime)).block(static_cast<std::uint32_t>(part))[0];
+  const auto bits = key.stream(sample, static_cast<std::uint32_t>(Draw::kTime))
+                        .block(static_cast<std::uint32_t>(part))[0];
   const auto first = steps * part / parts, end = steps * (part + 1) / parts;
-  const auto place = (static_cast<std::uint64_t>(bits) * static_cast<std::uint64_t>(end - first)) >> 32;
+  const auto place =
+      (static_cast<std::uint64_t>(bits) * static_cast<std::uint64_t>(end - first)) >> 32;
   return first + static_cast<std::int64_t>(place);
 }
 
@@ -42,8 +43,7 @@ at::Tensor draw_normal(const SampleKey& key, const std::vector<std::int64_t>& sa
   for (const auto sample : samples) {
     const auto stream = key.stream(sample, static_cast<std::uint32_t>(draw));
     for (std::int64_t i = 0; i < each; i += 2) {
-      const auto bits =
-          stream.block((round << kBitsOfPlace) + static_cast<std::uint32_t>(i / 2));
+      const auto bits = stream.block((round << kBitsOfPlace) + static_cast<std::uint32_t>(i / 2));
       data[i] = normal(bits[0], bits[1]);
       if (i + 1 < each) {
         data[i + 1] = normal(bits[2], bits[3]);

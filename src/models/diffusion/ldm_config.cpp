@@ -32,9 +32,10 @@ class Shapes {
   [[nodiscard]] std::int64_t size(const std::string& name, std::size_t dimension) const {
     const auto& shape = file_.at(prefix_ + name).shape;
     if (dimension >= shape.size() || shape[dimension] <= 0) {
-      throw_bad_input(fmt::format("{}: tensor '{}' has {} dimensions; the file is no Stable "
-                                  "Diffusion model that is known",
-                                  file_.path().string(), prefix_ + name, shape.size()));
+      throw_bad_input(
+          fmt::format("{}: tensor '{}' has {} dimensions; the file is no Stable "
+                      "Diffusion model that is known",
+                      file_.path().string(), prefix_ + name, shape.size()));
     }
     return shape[dimension];
   }
@@ -167,8 +168,7 @@ void set_texts(const io::ModelReader& file, PipelineConfig& config) {
     }
     case Variant::kSdxl: {
       auto second = open_clip_of(file, kXlOpenClip);
-      second.projection =
-          Shapes(file, kXlOpenClip).size("text_projection", 1);
+      second.projection = Shapes(file, kXlOpenClip).size("text_projection", 1);
       config.texts.push_back({clip_of(file, kXlClip), {2, /*final_norm=*/false}});
       config.texts.push_back({second, {2, /*final_norm=*/false}});
       config.zeros_for_empty = true;

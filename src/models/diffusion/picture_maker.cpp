@@ -60,12 +60,14 @@ at::Tensor make_picture(const DiffusionModel& model, const PictureRequest& reque
     beat("making a picture");
     const at::Tensor t = at::full({copies}, sampler->timesteps()[i], at::kFloat).to(model.device());
     const at::Tensor seen = (x * sampler->input_scale(i)).repeat({copies, 1, 1, 1});
-    const at::Tensor told =
-        model.pipeline().unet().forward(seen, t, context.words, added, nullptr, nullptr)
-            .to(at::kFloat);
+    const at::Tensor told = model.pipeline()
+                                .unet()
+                                .forward(seen, t, context.words, added, nullptr, nullptr)
+                                .to(at::kFloat);
     const at::Tensor prediction =
-        copies == 1 ? told : told.narrow(0, 0, 1) +
-                                 (told.narrow(0, 1, 1) - told.narrow(0, 0, 1)) * request.guidance;
+        copies == 1 ? told
+                    : told.narrow(0, 0, 1) +
+                          (told.narrow(0, 1, 1) - told.narrow(0, 0, 1)) * request.guidance;
     x = sampler->step(i, x, prediction,
                       sampler->draws() ? noise(Draw::kPerturbation, i + 1) : at::Tensor());
   }
@@ -73,7 +75,13 @@ at::Tensor make_picture(const DiffusionModel& model, const PictureRequest& reque
   const auto& vae = model.pipeline().vae();
   const at::Tensor decoded =
       vae.decode((x / config.vae.scaling_factor).to(vae.dtype()), nullptr).to(at::kFloat);
-  return ((decoded[0] + 1) * 127.5).clamp(0, 255).round().permute({1, 2, 0}).to(at::kByte).cpu().contiguous();
+  return ((decoded[0] + 1) * 127.5)
+      .clamp(0, 255)
+      .round()
+      .permute({1, 2, 0})
+      .to(at::kByte)
+      .cpu()
+      .contiguous();
 }
 
 }  // namespace lorascale::models::diffusion

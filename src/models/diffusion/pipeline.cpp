@@ -38,9 +38,8 @@ Pipeline::Pipeline(PipelineConfig config, at::ScalarType dtype, at::Device devic
     : config_(std::move(config)),
       dtype_(dtype),
       unet_(config_.unet, at::TensorOptions().dtype(dtype).device(device)),
-      vae_(config_.vae, at::TensorOptions()
-                            .dtype(dtype == at::kHalf ? at::kFloat : dtype)
-                            .device(device)) {
+      vae_(config_.vae,
+           at::TensorOptions().dtype(dtype == at::kHalf ? at::kFloat : dtype).device(device)) {
   texts_.reserve(config_.texts.size());
   for (const auto& text : config_.texts) {
     texts_.emplace_back(text.clip, at::TensorOptions().dtype(dtype).device(device));

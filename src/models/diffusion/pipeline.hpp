@@ -71,6 +71,7 @@ struct StoredWeight {
   std::filesystem::path files;  // a file, or the folder of a part
   std::string name;
   std::int64_t first_row = 0;
+  bool turned = false;  // [in, out] in the file
 };
 // `keys`: of slots' parts. In their order.
 std::vector<StoredWeight> stored_weights(const PipelineSource& source,

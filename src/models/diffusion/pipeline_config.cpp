@@ -90,7 +90,8 @@ std::vector<bool> attention_of(const Fields& fields, std::size_t levels) {
     std::vector<bool> attention;
     for (const auto& type : types) {
       if (type != plain && type != with) {
-        fields.fail(key, fmt::format("has {}; there are {} and {}", io::in_quotes(type), plain, with));
+        fields.fail(key,
+                    fmt::format("has {}; there are {} and {}", io::in_quotes(type), plain, with));
       }
       attention.push_back(type == with);
     }
@@ -125,7 +126,8 @@ UNetConfig read_unet(const std::filesystem::path& file, Variant* variant) {
   config.groups = groups_of(fields, widths);
   config.context = fields.integer_or("cross_attention_dim", 1280, 1, kMaxWidth);
   // "attention_head_dim" is the number of heads in models of this family, by an old mistake.
-  const auto* heads_key = fields.has("num_attention_heads") ? "num_attention_heads" : "attention_head_dim";
+  const auto* heads_key =
+      fields.has("num_attention_heads") ? "num_attention_heads" : "attention_head_dim";
   const auto heads = per_level(fields, heads_key, widths.size(), 8);
   const auto depths = per_level(fields, "transformer_layers_per_block", widths.size(), 1);
   const auto attention = attention_of(fields, widths.size());
@@ -140,7 +142,8 @@ UNetConfig read_unet(const std::filesystem::path& file, Variant* variant) {
   config.middle_depth = depths.back();
   const auto addition = fields.text_or("addition_embed_type", "");
   if (!addition.empty() && addition != "text_time") {
-    fields.fail("addition_embed_type", "is " + io::in_quotes(addition) + "; only text_time is known");
+    fields.fail("addition_embed_type",
+                "is " + io::in_quotes(addition) + "; only text_time is known");
   }
   if (addition == "text_time") {
     config.addition = fields.integer("projection_class_embeddings_input_dim", 1, kMaxWidth);
@@ -148,9 +151,9 @@ UNetConfig read_unet(const std::filesystem::path& file, Variant* variant) {
       fields.fail("addition_time_embed_dim", "must be 256");
     }
   }
-  *variant = addition == "text_time"                              ? Variant::kSdxl
+  *variant = addition == "text_time"                             ? Variant::kSdxl
              : fields.boolean_or("use_linear_projection", false) ? Variant::kSd2
-                                                                  : Variant::kSd1;
+                                                                 : Variant::kSd1;
   return config;
 }
 
@@ -175,10 +178,10 @@ TextEncoderConfig read_text_encoder(const std::filesystem::path& file, Variant v
   }
   const auto activation = fields.text_or("hidden_act", "quick_gelu");
   if (activation != "quick_gelu" && activation != "gelu") {
-    fields.fail("hidden_act", "is " + io::in_quotes(activation) + "; there are quick_gelu and gelu");
+    fields.fail("hidden_act",
+                "is " + io::in_quotes(activation) + "; there are quick_gelu and gelu");
   }
-  clip.activation =
-      activation == "gelu" ? nn::Activation::kGelu : nn::Activation::kQuickGelu;
+  clip.activation = activation == "gelu" ? nn::Activation::kGelu : nn::Activation::kQuickGelu;
   // Old files say 2, which no vocabulary of CLIP's ends with: the highest id is meant.
   const auto end = fields.integer_or("eos_token_id", 49407, 0, kMaxVocabulary);
   clip.end_token = end == 2 ? clip.vocabulary - 1 : end;
@@ -203,7 +206,8 @@ void read_schedule(const std::filesystem::path& file, PipelineConfig& config) {
   noise.beta_end = fields.number_or("beta_end", 0.012);
   const auto betas = fields.text_or("beta_schedule", "scaled_linear");
   if (betas != "scaled_linear" && betas != "linear") {
-    fields.fail("beta_schedule", "is " + io::in_quotes(betas) + "; there are scaled_linear and linear");
+    fields.fail("beta_schedule",
+                "is " + io::in_quotes(betas) + "; there are scaled_linear and linear");
   }
   noise.betas = betas == "linear" ? BetaSchedule::kLinear : BetaSchedule::kScaledLinear;
   if (!(noise.beta_start > 0 && noise.beta_start <= noise.beta_end && noise.beta_end < 1)) {
@@ -309,10 +313,10 @@ void check_pipeline(const PipelineConfig& config, const std::string& where) {
                        unet.context, context));
   }
   if (unet.in_channels == 9 || unet.in_channels == 8) {
-    throw_bad_input(fmt::format("{}: the UNet takes {} channels, as {} do, which are not supported",
-                                where, unet.in_channels,
-                                unet.in_channels == 9 ? "models for inpainting"
-                                                      : "InstructPix2Pix models"));
+    throw_bad_input(
+        fmt::format("{}: the UNet takes {} channels, as {} do, which are not supported", where,
+                    unet.in_channels,
+                    unet.in_channels == 9 ? "models for inpainting" : "InstructPix2Pix models"));
   }
   if (unet.in_channels != config.vae.latent_channels ||
       unet.out_channels != config.vae.latent_channels) {
@@ -322,9 +326,10 @@ void check_pipeline(const PipelineConfig& config, const std::string& where) {
   if (unet.addition > 0) {
     const auto pooled = config.texts.back().clip.projection;
     if (pooled == 0 || unet.addition != pooled + 6 * 256) {
-      refuse(fmt::format("the UNet takes {} numbers beside the time, the text encoder makes {} "
-                         "and six sizes 256 each",
-                         unet.addition, pooled));
+      refuse(
+          fmt::format("the UNet takes {} numbers beside the time, the text encoder makes {} "
+                      "and six sizes 256 each",
+                      unet.addition, pooled));
     }
   }
 }

@@ -178,19 +178,22 @@ void check_parts(const std::vector<Part>& parts, const std::vector<nn::Parameter
   }
 }
 
+bool is_projection(const std::string& key) {
+  return key.ends_with("text_projection.weight");
+}
+
 // OpenCLIP multiplies by the projection from the other side than a linear layer does.
 void turn_projection(const std::vector<nn::ParameterSlot>& slots) {
   for (const auto& slot : slots) {
-    if (slot.parts.front().key.ends_with("text_projection.weight")) {
+    if (is_projection(slot.parts.front().key)) {
       slot.value->copy_(slot.value->t().clone());
     }
   }
 }
 
 PipelineConfig config_of(const PipelineSource& source) {
-  auto config = is_pipeline_folder(source.path)
-                    ? read_pipeline_config(source.path)
-                    : pipeline_config_of(io::ModelReader(source.path));
+  auto config = is_pipeline_folder(source.path) ? read_pipeline_config(source.path)
+                                                : pipeline_config_of(io::ModelReader(source.path));
   if (source.vae) {
     const auto scale = config.vae.scaling_factor;
     std::error_code unknown;
@@ -264,7 +267,8 @@ std::vector<StoredWeight> stored_weights(const PipelineSource& source,
   std::vector<StoredWeight> found;
   for (const auto& key : keys) {
     const auto& [part, row] = places.at(key);
-    found.push_back({part->reader.files().path(), part->reader.stored(key), row});
+    found.push_back({part->reader.files().path(), part->reader.stored(key), row,
+                     part->open_clip && is_projection(key)});
   }
   return found;
 }

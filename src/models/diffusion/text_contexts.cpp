@@ -19,10 +19,10 @@ at::Tensor join_rows(const at::Tensor& rows, std::int64_t samples, std::int64_t 
   }
   const auto positions = rows.size(1), d = rows.size(2);
   const at::Tensor all = rows.view({samples, text_rows, positions, d});
-  return at::cat({all.select(1, 0).narrow(1, 0, 1),
-                  all.narrow(2, 1, positions - 2).reshape({samples, -1, d}),
-                  all.select(1, text_rows - 1).narrow(1, positions - 1, 1)},
-                 1);
+  return at::cat(
+      {all.select(1, 0).narrow(1, 0, 1), all.narrow(2, 1, positions - 2).reshape({samples, -1, d}),
+       all.select(1, text_rows - 1).narrow(1, positions - 1, 1)},
+      1);
 }
 
 at::Tensor join_rows_backward(const at::Tensor& grad, std::int64_t text_rows,
@@ -54,8 +54,7 @@ std::optional<nn::SampleRows> rows_of_texts(const nn::SampleRows* rows, std::int
 
 }  // namespace
 
-TextContexts::TextContexts(const Pipeline& pipeline, std::int64_t clip_skip)
-    : pipeline_(pipeline) {
+TextContexts::TextContexts(const Pipeline& pipeline, std::int64_t clip_skip) : pipeline_(pipeline) {
   for (const auto& text : pipeline.config().texts) {
     auto choice = text.context;
     choice.skip = clip_skip > 0 ? clip_skip : choice.skip;
@@ -91,8 +90,8 @@ Context TextContexts::encode(const at::Tensor& ids, const nn::SampleRows* rows,
                                .to(device, at::kLong);
     const auto draws = rows_of_texts(rows, text_rows);
     auto* keep = saved ? &saved->encoders[i] : nullptr;
-    const auto output = texts[i].forward(own, choices_[i], draws ? &*draws : nullptr,
-                                         keep ? &keep->clip : nullptr);
+    const auto output =
+        texts[i].forward(own, choices_[i], draws ? &*draws : nullptr, keep ? &keep->clip : nullptr);
     parts.push_back(join_rows(output.context, samples, text_rows));
     if (output.pooled.defined()) {
       result.pooled = output.pooled.view({samples, text_rows, -1}).select(1, 0);

@@ -72,8 +72,7 @@ void UNet::backward_time(const at::Tensor& dtime, const nn::SampleRows* rows,
     const at::Tensor dinner = second.backward(grad, at::silu(inner), rows, saved2, true);
     return first.backward(at::silu_backward(dinner, inner), input, rows, saved1, need_dx);
   };
-  through(time1_, time2_, saved.time_input, saved.time_inner, saved.time1, saved.time2,
-          false);
+  through(time1_, time2_, saved.time_input, saved.time_inner, saved.time1, saved.time2, false);
   if (add1_) {
     const at::Tensor dx = through(*add1_, *add2_, saved.added, saved.added_inner, saved.add1,
                                   saved.add2, dadded != nullptr);

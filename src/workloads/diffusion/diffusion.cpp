@@ -3,13 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "base/error.hpp"
 #include "base/units.hpp"
+#include "data/leaf_stream.hpp"
 #include "data/pictures/picture_dataset.hpp"
 #include "models/diffusion/diffusion_model.hpp"
 #include "nn/dtypes.hpp"
+#include "workloads/diffusion/model_files.hpp"
 #include "workloads/diffusion/picture_preview.hpp"
 #include "workloads/diffusion/pipeline_of_config.hpp"
 
@@ -21,8 +24,11 @@ using models::diffusion::DiffusionModel;
 using models::diffusion::Prediction;
 using models::diffusion::Variant;
 
-constexpr std::int64_t kEnoughPicturesOnCpu = 4;
-constexpr std::int64_t kEnoughPicturesOnDevice = 32;
+// Operations of a leaf's forward beyond which products are as fast as they get, and the most
+// pictures of it.
+constexpr double kEnoughOnCpu = 1e10;
+constexpr double kEnoughOnDevice = 1e13;
+constexpr double kMostPictures = 64;
 
 class DiffusionWorkload : public Workload {
  public:
@@ -35,10 +41,8 @@ class DiffusionWorkload : public Workload {
   Preview* preview() override { return preview_.get(); }
   [[nodiscard]] const Words& words() const override { return words_; }
   [[nodiscard]] std::string model_fingerprint() const override { return fingerprint_; }
-  [[nodiscard]] std::int64_t enough_samples() const override {
-    return model_->device().is_cpu() ? kEnoughPicturesOnCpu : kEnoughPicturesOnDevice;
-  }
-  [[nodiscard]] std::vector<std::string> warnings() const override { return {}; }
+  [[nodiscard]] std::int64_t enough_samples() const override;
+  [[nodiscard]] std::vector<std::string> warnings() const override;
   [[nodiscard]] std::vector<std::string> plan_lines() const override;
   [[nodiscard]] adapters::ExportContext export_context() const override;
 
@@ -91,6 +95,24 @@ DiffusionWorkload::DiffusionWorkload(config::RunConfig& config, const prepare::D
   }
 }
 
+std::int64_t DiffusionWorkload::enough_samples() const {
+  const auto one = data::heaviest_leaf(*train_, {}, 1);
+  const auto enough = model_->device().is_cpu() ? kEnoughOnCpu : kEnoughOnDevice;
+  return static_cast<std::int64_t>(
+      std::clamp(std::ceil(enough / model_->forward_operations(*one)), 1.0, kMostPictures));
+}
+
+std::vector<std::string> DiffusionWorkload::warnings() const {
+  const auto cut = train_->cut_captions();
+  if (cut == 0) {
+    return {};
+  }
+  return {
+      fmt::format("{} of {} captions have more than {} tokens, and their ends are cut off; set "
+                  "data.caption.max_tokens to 150 or 225",
+                  cut, train_->file().images(), config_.data.caption.max_tokens)};
+}
+
 std::vector<std::string> DiffusionWorkload::plan_lines() const {
   std::vector<std::int64_t> pictures(train_->file().buckets().size(), 0);
   for (std::int64_t i = 0; i < train_->file().images(); ++i) {
@@ -105,18 +127,54 @@ std::vector<std::string> DiffusionWorkload::plan_lines() const {
   return lines;
 }
 
+// The model's files with the weights as they are now, in the type that they were trained in.
+void write_trained(models::diffusion::Pipeline& pipeline,
+                   const models::diffusion::PipelineSource& source,
+                   const std::filesystem::path& folder) {
+  std::vector<std::string> keys;
+  std::vector<at::Tensor> values;
+  for (const auto& slot : pipeline.trained_slots()) {
+    std::int64_t first = 0;
+    for (const auto& [key, shape] : slot.parts) {
+      keys.push_back(key);
+      values.push_back(slot.value->narrow(0, first, shape[0]));
+      first += shape[0];
+    }
+  }
+  const auto stored = models::diffusion::stored_weights(source, keys);
+  ChangedFiles changes;
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    auto& change = changes[stored[i].files][stored[i].name];
+    change = [before = std::move(change), value = values[i], first = stored[i].first_row,
+              turned = stored[i].turned](at::Tensor& tensor) {
+      if (before) {
+        before(tensor);
+      }
+      const at::Tensor now = turned ? value.t() : value;
+      at::Tensor rows = tensor.narrow(0, first, now.size(0));
+      rows.copy_(now.reshape(rows.sizes()));
+    };
+  }
+  write_model_files(source.path, changes, folder, pipeline.dtype());
+}
+
 adapters::ExportContext DiffusionWorkload::export_context() const {
   const auto& pipeline = model_->pipeline().config();
   const bool velocity = model_->schedule().settings().prediction == Prediction::kVelocity;
   const bool v2 = pipeline.variant == Variant::kSd2;
   adapters::ExportContext context{config_.model.path, "", {}, {}};
+  context.write_model = [pipeline = &model_->pipeline(),
+                         source = source_of(config_.model)](const std::filesystem::path& folder) {
+    write_trained(*pipeline, source, folder);
+  };
   const auto text = [](bool value) { return std::string(value ? "True" : "False"); };
   const auto* version = pipeline.variant == Variant::kSdxl ? "sdxl_base_v1-0"
                         : v2                               ? (velocity ? "sd_v2_v" : "sd_v2")
                                                            : (velocity ? "sd_v1_v" : "sd_v1");
-  const auto* architecture = pipeline.variant == Variant::kSdxl ? "stable-diffusion-xl-v1-base"
-                             : v2 ? (velocity ? "stable-diffusion-v2-768-v" : "stable-diffusion-v2-512")
-                                  : "stable-diffusion-v1";
+  const auto* architecture =
+      pipeline.variant == Variant::kSdxl ? "stable-diffusion-xl-v1-base"
+      : v2 ? (velocity ? "stable-diffusion-v2-768-v" : "stable-diffusion-v2-512")
+           : "stable-diffusion-v1";
   context.metadata = {
       {"ss_v2", text(v2)},
       {"ss_base_model_version", version},
@@ -124,7 +182,8 @@ adapters::ExportContext DiffusionWorkload::export_context() const {
       {"ss_learning_rate", fmt::format("{}", config_.optimizer.lr)},
       {"ss_num_train_images", std::to_string(train_->rows())},
       {"ss_total_batch_size", std::to_string(config_.batch.global)},
-      {"ss_clip_skip", config_.model.clip_skip > 0 ? std::to_string(config_.model.clip_skip) : "None"},
+      {"ss_clip_skip",
+       config_.model.clip_skip > 0 ? std::to_string(config_.model.clip_skip) : "None"},
       {"ss_sd_model_name", std::filesystem::path(config_.model.path).filename().string()},
       {"modelspec.sai_model_spec", "1.0.1"},
       {"modelspec.architecture", std::string(architecture) + "/lora"},
@@ -138,8 +197,7 @@ BaseModel read_base(const config::ModelSection& model) {
   const auto source = source_of(model);
   return {std::make_unique<DiffusionModel>(
               models::diffusion::read_pipeline_shapes(source, nn::float_type_named(model.dtype)),
-              models::diffusion::DiffusionSettings{
-                  {}, 0, 0, 0, 0, false, Prediction::kEpsilon}),
+              models::diffusion::DiffusionSettings{{}, 0, 0, 0, 0, false, Prediction::kEpsilon}),
           models::diffusion::pipeline_fingerprint(source)};
 }
 

@@ -17,6 +17,18 @@
 namespace lorascale::workloads::diffusion {
 namespace {
 
+// All weights of the run, where it trained them.
+std::optional<std::filesystem::path> trained_model(const config::RunConfig& config) {
+  const auto folder = std::filesystem::path(config.run.output_dir) / "model";
+  const auto file = folder / std::filesystem::path(config.model.path).filename();
+  for (const auto& path : {folder, file}) {
+    if (config.adapter.trains_base() && models::diffusion::is_pipeline(path)) {
+      return path;
+    }
+  }
+  return std::nullopt;
+}
+
 void add_adapter(models::diffusion::Pipeline& pipeline, const config::RunConfig& config,
                  const GenerateRequest& request) {
   const auto path =
@@ -54,11 +66,17 @@ std::string generate(const config::RunConfig& config, at::Device device,
   }
   const auto output = request.output.value_or("picture.png");
   if (output.extension() != ".png") {
-    throw Error(ExitCode::kUsage, "--output takes a name that ends with .png, not " + output.string());
+    throw Error(ExitCode::kUsage,
+                "--output takes a name that ends with .png, not " + output.string());
   }
-  auto pipeline = models::diffusion::load_pipeline(
-      source_of(config.model), nn::float_type_named(config.model.dtype), device);
-  add_adapter(*pipeline, config, request);
+  auto source = source_of(config.model);
+  const auto trained = trained_model(config);
+  source.path = trained.value_or(source.path);
+  auto pipeline =
+      models::diffusion::load_pipeline(source, nn::float_type_named(config.model.dtype), device);
+  if (!trained || request.adapter) {
+    add_adapter(*pipeline, config, request);
+  }
   const auto usual = usual_size(config, pipeline->config().variant);
   const models::diffusion::DiffusionModel model(std::move(pipeline), settings_of(config));
   const auto items = PicturePreview(model, config, {*request.prompt}, usual).make();

@@ -32,9 +32,10 @@ PicturePreview::PicturePreview(const models::diffusion::DiffusionModel& model,
     const auto& prompt = prompts_.emplace_back(parse_prompt(text, config, prompts_.size()));
     for (const auto& side : {prompt.width, prompt.height}) {
       if (side.value_or(factor) % factor != 0) {
-        throw_bad_config(fmt::format("sample: a picture of {} pixels a side cannot be; multiples of "
-                                     "{} can",
-                                     *side, factor));
+        throw_bad_config(
+            fmt::format("sample: a picture of {} pixels a side cannot be; multiples of "
+                        "{} can",
+                        *side, factor));
       }
     }
     captions.push_back(prompt.caption);
@@ -77,10 +78,11 @@ std::vector<Preview::Item> PicturePreview::make() {
                                             config_.sample.sampler, config_.model.path);
     const std::span pixels(picture.const_data_ptr<std::uint8_t>(),
                            static_cast<std::size_t>(picture.numel()));
-    items.push_back({fmt::format("{:02}", i), parameters,
-                     {io::encode_png_file(pixels, request.height, request.width,
-                                          {{"parameters", parameters}}),
-                      request.height, request.width}});
+    items.push_back(
+        {fmt::format("{:02}", i),
+         parameters,
+         {io::encode_png_file(pixels, request.height, request.width, {{"parameters", parameters}}),
+          request.height, request.width}});
   }
   return items;
 }

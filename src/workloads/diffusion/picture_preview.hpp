@@ -41,7 +41,8 @@ class PicturePreview : public Preview {
   config::RunConfig config_;
   UsualSize usual_;
   std::vector<Prompt> prompts_;
-  EncodedCaptions encoded_;  // of each prompt what is wanted, what is not, and the empty one at last
+  EncodedCaptions
+      encoded_;  // of each prompt what is wanted, what is not, and the empty one at last
 };
 
 }  // namespace lorascale::workloads::diffusion

@@ -37,8 +37,7 @@ data::CaptionRows rows_of(const config::RunConfig& config,
   constexpr std::int64_t kWords = 75;  // of CLIP's 77 positions
   const auto most = config.data.caption.max_tokens;
   if (most % kWords != 0) {
-    throw_bad_config(
-        fmt::format("data.caption.max_tokens is {}; 75, 150 and 225 can be", most));
+    throw_bad_config(fmt::format("data.caption.max_tokens is {}; 75, 150 and 225 can be", most));
   }
   return {std::ssize(pipeline.texts), most / kWords, pipeline.texts.front().clip.positions};
 }
@@ -66,9 +65,9 @@ data::PictureSettings pictures_of(const config::RunConfig& config,
 
 void set_targets(config::AdapterSection& adapter) {
   if (adapter.targets == config::AdapterSection{}.targets) {
-    adapter.targets = {"to_q",    "to_k",    "to_v",     "to_out.0", "proj_in",
-                       "proj_out", "ff.net.0.proj", "ff.net.2", "q_proj",  "k_proj",
-                       "v_proj",  "out_proj", "fc1",     "fc2"};
+    adapter.targets = {"to_q",     "to_k",          "to_v",     "to_out.0", "proj_in",
+                       "proj_out", "ff.net.0.proj", "ff.net.2", "q_proj",   "k_proj",
+                       "v_proj",   "out_proj",      "fc1",      "fc2"};
   }
 }
 

@@ -32,10 +32,10 @@ Number number_of(const std::string& text, const std::string& setting, Number lea
 }  // namespace
 
 SamplerKind sampler_named(const std::string& name) {
-  return name == "euler"                ? SamplerKind::kEuler
-         : name == "euler_a"            ? SamplerKind::kEulerAncestral
+  return name == "euler"             ? SamplerKind::kEuler
+         : name == "euler_a"         ? SamplerKind::kEulerAncestral
          : name == "dpmpp_2m_karras" ? SamplerKind::kDpmPp2mKarras
-                                        : SamplerKind::kDdim;
+                                     : SamplerKind::kDdim;
 }
 
 Prompt parse_prompt(const std::string& text, const config::RunConfig& config, std::size_t number) {
@@ -81,11 +81,11 @@ Prompt parse_prompt(const std::string& text, const config::RunConfig& config, st
 
 std::string parameters_text(const Prompt& prompt, std::int64_t width, std::int64_t height,
                             const std::string& sampler, const std::string& model) {
-  return fmt::format("{}\n{}Steps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}, Model: {}",
-                     prompt.caption,
-                     prompt.negative ? "Negative prompt: " + *prompt.negative + "\n" : "",
-                     prompt.steps, sampler, prompt.guidance, prompt.seed, width, height,
-                     std::filesystem::path(model).filename().string());
+  return fmt::format(
+      "{}\n{}Steps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}, Model: {}",
+      prompt.caption, prompt.negative ? "Negative prompt: " + *prompt.negative + "\n" : "",
+      prompt.steps, sampler, prompt.guidance, prompt.seed, width, height,
+      std::filesystem::path(model).filename().string());
 }
 
 }  // namespace lorascale::workloads::diffusion

@@ -39,7 +39,8 @@ TEST_F(CaptionedFileFixture, WhatDoesNotHoldTogetherIsRefused) {
       {"f.attrs['end_token'] = 50", "attribute end_token is 50"},
       {"put(f, 'heights', np.array([8, 8], '<u4')); seal(f)", "differ in length"},
       {"put(f, 'heights', np.array([8, 8, 0], '<u4')); seal(f)", "/heights holds 0"},
-      {"put(f, 'heights', np.array([8, 8, 4000000000], '<u4')); seal(f)", "/heights holds 4000000000"},
+      {"put(f, 'heights', np.array([8, 8, 4000000000], '<u4')); seal(f)",
+       "/heights holds 4000000000"},
       {"put(f, 'bucket', np.array([0, 1, 3], '<u4')); seal(f)", "/bucket holds 3"},
       {"put(f, 'bucket', np.array([1, 1, 2], '<u4')); seal(f)", "does not fill its bucket"},
       {"put(f, 'repeats', np.array([1, 0, 1], '<u4')); seal(f)", "/repeats holds 0"},
@@ -48,7 +49,8 @@ TEST_F(CaptionedFileFixture, WhatDoesNotHoldTogetherIsRefused) {
       {"put(f, 'tokens', f['tokens'][:] + 45); seal(f)", "/tokens holds"},
       {"put(f, 'tags', f['tags'][:][::-1]); seal(f)", "/tags does not ascend"},
       {"put(f, 'tags', f['tags'][1:] * 0 + 27); seal(f)", "/tags does not ascend"},
-      {"put(f, 'caption_tags', f['caption_tags'][:] + 1); seal(f)", "/caption_tags does not ascend"},
+      {"put(f, 'caption_tags', f['caption_tags'][:] + 1); seal(f)",
+       "/caption_tags does not ascend"},
       {"put(f, 'caption_tags', np.array([0, 9])); seal(f)", "not as many as its pictures"},
       {"f['tokens'][0] = 5", "checksum"},
       {"del f['digests']", "digests"},
@@ -78,8 +80,9 @@ TEST_F(CaptionedFileFixture, DamagedPixelsAreFoundWhenTouched) {
 }
 
 TEST_F(CaptionedFileFixture, FingerprintsTellPicturesAndCaptionsApart) {
-  const auto paths = make({kSound, std::string(kSound) + "; put(f, 'tokens', f['tokens'][:] + 1); seal(f)",
-                           "fill(f, [(8, 8, 0, 2), (8, 20, 1, 3), (18, 8, 2, 1)], encoders=2)", kSound});
+  const auto paths =
+      make({kSound, std::string(kSound) + "; put(f, 'tokens', f['tokens'][:] + 1); seal(f)",
+            "fill(f, [(8, 8, 0, 2), (8, 20, 1, 3), (18, 8, 2, 1)], encoders=2)", kSound});
   EXPECT_EQ(CaptionedFile(paths[0]).fingerprint(), CaptionedFile(paths[3]).fingerprint());
   EXPECT_NE(CaptionedFile(paths[0]).fingerprint(), CaptionedFile(paths[1]).fingerprint());
   EXPECT_NE(CaptionedFile(paths[0]).fingerprint(), CaptionedFile(paths[2]).fingerprint());

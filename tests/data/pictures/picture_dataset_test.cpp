@@ -23,7 +23,8 @@ std::string many_pictures(std::int64_t ones, std::int64_t twos, std::int64_t thr
 }
 
 TEST_F(CaptionedFileFixture, AnEpochHasEveryPictureAsOftenAsItRepeats) {
-  for (const auto& path : make({many_pictures(40, 7, 1), many_pictures(1, 1, 1), many_pictures(17, 33, 5)})) {
+  for (const auto& path :
+       make({many_pictures(40, 7, 1), many_pictures(1, 1, 1), many_pictures(17, 33, 5)})) {
     const PictureDataset dataset(path, {});
     for (const std::int64_t ranks : {1, 2, 3, 4}) {
       std::map<std::int64_t, std::int64_t> seen;
@@ -60,7 +61,9 @@ TEST_F(CaptionedFileFixture, PicturesOfASizeStandTogetherAndInAnotherOrderEachEp
   EXPECT_EQ(order, dataset.shuffled({1, 0}));
   std::int64_t changes = 0;
   for (std::size_t i = 1; i < order.size(); ++i) {
-    const auto bucket = [&](std::size_t at) { return dataset.file().bucket(dataset.picture(order[at])); };
+    const auto bucket = [&](std::size_t at) {
+      return dataset.file().bucket(dataset.picture(order[at]));
+    };
     changes += bucket(i) != bucket(i - 1) ? 1 : 0;
   }
   // 40, 40 and 30 samples in runs of 16 are 3, 3 and 2.
@@ -94,7 +97,9 @@ TEST_F(CaptionedFileFixture, MirroredPicturesAreCutWhereTheyAreSeen) {
     const auto left = leaf.sizes[0][3];
     ASSERT_TRUE(left >= 0 && left <= 14);
     places.insert(left);
-    const auto pixel = [&](std::int64_t x) { return static_cast<float>((7 * x) % 256) / 127.5F - 1; };
+    const auto pixel = [&](std::int64_t x) {
+      return static_cast<float>((7 * x) % 256) / 127.5F - 1;
+    };
     const bool mirrored = leaf.views[0].ends_with(":1");
     flipped += mirrored ? 1 : 0;
     // The first pixel that is seen, in the picture as it is stored.
@@ -133,10 +138,10 @@ TEST_F(CaptionedFileFixture, TagsAreShuffledAndLeftOutButForThoseToKeep) {
     return static_cast<double>(seen[ids]) / kEpochs;
   };
   const double five_errors = 5 * std::sqrt(0.25 / kEpochs);
-  EXPECT_NEAR(share({48}), 0.25, five_errors);                          // no caption
-  EXPECT_NEAR(share({48, 0}), 0.75 / 4, five_errors);                   // the first tag alone
+  EXPECT_NEAR(share({48}), 0.25, five_errors);         // no caption
+  EXPECT_NEAR(share({48, 0}), 0.75 / 4, five_errors);  // the first tag alone
   EXPECT_NEAR(share({48, 0, 40, 31}), 0.75 / 4, five_errors);
-  EXPECT_NEAR(share({48, 0, 40, 31, 40, 32}), 0.75 / 8, five_errors);   // in either order
+  EXPECT_NEAR(share({48, 0, 40, 31, 40, 32}), 0.75 / 8, five_errors);  // in either order
   EXPECT_NEAR(share({48, 0, 40, 32, 40, 31}), 0.75 / 8, five_errors);
   EXPECT_EQ(seen.size(), 6U);
 }

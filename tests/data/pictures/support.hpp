@@ -70,7 +70,8 @@ class CaptionedFileFixture : public testing::Test {
       out << kCaptionedScript;
       for (const auto& change : changes) {
         paths.push_back(folder_ / ("set" + std::to_string(made_++) + ".h5"));
-        out << "with h5py.File(r'" << paths.back().string() << "', 'w') as f:\n  " << change << "\n";
+        out << "with h5py.File(r'" << paths.back().string() << "', 'w') as f:\n  " << change
+            << "\n";
       }
     }
     const std::string command = std::string(LORASCALE_PYTHON) + " " + script.string();

@@ -71,8 +71,8 @@ void expect_unet(const UNetConfig& config, const Golden& golden,
 }
 
 TEST(DiffusionGoldenTest, UNetOfSd15) {
-  expect_unet(full_size(768), {-0.00553349, 0.58638751,
-                               {-0.1081409, 0.0979847, 0.0565776, 0.1592545}, -0.4472906});
+  expect_unet(full_size(768),
+              {-0.00553349, 0.58638751, {-0.1081409, 0.0979847, 0.0565776, 0.1592545}, -0.4472906});
 }
 
 TEST(DiffusionGoldenTest, UNetOfSd21) {
@@ -80,8 +80,9 @@ TEST(DiffusionGoldenTest, UNetOfSd21) {
   for (auto& level : config.levels) {
     level.heads = level.channels / 64;
   }
-  expect_unet(config, {-0.04189213, 0.57126362,
-                       {-0.1547843, -0.1973054, -0.0583410, 0.2005357}, -0.1076895});
+  expect_unet(
+      config,
+      {-0.04189213, 0.57126362, {-0.1547843, -0.1973054, -0.0583410, 0.2005357}, -0.1076895});
 }
 
 TEST(DiffusionGoldenTest, UNetOfSdxl) {
@@ -95,19 +96,20 @@ TEST(DiffusionGoldenTest, UNetOfSdxl) {
     return unet_name_in_ldm(key, 2, {false, true, true})
         .substr(std::string("model.diffusion_model.").size());
   };
-  expect_unet(config, {-0.30834411, 0.52943096,
-                       {0.5787575, 0.2046357, 0.4256589, 0.5174832}, 0.0753652}, named);
+  expect_unet(config,
+              {-0.30834411, 0.52943096, {0.5787575, 0.2046357, 0.4256589, 0.5174832}, 0.0753652},
+              named);
 }
 
 TEST(DiffusionGoldenTest, Autoencoder) {
   Vae vae({}, kCpu);
   fill_golden(vae.parameter_slots(), same);
-  expect_golden(vae.encode(golden_input("img", {1, 3, 64, 64}), nullptr),
-                {-0.05066591, 0.53587043, {-0.3255128, -0.8993555, -0.8677510, -0.1956727},
-                 0.0506205});
-  expect_golden(vae.decode(golden_input("z", {1, 4, 8, 8}), nullptr),
-                {-0.08234073, 0.60956350, {0.0327637, 0.0790628, 0.0077576, -0.0119965},
-                 0.1599331});
+  expect_golden(
+      vae.encode(golden_input("img", {1, 3, 64, 64}), nullptr),
+      {-0.05066591, 0.53587043, {-0.3255128, -0.8993555, -0.8677510, -0.1956727}, 0.0506205});
+  expect_golden(
+      vae.decode(golden_input("z", {1, 4, 8, 8}), nullptr),
+      {-0.08234073, 0.60956350, {0.0327637, 0.0790628, 0.0077576, -0.0119965}, 0.1599331});
 }
 
 TEST(DiffusionGoldenTest, TextEncoder) {
@@ -118,12 +120,12 @@ TEST(DiffusionGoldenTest, TextEncoder) {
   for (std::int64_t i = 0; i < 6; ++i) {
     ids[0][i] = words[static_cast<std::size_t>(i)];
   }
-  expect_golden(encoder.forward(ids, {}, nullptr, nullptr).context,
-                {-0.00084388, 1.00296657, {0.7563207, 0.4853473, -0.5626671, -0.2752170},
-                 -0.4932766});
-  expect_golden(encoder.forward(ids, {2, true}, nullptr, nullptr).context,
-                {-0.00070665, 1.00324664, {0.4419020, 0.6808055, -0.3548284, -0.3324438},
-                 -0.5764129});
+  expect_golden(
+      encoder.forward(ids, {}, nullptr, nullptr).context,
+      {-0.00084388, 1.00296657, {0.7563207, 0.4853473, -0.5626671, -0.2752170}, -0.4932766});
+  expect_golden(
+      encoder.forward(ids, {2, true}, nullptr, nullptr).context,
+      {-0.00070665, 1.00324664, {0.4419020, 0.6808055, -0.3548284, -0.3324438}, -0.5764129});
 }
 
 }  // namespace
