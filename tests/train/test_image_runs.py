@@ -237,14 +237,15 @@ def test_settings_of_other_norms_are_named(program, inputs, tmp_path):
 def test_settings_of_other_workloads_are_named(program, inputs, tmp_path):
     more = ["--set", "data.sequence_length=64", "--set", "model.recompute=true", "--set", "sample.prompts=[a]"]
     said = run(program, "train", settings(inputs, tmp_path / "image", budget="1 step"), *more).stderr
-    for setting in ("data.sequence_length 64", "model.recompute true", "sample.prompts"):
-        assert any(f"{setting}" in line and "has no effect: it is of language models" in line
+    for setting, kinds in (("data.sequence_length 64", "language"), ("model.recompute true", "language"),
+                           ("sample.prompts", "language and diffusion")):
+        assert any(f"{setting}" in line and f"has no effect: it is of {kinds} models" in line
                    for line in said.splitlines()), setting
     make_language(tmp_path)
     path = write_settings(tmp_path, "text", language_settings(tmp_path))
     said = run(program, "train", path, "--set", "data.augment.flip=true", "--set", "model.resnet.width=8").stderr
-    for setting in ("data.augment.flip true", "model.resnet.width 8"):
-        assert f"{setting} has no effect: it is of vision models" in said
+    for setting, kinds in (("data.augment.flip true", "vision and diffusion"), ("model.resnet.width 8", "vision")):
+        assert f"{setting} has no effect: it is of {kinds} models" in said
 
 
 def make_language(folder):
