@@ -24,7 +24,11 @@ def _lines_of_file(name, path):
     with h5py.File(path) as file:
         repeats, is_regularisation = file["repeats"][:], file["regularisation"][:] == 1
         bucket, sizes = file["bucket"][:], zip(file["bucket_widths"][:], file["bucket_heights"][:], strict=True)
-        tags, tokens = len(file["tags"]) - 1, len(file["tokens"])
+        ends, captions = file["tags"][:].astype(int), file["caption_tags"][:]
+        lengths = ends[1:] - ends[:-1]
+        tags = len(lengths) // 2  # each stands there with its comma, and without
+        last = captions[1:][captions[1:] > captions[:-1]] - 1
+        tokens = lengths[::2].sum() - lengths[2 * last].sum() + lengths[2 * last + 1].sum()
     counts = numpy.bincount(bucket)
     buckets = [f"{width} x {height}: {count:,}" for (width, height), count in zip(sizes, counts, strict=True)]
     kinds = f"{numpy.count_nonzero(~is_regularisation):,} pictures"

@@ -27,6 +27,7 @@
 #include "train/signals.hpp"
 #include "train/tensor_memory.hpp"
 #include "train/vote.hpp"
+#include "workloads/workload.hpp"
 
 namespace lorascale::cli {
 namespace {
@@ -99,6 +100,9 @@ LoadedConfig load_config(const options::variables_map& values, int world_size,
   config::Problems problems;
   auto result = config::read_config_file(values["config"].as<std::string>(), read, problems);
   LoadedConfig loaded{std::move(result.config), std::move(result.translations)};
+  if (problems.count() == 0) {
+    workloads::take_defaults(result.given, loaded.config);
+  }
   if (purpose == config::Purpose::kTraining && problems.count() == 0) {
     if (const auto taken = adapters::take_adapter_settings(result.given, &loaded.config)) {
       loaded.notes.push_back(*taken);

@@ -27,6 +27,16 @@ void inspect_checkpoint(const fs::path& folder) {
 }
 
 void inspect_model(const fs::path& path) {
+  // A model in parts, as diffusers has it.
+  if (fs::exists(path / "model_index.json")) {
+    for (const auto* part : {"unet", "text_encoder", "text_encoder_2", "vae"}) {
+      if (fs::exists(path / part)) {
+        std::cout << part << ": ";
+        inspect_model(path / part);
+      }
+    }
+    return;
+  }
   const io::ModelReader reader(path);
   std::cout << fmt::format("{} tensors, {} bytes in {} file(s)\n", reader.tensor_count(),
                            reader.total_bytes(), reader.files().size());

@@ -29,14 +29,14 @@ const std::vector<Verb>& verbs() {
        run_find_lr},
       {"generate",
        "CONFIG.yaml --prompt TEXT | --ids \"1 2 3\" [--decode] [--adapter FOLDER]\n"
-       "           [--max-tokens N] [--set ...]",
-       "continue a prompt with the model and an adapter", run_generate},
+       "           [--max-tokens N] [--output FILE.png] [--strength X] [--set ...]",
+       "continue a prompt with the model and an adapter, or make a picture of it", run_generate},
       {"inspect", "PATH [--replay]",
        "explain a run folder, its checkpoints, an adapter, a data set, a model or a "
        "decisions.jsonl;\n"
        "           --replay: take the decisions of a run folder again from its events.jsonl",
        run_inspect},
-      {"merge", "--model FOLDER --adapter FOLDER --output FOLDER [--dtype bf16|fp16|fp32]",
+      {"merge", "--model PATH --adapter PATH --output FOLDER [--dtype bf16|fp16|fp32]",
        "write a full model with the adapter added to its weights", run_merge},
   };
   return kVerbs;

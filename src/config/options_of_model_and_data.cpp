@@ -32,7 +32,9 @@ void add_run(std::vector<Option>& t) {
 void add_model(std::vector<Option>& t) {
   const auto at = [](auto member) { return field(&RunConfig::model, member); };
   add(t, "model.path", at(&ModelSection::path), PathKind{"folder or .safetensors file"},
-      "The base model, in Hugging Face layout, or its weights' file beside config.json; required, "
+      "The base model, in Hugging Face layout, or its weights' file beside config.json, or one "
+      "file "
+      "of Stable Diffusion; required, "
       "but for a model.architecture that begins untrained.",
       kMayChange);
   add(t, "model.dtype", at(&ModelSection::dtype), words({"auto", "bf16", "fp16", "fp32"}),
@@ -106,13 +108,14 @@ void add_adapter(std::vector<Option>& t) {
       "Layers that get an adapter: name endings, all-linear (all-layers: convolutions, too), or "
       "one "
       "expression for the whole "
-      "name.");
+      "name. Models that make pictures have another default: the transformers' layers and the text "
+      "encoder's (docs/stable-diffusion.md).");
   add(t, "adapter.rank_pattern", at(&AdapterSection::rank_pattern), MapKind<IntegerKind>{rank},
       "Other ranks for some targets, by name ending or expression.");
   add(t, "adapter.alpha_pattern", at(&AdapterSection::alpha_pattern), MapKind<RealKind>{positive},
       "Other alphas for some targets, by name ending or expression.");
   add(t, "adapter.init_from", at(&AdapterSection::init_from),
-      OptionalKind<PathKind>{PathKind{"PEFT adapter folder"}},
+      OptionalKind<PathKind>{PathKind{"PEFT adapter folder or LoRA file"}},
       "Adapter whose weights the training begins with. Rank, alpha, their patterns, targets, "
       "dropout and rslora are those of its file where they are not set.",
       kMayChange);

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -90,6 +91,10 @@ class Workload {
 // memory are whole when all processes have opened theirs.
 std::unique_ptr<Workload> open_workload(config::RunConfig& config, const prepare::DataFiles& files,
                                         const models::WeightPlace& place);
+
+// Sets what the kind of model has as defaults of its own, but for what the user has `given` (paths
+// of options).
+void take_defaults(const std::set<std::string>& given, config::RunConfig& config);
 
 // Error(kBadInput) where a data file of the configuration must be made before a run (a script does)
 // and is none yet.

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "config/run_config.hpp"
@@ -27,6 +29,7 @@ struct WorkloadKind {
   std::string (*generate)(const config::RunConfig& config, at::Device device,
                           const GenerateRequest& request);
   std::string (*merge)(const MergeRequest& request);
+  void (*take_defaults)(const std::set<std::string>& given, config::RunConfig& config) = nullptr;
 };
 
 std::span<const WorkloadKind> workload_kinds();

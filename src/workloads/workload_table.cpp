@@ -34,6 +34,12 @@ std::unique_ptr<Workload> open_workload(config::RunConfig& config, const prepare
   return workload_kind_of(config.model).open(config, files, place);
 }
 
+void take_defaults(const std::set<std::string>& given, config::RunConfig& config) {
+  if (const auto& kind = workload_kind_of(config.model); kind.take_defaults != nullptr) {
+    kind.take_defaults(given, config);
+  }
+}
+
 void require_data_files(const config::RunConfig& config) {
   const auto& kind = workload_kind_of(config.model);
   if (kind.data_maker.empty()) {
@@ -89,6 +95,9 @@ std::string generate(const config::RunConfig& config, at::Device device,
 }
 
 std::string merge(const MergeRequest& request) {
+  if (!std::filesystem::exists(request.model)) {
+    throw_bad_input(request.model.string() + " does not exist; --model takes the base model");
+  }
   config::ModelSection model;
   model.path = request.model.string();
   const auto& kind = workload_kind_of(model);

@@ -195,9 +195,9 @@ def test_generate_takes_the_runs_adapter_at_any_strength(program, inputs, learnt
         picture = theirs(made, "a red cat", 0, num_inference_steps=4, guidance_scale=7.5)
         assert difference(picture, base) > 10
         said = run(program, "generate", learnt / "run.yaml", "--set", "sample.steps=4", "--prompt", "a red cat", "--strength",
-                   strength, "--output", tmp_path / "a.png")
-        assert difference(ours(tmp_path / "a.png"), picture) <= 1
-        assert f"wrote {tmp_path / 'a.png'}" in said.stdout
+                   strength, "--output", tmp_path / f"made/{strength}.png")
+        assert difference(ours(tmp_path / f"made/{strength}.png"), picture) <= 1
+        assert f"wrote {tmp_path / 'made'}" in said.stdout
 
 
 def test_a_merged_folder_is_the_model_with_its_adapter(program, inputs, learnt, tmp_path):
@@ -233,7 +233,11 @@ def test_training_goes_on_from_a_file(program, inputs, learnt, tmp_path):
     config["run"]["output_dir"] = str(tmp_path / "other")
     path.write_text(yaml.safe_dump(config))
     outcome = execute([program, "train", path])
-    assert outcome.code == BAD_CONFIG and "adapter.rank is that of the file" in outcome.messages[0]
+    assert outcome.code == BAD_CONFIG and "adapter.rank 4 is not that of" in outcome.messages[0], outcome.stderr
+    config["adapter"]["rank"] = 2  # as the run's own config.yaml says
+    path.write_text(yaml.safe_dump(config))
+    outcome = execute([program, "train", path])
+    assert outcome.code == 0
 
 
 # --- one file of all parts --------------------------------------------------------------------------------------------
@@ -312,6 +316,35 @@ def test_models_that_are_none_of_these_are_refused_by_name(program, inputs, tmp_
     outcome = execute([program, "train", settings(inputs, tmp_path, model={"path": str(tmp_path / "model")})])
     assert outcome.code == BAD_INPUT, outcome.stderr
     assert len(outcome.messages) == 1 and message in outcome.messages[0], outcome.stderr
+
+
+@pytest.mark.parametrize("other", ["words", "padding"])
+def test_captions_of_another_tokenizer_are_refused(program, inputs, tmp_path, other):
+    import shutil
+    shutil.copytree(inputs / "model", tmp_path / "model")
+    if other == "words":
+        path = tmp_path / "model/tokenizer/tokenizer.json"
+        contents = json.loads(path.read_text())
+        contents["model"]["merges"].reverse()
+    else:
+        path = tmp_path / "model/tokenizer/tokenizer_config.json"
+        contents = {**json.loads(path.read_text()), "pad_token": "!"}
+    path.write_text(json.dumps(contents))
+    outcome = execute([program, "train", settings(inputs, tmp_path, model={"path": str(tmp_path / "model")})])
+    assert outcome.code == BAD_INPUT and "another tokenizer" in outcome.messages[0], outcome.stderr
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), [
+    (["--strength", "nan"], USAGE, "--strength takes a number"),
+    (["--output", "x.jpg"], USAGE, "ends with .png"),
+    (["--adapter", "nothing"], BAD_INPUT, "nothing does not exist"),
+    (["--output", "there.png"], 73, "is there; choose another"),
+])
+def test_generate_refuses(program, learnt, tmp_path, arguments, code, message):
+    (tmp_path / "there.png").write_bytes(b"mine")
+    outcome = execute([program, "generate", learnt / "run.yaml", "--prompt", "a", *arguments], cwd=tmp_path)
+    assert outcome.code == code and len(outcome.messages) == 1 and message in outcome.messages[0], outcome.stderr
+    assert (tmp_path / "there.png").read_bytes() == b"mine"
 
 
 def test_a_folder_of_pictures_is_told_how_to_be_prepared(program, inputs, tmp_path):

@@ -247,13 +247,17 @@ bool is_kohya_adapter(const std::filesystem::path& file) {
                              [](const auto& tensor) { return tensor.name.ends_with(kDown); });
 }
 
-std::string summarise_kohya_adapter(const std::filesystem::path& file) {
-  const auto layers = layers_of(io::SafetensorsFile(file));
+std::set<std::int64_t> ranks_of_kohya_adapter(const std::filesystem::path& file) {
   std::set<std::int64_t> ranks;
-  for (const auto& [name, layer] : layers) {
+  for (const auto& [name, layer] : layers_of(io::SafetensorsFile(file))) {
     ranks.insert(layer.rank);
   }
-  return fmt::format("LoRA rank {} on {}", fmt::join(ranks, ", "),
+  return ranks;
+}
+
+std::string summarise_kohya_adapter(const std::filesystem::path& file) {
+  const auto layers = layers_of(io::SafetensorsFile(file));
+  return fmt::format("LoRA rank {} on {}", fmt::join(ranks_of_kohya_adapter(file), ", "),
                      counted(std::ssize(layers), "layer"));
 }
 

@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,8 @@ std::optional<std::filesystem::path> kohya_file(const std::filesystem::path& pat
 
 // Whether it is a file of this form, by the names of its tensors.
 bool is_kohya_adapter(const std::filesystem::path& file);
+
+std::set<std::int64_t> ranks_of_kohya_adapter(const std::filesystem::path& file);
 
 // "LoRA rank 8 on 264 layers", and layer by layer with the sizes of what they change.
 std::string summarise_kohya_adapter(const std::filesystem::path& file);

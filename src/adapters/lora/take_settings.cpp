@@ -55,12 +55,12 @@ std::optional<std::string> take_lora_settings(const std::set<std::string>& given
     return std::nullopt;
   }
   if (kohya_file(*section.init_from)) {
-    for (const auto* key :
-         {"rank", "alpha", "rslora", "targets", "rank_pattern", "alpha_pattern"}) {
-      if (given.contains(std::string("adapter.") + key)) {
-        throw_bad_config(std::string("adapter.") + key + " is that of the file " +
-                         *section.init_from + ", layer by layer; leave it out");
-      }
+    const auto ranks = ranks_of_kohya_adapter(*kohya_file(*section.init_from));
+    if (given.contains("adapter.rank") && !ranks.contains(section.rank)) {
+      throw_bad_config(
+          fmt::format("adapter.rank {} is not that of adapter.init_from {}, {}; leave "
+                      "it out",
+                      section.rank, *section.init_from, fmt::join(ranks, ", ")));
     }
     return fmt::format("adapter.init_from {}: layers, ranks and alphas are the file's",
                        *section.init_from);

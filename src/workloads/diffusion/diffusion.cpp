@@ -13,6 +13,7 @@
 #include "models/diffusion/diffusion_model.hpp"
 #include "nn/dtypes.hpp"
 #include "workloads/diffusion/model_files.hpp"
+#include "workloads/diffusion/model_tokenizer.hpp"
 #include "workloads/diffusion/picture_preview.hpp"
 #include "workloads/diffusion/pipeline_of_config.hpp"
 
@@ -62,7 +63,6 @@ DiffusionWorkload::DiffusionWorkload(config::RunConfig& config, const prepare::D
              "smaller model.dtype",
              "no picture of it counts as a target"},
       fingerprint_(models::diffusion::pipeline_fingerprint(source_of(config.model))) {
-  set_targets(config.adapter);
   config_ = config;
   model_ = std::make_unique<DiffusionModel>(
       models::diffusion::load_pipeline(source_of(config.model),
@@ -75,6 +75,7 @@ DiffusionWorkload::DiffusionWorkload(config::RunConfig& config, const prepare::D
         std::make_unique<PictureDataset>(*files.validation, pictures_of(config, pipeline, false));
     data::require_one_tokenizer(train_->file(), validation_->file());
   }
+  require_tokenizer_of_model(train_->file(), config.model.path);
   for (const auto& text : pipeline.texts) {
     if (train_->file().tokens().vocabulary > text.clip.vocabulary) {
       throw_bad_input(fmt::format(
@@ -103,14 +104,22 @@ std::int64_t DiffusionWorkload::enough_samples() const {
 }
 
 std::vector<std::string> DiffusionWorkload::warnings() const {
-  const auto cut = train_->cut_captions();
-  if (cut == 0) {
-    return {};
+  std::vector<std::string> warnings;
+  if (const auto cut = train_->cut_captions(); cut > 0) {
+    warnings.push_back(
+        fmt::format("{} of {} captions have more than {} tokens, and their ends are cut off; set "
+                    "data.caption.max_tokens to 150 or 225",
+                    cut, train_->file().images(), config_.data.caption.max_tokens));
   }
-  return {
-      fmt::format("{} of {} captions have more than {} tokens, and their ends are cut off; set "
-                  "data.caption.max_tokens to 150 or 225",
-                  cut, train_->file().images(), config_.data.caption.max_tokens)};
+  const auto& pipeline = model_->pipeline().config();
+  if (!pipeline.prediction_unknown &&
+      model_->schedule().settings().prediction != pipeline.noise.prediction) {
+    warnings.push_back(
+        fmt::format("model.prediction is {}, and the files of {} say otherwise; "
+                    "leave it out if they are right",
+                    *config_.model.prediction, config_.model.path));
+  }
+  return warnings;
 }
 
 std::vector<std::string> DiffusionWorkload::plan_lines() const {
@@ -219,6 +228,7 @@ const WorkloadKind kDiffusion = {
     read_base,
     generate,
     merge,
+    take_defaults,
 };
 
 }  // namespace lorascale::workloads::diffusion

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <cmath>
 #include <system_error>
 
 #include "adapters/formats/kohya.hpp"
@@ -34,15 +35,23 @@ void add_adapter(models::diffusion::Pipeline& pipeline, const config::RunConfig&
   const auto path =
       request.adapter.value_or(std::filesystem::path(config.run.output_dir) / "adapter");
   const auto file = adapters::kohya_file(path);
+  if (!std::isfinite(request.strength)) {
+    throw Error(ExitCode::kUsage, "--strength takes a number, such as 0.8");
+  }
   if (file) {
     adapters::merge_into_weights(adapters::read_kohya_adapter(*file, pipeline.sites()),
                                  pipeline.sites(), request.strength);
-  } else if (request.adapter) {
+    return;
+  }
+  if (request.adapter && std::filesystem::exists(path)) {
     throw_bad_input(path.string() + " is no LoRA file (.safetensors), nor a folder with " +
                     adapters::kKohyaFile);
-  } else {
-    spdlog::warn("{} does not exist: this is the base model without an adapter", path.string());
   }
+  if (request.adapter || request.strength != 1) {
+    throw_bad_input(path.string() +
+                    " does not exist; --adapter takes a LoRA file or the adapter/ of a run");
+  }
+  spdlog::warn("{} does not exist: this is the base model without an adapter", path.string());
 }
 
 // As the data has them, where it is there.
@@ -68,6 +77,12 @@ std::string generate(const config::RunConfig& config, at::Device device,
   if (output.extension() != ".png") {
     throw Error(ExitCode::kUsage,
                 "--output takes a name that ends with .png, not " + output.string());
+  }
+  if (std::filesystem::exists(output)) {
+    throw Error(ExitCode::kCannotWrite, output.string() + " is there; choose another --output");
+  }
+  if (output.has_parent_path()) {
+    io::create_folders(output.parent_path());
   }
   auto source = source_of(config.model);
   const auto trained = trained_model(config);

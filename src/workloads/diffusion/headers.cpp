@@ -4,6 +4,7 @@
 #include "models/diffusion/diffusion_model.hpp"
 #include "nn/dtypes.hpp"
 #include "workloads/diffusion/diffusion.hpp"
+#include "workloads/diffusion/model_tokenizer.hpp"
 #include "workloads/diffusion/pipeline_of_config.hpp"
 
 namespace lorascale::workloads::diffusion {
@@ -20,9 +21,8 @@ HeaderReport check_headers(const config::RunConfig& config) {
                                           pictures_of(config, pipeline, false));
     data::require_one_tokenizer(training.file(), validation.file());
   }
-  auto section = config.adapter;
-  set_targets(section);
-  adapters::check_adapter(section, adapted_model(model, config));
+  require_tokenizer_of_model(training.file(), config.model.path);
+  adapters::check_adapter(config.adapter, adapted_model(model, config));
   HeaderReport report;
   report.model = model.family();
   report.data = counted(training.file().images(), "picture") + ", header";

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/error.hpp"
+#include "workloads/diffusion/diffusion.hpp"
 
 namespace lorascale::workloads::diffusion {
 
@@ -63,11 +64,12 @@ data::PictureSettings pictures_of(const config::RunConfig& config,
   return settings;
 }
 
-void set_targets(config::AdapterSection& adapter) {
-  if (adapter.targets == config::AdapterSection{}.targets) {
-    adapter.targets = {"to_q",     "to_k",          "to_v",     "to_out.0", "proj_in",
-                       "proj_out", "ff.net.0.proj", "ff.net.2", "q_proj",   "k_proj",
-                       "v_proj",   "out_proj",      "fc1",      "fc2"};
+void take_defaults(const std::set<std::string>& given, config::RunConfig& config) {
+  if (!given.contains("adapter.targets")) {
+    // What sd-scripts adapts.
+    config.adapter.targets = {"to_q",     "to_k",          "to_v",     "to_out.0", "proj_in",
+                              "proj_out", "ff.net.0.proj", "ff.net.2", "q_proj",   "k_proj",
+                              "v_proj",   "out_proj",      "fc1",      "fc2"};
   }
 }
 

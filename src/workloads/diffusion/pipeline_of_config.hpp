@@ -16,7 +16,5 @@ data::CaptionRows rows_of(const config::RunConfig& config,
                           const models::diffusion::PipelineConfig& pipeline);
 data::PictureSettings pictures_of(const config::RunConfig& config,
                                   const models::diffusion::PipelineConfig& pipeline, bool training);
-// Where adapter.targets was left as it is for language models: the layers that sd-scripts adapts.
-void set_targets(config::AdapterSection& adapter);
 
 }  // namespace lorascale::workloads::diffusion
