@@ -291,7 +291,7 @@ class Draws:
 
     def normal(self, use, shape, part=0):
         count = math.prod(shape)
-        bits = self.blocks(use, (count + 1) // 2, part << 28).reshape(-1, 2).astype(np.float64)
+        bits = self.blocks(use, (count + 1) // 2, part << 20).reshape(-1, 2).astype(np.float64)
         values = np.sqrt(-2 * np.log((bits[:, 0] + 1) * 2.0**-32)) * np.cos(np.pi * bits[:, 1] * 2.0**-32)
         return torch.tensor(values[:count].astype(np.float32)).reshape(shape)[None]
 

@@ -11,7 +11,7 @@ namespace lorascale::models::diffusion {
 namespace {
 
 // Numbers of one use of randomness lie in places below it for each round.
-constexpr int kBitsOfPlace = 28;
+constexpr int kBitsOfPlace = 20;
 
 // Box and Muller; the cosine of a uniform angle has one distribution on half a circle and on all
 // of it.

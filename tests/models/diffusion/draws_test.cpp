@@ -18,7 +18,10 @@ TEST(DrawsTest, ASampleDrawsTheSameInAnyLeaf) {
   EXPECT_FALSE(draw_normal({3, 3}, {5}, Draw::kNoise, {4, 3, 3})[0].equal(all[0]));
   EXPECT_FALSE(draw_normal({4, 2}, {5}, Draw::kNoise, {4, 3, 3})[0].equal(all[0]));
   EXPECT_FALSE(draw_normal(key, {5}, Draw::kLatents, {4, 3, 3})[0].equal(all[0]));
-  EXPECT_FALSE(draw_normal(key, {5}, Draw::kNoise, {4, 3, 3}, 1)[0].equal(all[0]));
+  // A sampler that adds noise draws anew at each of its steps.
+  for (const std::uint32_t round : {1U, 16U, 17U, 1000U}) {
+    EXPECT_FALSE(draw_normal(key, {5}, Draw::kNoise, {4, 3, 3}, round)[0].equal(all[0])) << round;
+  }
 }
 
 TEST(DrawsTest, NumbersAreNormal) {
