@@ -4,14 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <string>
-#include <vector>
 
-#include "base/error.hpp"
-#include "support/temp_folder.hpp"
+#include "data/h5py_files.hpp"
 
 namespace lorascale::data {
 
@@ -48,34 +42,9 @@ def sound(f):
        ['a', 'bb', '\xfc'])
 )";
 
-class ImageFileFixture : public testing::Test {
+class ImageFileFixture : public H5pyFiles {
  protected:
-  // A file for each change: statements over an open file `f` that is sound before them; those after
-  // "then" see the closed file as `path`.
-  std::vector<std::filesystem::path> make(const std::vector<std::string>& changes) {
-    const auto script = folder_ / "make.py";
-    std::vector<std::filesystem::path> paths;
-    {
-      std::ofstream out(script);
-      out << kImageScript;
-      for (const auto& change : changes) {
-        paths.push_back(folder_ / ("set" + std::to_string(made_++) + ".h5"));
-        const auto then = change.find("then ");
-        out << "path = r'" << paths.back().string() << "'\n"
-            << "with h5py.File(path, 'w') as f:\n  sound(f)\n  " << change.substr(0, then) << "\n"
-            << (then == std::string::npos ? "" : change.substr(then + 5)) << "\n";
-      }
-    }
-    const std::string command = std::string(LORASCALE_PYTHON) + " " + script.string();
-    EXPECT_EQ(std::system(command.c_str()), 0);
-    return paths;
-  }
-  std::filesystem::path make(const std::string& change) { return make(std::vector{change})[0]; }
-
-  test::TempFolder folder_;
-
- private:
-  int made_ = 0;
+  ImageFileFixture() : H5pyFiles(kImageScript, "sound(f)") {}
 };
 
 // The message of the error with `code` that `action` ends in; one line.

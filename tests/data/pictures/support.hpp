@@ -3,14 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <string>
-#include <vector>
-
-#include "base/error.hpp"
-#include "support/temp_folder.hpp"
+#include "data/h5py_files.hpp"
 
 namespace lorascale::data {
 
@@ -59,31 +52,9 @@ def fill(f, many, channels=3, encoders=1):
   seal(f)
 )";
 
-class CaptionedFileFixture : public testing::Test {
+class CaptionedFileFixture : public H5pyFiles {
  protected:
-  // A file for each change: statements over an open file `f`.
-  std::vector<std::filesystem::path> make(const std::vector<std::string>& changes) {
-    const auto script = folder_ / "make.py";
-    std::vector<std::filesystem::path> paths;
-    {
-      std::ofstream out(script);
-      out << kCaptionedScript;
-      for (const auto& change : changes) {
-        paths.push_back(folder_ / ("set" + std::to_string(made_++) + ".h5"));
-        out << "with h5py.File(r'" << paths.back().string() << "', 'w') as f:\n  " << change
-            << "\n";
-      }
-    }
-    const std::string command = std::string(LORASCALE_PYTHON) + " " + script.string();
-    EXPECT_EQ(std::system(command.c_str()), 0);
-    return paths;
-  }
-  std::filesystem::path make(const std::string& change) { return make(std::vector{change})[0]; }
-
-  test::TempFolder folder_;
-
- private:
-  int made_ = 0;
+  CaptionedFileFixture() : H5pyFiles(kCaptionedScript, "pass") {}
 };
 
 }  // namespace lorascale::data
