@@ -9,15 +9,14 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 
+#include "adapters/formats/factor.hpp"
 #include "base/error.hpp"
 #include "base/hash.hpp"
 #include "base/units.hpp"
 #include "io/durable_file.hpp"
-#include "io/file_descriptor.hpp"
 #include "io/safetensors.hpp"
 #include "io/safetensors_writer.hpp"
 #include "io/untrusted_text.hpp"
@@ -102,20 +101,43 @@ void add_hashes(std::span<const io::TensorToWrite> tensors, io::SafetensorsMetad
   metadata.emplace("sshs_legacy_hash", piece.hex().substr(0, 8));
 }
 
-at::Tensor read_factor(const io::SafetensorsFile& file, const std::string& key) {
-  const auto& info = file.at(key);
-  const auto type = nn::float_type_stored_as(io::dtype_name(info.dtype));
-  if (!type) {
-    throw_bad_input(file.path().string() + ": " + key + " has type " +
-                    std::string(io::dtype_name(info.dtype)) + "; adapters are F32, F16 or BF16");
+// The number beside the factors; their rank where there is none, or 0, which sd-scripts takes for
+// it.
+double read_alpha(const io::SafetensorsFile& file, const std::string& name, std::int64_t rank) {
+  const auto* info = file.find(name + kAlpha);
+  if (info == nullptr) {
+    return static_cast<double>(rank);
   }
-  at::Tensor tensor = at::empty(info.shape, at::TensorOptions().dtype(*type));
-  file.read(info, nn::writable_bytes(tensor));
-  tensor = tensor.to(at::kFloat);
-  if (!tensor.isfinite().all().item<bool>()) {
-    throw_bad_input(file.path().string() + ": " + key + " holds NaN or infinite values");
+  const auto type = nn::float_type_stored_as(io::dtype_name(info->dtype));
+  at::Tensor alpha = at::empty(info->shape, at::TensorOptions().dtype(type.value_or(at::kFloat)));
+  if (!type || alpha.numel() != 1) {
+    throw_bad_input(file.path().string() + ": " + io::in_quotes(name) +
+                    " has an alpha that is no single number");
   }
-  return tensor;
+  file.read(*info, nn::writable_bytes(alpha));
+  const auto value = alpha.item<double>();
+  if (!std::isfinite(value)) {
+    throw_bad_input(file.path().string() + ": " + io::in_quotes(name) + " has an alpha of " +
+                    std::to_string(value));
+  }
+  return value == 0 ? static_cast<double>(rank) : value;
+}
+
+// Both, which must fit together.
+void read_factors(const io::SafetensorsFile& file, const std::string& name, at::Tensor& a,
+                  at::Tensor& b) {
+  for (const auto* key : {kDown, kUp}) {
+    if (file.find(name + key) == nullptr) {
+      throw_bad_input(file.path().string() + ": " + io::in_quotes(name) + " has no " + (key + 1) +
+                      "; the file is incomplete, get it again");
+    }
+  }
+  a = read_factor(file, name + kDown);
+  b = read_factor(file, name + kUp);
+  if (a.size(0) != b.size(1) || b.numel() != b.size(0) * b.size(1)) {
+    throw_bad_input(file.path().string() + ": factors of " + io::in_quotes(name) +
+                    " do not fit together; the file is damaged, get it again");
+  }
 }
 
 // A matrix where the layer is linear, whatever the file made of it.
@@ -128,35 +150,19 @@ at::Tensor in_shape_of(const nn::Site& site, const at::Tensor& factor) {
 
 PeftModule read_module(const io::SafetensorsFile& file, const std::string& name,
                        const nn::Site& site) {
-  const auto refuse = [&](const std::string& what) {
-    throw_bad_input(file.path().string() + ": " + io::in_quotes(name) + " " + what);
-  };
-  for (const auto* key : {kDown, kUp}) {
-    if (file.find(name + key) == nullptr) {
-      refuse(fmt::format("has no {}; the file is incomplete, get it again", key + 1));
-    }
-  }
   PeftModule module;
-  module.a = in_shape_of(site, read_factor(file, name + kDown));
-  module.b = in_shape_of(site, read_factor(file, name + kUp));
-  const auto dimensions = site.weight.dim();
-  if (module.a.dim() != dimensions || module.b.dim() != dimensions ||
-      module.a.size(0) != module.b.size(1) || module.b.size(0) != site.out_features() ||
-      module.a.size(1) != site.weight.size(1)) {
-    refuse("does not fit this model's layer " + site.name + "; was it made for another model?");
+  read_factors(file, name, module.a, module.b);
+  module.a = in_shape_of(site, module.a);
+  module.b = in_shape_of(site, module.b);
+  if (module.a.dim() != site.weight.dim() || module.b.dim() != site.weight.dim() ||
+      module.b.size(0) != site.out_features() ||
+      module.a.sizes().slice(1) != site.weight.sizes().slice(1)) {
+    throw_bad_input(file.path().string() + ": " + io::in_quotes(name) +
+                    " does not fit this model's layer " + site.name +
+                    "; was it made for another model?");
   }
-  const auto rank = static_cast<double>(module.a.size(0));
-  module.alpha = rank;
-  if (file.find(name + kAlpha) != nullptr) {
-    const at::Tensor alpha = read_factor(file, name + kAlpha);
-    if (alpha.numel() != 1) {
-      refuse("has an alpha that is no single number");
-    }
-    // sd-scripts takes 0 for "as the rank".
-    const auto value = alpha.item<double>();
-    module.alpha = value == 0 ? rank : value;
-  }
-  module.scale = module.alpha / rank;
+  module.alpha = read_alpha(file, name, module.a.size(0));
+  module.scale = module.alpha / static_cast<double>(module.a.size(0));
   return module;
 }
 
@@ -173,27 +179,29 @@ std::map<std::string, Layer> layers_of(const io::SafetensorsFile& file) {
       continue;
     }
     const auto name = tensor.name.substr(0, tensor.name.size() - std::string_view(kDown).size());
-    if (file.find(name + kUp) == nullptr) {
-      throw_bad_input(file.path().string() + ": " + io::in_quotes(name) + " has no " + (kUp + 1) +
-                      "; the file is incomplete, get it again");
-    }
-    const at::Tensor down = read_factor(file, tensor.name), up = read_factor(file, name + kUp);
-    if (down.dim() < 2 || up.dim() < 2 || down.size(0) != up.size(1)) {
-      throw_bad_input(file.path().string() + ": factors of " + io::in_quotes(name) +
-                      " do not fit together; the file is damaged, get it again");
-    }
+    at::Tensor down, up;
+    read_factors(file, name, down, up);
     const at::Tensor a = down.flatten(1), b = up.flatten(1);
-    Layer layer{down.size(0), down.numel() + up.numel(), static_cast<double>(down.size(0)), 0};
-    if (file.find(name + kAlpha) != nullptr) {
-      layer.alpha = read_factor(file, name + kAlpha).sum().item<double>();
-    }
+    Layer layer{down.size(0), down.numel() + up.numel(), read_alpha(file, name, down.size(0)), 0};
     // |B A|^2 = tr(A A' B' B)
-    const double square =
-        b.size(1) == a.size(0) ? (at::mm(a, a.t()) * at::mm(b.t(), b)).sum().item<double>() : 0;
+    const auto square = (at::mm(a, a.t()) * at::mm(b.t(), b)).sum().item<double>();
     layer.norm = layer.alpha / static_cast<double>(layer.rank) * std::sqrt(std::max(0.0, square));
     layers.emplace(name, layer);
   }
   return layers;
+}
+
+std::set<std::int64_t> ranks_of(const std::map<std::string, Layer>& layers) {
+  std::set<std::int64_t> ranks;
+  for (const auto& [name, layer] : layers) {
+    ranks.insert(layer.rank);
+  }
+  return ranks;
+}
+
+std::string summary_of(const std::map<std::string, Layer>& layers) {
+  return fmt::format("LoRA rank {} on {}", fmt::join(ranks_of(layers), ", "),
+                     counted(std::ssize(layers), "layer"));
 }
 
 }  // namespace
@@ -248,17 +256,11 @@ bool is_kohya_adapter(const std::filesystem::path& file) {
 }
 
 std::set<std::int64_t> ranks_of_kohya_adapter(const std::filesystem::path& file) {
-  std::set<std::int64_t> ranks;
-  for (const auto& [name, layer] : layers_of(io::SafetensorsFile(file))) {
-    ranks.insert(layer.rank);
-  }
-  return ranks;
+  return ranks_of(layers_of(io::SafetensorsFile(file)));
 }
 
 std::string summarise_kohya_adapter(const std::filesystem::path& file) {
-  const auto layers = layers_of(io::SafetensorsFile(file));
-  return fmt::format("LoRA rank {} on {}", fmt::join(ranks_of_kohya_adapter(file), ", "),
-                     counted(std::ssize(layers), "layer"));
+  return summary_of(layers_of(io::SafetensorsFile(file)));
 }
 
 std::string describe_kohya_adapter(const std::filesystem::path& path) {
@@ -270,7 +272,7 @@ std::string describe_kohya_adapter(const std::filesystem::path& path) {
   };
   auto text =
       fmt::format("LoRA file of sd-scripts' form for {} ({}): {}\n", said("ss_base_model_version"),
-                  said("ss_sd_model_name"), summarise_kohya_adapter(path));
+                  said("ss_sd_model_name"), summary_of(layers));
   std::int64_t parameters = 0;
   for (const auto& [name, layer] : layers) {
     parameters += layer.parameters;

@@ -10,6 +10,7 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "adapters/formats/factor.hpp"
 #include "adapters/formats/peft.hpp"
 #include "adapters/formats/peft_patterns.hpp"
 #include "base/error.hpp"
@@ -20,26 +21,6 @@
 
 namespace lorascale::adapters {
 namespace {
-
-at::Tensor read_tensor(const io::SafetensorsFile& file, const std::string& key) {
-  const auto& info = file.at(key);
-  const auto type = nn::float_type_stored_as(io::dtype_name(info.dtype));
-  if (!type) {
-    throw_bad_input(file.path().string() + ": " + key + " has type " +
-                    std::string(io::dtype_name(info.dtype)) + "; adapters are F32, F16 or BF16");
-  }
-  if (info.shape.size() != 2 && info.shape.size() != 4) {
-    throw_bad_input(file.path().string() + ": " + key +
-                    " must be a matrix, or of a convolution have four dimensions");
-  }
-  at::Tensor tensor = at::empty(info.shape, at::TensorOptions().dtype(*type));
-  file.read(info, nn::writable_bytes(tensor));
-  tensor = tensor.to(at::kFloat);
-  if (!tensor.isfinite().all().item<bool>()) {
-    throw_bad_input(file.path().string() + ": " + key + " holds NaN or infinite values");
-  }
-  return tensor;
-}
 
 LoraSettings settings_of(const io::JsonObject& config) {
   if (config.text("peft_type") != "LORA") {
@@ -140,7 +121,7 @@ PeftAdapter read_peft_adapter(const std::filesystem::path& folder) {
     const auto name = info.name.substr(kPeftPrefix.size(),
                                        info.name.size() - kPeftPrefix.size() - suffix_a.size());
     auto& module = adapter.modules[name];
-    (is_a ? module.a : module.b) = read_tensor(file, info.name);
+    (is_a ? module.a : module.b) = read_factor(file, info.name);
   }
   for (auto& [name, module] : adapter.modules) {
     if (!module.a.defined() || !module.b.defined() || module.a.dim() != module.b.dim() ||
