@@ -153,16 +153,12 @@ void write_trained(models::diffusion::Pipeline& pipeline,
   const auto stored = models::diffusion::stored_weights(source, keys);
   ChangedFiles changes;
   for (std::size_t i = 0; i < keys.size(); ++i) {
-    auto& change = changes[stored[i].files][stored[i].name];
-    change = [before = std::move(change), value = values[i], first = stored[i].first_row,
-              turned = stored[i].turned](at::Tensor& tensor) {
-      if (before) {
-        before(tensor);
-      }
-      const at::Tensor now = turned ? value.t() : value;
-      at::Tensor rows = tensor.narrow(0, first, now.size(0));
-      rows.copy_(now.reshape(rows.sizes()));
-    };
+    const at::Tensor now = stored[i].turned ? values[i].t() : values[i];
+    changes[stored[i].files][stored[i].name].push_back(
+        [now, first = stored[i].first_row](at::Tensor& tensor) {
+          at::Tensor rows = tensor.narrow(0, first, now.size(0));
+          rows.copy_(now.reshape(rows.sizes()));
+        });
   }
   write_model_files(source.path, changes, folder, pipeline.dtype());
 }
@@ -204,9 +200,12 @@ adapters::ExportContext DiffusionWorkload::export_context() const {
 
 BaseModel read_base(const config::ModelSection& model) {
   const auto source = source_of(model);
+  // Of shapes alone nothing is predicted; v is what no schedule contradicts.
+  models::diffusion::DiffusionSettings settings;
+  settings.prediction = Prediction::kVelocity;
   return {std::make_unique<DiffusionModel>(
               models::diffusion::read_pipeline_shapes(source, nn::float_type_named(model.dtype)),
-              models::diffusion::DiffusionSettings{{}, 0, 0, 0, 0, false, Prediction::kEpsilon}),
+              settings),
           models::diffusion::pipeline_fingerprint(source)};
 }
 

@@ -35,9 +35,6 @@ void add_adapter(models::diffusion::Pipeline& pipeline, const config::RunConfig&
   const auto path =
       request.adapter.value_or(std::filesystem::path(config.run.output_dir) / "adapter");
   const auto file = adapters::kohya_file(path);
-  if (!std::isfinite(request.strength)) {
-    throw Error(ExitCode::kUsage, "--strength takes a number, such as 0.8");
-  }
   if (file) {
     adapters::merge_into_weights(adapters::read_kohya_adapter(*file, pipeline.sites()),
                                  pipeline.sites(), request.strength);
@@ -73,6 +70,9 @@ std::string generate(const config::RunConfig& config, at::Device device,
                 "a model that makes pictures takes --prompt TEXT, --output FILE.png, --adapter and "
                 "--strength");
   }
+  if (!std::isfinite(request.strength)) {
+    throw Error(ExitCode::kUsage, "--strength takes a number, such as 0.8");
+  }
   const auto output = request.output.value_or("picture.png");
   if (output.extension() != ".png") {
     throw Error(ExitCode::kUsage,
@@ -91,6 +91,10 @@ std::string generate(const config::RunConfig& config, at::Device device,
       models::diffusion::load_pipeline(source, nn::float_type_named(config.model.dtype), device);
   if (!trained || request.adapter) {
     add_adapter(*pipeline, config, request);
+  } else if (request.strength != 1) {
+    throw Error(ExitCode::kUsage,
+                "--strength is of adapters, and this run trained all weights; "
+                "leave it out");
   }
   const auto usual = usual_size(config, pipeline->config().variant);
   const models::diffusion::DiffusionModel model(std::move(pipeline), settings_of(config));

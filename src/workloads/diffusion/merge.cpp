@@ -36,20 +36,16 @@ std::string merge(const MergeRequest& request) {
   const auto stored = models::diffusion::stored_weights(source, keys);
   ChangedFiles changes;
   for (std::size_t i = 0; i < keys.size(); ++i) {
-    auto& change = changes[stored[i].files][stored[i].name];
-    // q, k and v may stand in one tensor.
-    change = [before = std::move(change), module = modules[i], first = stored[i].first_row,
-              &name = stored[i].name](at::Tensor& tensor) {
-      if (before) {
-        before(tensor);
-      }
-      const at::Tensor delta = module->weight_change();
-      at::Tensor rows = tensor.narrow(0, first, delta.size(0));
-      if (rows.numel() != delta.numel()) {
-        throw_bad_input("the adapter's change of " + name + " does not fit this model's shape");
-      }
-      rows.add_(delta.view(rows.sizes()));
-    };
+    const auto& [files, name, first, turned] = stored[i];
+    changes[files][name].push_back(
+        [module = modules[i], first = first, &name = name](at::Tensor& tensor) {
+          const at::Tensor delta = module->weight_change();
+          at::Tensor rows = tensor.narrow(0, first, delta.size(0));
+          if (rows.numel() != delta.numel()) {
+            throw_bad_input("the adapter's change of " + name + " does not fit this model's shape");
+          }
+          rows.add_(delta.view(rows.sizes()));
+        });
   }
   const auto written = write_model_files(request.model, changes, request.output,
                                          nn::float_type_named(request.dtype));

@@ -18,8 +18,8 @@ namespace {
 namespace fs = std::filesystem;
 
 // All tensors of `files`, of which those that change are rounded once.
-void write_changed(const fs::path& files, const std::map<std::string, ChangeOfTensor>& changes,
-                   const fs::path& output, std::optional<at::ScalarType> dtype) {
+void write_changed(const fs::path& files, const ChangedTensors& changes, const fs::path& output,
+                   std::optional<at::ScalarType> dtype) {
   const models::WeightsReader reader(files);
   std::vector<at::Tensor> tensors;
   std::vector<io::TensorToWrite> to_write;
@@ -32,7 +32,9 @@ void write_changed(const fs::path& files, const std::map<std::string, ChangeOfTe
       at::Tensor tensor = reader.tensor(name);
       if (change != changes.end()) {
         tensor = tensor.to(at::kFloat);
-        change->second(tensor);
+        for (const auto& apply : change->second) {
+          apply(tensor);
+        }
       }
       const auto as = dtype.value_or(*stored);
       tensors.push_back(tensor.to(as).contiguous());

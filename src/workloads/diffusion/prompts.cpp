@@ -22,7 +22,8 @@ template <class Number>
 Number number_of(const std::string& text, const std::string& setting, Number least, Number most) {
   Number value{};
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || value < least || value > most) {
+  if (error != std::errc() || end != text.data() + text.size() ||
+      !(value >= least && value <= most)) {
     throw_bad_config(fmt::format("sample.prompts: --{} takes a number from {} to {}, not '{}'",
                                  setting, least, most, text));
   }
