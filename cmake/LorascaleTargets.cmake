@@ -5,11 +5,15 @@
 # GoogleTest program.
 # Without RANKS it is an ordinary one. With RANKS it runs under mpirun (tests/support/mpi_main.cpp), once per number of
 # ranks. A program is one CTest entry: a process for each of its tests would spend most of the time on loading libtorch.
-# With TORCH it shares the precompiled header of nn_test with the other tests of libtorch code. With INSTRUCTIONS it runs
+# It shares the precompiled header of base_test, or with TORCH of nn_test, with the other tests. With INSTRUCTIONS it runs
 # twice more, as CPUs with AVX2 alone and with AVX-512 but without bf16 would run it (the latter is the former where there
 # is no AVX-512).
 
 set(LORASCALE_BATCH 6 CACHE STRING "How many sources of a module are compiled at once; 1: each by itself")
+
+# Modules that compute nothing themselves: they are built in two thirds of the time, and what they call keeps its own
+# options.
+set(LORASCALE_QUICK_MODULES io config prepare adapters workloads cli)
 
 # Writes files that include up to LORASCALE_BATCH of the sources each, and returns their paths in `batches`: most of the
 # time of a small source goes into the headers of libtorch and the standard library. Paths in them are relative, so that
@@ -44,6 +48,9 @@ function(lorascale_module name)
   lorascale_batches(${name} "${ARG_SOURCES}" batches)
   add_library(lorascale_${name} STATIC ${batches} ${ARG_ALONE})
   target_include_directories(lorascale_${name} PUBLIC "${CMAKE_SOURCE_DIR}/src")
+  if(name IN_LIST LORASCALE_QUICK_MODULES)
+    target_compile_options(lorascale_${name} PRIVATE -O1)
+  endif()
   target_link_libraries(lorascale_${name} PUBLIC ${ARG_DEPENDS})
   if(ARG_TORCH)
     target_link_libraries(lorascale_${name} PUBLIC torch::torch)
@@ -70,16 +77,23 @@ function(lorascale_test name)
     math(EXPR ARG_TIMEOUT "2 * ${ARG_TIMEOUT}")
   endif()
   add_executable(${name} ${ARG_SOURCES})
-  add_dependencies(unit-tests ${name})
+  if(NOT ARG_RANKS)
+    add_dependencies(unit-tests ${name})
+  endif()
   target_include_directories(${name} PRIVATE "${CMAKE_SOURCE_DIR}/tests")
   target_compile_definitions(${name} PRIVATE LORASCALE_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  target_compile_options(${name} PRIVATE -O1)  # half the build time; the code under test keeps its own
   if(ARG_TORCH)
-    target_compile_options(${name} PRIVATE -O1)  # half the build time; the code under test keeps its own
-    if(name STREQUAL "nn_test")
-      target_precompile_headers(nn_test PRIVATE "${CMAKE_SOURCE_DIR}/tests/support/torch_test_pch.hpp")
-    else()
-      target_precompile_headers(${name} REUSE_FROM nn_test)
-    endif()
+    set(owner nn_test)
+    set(header torch_test_pch.hpp)
+  else()
+    set(owner base_test)
+    set(header test_pch.hpp)
+  endif()
+  if(name STREQUAL owner)
+    target_precompile_headers(${name} PRIVATE "${CMAKE_SOURCE_DIR}/tests/support/${header}")
+  else()
+    target_precompile_headers(${name} REUSE_FROM ${owner})
   endif()
   if(ARG_RANKS)
     target_sources(${name} PRIVATE "${CMAKE_SOURCE_DIR}/tests/support/mpi_main.cpp")
