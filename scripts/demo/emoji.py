@@ -44,6 +44,7 @@ NAMES = ("unicode-data", "usr/share/unicode/emoji/emoji-test.txt")
 TRIGGER = "sumi"  # the Japanese ink
 LEAST_INK, MOST_INK = 0.06, 0.3  # of the sheet: less is empty, more is black
 PRIOR = 120  # pictures
+NOUNS = 300  # in base/, unless told otherwise: as many as a small model learns well in an hour or two
 LEAST_NOUNS = 100
 
 
@@ -81,6 +82,17 @@ class Emoji:
             say(f"left out: {len(phrases) - len(found)} nouns of {name} without a picture, such as '{lacking}'")
         return found
 
+    def others(self):
+        """The nouns that are in neither list, in an order by chance that is always the same."""
+        listed = set(self.listed("emoji-style.txt") + self.listed("emoji-held-out.txt"))
+        nouns = [noun for noun in self.pictures if noun not in listed]
+        return sorted(nouns, key=lambda noun: draw(f"prior/{noun.phrase}", 2**60))
+
+    def chosen(self, count):
+        """Those of both lists, and of the others, which prior preservation begins with, as many as there is room for."""
+        listed = self.listed("emoji-style.txt") + self.listed("emoji-held-out.txt")
+        return set((listed + self.others())[:count])
+
 
 def file_of(roots, place):
     package, name = place
@@ -100,9 +112,12 @@ def fetched(cache):
     return roots
 
 
-def base(emoji, size):
+def base(emoji, size, nouns):
     """(name, caption, picture) of each picture."""
+    chosen = emoji.chosen(nouns)
     for number, (noun, picture) in enumerate(emoji.pictures.items()):
+        if noun not in chosen:
+            continue
         for look, (name, words, shown) in enumerate(looks_of(picture, noun.phrase, size)):
             yield f"{noun.file}-{name}", caption_of(noun.phrase, words, (number + look) % 2 == 0), shown
 
@@ -117,17 +132,15 @@ def drawings(emoji, size, listed):
 
 
 def prior(emoji, size):
-    others = set(emoji.listed("emoji-style.txt") + emoji.listed("emoji-held-out.txt"))
-    nouns = [noun for noun in emoji.pictures if noun not in others]
-    for noun in sorted(nouns, key=lambda noun: draw(f"prior/{noun.phrase}", 2**60))[:PRIOR]:
+    for noun in emoji.others()[:PRIOR]:
         yield noun.file, noun.phrase, on_ground(fitted(emoji.pictures[noun], size))
 
 
 PARTS = {
     "base": base,
-    "style": lambda emoji, size: drawings(emoji, size, "emoji-style.txt"),
-    "prior": prior,
-    "held-out": lambda emoji, size: drawings(emoji, size, "emoji-held-out.txt"),
+    "style": lambda emoji, size, _: drawings(emoji, size, "emoji-style.txt"),
+    "prior": lambda emoji, size, _: prior(emoji, size),
+    "held-out": lambda emoji, size, _: drawings(emoji, size, "emoji-held-out.txt"),
 }
 
 
@@ -168,11 +181,11 @@ def captions_of(folder):
         return [(row["file_name"], row["text"]) for row in csv.DictReader(file)]
 
 
-def check_settings(output, size):
+def check_settings(output, size, nouns):
     """Pictures of another size, or of others, are not passed over."""
-    path, wanted = output / "settings.json", json.dumps({"size": size}) + "\n"
+    path, wanted = output / "settings.json", json.dumps({"size": size, "nouns": nouns}) + "\n"
     if path.exists() and path.read_text(encoding="utf-8") != wanted:
-        raise EmojiError(f"{output}: holds pictures of another --size; remove it, or choose another folder")
+        raise EmojiError(f"{output}: holds pictures of another --size or --nouns; remove it, or choose another folder")
     if not path.exists() and any(not file.name.startswith(".") for file in output.iterdir()):
         raise EmojiError(f"{output}: holds other files than this program's; choose another folder")
     write_text(path, wanted)
@@ -181,18 +194,20 @@ def check_settings(output, size):
 def make(options):
     output, cache = options.output.absolute(), options.packages.absolute()
     output.mkdir(parents=True, exist_ok=True)
-    check_settings(output, options.size)
+    check_settings(output, options.size, options.nouns)
     missing = [name for name in PARTS if not (output / name).exists()]
-    if missing:
+    has_vocabulary = (output / "vocabulary").exists()
+    if missing or not has_vocabulary:
         emoji = Emoji(fetched(cache))
         for name in missing:
-            write_pictures(output / name, PARTS[name](emoji, options.size))
+            write_pictures(output / name, PARTS[name](emoji, options.size, options.nouns))
     nouns = [caption.partition(", ")[2] for _, caption in captions_of(output / "held-out")]
     write_text(output / "held-out.txt", "".join(f"{noun}\n" for noun in nouns))
     write_text(output / "trigger.txt", f"{TRIGGER}\n")
     captions = {name: captions_of(output / name) for name in PARTS}
-    texts = sorted({caption for rows in captions.values() for _, caption in rows})
-    if not (output / "vocabulary").exists():
+    if not has_vocabulary:
+        # All nouns are in it, so that a model of some can go on to all.
+        texts = sorted({caption for rows in captions.values() for _, caption in rows} | set(emoji.by_phrase))
         source = clip_vocabulary.fetched(cache)
         with whole(output / "vocabulary") as work:
             count = clip_vocabulary.write(work, source, texts)
@@ -208,10 +223,15 @@ def main(arguments=None):
     add("--packages", type=Path, default=cache_folder("emoji"), metavar="FOLDER",
         help="where packages are kept (default: %(default)s)")  # fmt: skip
     add("--size", type=int, default=64, metavar="N", help="pixels a side (default: 64)")
+    add("--nouns", type=int, default=NOUNS, metavar="N",
+        help="of how many nouns base/ has pictures, the other folders' first; some 830 are there (default: %(default)s)")  # fmt: skip
     add("--sheet", type=Path, metavar="FILE.png", help="show some of base/ and all drawings in one picture")
     options = parser.parse_args(arguments)
     if not 16 <= options.size <= 512:
         say("--size takes a whole number from 16 to 512 (see --help)")
+        return 64
+    if options.nouns < LEAST_NOUNS:
+        say(f"--nouns takes a whole number from {LEAST_NOUNS} on (see --help)")
         return 64
     try:
         make(options)

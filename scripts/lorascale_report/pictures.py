@@ -104,6 +104,11 @@ def read_pictures(folder, last_step):
     return pictures
 
 
+def prompt_of(path):
+    """What a PNG file says it was made of; empty where it says nothing."""
+    return _parts(_text_in(path))[0]
+
+
 def _order(picture):
     return ("before", "step", "after").index(picture.when), picture.step or 0
 

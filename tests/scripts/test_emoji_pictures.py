@@ -358,7 +358,7 @@ def test_errors(made, tmp_path, capsys, monkeypatch):
     assert made(output, capsys=capsys)[0] == 0
     code, err = made(output, "--size", 16, capsys=capsys)
     assert code == 65 and err == (
-        f"emoji: {output}: holds pictures of another --size; remove it, or choose another folder\n"
+        f"emoji: {output}: holds pictures of another --size or --nouns; remove it, or choose another folder\n"
     )
 
 
