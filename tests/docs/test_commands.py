@@ -30,6 +30,7 @@ NOT_RUN = {
 GIVEN = {
     "images.md": lambda checkout: make_photos(checkout / "photos"),
     "stable-diffusion.md": lambda checkout: make_drawings(checkout),
+    "train-a-folder.md": lambda checkout: make_drawings(checkout),
 }
 # Pages whose commands another test runs.
 RUN_ELSEWHERE = {"running.md": "tests/launch/test_docs.py has the machines that it speaks of"}
