@@ -1,10 +1,37 @@
+#include <charconv>
+#include <cmath>
 #include <iostream>
+#include <sstream>
 
 #include "cli/common.hpp"
 #include "train/data_preparation.hpp"
 #include "workloads/tools.hpp"
 
 namespace lorascale::cli {
+
+namespace {
+
+std::vector<double> strengths_of(const std::string& text) {
+  constexpr std::size_t kMost = 16;
+  std::vector<double> strengths;
+  std::istringstream parts(text);
+  for (std::string part; std::getline(parts, part, ',');) {
+    double value = 0;
+    const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), value);
+    if (error != std::errc() || end != part.data() + part.size() || !std::isfinite(value)) {
+      strengths.clear();
+      break;
+    }
+    strengths.push_back(value);
+  }
+  if (strengths.empty() || strengths.size() > kMost || text.ends_with(',')) {
+    throw Error(ExitCode::kUsage,
+                "--strength takes a number, such as 0.8, or some with commas between");
+  }
+  return strengths;
+}
+
+}  // namespace
 
 ExitCode run_generate(const Arguments& arguments) {
   auto description = config_options();
@@ -18,8 +45,9 @@ ExitCode run_generate(const Arguments& arguments) {
       "PEFT adapter folder, of pictures a LoRA file; default: adapter/ of the run, if there is "
       "one")("max-tokens", options::value<std::int64_t>(), "at most this many new tokens")(
       "output", options::value<std::string>(), "of a picture: the file to write (.png)")(
-      "strength", options::value<double>()->default_value(1),
-      "of a picture: how much of the adapter's change is applied");
+      "strength", options::value<std::string>()->default_value("1"),
+      "of a picture: how much of the adapter's change is applied; of several with commas between, "
+      "as 0,0.4,0.8,1.2, a picture each, side by side");
   const auto values = parse(arguments, description, config_position());
   if (values.count("prompt") + values.count("ids") != 1) {
     throw Error(ExitCode::kUsage,
@@ -50,7 +78,7 @@ ExitCode run_generate(const Arguments& arguments) {
     request.max_tokens = values["max-tokens"].as<std::int64_t>();
   }
   request.output = text_of("output");
-  request.strength = values["strength"].as<double>();
+  request.strengths = strengths_of(values["strength"].as<std::string>());
   request.trained_on = train::trained_on(config.run.output_dir);
   request.prepare = [&] { return train::prepare_data(job.world(), config).train; };
   std::cout << workloads::generate(config, job.world().place, request) << '\n';

@@ -20,6 +20,10 @@ const std::vector<Verb>& verbs() {
        "           --headers-only: check settings and the headers of files, where nothing may be "
        "loaded",
        run_plan},
+      {"cache", "CONFIG.yaml [--set ...]",
+       "compute what is frozen (latents of pictures, captions) for all samples, and keep it on\n"
+       "      disk; train does it by itself, this on as many ranks as there are and before it",
+       run_cache},
       {"find-batch", "CONFIG.yaml [--set ...]",
        "measure which batch.micro fits into memory and which is fastest; trains nothing",
        run_find_batch},

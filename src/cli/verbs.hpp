@@ -24,6 +24,7 @@ const std::vector<Verb>& verbs();
 
 ExitCode run_train(const Arguments& arguments);
 ExitCode run_plan(const Arguments& arguments);
+ExitCode run_cache(const Arguments& arguments);
 ExitCode run_find_batch(const Arguments& arguments);
 ExitCode run_find_lr(const Arguments& arguments);
 ExitCode run_generate(const Arguments& arguments);

@@ -255,9 +255,6 @@ void Translator::translate(const AliasUse& use) {
     case AliasMeaning::kDataFolder:
       translate_data(use);
       break;
-    case AliasMeaning::kImagesOnly:
-      report(use, std::string("not used: it ") + kImagesOnlyReason);
-      break;
     case AliasMeaning::kNoCounterpart: {
       auto& keys = not_needed_[std::string(use.alias->target)];
       keys += (keys.empty() ? "" : ", ") + use.spelled + " " + shown(*use.value);

@@ -47,7 +47,7 @@ constexpr auto kAliases = std::to_array<Alias>({
     {"lora_target_linear", kAllTargets, "adapter.targets"},
     {"network_module", kOnly, "the adapter is LoRA; remove it or write networks.lora",
      "networks.lora"},
-    {"use_dora", kOnly, "the adapter is LoRA; remove it", "false"},
+    {"use_dora", kSwitch, "adapter.dora"},
     {"modules_to_save", kOnly, kNoWholeModules, "none"},
     {"lora_modules_to_save", kOnly, kNoWholeModules, "none"},
     {"additional_target", kOnly, kNoWholeModules, "none"},
@@ -108,27 +108,6 @@ constexpr auto kAliases = std::to_array<Alias>({
     {"eval_steps", kStepsOrShare, "evaluate.every"},
     {"early_stopping_patience", kSame, "evaluate.early_stop.patience"},
     {"sample_every_n_steps", kSteps, "sample.every"},
-    // Images only
-    {"resolution", kImagesOnly, ""},
-    {"metadata_path", kImagesOnly, ""},
-    {"caption_extension", kImagesOnly, ""},
-    {"enable_bucket", kImagesOnly, ""},
-    {"min_bucket_reso", kImagesOnly, ""},
-    {"max_bucket_reso", kImagesOnly, ""},
-    {"bucket_reso_steps", kImagesOnly, ""},
-    {"cache_latents", kImagesOnly, ""},
-    {"clip_skip", kImagesOnly, ""},
-    {"shuffle_caption", kImagesOnly, ""},
-    {"keep_tokens", kImagesOnly, ""},
-    {"random_flip", kImagesOnly, ""},
-    {"center_crop", kImagesOnly, ""},
-    {"noise_offset", kImagesOnly, ""},
-    {"min_snr_gamma", kImagesOnly, ""},
-    {"vae", kImagesOnly, ""},
-    {"unet_lr", kImagesOnly, ""},
-    {"text_encoder_lr", kImagesOnly, ""},
-    {"prior_loss_weight", kImagesOnly, ""},
-    {"max_token_length", kImagesOnly, ""},
     // Nothing to set
     {"logging_steps", kNoCounterpart, "every step is logged"},
     {"logging_dir", kNoCounterpart, "logs are in run.output_dir"},
@@ -182,8 +161,6 @@ std::string meaning_text(const Alias& alias) {
     case kDataFolder:
       return target +
              ": the file or folder itself, or `train.h5` (and `validation.h5` or `val.h5`) in it";
-    case kImagesOnly:
-      return std::string("no effect: ") + kImagesOnlyReason;
     case kNoCounterpart:
       return "no effect: " + std::string(alias.target);
     case kOnly:
@@ -217,6 +194,17 @@ std::string meaning_text(const Alias& alias) {
     case kSpecialTokens:
       return "`pad_token` has no effect, for rows are not padded; others are not supported: " +
              std::string(alias.target);
+    case kFlag:
+      return "true: " + target + " `" + std::string(alias.only) + "`";
+    case kUnetRate:
+    case kTextEncoderRate:
+      return "`optimizer.lr`, or beside `learning_rate` a part of it in `adapter.lr_pattern`";
+    case kSampler:
+      return target + ", by its name here";
+    case kPrompts:
+      return target + ": a list, a text file with a prompt on each line, or one prompt";
+    case kCaptionLength:
+      return target + ": 75, 150 or 225, the nearest below";
     case kRefused:
       return "not supported: " + std::string(alias.target);
   }

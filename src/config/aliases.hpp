@@ -9,10 +9,6 @@
 
 namespace lorascale::config {
 
-inline constexpr const char* kImagesOnlyReason =
-    "concerns models that draw images (to classify them there are data.augment and "
-    "scripts/prepare_images.py)";
-
 enum class AliasMeaning {
   kSame,           // the value of `target` as it stands
   kSteps,          // a count of steps
@@ -28,7 +24,6 @@ enum class AliasMeaning {
   kTargets,        // a list, or names with commas between
   kAllTargets,     // true: all-linear
   kDataFolder,     // a folder with train.h5 in it, or an .h5 file
-  kImagesOnly,     // kImagesOnlyReason
   kNoCounterpart,  // needs no setting here; `target` says why
   kOnly,  // one value is what is done here, every other is refused; `target` says what to do
   // By trainer_keys.cpp:
@@ -46,6 +41,12 @@ enum class AliasMeaning {
   kDatasets,       // axolotl's list of sets
   kSpecialTokens,  // a map; only what pads means nothing here, the rest is refused
   kDatasetNames,   // paths, or names of LLaMA-Factory's dataset_info.json
+  kFlag,           // true: `only` is the value of `target`
+  kUnetRate,       // of sd-scripts
+  kTextEncoderRate,
+  kSampler,
+  kPrompts,        // a file of them, a list, or one
+  kCaptionLength,  // tokens: 75, 150 or 225, as many as fit
   kRefused,        // anything but no, none and empty is refused; `target` says what to do
 };
 
@@ -53,7 +54,7 @@ struct Alias {
   std::string_view name;
   AliasMeaning meaning;
   std::string_view target;     // option path, or the reason of kNoCounterpart, or kOnly's remedy
-  std::string_view only = {};  // kOnly: that value, or several with '|' between
+  std::string_view only = {};  // kOnly, kFlag: that value; of kOnly several with '|' between
 };
 
 std::span<const Alias> aliases();

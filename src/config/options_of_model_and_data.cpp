@@ -47,6 +47,11 @@ void add_model(std::vector<Option>& t) {
       "Whether the ranks of a node hold the frozen weights once, in memory that they share: node "
       "insists, none is a copy for each rank; auto shares on CPUs where nothing trains them.",
       kMayChange);
+  add(t, "model.part", at(&ModelSection::part),
+      choice<ModelPart>(
+          {{"denoiser", ModelPart::kDenoiser}, {"autoencoder", ModelPart::kAutoencoder}}),
+      "What is trained: denoiser is UNet and text encoders, or adapters on them; autoencoder is "
+      "the model's VAE, with adapter.type full.");
   add(t, "model.vae", at(&ModelSection::vae),
       OptionalKind<PathKind>{PathKind{"folder or .safetensors file"}},
       "An autoencoder in place of the model's own.", kMayChange);
@@ -101,6 +106,10 @@ void add_adapter(std::vector<Option>& t) {
       "Share of the adapter's inputs set to zero in training.");
   add(t, "adapter.rslora", at(&AdapterSection::rslora), BooleanKind{},
       "Scale by alpha / sqrt(rank) instead.");
+  add(t, "adapter.dora", at(&AdapterSection::dora), BooleanKind{},
+      "DoRA (Liu et al. 2024): the rows of each adapted weight get lengths of their own beside "
+      "LoRA. "
+      "A tenth more time, or more.");
   add(t, "adapter.lr_ratio", at(&AdapterSection::lr_ratio), positive,
       "LoRA+: learning rate of B over that of A.");
   add(t, "adapter.targets", at(&AdapterSection::targets),
@@ -114,6 +123,9 @@ void add_adapter(std::vector<Option>& t) {
       "Other ranks for some targets, by name ending or expression.");
   add(t, "adapter.alpha_pattern", at(&AdapterSection::alpha_pattern), MapKind<RealKind>{positive},
       "Other alphas for some targets, by name ending or expression.");
+  add(t, "adapter.lr_pattern", at(&AdapterSection::lr_pattern), MapKind<RealKind>{RealKind{0}},
+      "Other rates for some targets, as factors of the run's, by name ending or expression: "
+      "'text_encoder.*': 0.5.");
   add(t, "adapter.init_from", at(&AdapterSection::init_from),
       OptionalKind<PathKind>{PathKind{"PEFT adapter folder or LoRA file"}},
       "Adapter whose weights the training begins with. Rank, alpha, their patterns, targets, "
@@ -239,6 +251,18 @@ void add_data(std::vector<Option>& t) {
   add(t, "data.masked", at(&DataSection::masked), BooleanKind{},
       "Errors count by the pictures' masks, which are their transparency "
       "(scripts/prepare_images.py --masks).");
+  const auto cache = [](auto member) {
+    return field(&RunConfig::data, &DataSection::cache, member);
+  };
+  add(t, "data.cache.enabled", cache(&CacheSection::enabled), BooleanKind{},
+      "Latents of pictures, and captions where no text encoder trains, are computed once and kept "
+      "on disk for later runs.",
+      kMayChange);
+  add(t, "data.cache.folder", cache(&CacheSection::folder),
+      OptionalKind<PathKind>{PathKind{"folder"}},
+      "Where; null is cache/ beside run.output_dir. On several machines a folder that all of them "
+      "see.",
+      kMayChange);
   add(t, "data.shuffle", at(&DataSection::shuffle), BooleanKind{},
       "A new order in each epoch, from the seed alone; false keeps the order of the file.");
   add(t, "data.sequence_length", at(&DataSection::sequence_length),

@@ -134,6 +134,9 @@ void add_loss(std::vector<Option>& t) {
       "The last step of the schedule is noise alone (Lin et al. 2024); for models that predict v.");
   add(t, "loss.prior_weight", at(&L::prior_weight), amount,
       "How much pictures for regularisation count.");
+  add(t, "loss.kl", at(&L::kl), amount,
+      "model.part autoencoder: weight of the distance of latents from a normal distribution, the "
+      "mean over latents; the reconstruction is a mean over pixels.");
 }
 
 void add_average(std::vector<Option>& t) {

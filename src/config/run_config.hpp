@@ -42,6 +42,8 @@ struct ResNetSection {
   std::int64_t ghost_batch = 0;
   std::string stem = "small";  // small | large
 };
+// What trains of a model that makes pictures: UNet and text encoders, or the autoencoder.
+enum class ModelPart { kDenoiser, kAutoencoder };
 struct ModelSection {
   std::string path;                         // empty where an architecture begins untrained
   std::optional<std::string> architecture;  // resnet
@@ -50,6 +52,7 @@ struct ModelSection {
   bool recompute = false;      // recompute blocks in backward instead of keeping their activations
   Share share = Share::kAuto;
   // Of models that make pictures.
+  ModelPart part = ModelPart::kDenoiser;
   std::optional<std::string> vae;         // an autoencoder in place of the model's own
   std::optional<std::string> prediction;  // epsilon | v; absent: as the model says
   std::int64_t clip_skip = 0;             // layer of the text encoders from the end; 0: the model's
@@ -61,11 +64,13 @@ struct AdapterSection {
   double alpha = 16.0;
   double dropout = 0.0;
   bool rslora = false;    // scale by alpha / sqrt(rank) instead of alpha / rank
+  bool dora = false;      // rows of the weights get lengths of their own
   double lr_ratio = 1.0;  // LoRA+: rate of B over rate of A
   // Suffixes ("q_proj"), or one entry that is "all-linear" or a regular expression matched in full.
   std::vector<std::string> targets = {"q_proj", "v_proj"};
   std::map<std::string, std::int64_t> rank_pattern;  // suffix or regex -> rank
   std::map<std::string, double> alpha_pattern;       // suffix or regex -> alpha
+  std::map<std::string, double> lr_pattern;          // suffix or regex -> part of the rate
   std::optional<std::string> init_from;              // PEFT adapter folder
 
   // Whether the model's own weights are what is trained, not frozen.
@@ -105,6 +110,11 @@ struct CaptionSection {
   double tag_dropout = 0;        // share of tags left out
   std::int64_t max_tokens = 75;  // 75, 150 or 225
 };
+// Results of a model's frozen parts, kept on disk from run to run.
+struct CacheSection {
+  bool enabled = true;
+  std::optional<std::string> folder;  // absent: cache/ beside run.output_dir
+};
 struct DataSection {
   // YAML key: train, a path or a list of them.
   std::string train;
@@ -113,6 +123,7 @@ struct DataSection {
   PrepareSection prepare;
   AugmentSection augment;
   CaptionSection caption;
+  CacheSection cache;
   bool masked = false;  // errors count by the pictures' masks
   bool shuffle = true;
   std::int64_t sequence_length = 512;
@@ -165,6 +176,7 @@ struct LossSection {
   double input_perturbation = 0.0;
   bool zero_terminal_snr = false;
   double prior_weight = 1.0;  // of pictures for regularisation
+  double kl = 1e-6;           // of ModelPart::kAutoencoder
 };
 struct AverageSection {
   Average name = Average::kNone;

@@ -21,6 +21,7 @@ void add(std::vector<Alias>& table, std::string_view names, AliasMeaning meaning
 void add_renamed(std::vector<Alias>& t) {
   add(t, "adapter finetuning_type", kTuning, "adapter.type");
   add(t, "peft_use_rslora", kSwitch, "adapter.rslora");
+  add(t, "peft_use_dora", kSwitch, "adapter.dora");
   add(t, "lora_model_dir adapter_name_or_path network_weights", kSame, "adapter.init_from");
   add(t, "torch_dtype dtype", kPrecision, "model.dtype");
   add(t, "bfloat16", kPrecisionFlag, "model.dtype", "bf16");
@@ -62,7 +63,8 @@ void add_harmless(std::vector<Alias>& t) {
   add(t,
       "wandb_project wandb_entity wandb_watch wandb_name wandb_run_id wandb_log_model "
       "wandb_mode use_wandb run_name mlflow_experiment_name mlflow_tracking_uri use_mlflow "
-      "use_swanlab swanlab_project use_tensorboard log_with log_prefix comet_project_name",
+      "log_tracker_name use_swanlab swanlab_project use_tensorboard log_with log_prefix "
+      "comet_project_name",
       kNoCounterpart, "TensorBoard and JSON lines are always written");
   add(t,
       "overwrite_output_dir resume_from_checkpoint auto_resume_from_checkpoints save_state "
@@ -104,7 +106,8 @@ void add_harmless(std::vector<Alias>& t) {
       "multipack_real_batches sample_packing_group_size sample_packing_bin_size",
       kNoCounterpart, "nothing is padded, and documents that share a row do not see each other");
   add(t,
-      "model_type tokenizer_type base_model_config tokenizer_config processor_type "
+      "model_type model_train_type tokenizer_type base_model_config tokenizer_config "
+      "processor_type "
       "trust_remote_code tokenizer_use_fast use_fast_tokenizer is_llama_derived_model "
       "is_mistral_derived_model pad_token strict cache_dir",
       kNoCounterpart, "model and tokenizer say what they are; no code of a model is run");
@@ -156,7 +159,7 @@ void add_refused(std::vector<Alias>& t) {
   constexpr std::string_view kPlainLora =
       "LoRA on linear layers is what is trained; remove it (adapter.targets names the layers)";
   add(t,
-      "peft_use_dora pissa_init use_galore use_badam use_apollo relora_steps "
+      "pissa_init use_galore use_badam use_apollo relora_steps "
       "peft_layers_to_transform "
       "lora_layers_to_transform peft_layer_replication loftq_config create_new_adapter "
       "lora_fan_in_fan_out unfrozen_parameters freeze_trainable_layers use_llama_pro "
@@ -186,7 +189,7 @@ void add_refused(std::vector<Alias>& t) {
       "fetch that revision, and name its folder in model.path", "main");
   add(t,
       "optim_args optimizer_args optimizer_kwargs lr_scheduler_kwargs lr_scheduler_args "
-      "loss_type use_dft_loss lr_groups embedding_lr embedding_lr_scale optim_target_modules",
+      "use_dft_loss lr_groups embedding_lr embedding_lr_scale optim_target_modules",
       kRefused,
       "write what it sets as settings of its own (optimizer, schedule, loss in "
       "docs/configuration.md)");
@@ -196,16 +199,59 @@ void add_refused(std::vector<Alias>& t) {
       kOnly, "every rank holds the whole model; remove it", "1");
 }
 
+// Of sd-scripts, for models that make pictures.
 void add_pictures(std::vector<Alias>& t) {
+  add(t, "clip_skip", kSame, "model.clip_skip");
+  add(t, "vae", kSame, "model.vae");
+  add(t, "v_parameterization", kFlag, "model.prediction", "v");
+  add(t, "shuffle_caption", kSwitch, "data.caption.shuffle");
+  add(t, "keep_tokens", kSame, "data.caption.keep");
+  add(t, "caption_dropout_rate", kSame, "data.caption.dropout");
+  add(t, "caption_tag_dropout_rate", kSame, "data.caption.tag_dropout");
+  add(t, "max_token_length", kCaptionLength, "data.caption.max_tokens");
+  add(t, "random_flip flip_aug", kSwitch, "data.augment.flip");
+  add(t, "random_crop", kSwitch, "data.augment.crop");
+  add(t, "masked_loss alpha_mask", kSwitch, "data.masked");
+  add(t, "min_snr_gamma", kSame, "loss.min_snr_gamma");
+  add(t, "debiased_estimation_loss", kSwitch, "loss.debiased");
+  add(t, "scale_v_pred_loss_like_noise_pred", kSwitch, "loss.scale_v_like_noise");
+  add(t, "noise_offset", kSame, "loss.noise_offset");
+  add(t, "adaptive_noise_scale", kSame, "loss.noise_offset_adaptive");
+  add(t, "ip_noise_gamma", kSame, "loss.input_perturbation");
+  add(t, "zero_terminal_snr", kSwitch, "loss.zero_terminal_snr");
+  add(t, "prior_loss_weight", kSame, "loss.prior_weight");
+  add(t, "unet_lr", kUnetRate, "adapter.lr_pattern");
+  add(t, "text_encoder_lr", kTextEncoderRate, "adapter.lr_pattern");
+  add(t, "network_train_unet_only", kFlag, "adapter.targets",
+      R"(unet\..*\.(to_[qkv]|to_out\.0|proj_in|proj_out|ff\.net\.0\.proj|ff\.net\.2))");
+  add(t, "network_train_text_encoder_only", kFlag, "adapter.targets",
+      R"(text_encoder.*\.([qkv]_proj|out_proj|fc1|fc2))");
+  add(t, "sample_sampler", kSampler, "sample.sampler");
+  add(t, "sample_prompts", kPrompts, "sample.prompts");
   add(t,
-      "v2 v_parameterization sdxl bucket_no_upscale flip_aug color_aug random_crop "
-      "caption_dropout_rate caption_dropout_every_n_epochs caption_tag_dropout_rate "
-      "network_train_unet_only network_train_text_encoder_only reg_data_dir no_half_vae "
-      "cache_latents_to_disk cache_text_encoder_outputs multires_noise_iterations "
-      "multires_noise_discount sample_prompts sample_sampler weighted_captions vae_batch_size "
-      "prior_preservation keep_tokens_separator debiased_estimation_loss zero_terminal_snr "
-      "ip_noise_gamma adaptive_noise_scale in_json dataset_repeats",
-      kImagesOnly, "");
+      "resolution metadata_path caption_extension enable_bucket min_bucket_reso max_bucket_reso "
+      "bucket_reso_steps bucket_no_upscale center_crop dataset_repeats reg_data_dir in_json",
+      kNoCounterpart,
+      "it says how pictures are prepared; scripts/train_folder.sh hands it to "
+      "scripts/prepare_images.py");
+  add(t, "cache_latents_to_disk", kSwitch, "data.cache.enabled");
+  add(t,
+      "cache_latents cache_text_encoder_outputs cache_text_encoder_outputs_to_disk "
+      "vae_batch_size no_half_vae",
+      kNoCounterpart,
+      "what is frozen is computed once and kept; an autoencoder never computes in fp16");
+  add(t, "v2 sdxl prior_preservation", kNoCounterpart, "model and data say it themselves");
+  add(t, "color_aug weighted_captions", kOnly, "it is not offered; remove it", "false");
+  add(t, "caption_dropout_every_n_epochs multires_noise_iterations multires_noise_discount", kOnly,
+      "it is not offered; remove it (data.caption.dropout and loss.noise_offset are)", "0");
+  add(t, "keep_tokens_separator", kNoCounterpart, "keep_tokens counts the tags to keep");
+  add(t, "noise_offset_random_strength", kOnly, "loss.noise_offset is a number; remove it",
+      "false");
+  add(t, "scale_weight_norms", kOnly, "it is not offered; remove it", "0");
+  add(t, "loss_type", kOnly, "the loss is the squared error; remove it", "l2");
+  add(t, "lr_restart_cycles", kOnly, "the rate falls once and does not restart; remove it", "1");
+  add(t, "save_n_epoch_ratio save_last_n_epochs save_last_n_steps", kNoCounterpart,
+      "checkpoint.keep says how many are kept");
 }
 
 }  // namespace

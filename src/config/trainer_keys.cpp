@@ -11,6 +11,7 @@
 
 #include "base/error.hpp"
 #include "config/trainer_data_keys.hpp"
+#include "config/trainer_picture_keys.hpp"
 #include "config/value_kinds.hpp"
 
 namespace lorascale::config {
@@ -211,6 +212,10 @@ Carried carry_tuning(const AliasUse& use) {
                                     : "write lora or full"));
 }
 
+Carried carry_flag(const AliasUse& use) {
+  return is_off(*use.value) ? nothing("no effect") : set(use, std::string(use.alias->only));
+}
+
 Carried carry_learn_last(const AliasUse& use) {
   return is_off(*use.value) ? nothing("no effect") : set(use, "last");
 }
@@ -283,6 +288,18 @@ Carried carry_over(const AliasUse& use, const Sibling& sibling) {
       return carry_dataset_names(use, sibling("dataset_dir"));
     case AliasMeaning::kSpecialTokens:
       return carry_special_tokens(use);
+    case AliasMeaning::kFlag:
+      return carry_flag(use);
+    case AliasMeaning::kUnetRate:
+      return carry_unet_rate(use, sibling);
+    case AliasMeaning::kTextEncoderRate:
+      return carry_text_encoder_rate(use, sibling);
+    case AliasMeaning::kSampler:
+      return carry_sampler(use);
+    case AliasMeaning::kPrompts:
+      return carry_prompts(use);
+    case AliasMeaning::kCaptionLength:
+      return carry_caption_length(use);
     case AliasMeaning::kRefused:
       return carry_refused(use);
     default:

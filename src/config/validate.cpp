@@ -104,6 +104,23 @@ void Validator::check_paths(Purpose purpose) {
     refuse("adapter.type " + config_.adapter.type +
            " adapts a model that was trained; with model.architecture set adapter.type: full");
   }
+  if (config_.model.part == ModelPart::kAutoencoder) {
+    if (!config_.adapter.trains_base()) {
+      refuse("model.part autoencoder trains whole weights; set adapter.type: full");
+    }
+    if (config_.model.vae) {
+      refuse(
+          "model.vae is another autoencoder than the model's own, which model.part autoencoder "
+          "trains; put it into the model's files first, or leave one of them out");
+    }
+    warn_unused({"sample.prompts"}, "an autoencoder makes no pictures of prompts");
+    warn_unused(
+        {"loss.min_snr_gamma", "loss.debiased", "loss.scale_v_like_noise", "loss.noise_offset",
+         "loss.noise_offset_adaptive", "loss.input_perturbation", "loss.zero_terminal_snr"},
+        "an autoencoder learns without noise's schedule");
+  } else {
+    warn_unused({"loss.kl"}, "it is of model.part autoencoder");
+  }
   if (config_.run.output_dir.empty()) {
     refuse("run.output_dir is empty; name a folder for the run");
   }
@@ -143,10 +160,10 @@ void Validator::check_adapter() {
           "model.share: node is for weights that stay frozen, and adapter.type full trains them; "
           "set model.share: auto or none");
     }
-    warn_unused(
-        {"adapter.targets", "adapter.rank", "adapter.alpha", "adapter.dropout", "adapter.rslora",
-         "adapter.lr_ratio", "adapter.rank_pattern", "adapter.alpha_pattern", "adapter.init_from"},
-        "adapter.type is full");
+    warn_unused({"adapter.targets", "adapter.rank", "adapter.alpha", "adapter.dropout",
+                 "adapter.rslora", "adapter.dora", "adapter.lr_ratio", "adapter.rank_pattern",
+                 "adapter.alpha_pattern", "adapter.lr_pattern", "adapter.init_from"},
+                "adapter.type is full");
   }
 }
 

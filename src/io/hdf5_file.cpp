@@ -1,6 +1,5 @@
 #include "io/hdf5_file.hpp"
 
-#include <hdf5.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -12,11 +11,11 @@
 #include <cstring>
 #include <functional>
 #include <initializer_list>
-#include <mutex>
 #include <utility>
 
 #include "base/error.hpp"
 #include "io/file_descriptor.hpp"
+#include "io/hdf5_library.hpp"
 
 namespace lorascale::io {
 namespace {
@@ -25,42 +24,8 @@ namespace {
 constexpr std::uint64_t kMaxExpansion = 1000;
 constexpr std::uint64_t kMaxBytes = std::uint64_t{1} << 44;
 
-std::recursive_mutex& library_lock() {
-  static std::recursive_mutex mutex;  // guards the library, which is itself process-wide
-  return mutex;
-}
-using Lock = std::lock_guard<std::recursive_mutex>;
-
-// The innermost complaint of the library, which it would otherwise print.
-std::string library_error() {
-  std::string text;
-  const auto take = [](unsigned, const H5E_error2_t* error, void* out) -> herr_t {
-    *static_cast<std::string*>(out) = error->desc != nullptr ? error->desc : "";
-    return 0;
-  };
-  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take, &text);
-  return text.empty() ? "unknown error" : text;
-}
-
-void prepare_library() {
-  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
-  unsigned int none = 0;
-  H5PLset_loading_state(none);  // an unknown filter must not load code
-}
-
-struct Handle {
-  hid_t id = -1;
-  herr_t (*close)(hid_t) = nullptr;
-  Handle(hid_t opened, herr_t (*closer)(hid_t)) : id(opened), close(closer) {}
-  Handle(const Handle&) = delete;
-  Handle& operator=(const Handle&) = delete;
-  ~Handle() {
-    if (id >= 0) {
-      close(id);
-    }
-  }
-  [[nodiscard]] bool ok() const { return id >= 0; }
-};
+using Handle = Hdf5Handle;
+using Lock = Hdf5Lock;
 
 hid_t native_type(Hdf5Type type) {
   switch (type) {
@@ -169,7 +134,7 @@ Hdf5Dataset::Hdf5Dataset(Hdf5Dataset&& other) noexcept
 
 Hdf5Dataset::~Hdf5Dataset() {
   if (id_ >= 0) {
-    const Lock lock(library_lock());
+    const Lock lock(hdf5_lock());
     H5Dclose(id_);
   }
 }
@@ -213,7 +178,7 @@ void Hdf5Dataset::read(std::uint64_t first, std::uint64_t count, void* destinati
     return;
   }
   LS_ASSERT(first + count <= size_);
-  const Lock lock(library_lock());
+  const Lock lock(hdf5_lock());
   const Handle file_space(H5Dget_space(id_), H5Sclose);
   const hsize_t start = first;
   const hsize_t length = count;
@@ -221,7 +186,7 @@ void Hdf5Dataset::read(std::uint64_t first, std::uint64_t count, void* destinati
   if (H5Sselect_hyperslab(file_space.id, H5S_SELECT_SET, &start, nullptr, &length, nullptr) < 0 ||
       H5Dread(id_, native_type(type_), memory_space.id, file_space.id, H5P_DEFAULT, destination) <
           0) {
-    throw_bad_input(where_ + " cannot be read: " + library_error() +
+    throw_bad_input(where_ + " cannot be read: " + hdf5_error() +
                     "; the file is damaged, make it again");
   }
 }
@@ -229,13 +194,13 @@ void Hdf5Dataset::read(std::uint64_t first, std::uint64_t count, void* destinati
 Hdf5File::Hdf5File(std::filesystem::path path, std::string maker)
     : path_(std::move(path)), maker_(std::move(maker)), id_(-1) {
   open_for_reading(path_);  // a clear message where it is missing or no file
-  const Lock lock(library_lock());
-  prepare_library();
+  const Lock lock(hdf5_lock());
+  prepare_hdf5();
   const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
   H5Pset_fclose_degree(access.id, H5F_CLOSE_STRONG);
   id_ = H5Fopen(path_.c_str(), H5F_ACC_RDONLY, access.id);
   if (id_ < 0) {
-    const std::string why = library_error();
+    const std::string why = hdf5_error();
     const htri_t known = H5Fis_hdf5(path_.c_str());
     throw_bad_input(
         path_.string() +
@@ -247,12 +212,12 @@ Hdf5File::Hdf5File(std::filesystem::path path, std::string maker)
 }
 
 Hdf5File::~Hdf5File() {
-  const Lock lock(library_lock());
+  const Lock lock(hdf5_lock());
   H5Fclose(id_);
 }
 
 bool Hdf5File::has(const std::string& name) const {
-  const Lock lock(library_lock());
+  const Lock lock(hdf5_lock());
   // Every component by itself: a link in the middle could lead out of the file.
   for (std::size_t end = name.find('/', 1);; end = name.find('/', end + 1)) {
     const std::string prefix = name.substr(0, end);
@@ -276,10 +241,10 @@ Hdf5Dataset Hdf5File::dataset(const std::string& name,
   if (!has(name)) {
     throw_bad_input(where + " is missing; make the file with " + maker_);
   }
-  const Lock lock(library_lock());
+  const Lock lock(hdf5_lock());
   const hid_t id = H5Dopen2(id_, name.c_str(), H5P_DEFAULT);
   if (id < 0) {
-    throw_bad_input(where + " is no data set that can be opened: " + library_error());
+    throw_bad_input(where + " is no data set that can be opened: " + hdf5_error());
   }
   Hdf5Dataset dataset(id, where);
   dataset.check(accepted, maker_);
@@ -305,7 +270,7 @@ struct Attribute {
 }  // namespace
 
 std::optional<std::string> Hdf5File::text_attribute(const std::string& name) const {
-  const Lock lock(library_lock());
+  const Lock lock(hdf5_lock());
   if (H5Aexists(id_, name.c_str()) <= 0) {
     return std::nullopt;
   }
@@ -325,7 +290,7 @@ std::optional<std::string> Hdf5File::text_attribute(const std::string& name) con
       throw_bad_input(where + " leads nowhere; the file is damaged, make it again");
     }
     if (!read() || text == nullptr) {
-      throw_bad_input(where + " cannot be read: " + library_error());
+      throw_bad_input(where + " cannot be read: " + hdf5_error());
     }
     std::string result(text, strnlen(text, 4096));
     H5free_memory(text);
@@ -339,13 +304,13 @@ std::optional<std::string> Hdf5File::text_attribute(const std::string& name) con
   H5Tset_size(memory.id, size + 1);
   H5Tset_cset(memory.id, H5Tget_cset(type.id));
   if (H5Aread(attribute.handle.id, memory.id, text.data()) < 0) {
-    throw_bad_input(where + " cannot be read: " + library_error());
+    throw_bad_input(where + " cannot be read: " + hdf5_error());
   }
   return text.substr(0, text.find('\0'));
 }
 
 std::optional<std::int64_t> Hdf5File::integer_attribute(const std::string& name) const {
-  const Lock lock(library_lock());
+  const Lock lock(hdf5_lock());
   if (H5Aexists(id_, name.c_str()) <= 0) {
     return std::nullopt;
   }

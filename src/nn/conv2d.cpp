@@ -6,7 +6,7 @@
 namespace lorascale::nn {
 
 Site Conv2d::site() {
-  return {name, SiteKind::kConv2d, weight, geometry, &deltas, 0};
+  return {name, SiteKind::kConv2d, weight, bias, geometry, &deltas, 0};
 }
 
 at::Tensor Conv2d::forward(const at::Tensor& x, const SampleRows* rows, DeltasSaved* saved) const {

@@ -8,7 +8,13 @@ namespace lorascale::nn {
 std::vector<Site> LinearGroup::sites() {
   std::vector<Site> sites;
   for (const auto& [name, out, first] : members) {
-    sites.push_back({name, SiteKind::kLinear, weight.narrow(0, first, out), {}, &deltas, first});
+    sites.push_back({name,
+                     SiteKind::kLinear,
+                     weight.narrow(0, first, out),
+                     bias.defined() ? bias.narrow(0, first, out) : at::Tensor(),
+                     {},
+                     &deltas,
+                     first});
   }
   return sites;
 }

@@ -27,6 +27,7 @@ struct Site {
   SiteKind kind = SiteKind::kLinear;
   // A view into the model: [out, in], or [out, in / groups, height, width].
   at::Tensor weight;
+  at::Tensor bias;            // [out], or undefined
   Conv2dGeometry geometry{};  // of kConv2d
   Deltas* deltas = nullptr;   // of the layer, which outlives the site
   std::int64_t first = 0;     // channel of the layer's output that is the site's first

@@ -109,6 +109,9 @@ Session open_session(World& world, const config::RunConfig& config,
     if (error) {
       throw Error(*error);
     }
+  });
+  // Behind the agreement of all: weights in common memory are whole now.
+  together(world.host, [&] {
     session.adapter = adapters::make_adapter(
         session.config.adapter, workloads::adapted_model(session.model(), session.config),
         session.config.run.seed);

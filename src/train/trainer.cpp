@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "train/cache_filling.hpp"
 #include "train/signals.hpp"
 #include "train/stopwatch.hpp"
 #include "train/tensor_memory.hpp"
@@ -189,6 +190,7 @@ void Trainer::start_from_nothing() {
 }
 
 ExitCode Trainer::train_to_the_end() {
+  fill_caches(world_, session_);
   resume_or_start();
   if (!checkpoints_.saved_any()) {
     start_from_nothing();

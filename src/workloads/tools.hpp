@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "config/run_config.hpp"
 
@@ -36,9 +37,10 @@ struct GenerateRequest {
   bool decode = false;                           // with ids: the result as text
   std::optional<std::filesystem::path> adapter;  // absent: the run's own, if there is one
   std::optional<std::int64_t> max_tokens;        // absent: as configured
-  // Of pictures: the file to write, and how much of the adapter's change is applied.
+  // Of pictures: the file to write, and how much of the adapter's change is applied; of several a
+  // picture each, side by side.
   std::optional<std::filesystem::path> output;
-  double strength = 1;
+  std::vector<double> strengths = {1};
   // The data that the run was trained on, and that of the configuration, prepared where it must be.
   std::optional<std::filesystem::path> trained_on;
   std::function<std::filesystem::path()> prepare;

@@ -7,6 +7,7 @@
 #include <c10/core/Device.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <set>
 #include <string>
@@ -60,6 +61,17 @@ class Preview {
   virtual std::vector<Item> make() = 0;
 };
 
+// What a rank does of the filling of caches.
+struct CacheShare {
+  int rank = 0, ranks = 1;
+  std::function<bool()> stop;  // asked between two samples
+};
+struct CacheReport {
+  std::int64_t looked_at = 0;        // samples
+  std::int64_t made = 0;             // values that were not there
+  std::vector<std::string> folders;  // where they are; empty: nothing is kept
+};
+
 class Workload {
  public:
   Workload() = default;
@@ -83,6 +95,12 @@ class Workload {
   [[nodiscard]] virtual std::vector<std::string> warnings() const = 0;
   // Lines of `plan` about what is learnt from, beyond rows: "targets   1,024 tokens ...".
   [[nodiscard]] virtual std::vector<std::string> plan_lines() const { return {}; }
+  // Has results of frozen parts on disk before they are asked for. Collective in nothing: ranks do
+  // not wait for each other, and what is missing is computed when it is wanted.
+  virtual CacheReport fill_caches(const CacheShare& share) {
+    static_cast<void>(share);
+    return {};
+  }
   [[nodiscard]] virtual adapters::ExportContext export_context() const = 0;
 };
 

@@ -39,7 +39,8 @@ struct SmallModel {
         model.sites.push_back(std::move(site));
       }
     }
-    model.sites.push_back({"model.stem.conv", nn::SiteKind::kConv2d, kernel, {}, &of_kernel, 0});
+    model.sites.push_back(
+        {"model.stem.conv", nn::SiteKind::kConv2d, kernel, {}, {}, &of_kernel, 0});
     model.without_adapter = {"lm_head"};
     model.base = "bases/Small";
     return model;

@@ -71,7 +71,7 @@ TEST(Targets, AreNamedByMoreThanANumber) {
   nn::Deltas deltas;
   AdaptedModel model;
   for (const char* name : {"layer1.0.downsample.0", "0", "fc"}) {
-    model.sites.push_back({name, nn::SiteKind::kConv2d, at::Tensor(), {}, &deltas, 0});
+    model.sites.push_back({name, nn::SiteKind::kConv2d, at::Tensor(), {}, {}, &deltas, 0});
   }
   try {
     Targets({"q_proj"}).require_all_used(model);

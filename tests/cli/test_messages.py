@@ -9,7 +9,7 @@ import pytest
 from harness import Workspace, environment, execute, mpirun, wait_until
 
 USAGE, BAD_CONFIG, CANNOT_WRITE = 64, 78, 73
-VERBS = ["train", "plan", "find-batch", "find-lr", "generate", "inspect", "merge"]
+VERBS = ["train", "plan", "cache", "find-batch", "find-lr", "generate", "inspect", "merge"]
 
 
 @pytest.fixture(scope="module")

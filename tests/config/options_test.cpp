@@ -49,10 +49,12 @@ const std::map<std::string, std::string>& other_values() {
       {"adapter.alpha", "32"},
       {"adapter.dropout", "0.1"},
       {"adapter.rslora", "true"},
+      {"adapter.dora", "true"},
       {"adapter.lr_ratio", "4"},
       {"adapter.targets", "[all-linear]"},
       {"adapter.rank_pattern", "{q_proj: 4, \".*\\\\.v_proj\": 2}"},
       {"adapter.alpha_pattern", "{q_proj: 4.5}"},
+      {"adapter.lr_pattern", "{q_proj: 0.5}"},
       {"adapter.init_from", "adapters/a"},
       {"data.train", "[train.jsonl, more.csv]"},
       {"data.validation", "validation.h5"},
@@ -79,7 +81,10 @@ const std::map<std::string, std::string>& other_values() {
       {"data.caption.dropout", "0.1"},
       {"data.caption.tag_dropout", "0.2"},
       {"data.caption.max_tokens", "150"},
+      {"data.cache.enabled", "false"},
+      {"data.cache.folder", "cached"},
       {"data.masked", "true"},
+      {"model.part", "autoencoder"},
       {"model.vae", "models/vae"},
       {"model.prediction", "v"},
       {"model.clip_skip", "2"},
@@ -92,6 +97,7 @@ const std::map<std::string, std::string>& other_values() {
       {"loss.input_perturbation", "0.1"},
       {"loss.zero_terminal_snr", "true"},
       {"loss.prior_weight", "0.5"},
+      {"loss.kl", "1e-4"},
       {"sample.negative", "blurry"},
       {"sample.width", "768"},
       {"sample.height", "640"},
@@ -248,14 +254,15 @@ TEST(ConfigAliases, PointAtOptionsThatExistAndHideNone) {
     EXPECT_TRUE(names.insert(alias.name).second) << alias.name;
     EXPECT_EQ(find_option(alias.name), nullptr) << alias.name;
     const bool points =
-        alias.meaning != AliasMeaning::kImagesOnly &&
         alias.meaning != AliasMeaning::kNoCounterpart && alias.meaning != AliasMeaning::kOnly &&
         alias.meaning != AliasMeaning::kSpecialTokens && alias.meaning != AliasMeaning::kRefused;
     if (alias.meaning == AliasMeaning::kPrecisionFlag) {  // the type, where the key is not it
       const auto& type = alias.only.empty() ? alias.name : alias.only;
       EXPECT_TRUE(type == "bf16" || type == "fp16") << alias.name;
     } else {
-      EXPECT_EQ(!alias.only.empty(), alias.meaning == AliasMeaning::kOnly) << alias.name;
+      const bool has_value =
+          alias.meaning == AliasMeaning::kOnly || alias.meaning == AliasMeaning::kFlag;
+      EXPECT_EQ(!alias.only.empty(), has_value) << alias.name;
     }
     EXPECT_EQ(find_option(alias.target) != nullptr, points) << alias.name;
     EXPECT_NE(describe_aliases().find("`" + std::string(alias.name) + "`"), std::string::npos);

@@ -29,7 +29,7 @@ TEST(ConfigPresets, AreReadValidatedAndFreeOfWarnings) {
     const auto warnings = validate(result.config);
     EXPECT_TRUE(warnings.empty()) << warnings.front();
     EXPECT_EQ(read(write_resolved(result.config)), result.config);
-    const bool aliases = path.filename() == "lora-scripts-style.yaml";
+    const bool aliases = path.filename().string().ends_with("lora-scripts-style.yaml");
     EXPECT_EQ(result.translations.empty(), !aliases);
   }
 }

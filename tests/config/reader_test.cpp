@@ -249,7 +249,7 @@ TEST(ReadConfig, NamesTheKeysOfASectionWhereNoneIsMeant) {
               ::testing::HasSubstr("; model.resnet has block, layers, width, norm"));
   EXPECT_THAT(message("model.resnet.laiers"), ::testing::HasSubstr("'model.resnet.layers'?"));
   EXPECT_THAT(message("augment.flip"), ::testing::HasSubstr("'data.augment.flip'?"));
-  EXPECT_THAT(message("flip_aug"), ::testing::HasSubstr("a key of other trainers that is"));
+  EXPECT_THAT(message("cache_latents"), ::testing::HasSubstr("a key of other trainers that is"));
 }
 
 TEST(ReadConfig, ListsEveryProblemInTheOrderOfTheFile) {

@@ -148,7 +148,90 @@ TEST(PublishedConfigs, Kohya) {
   EXPECT_EQ(config.result.config.adapter.rank, 32);
   EXPECT_EQ(config.result.config.model.dtype, "bf16");
   EXPECT_EQ(config.result.config.budget, (Amount{10, Unit::kEpochs}));
-  EXPECT_TRUE(config.of({"bucket_no_upscale", "draw images"}));
+  EXPECT_TRUE(config.of({"bucket_no_upscale", "scripts/prepare_images.py"}));
+}
+
+// A part of the UNet's rate is the run's; the text encoder's is a part of it.
+TEST(PublishedConfigs, KohyaOfPictures) {
+  const auto config = said(text_of("kohya.yaml")).result.config;
+  EXPECT_EQ(config.optimizer.lr, 1e-4);
+  EXPECT_EQ(config.adapter.lr_pattern,
+            (std::map<std::string, double>{{"text_encoder.*", 1e-5 / 1e-4}}));
+  EXPECT_EQ(config.model.clip_skip, 2);
+  EXPECT_EQ(config.data.caption.max_tokens, 225);
+  EXPECT_FALSE(config.data.caption.shuffle);
+  EXPECT_TRUE(config.data.cache.enabled);
+}
+
+TEST(TrainerKeys, RatesOfPartsAreTheRunsOrFactorsOfIt) {
+  struct {
+    const char* text;
+    double rate;
+    std::map<std::string, double> parts;
+  } const cases[] = {
+      {"unet_lr: 2e-4", 2e-4, {}},
+      {"text_encoder_lr: 2e-4", 2e-4, {}},
+      {"{unet_lr: 2e-4, text_encoder_lr: 5e-5}", 2e-4, {{"text_encoder.*", 5e-5 / 2e-4}}},
+      {"{learning_rate: 1e-4, unet_lr: 1e-4, text_encoder_lr: 1e-4}", 1e-4, {}},
+      {"{learning_rate: 1e-4, unet_lr: 2e-4}", 1e-4, {{R"(unet\..*)", 2e-4 / 1e-4}}},
+      {"{learning_rate: 2e-4, unet_lr: 1e-4, text_encoder_lr: 0}",
+       2e-4,
+       {{R"(unet\..*)", 1e-4 / 2e-4}, {"text_encoder.*", 0}}},
+      {"{learning_rate: 1e-4, unet_lr: null, text_encoder_lr: null}", 1e-4, {}},
+  };
+  for (const auto& [text, rate, parts] : cases) {
+    const auto config = said(text).result.config;
+    EXPECT_EQ(config.optimizer.lr, rate) << text;
+    EXPECT_EQ(config.adapter.lr_pattern, parts) << text;
+  }
+}
+
+TEST(TrainerKeys, OfPicturesSetWhatTheyMeanHere) {
+  const auto config = said(R"(
+v_parameterization: true
+network_train_unet_only: true
+shuffle_caption: true
+keep_tokens: 2
+caption_dropout_rate: 0.1
+caption_tag_dropout_rate: 0.2
+flip_aug: true
+random_crop: true
+min_snr_gamma: 5
+noise_offset: 0.1
+adaptive_noise_scale: 0.01
+ip_noise_gamma: 0.05
+prior_loss_weight: 0.5
+debiased_estimation_loss: true
+zero_terminal_snr: true
+vae: other.safetensors
+sample_sampler: k_euler_a
+sample_prompts: [a cat, a dog --n blurry]
+)")
+                          .result.config;
+  EXPECT_EQ(config.model.prediction, "v");
+  ASSERT_EQ(config.adapter.targets.size(), 1U);
+  EXPECT_TRUE(config.adapter.targets.front().starts_with(R"(unet\.)"));
+  EXPECT_TRUE(config.data.caption.shuffle && config.data.augment.flip && config.data.augment.crop);
+  EXPECT_EQ(config.data.caption.keep, 2);
+  EXPECT_EQ(config.data.caption.dropout, 0.1);
+  EXPECT_EQ(config.data.caption.tag_dropout, 0.2);
+  EXPECT_EQ(config.loss.min_snr_gamma, 5);
+  EXPECT_EQ(config.loss.noise_offset, 0.1);
+  EXPECT_EQ(config.loss.noise_offset_adaptive, 0.01);
+  EXPECT_EQ(config.loss.input_perturbation, 0.05);
+  EXPECT_EQ(config.loss.prior_weight, 0.5);
+  EXPECT_TRUE(config.loss.debiased && config.loss.zero_terminal_snr);
+  EXPECT_EQ(config.model.vae, "other.safetensors");
+  EXPECT_EQ(config.sample.sampler, "euler_a");
+  EXPECT_EQ(config.sample.prompts, (std::vector<std::string>{"a cat", "a dog --n blurry"}));
+}
+
+TEST(TrainerKeys, PromptsMayStandInAFile) {
+  const auto file = std::filesystem::path(testing::TempDir()) / "prompts.txt";
+  std::ofstream(file) << "# for a look\r\na cat\r\n\n  \na dog --d 7\n";
+  const auto config = said("sample_prompts: " + file.string()).result.config;
+  EXPECT_EQ(config.sample.prompts, (std::vector<std::string>{"a cat", "a dog --d 7"}));
+  std::filesystem::remove(file);
 }
 
 TEST(TrainerKeys, HaveOneMeaningEachAndTargetsThatExist) {
@@ -157,8 +240,7 @@ TEST(TrainerKeys, HaveOneMeaningEachAndTargetsThatExist) {
     EXPECT_TRUE(names.insert(alias.name).second) << alias.name;
     EXPECT_FALSE(alias.name.empty());
     if (alias.meaning != AliasMeaning::kNoCounterpart && alias.meaning != AliasMeaning::kOnly &&
-        alias.meaning != AliasMeaning::kSpecialTokens && alias.meaning != AliasMeaning::kRefused &&
-        alias.meaning != AliasMeaning::kImagesOnly) {
+        alias.meaning != AliasMeaning::kSpecialTokens && alias.meaning != AliasMeaning::kRefused) {
       EXPECT_NE(find_option(alias.target), nullptr) << alias.name;
     }
   }
@@ -173,6 +255,12 @@ TEST(TrainerKeys, RefuseByNameAndWithTheRemedyWhatIsNotDone) {
       {"stage: ppo", {"stage", "'ppo'"}},
       {"stage: rm", {"stage", "'rm'"}},
       {"stage: kto", {"stage", "'kto'"}},
+      {"sample_sampler: lms", {"sample_sampler", "'lms' is not offered", "euler_a"}},
+      {"sample_prompts: nowhere/prompts.txt", {"sample_prompts", "cannot be read"}},
+      {"sample_prompts: prompts.toml", {"sample_prompts", ".txt"}},
+      {"max_token_length: 50", {"max_token_length", "75"}},
+      {"color_aug: true", {"color_aug", "not offered"}},
+      {"multires_noise_iterations: 6", {"multires_noise_iterations", "loss.noise_offset"}},
       {"rl: dpo", {"rl", "preferences"}},
       {"pref_beta: 0.1", {"pref_beta", "preferences"}},
       {"trl:\n  beta: 0.1", {"trl", "preferences"}},

@@ -77,15 +77,17 @@ def write_dataset(path: pathlib.Path, documents, masks=None):
             file["loss_mask"] = np.concatenate(masks).astype(np.uint8)
 
 
-def add_adapter(model, targets, rank=4, alpha=8, dropout=0.0, seed=1, rslora=False):
+def add_adapter(model, targets, rank=4, alpha=8, dropout=0.0, seed=1, rslora=False, dora=False):
     """A PEFT adapter whose B is not zero, so that every gradient is."""
     config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, lora_dropout=dropout,
-                             use_rslora=rslora, task_type="CAUSAL_LM")
+                             use_rslora=rslora, use_dora=dora, task_type="CAUSAL_LM")
     wrapped = peft.get_peft_model(model, config)
     torch.manual_seed(seed)
     with torch.no_grad():
         for name, parameter in wrapped.named_parameters():
-            if "lora_" in name:
+            if "lora_magnitude" in name:
+                parameter.mul_(1 + 0.1 * torch.randn_like(parameter))
+            elif "lora_" in name:
                 parameter.normal_(0, 0.05)
     return wrapped
 

@@ -13,6 +13,7 @@ from reference import loss_sum, make_documents, make_model, metrics, run, write_
 FORMS = {
     "names": dict(target_modules=["q_proj", "up_proj", "not_in_this_model"]),
     "expression": dict(target_modules=r".*layers\.\d+\.(self_attn\.(?:q|v)_proj|mlp\.down_proj)"),
+    "dora": dict(target_modules=["q_proj", "v_proj", "down_proj"], use_dora=True),
     "one layer": dict(target_modules=["q_proj", "o_proj"], layers_to_transform=[1]),
     "but for one": dict(target_modules="all-linear", exclude_modules=["k_proj"]),
     "patterns": dict(target_modules=["q_proj", "v_proj", "down_proj"], rank_pattern={"layers.1.self_attn.q_proj": 3, "q_proj": 5},

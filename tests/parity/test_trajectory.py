@@ -51,11 +51,11 @@ def rate(step):
     return LR * 0.5 * (1 + np.cos(np.pi * (step - WARMUP) / (STEPS - WARMUP)))
 
 
-def reference_curve(folder, rates):
+def reference_curve(rates, dora=False):
     documents = make_documents(40, 4, 40)
-    model = add_adapter(make_model("llama"), TARGETS)
+    model = add_adapter(make_model("llama"), TARGETS, dora=dora)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=LR, weight_decay=DECAY)
+    optimizer = torch.optim.AdamW(parameters, lr=LR, weight_decay=0 if dora else DECAY)
     losses = []
     for step in range(STEPS):
         batch = [documents[(step * BATCH + i) % len(documents)] for i in range(BATCH)]
@@ -81,12 +81,29 @@ def test_fifty_updates(program, folder):
     assert len(lines) == STEPS
     rates = [line["lr"] for line in lines]
     assert rates == pytest.approx([rate(step) for step in range(STEPS)], rel=1e-12)
-    losses, tensors = reference_curve(folder, rates)
+    losses, tensors = reference_curve(rates)
     # fp32 rounding grows along the trajectory; the bound of the whole curve is 1e-4.
     assert [line["loss"] for line in lines] == pytest.approx(losses, rel=1e-4)
     trained = adapter_tensors(folder / "plain" / "adapter")
     for name, expected in tensors.items():
         assert (trained[name] - expected).abs().max() <= 1e-3 * expected.abs().max(), name
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_fifty_updates_of_dora(program, folder, ranks):
+    """Without weight decay, which here leaves magnitudes alone."""
+    add_adapter(make_model("llama"), TARGETS, dora=True).save_pretrained(folder / "dora-start")
+    output = f"dora-{ranks}"
+    run(program, "train", settings(folder, output, adapter={"init_from": str(folder / "dora-start")},
+                                   optimizer={"weight_decay": 0}), ranks=ranks)
+    lines = curve(folder, output)
+    losses, tensors = reference_curve([line["lr"] for line in lines], dora=True)
+    assert [line["loss"] for line in lines] == pytest.approx(losses, rel=1e-4)
+    trained = adapter_tensors(folder / output / "adapter")
+    assert trained.keys() == {name.removesuffix(".weight") if "magnitude" in name else name for name in tensors}
+    for name, expected in tensors.items():
+        found = trained[name.removesuffix(".weight") if "magnitude" in name else name]
+        assert (found - expected).abs().max() <= 1e-3 * expected.abs().max(), name
 
 
 @pytest.mark.parametrize("ranks,micro", [(2, 2), (3, 2), (4, 2), (1, 1), (1, 4), (1, 8), (3, 1)])

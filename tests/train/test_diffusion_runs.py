@@ -202,6 +202,12 @@ def test_generate_takes_the_runs_adapter_at_any_strength(program, inputs, learnt
                    strength, "--output", tmp_path / f"made/{strength}.png")
         assert difference(ours(tmp_path / f"made/{strength}.png"), picture) <= 1
         assert f"wrote {tmp_path / 'made'}" in said.stdout
+    # Several, from the run's folder: side by side.
+    run(program, "generate", learnt / "run.yaml", "--set", "sample.steps=4", "--prompt", "a red cat", "--strength", "0,0.5,1",
+        "--adapter", learnt / "run", "--output", tmp_path / "made/all.png")
+    together = ours(tmp_path / "made/all.png")
+    assert difference(together, np.concatenate([base] + [ours(tmp_path / f"made/{x}.png") for x in (0.5, 1.0)], 1)) <= 1
+    assert Image.open(tmp_path / "made/all.png").text["parameters"].count("LoRA: ") == 3
 
 
 def test_a_merged_folder_is_the_model_with_its_adapter(program, inputs, learnt, tmp_path):
@@ -358,6 +364,7 @@ def test_captions_of_another_tokenizer_are_refused(program, inputs, tmp_path, ot
 
 @pytest.mark.parametrize(("arguments", "code", "message"), [
     (["--strength", "nan"], USAGE, "--strength takes a number"),
+    (["--strength", "0.5,"], USAGE, "--strength takes a number"),
     (["--output", "x.jpg"], USAGE, "ends with .png"),
     (["--adapter", "nothing"], BAD_INPUT, "nothing does not exist"),
     (["--output", "there.png"], 73, "is there; choose another"),
@@ -388,3 +395,12 @@ def test_plan_and_inspect(program, inputs, exact, tmp_path):
     for path in (adapter, adapter / "lora.safetensors"):
         said = run(program, "inspect", path).stdout
         assert "lora_unet_mid_block_attentions_0_proj_in" in said and "rank 2" in said and "alpha 4" in said
+
+
+@pytest.mark.parametrize(("path", "message"), [("unet", "is one part of a model"), ("a-lora.safetensors", "is a LoRA")])
+def test_what_is_no_model_is_named(program, inputs, tmp_path, path, message):
+    tensors = {"lora_unet_mid_block_attentions_0_proj_in.alpha": torch.ones(())}
+    safetensors.torch.save_file(tensors, tmp_path / "a-lora.safetensors")
+    model = inputs / "model/unet" if path == "unet" else tmp_path / path
+    outcome = execute([program, "train", settings(inputs, tmp_path, model={"path": str(model)})])
+    assert outcome.code == BAD_INPUT and len(outcome.messages) == 1 and message in outcome.messages[0], outcome.stderr

@@ -29,10 +29,11 @@ namespace {
 constexpr const char* kDown = ".lora_down.weight";
 constexpr const char* kUp = ".lora_up.weight";
 constexpr const char* kAlpha = ".alpha";
+constexpr const char* kDora = ".dora_scale";
 constexpr std::size_t kLegacyStart = 0x100000, kLegacyBytes = 0x10000;
 
 struct Factors {
-  at::Tensor a, b, alpha;
+  at::Tensor a, b, alpha, magnitude;
 };
 
 // A linear layer that the base's files hold as a convolution of 1 x 1 is one in these files, too.
@@ -44,18 +45,15 @@ at::Tensor as_stored(const at::Tensor& factor, bool convolution) {
 // CPU fp32, in the shapes of the file.
 std::vector<Factors> factors_of(const std::vector<LoraModule>& modules,
                                 const TrainableParameters& parameters) {
-  const auto& entries = parameters.entries();
-  LS_ASSERT(entries.size() == 2 * modules.size());
   const at::Tensor master = parameters.master().cpu();
   std::vector<Factors> factors;
   for (std::size_t i = 0; i < modules.size(); ++i) {
     const bool convolution = modules[i].site.stored_as_convolution;
     // These files know alpha / rank alone.
     const auto alpha = modules[i].scale * static_cast<double>(modules[i].rank);
-    factors.push_back(
-        {as_stored(TrainableParameters::view(master, entries[i]), convolution),
-         as_stored(TrainableParameters::view(master, entries[modules.size() + i]), convolution),
-         at::empty({}, at::kFloat).fill_(alpha)});
+    const auto views = views_of(parameters, master, modules.size(), i);
+    factors.push_back({as_stored(views.a, convolution), as_stored(views.b, convolution),
+                       at::empty({}, at::kFloat).fill_(alpha), views.magnitude});
   }
   return factors;
 }
@@ -161,6 +159,14 @@ PeftModule read_module(const io::SafetensorsFile& file, const std::string& name,
                     " does not fit this model's layer " + site.name +
                     "; was it made for another model?");
   }
+  if (file.find(name + kDora) != nullptr) {
+    module.magnitude = read_vector(file, name + kDora);
+    if (module.magnitude.size(0) != site.out_features()) {
+      throw_bad_input(file.path().string() + ": " + io::in_quotes(name) + " has " +
+                      std::to_string(module.magnitude.size(0)) + " magnitudes for " +
+                      std::to_string(site.out_features()) + " outputs");
+    }
+  }
   module.alpha = read_alpha(file, name, module.a.size(0));
   module.scale = module.alpha / static_cast<double>(module.a.size(0));
   return module;
@@ -222,6 +228,10 @@ void write_kohya_adapter(const std::filesystem::path& file, const std::vector<Lo
     add(kDown, factors[i].a);
     add(kUp, factors[i].b);
     add(kAlpha, factors[i].alpha);
+    if (factors[i].magnitude.defined()) {
+      add(kDora, factors[i].b.dim() == 4 ? factors[i].magnitude.view({1, -1, 1, 1})
+                                         : factors[i].magnitude);
+    }
   }
   auto metadata = metadata_of(settings, context);
   add_hashes(tensors, metadata);
@@ -231,8 +241,9 @@ void write_kohya_adapter(const std::filesystem::path& file, const std::vector<Lo
     const auto& found = written.modules.at(sites[i].name);
     const PeftModule trained{in_shape_of(sites[i], factors[i].a),
                              in_shape_of(sites[i], factors[i].b), modules[i].alpha,
-                             modules[i].scale};
-    if (!found.weight_change().allclose(trained.weight_change(), 1e-6, 0)) {
+                             modules[i].scale, factors[i].magnitude};
+    if (!found.weight_change(sites[i].weight)
+             .allclose(trained.weight_change(sites[i].weight), 1e-6, 0)) {
       throw Error(ExitCode::kInternal,
                   file.string() + ": the written adapter differs from the trained one in " +
                       sites[i].name + "; do not use it");
@@ -242,9 +253,10 @@ void write_kohya_adapter(const std::filesystem::path& file, const std::vector<Lo
 
 std::optional<std::filesystem::path> kohya_file(const std::filesystem::path& path) {
   std::error_code unknown;
-  const auto file = std::filesystem::is_directory(path, unknown) ? path / kKohyaFile : path;
-  if (file.extension() == ".safetensors" && std::filesystem::is_regular_file(file, unknown)) {
-    return file;
+  for (const auto& file : {path, path / kKohyaFile, path / "adapter" / kKohyaFile}) {
+    if (file.extension() == ".safetensors" && std::filesystem::is_regular_file(file, unknown)) {
+      return file;
+    }
   }
   return std::nullopt;
 }
@@ -257,6 +269,12 @@ bool is_kohya_adapter(const std::filesystem::path& file) {
 
 std::set<std::int64_t> ranks_of_kohya_adapter(const std::filesystem::path& file) {
   return ranks_of(layers_of(io::SafetensorsFile(file)));
+}
+
+bool is_kohya_dora(const std::filesystem::path& file) {
+  const io::SafetensorsFile opened(file);
+  return std::ranges::any_of(opened.tensors(),
+                             [](const auto& tensor) { return tensor.name.ends_with(kDora); });
 }
 
 std::string summarise_kohya_adapter(const std::filesystem::path& file) {
@@ -296,10 +314,10 @@ PeftAdapter read_kohya_adapter(const std::filesystem::path& path,
     const auto dot = tensor.name.find('.');
     const auto name = tensor.name.substr(0, dot);
     const auto part = dot == std::string::npos ? std::string() : tensor.name.substr(dot);
-    if (part != kDown && part != kUp && part != kAlpha) {
+    if (part != kDown && part != kUp && part != kAlpha && part != kDora) {
       throw_bad_input(path.string() + ": " + io::in_quotes(tensor.name) +
                       " belongs to a kind of adapter that cannot be read; only LoRA of sd-scripts' "
-                      "form (lora_down, lora_up, alpha) can");
+                      "form (lora_down, lora_up, alpha, dora_scale) can");
     }
     if (!by_name.contains(name)) {
       throw_bad_input(path.string() + ": " + io::in_quotes(name) +
@@ -310,7 +328,14 @@ PeftAdapter read_kohya_adapter(const std::filesystem::path& path,
   }
   for (const auto& name : names) {
     const auto& site = *by_name.at(name);
-    adapter.modules.emplace(site.name, read_module(file, name, site));
+    auto& module = adapter.modules.emplace(site.name, read_module(file, name, site)).first->second;
+    adapter.settings.dora = adapter.settings.dora || module.magnitude.defined();
+  }
+  for (const auto& [name, module] : adapter.modules) {
+    if (module.magnitude.defined() != adapter.settings.dora) {
+      throw_bad_input(path.string() + ": " + name +
+                      " has no dora_scale, and others have; such a mixture cannot be read");
+    }
   }
   return adapter;
 }

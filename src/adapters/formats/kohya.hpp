@@ -1,6 +1,7 @@
 // LoRA files as sd-scripts writes them and every interface of Stable Diffusion reads: one
 // safetensors file with <name>.lora_down.weight (A), <name>.lora_up.weight (B) and <name>.alpha for
-// each layer, where the name is the layer's path with underscores, and metadata ss_* for people.
+// each layer (and with DoRA <name>.dora_scale of each output, in peft's shapes), where the
+// name is the layer's path with underscores, and metadata ss_* for people.
 #pragma once
 
 #include <filesystem>
@@ -24,13 +25,14 @@ void write_kohya_adapter(const std::filesystem::path& file, const std::vector<Lo
                          const LoraSettings& settings, const TrainableParameters& parameters,
                          const ExportContext& context);
 
-// The file that a path means: itself, or of a folder of results what is in it. Nothing where it is
-// no file of this form.
+// The file that a path means: itself, or what is in a folder of results or of a run. Nothing where
+// it is no file of this form.
 std::optional<std::filesystem::path> kohya_file(const std::filesystem::path& path);
 
 // Whether it is a file of this form, by the names of its tensors.
 bool is_kohya_adapter(const std::filesystem::path& file);
 
+bool is_kohya_dora(const std::filesystem::path& file);
 std::set<std::int64_t> ranks_of_kohya_adapter(const std::filesystem::path& file);
 
 // "LoRA rank 8 on 264 layers", and layer by layer with the sizes of what they change.

@@ -24,14 +24,15 @@ void merge_into_weights(const PeftAdapter& adapter, const std::vector<nn::Site>&
       continue;
     }
     at::Tensor weight = site.weight;
-    const at::Tensor change = found->second.weight_change();
-    if (change.sizes() != weight.sizes()) {
+    const auto sizes = found->second.weight_sizes();
+    if (weight.sizes() != at::IntArrayRef(sizes)) {
       throw_bad_input(fmt::format("the adapter's {} does not fit this model's shape: it is for "
                                   "weights of [{}], not [{}]",
-                                  found->first, fmt::join(change.sizes(), ", "),
+                                  found->first, fmt::join(sizes, ", "),
                                   fmt::join(weight.sizes(), ", ")) +
                       made_for(adapter));
     }
+    const at::Tensor change = found->second.weight_change(weight);
     weight.copy_(weight.to(at::kFloat) + change.to(weight.device()) * strength);
     ++merged;
   }

@@ -11,6 +11,7 @@
 
 #include "adapters/adapter.hpp"
 #include "adapters/lora/lora.hpp"
+#include "nn/lora_linear.hpp"
 
 namespace lorascale::adapters {
 
@@ -32,8 +33,14 @@ struct PeftModule {
   at::Tensor b;  // fp32 CPU [out, rank], of a convolution [out, rank, 1, 1]
   double alpha = 0;
   double scale = 0;
+  at::Tensor magnitude{};  // fp32 CPU [out] of DoRA; else undefined
+  [[nodiscard]] std::vector<std::int64_t> weight_sizes() const;  // of the layer's weight
+  [[nodiscard]] nn::LoraFactors factors() const;                 // without gradients
   // s B A, in the shape of the layer's weight.
-  [[nodiscard]] at::Tensor weight_change() const;
+  [[nodiscard]] at::Tensor low_rank_change() const;
+  // What the adapter makes of a weight, as a difference to it.
+  [[nodiscard]] at::Tensor weight_change(const at::Tensor& weight) const;
+  [[nodiscard]] bool equals(const PeftModule& other) const;  // in all that it makes of a weight
 };
 struct PeftAdapter {
   std::filesystem::path folder;
@@ -44,8 +51,8 @@ struct PeftAdapter {
   std::int64_t answer_end_id = -1;            // of adapters of this program; -1: unknown
   std::map<std::string, PeftModule> modules;  // by module path
 };
-// Throws Error(kBadInput) on anything that is no LoRA adapter or that we could not apply faithfully
-// (DoRA, ...).
+// Throws Error(kBadInput) on anything that is no LoRA adapter or that we could not apply
+// faithfully.
 PeftAdapter read_peft_adapter(const std::filesystem::path& folder);
 
 // Settings that attach exactly the adapter's layers, with its ranks, alphas and dropout: what a

@@ -67,10 +67,12 @@ void load_peft_adapter(const PeftAdapter& adapter, const std::vector<LoraModule>
     if (found == adapter.modules.end()) {
       refuse("has no " + modules[i].site.name);
     }
-    const auto& [a, b, alpha, scale] = found->second;
-    at::Tensor to_a = TrainableParameters::view(parameters.master(), parameters.entries()[i]);
-    at::Tensor to_b =
-        TrainableParameters::view(parameters.master(), parameters.entries()[modules.size() + i]);
+    const auto& [a, b, alpha, scale, magnitude] = found->second;
+    auto [to_a, to_b, to_magnitude] = views_of(parameters, parameters.master(), modules.size(), i);
+    if (magnitude.defined() != to_magnitude.defined()) {
+      refuse(magnitude.defined() ? "is of DoRA, and adapter.dora is false"
+                                 : "is plain LoRA, and adapter.dora is true");
+    }
     if (a.size(0) != to_a.size(0)) {
       refuse(modules[i].site.name + " has rank " + std::to_string(a.size(0)) + " there");
     }
@@ -85,6 +87,9 @@ void load_peft_adapter(const PeftAdapter& adapter, const std::vector<LoraModule>
     }
     to_a.copy_(a);
     to_b.copy_(b);
+    if (magnitude.defined()) {
+      to_magnitude.copy_(magnitude);
+    }
   }
   parameters.refresh();
 }

@@ -15,8 +15,8 @@ bool is_adapter(const std::filesystem::path& path) {
   if (std::filesystem::exists(path / kPeftConfig, unknown)) {
     return true;
   }
-  const auto file = kohya_file(path);
-  return file && is_kohya_adapter(*file);
+  const auto file = kohya_file(path);  // of a run, too, which is more than its adapter
+  return file && (*file == path || file->parent_path() == path) && is_kohya_adapter(*file);
 }
 
 std::string summarise_adapter(const std::filesystem::path& folder) {
@@ -35,11 +35,15 @@ std::string describe_adapter(const std::filesystem::path& folder) {
   const auto adapter = read_peft_adapter(folder);
   std::string text = fmt::format("PEFT LoRA adapter for '{}': {} layers, rank {}, alpha {}{}\n",
                                  adapter.base_model, adapter.modules.size(), adapter.settings.rank,
-                                 adapter.settings.alpha, adapter.settings.rslora ? ", rsLoRA" : "");
+                                 adapter.settings.alpha,
+                                 adapter.settings.dora     ? ", DoRA"
+                                 : adapter.settings.rslora ? ", rsLoRA"
+                                                           : "");
   std::int64_t parameters = 0;
   for (const auto& [name, module] : adapter.modules) {
-    parameters += module.a.numel() + module.b.numel();
-    const at::Tensor change = module.weight_change();
+    parameters += module.a.numel() + module.b.numel() +
+                  (module.magnitude.defined() ? module.magnitude.numel() : 0);
+    const at::Tensor change = module.low_rank_change();
     const double norm = at::linalg_vector_norm(change).item<double>();
     text += fmt::format("  {:<48} rank {:<4} [{}]  |dW| {:.4g}\n", name, module.a.size(0),
                         fmt::join(change.sizes(), " x "), norm);

@@ -16,6 +16,7 @@
 #include "base/error.hpp"
 #include "io/safetensors.hpp"
 #include "io/strict_json.hpp"
+#include "nn/dora.hpp"
 #include "nn/dtypes.hpp"
 #include "nn/tensor_bytes.hpp"
 
@@ -26,10 +27,8 @@ LoraSettings settings_of(const io::JsonObject& config) {
   if (config.text("peft_type") != "LORA") {
     config.fail("peft_type", "is not LORA; only LoRA adapters can be read");
   }
-  for (const char* key : {"use_dora", "fan_in_fan_out"}) {
-    if (config.boolean_or(key, false)) {
-      config.fail(key, "is true, which is not supported");
-    }
+  if (config.boolean_or("fan_in_fan_out", false)) {
+    config.fail("fan_in_fan_out", "is true, which is not supported");
   }
   if (config.text_or("bias", "none") != "none") {
     config.fail("bias", "must be none");
@@ -74,6 +73,7 @@ LoraSettings settings_of(const io::JsonObject& config) {
   settings.alpha = config.number_or("lora_alpha", 8.0);
   settings.dropout = config.number_or("lora_dropout", 0.0);
   settings.rslora = config.boolean_or("use_rslora", false);
+  settings.dora = config.boolean_or("use_dora", false);
   return settings;
 }
 
@@ -90,10 +90,34 @@ std::int64_t answer_end_of(const io::SafetensorsFile& file) {
 
 }  // namespace
 
-at::Tensor PeftModule::weight_change() const {
-  auto shape = a.sizes().vec();
-  shape[0] = b.size(0);
-  return at::mm(b.flatten(1), a.flatten(1)).mul_(scale).view(shape);
+std::vector<std::int64_t> PeftModule::weight_sizes() const {
+  auto sizes = a.sizes().vec();
+  sizes[0] = b.size(0);
+  return sizes;
+}
+
+nn::LoraFactors PeftModule::factors() const {
+  nn::LoraFactors factors;
+  factors.a = a;
+  factors.b = b;
+  factors.scale = scale;
+  return factors;
+}
+
+at::Tensor PeftModule::low_rank_change() const {
+  return at::mm(b.flatten(1), a.flatten(1)).mul_(scale).view(weight_sizes());
+}
+
+at::Tensor PeftModule::weight_change(const at::Tensor& weight) const {
+  return magnitude.defined()
+             ? nn::dora_change(weight.to(at::kCPU).reshape(weight_sizes()), factors(), magnitude)
+             : low_rank_change();
+}
+
+bool PeftModule::equals(const PeftModule& other) const {
+  const bool same_lengths = magnitude.defined() == other.magnitude.defined() &&
+                            (!magnitude.defined() || magnitude.equal(other.magnitude));
+  return same_lengths && low_rank_change().equal(other.low_rank_change());
 }
 
 PeftAdapter read_peft_adapter(const std::filesystem::path& folder) {
@@ -111,23 +135,35 @@ PeftAdapter read_peft_adapter(const std::filesystem::path& folder) {
   adapter.answer_end_id = answer_end_of(file);
   const std::string suffix_a = lora_a_name("");
   const std::string suffix_b = lora_b_name("");
+  const std::string suffix_dora = dora_name("");
   for (const auto& info : file.tensors()) {
     const bool is_a = info.name.starts_with(kPeftPrefix) && info.name.ends_with(suffix_a);
     const bool is_b = info.name.starts_with(kPeftPrefix) && info.name.ends_with(suffix_b);
-    if (!is_a && !is_b) {
+    const bool is_dora = adapter.settings.dora && info.name.starts_with(kPeftPrefix) &&
+                         info.name.ends_with(suffix_dora);
+    if (!is_a && !is_b && !is_dora) {
       throw_bad_input(file.path().string() + ": tensor '" + info.name +
                       "' is no lora_A or lora_B weight of a linear layer or convolution");
     }
-    const auto name = info.name.substr(kPeftPrefix.size(),
-                                       info.name.size() - kPeftPrefix.size() - suffix_a.size());
-    auto& module = adapter.modules[name];
-    (is_a ? module.a : module.b) = read_factor(file, info.name);
+    const auto suffix = is_dora ? suffix_dora.size() : suffix_a.size();
+    auto& module = adapter.modules[info.name.substr(
+        kPeftPrefix.size(), info.name.size() - kPeftPrefix.size() - suffix)];
+    (is_a   ? module.a
+     : is_b ? module.b
+            : module.magnitude) =
+        is_dora ? read_vector(file, info.name) : read_factor(file, info.name);
   }
   for (auto& [name, module] : adapter.modules) {
     if (!module.a.defined() || !module.b.defined() || module.a.dim() != module.b.dim() ||
         module.a.size(0) != module.b.size(1) || module.b.flatten(1).size(1) != module.b.size(1)) {
       throw_bad_input(file.path().string() + ": lora_A and lora_B of " + name +
                       " do not belong together");
+    }
+    if (adapter.settings.dora &&
+        (!module.magnitude.defined() || module.magnitude.size(0) != module.b.size(0))) {
+      throw_bad_input(file.path().string() + ": " + name + " has no lora_magnitude_vector of " +
+                      std::to_string(module.b.size(0)) + " numbers, and " + where +
+                      " says use_dora");
     }
     const double rank = ranks.of(name, static_cast<double>(adapter.settings.rank));
     if (static_cast<double>(module.a.size(0)) != rank) {

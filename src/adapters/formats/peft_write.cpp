@@ -94,7 +94,7 @@ nlohmann::json config_json(const std::vector<LoraModule>& modules,
       {"fan_in_fan_out", false},
       {"init_lora_weights", true},
       {"use_rslora", settings.rslora},
-      {"use_dora", false},
+      {"use_dora", settings.dora},
       {"rank_pattern", ranks},
       {"alpha_pattern", alphas},
       {"layers_to_transform", nullptr},
@@ -107,8 +107,7 @@ void check_export(const std::filesystem::path& folder, const std::vector<LoraMod
   LS_ASSERT(written.modules.size() == modules.size());
   for (std::size_t i = 0; i < modules.size(); ++i) {
     const auto found = written.modules.find(modules[i].site.name);
-    if (found == written.modules.end() ||
-        !found->second.weight_change().equal(trained[i].weight_change())) {
+    if (found == written.modules.end() || !found->second.equals(trained[i])) {
       throw Error(ExitCode::kInternal,
                   folder.string() + ": the written adapter differs from the trained one in " +
                       modules[i].site.name + "; do not use it");
@@ -119,14 +118,11 @@ void check_export(const std::filesystem::path& folder, const std::vector<LoraMod
 // CPU fp32, contiguous, in the shapes of the file.
 std::vector<PeftModule> trained_modules(const std::vector<LoraModule>& modules,
                                         const TrainableParameters& parameters) {
-  const auto& entries = parameters.entries();
-  LS_ASSERT(entries.size() == 2 * modules.size());
   const at::Tensor master = parameters.master().cpu();
   std::vector<PeftModule> trained;
   for (std::size_t i = 0; i < modules.size(); ++i) {
-    trained.push_back({TrainableParameters::view(master, entries[i]),
-                       TrainableParameters::view(master, entries[modules.size() + i]),
-                       modules[i].alpha, modules[i].scale});
+    const auto views = views_of(parameters, master, modules.size(), i);
+    trained.push_back({views.a, views.b, modules[i].alpha, modules[i].scale, views.magnitude});
   }
   return trained;
 }
@@ -142,11 +138,18 @@ void write_peft_adapter(const std::filesystem::path& folder, const std::vector<L
   const std::string prefix(kPeftPrefix);
   for (std::size_t i = 0; i < modules.size(); ++i) {
     const auto& name = modules[i].site.name;
-    const auto& [a, b, alpha, scale] = trained[i];
+    const auto& [a, b, alpha, scale, magnitude] = trained[i];
     to_write.push_back(
         {prefix + lora_a_name(name), io::Dtype::kF32, a.sizes().vec(), nn::bytes_of(a)});
     to_write.push_back(
         {prefix + lora_b_name(name), io::Dtype::kF32, b.sizes().vec(), nn::bytes_of(b)});
+    if (magnitude.defined()) {
+      const auto out = magnitude.size(0);
+      to_write.push_back(
+          {prefix + dora_name(name), io::Dtype::kF32,
+           b.dim() == 4 ? std::vector<std::int64_t>{1, out, 1, 1} : std::vector<std::int64_t>{out},
+           nn::bytes_of(magnitude)});
+    }
   }
   io::SafetensorsMetadata metadata = {{"format", "pt"}};
   for (const auto& [key, value] : context.metadata) {

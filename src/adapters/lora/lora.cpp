@@ -1,14 +1,18 @@
 #include "adapters/lora/lora.hpp"
 
 #include <ATen/ops/empty.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <iterator>
 
 #include "adapters/targets.hpp"
 #include "base/error.hpp"
 #include "base/hash.hpp"
 #include "base/rng.hpp"
+#include "nn/dora.hpp"
 #include "nn/lora_conv2d.hpp"
 #include "nn/lora_linear.hpp"
 
@@ -49,6 +53,50 @@ Shapes shapes_of(const LoraModule& module) {
   return {std::move(a), std::move(b)};
 }
 
+std::unique_ptr<nn::Delta> lora_delta(const nn::Site& site, const nn::LoraFactors& factors) {
+  if (site.kind == nn::SiteKind::kConv2d) {
+    return std::make_unique<nn::LoraConv2d>(factors, site.geometry);
+  }
+  return std::make_unique<nn::LoraLinear>(factors);
+}
+
+// All A before all B before all magnitudes, modules of one rate a group.
+std::vector<TrainableParameters::GroupSpec> groups_of(const std::vector<LoraModule>& modules,
+                                                      const LoraSettings& settings) {
+  std::vector<TrainableParameters::GroupSpec> of_a, of_b, of_dora;
+  const LoraModule* before = nullptr;
+  for (const auto& module : modules) {
+    if (before == nullptr || before->lr_ratio != module.lr_ratio) {
+      const std::string rate =
+          module.lr_ratio == 1 ? "" : fmt::format(" at {} of the rate", module.lr_ratio);
+      auto& a = of_a.emplace_back().group;
+      a.name = "lora_A" + rate;
+      a.lr_ratio = module.lr_ratio;
+      auto& b = of_b.emplace_back().group;
+      b.name = "lora_B" + rate;
+      b.lr_ratio = module.lr_ratio * settings.lr_ratio;
+      b.starts_at_zero = true;
+      if (settings.dora) {
+        auto& magnitude = of_dora.emplace_back().group;
+        magnitude.name = "magnitude" + rate;
+        magnitude.lr_ratio = module.lr_ratio;
+        magnitude.decays = false;
+        magnitude.vectors = true;
+      }
+    }
+    before = &module;
+    const auto shapes = shapes_of(module);
+    of_a.back().entries.push_back({lora_a_name(module.site.name), shapes.a});
+    of_b.back().entries.push_back({lora_b_name(module.site.name), shapes.b});
+    if (settings.dora) {
+      of_dora.back().entries.push_back({dora_name(module.site.name), {module.site.out_features()}});
+    }
+  }
+  std::ranges::move(of_b, std::back_inserter(of_a));
+  std::ranges::move(of_dora, std::back_inserter(of_a));
+  return of_a;
+}
+
 }  // namespace
 
 double LoraSettings::scale(std::int64_t module_rank, double module_alpha) const {
@@ -61,6 +109,9 @@ std::string lora_a_name(const std::string& module) {
 }
 std::string lora_b_name(const std::string& module) {
   return module + ".lora_B.weight";
+}
+std::string dora_name(const std::string& module) {
+  return module + ".lora_magnitude_vector";
 }
 
 std::vector<LoraModule> match_lora_targets(const AdaptedModel& model,
@@ -95,29 +146,37 @@ std::vector<LoraModule> match_lora_targets(const AdaptedModel& model,
   return modules;
 }
 
+void take_rates(const LoraSettings& settings, std::vector<LoraModule>& modules) {
+  Exceptions<double> rates(settings.lr_pattern, "adapter.lr_pattern");
+  for (auto& module : modules) {
+    module.lr_ratio = rates.of(module.site.name, 1.0);
+  }
+  rates.require_all_used();
+  std::ranges::stable_sort(modules, std::greater<>(), &LoraModule::lr_ratio);
+}
+
 LoraMatrices matrices_of(const TrainableParameters& parameters, const at::Tensor& flat,
                          std::size_t modules, std::size_t i) {
+  const auto views = views_of(parameters, flat, modules, i);
+  return {views.a.flatten(1), views.b.flatten(1)};
+}
+
+LoraViews views_of(const TrainableParameters& parameters, const at::Tensor& flat,
+                   std::size_t modules, std::size_t i) {
   const auto& entries = parameters.entries();
-  LS_ASSERT(entries.size() == 2 * modules && i < modules);
-  return {TrainableParameters::view(flat, entries[i]).flatten(1),
-          TrainableParameters::view(flat, entries[modules + i]).flatten(1)};
+  const bool dora = entries.size() == 3 * modules;
+  LS_ASSERT((dora || entries.size() == 2 * modules) && i < modules);
+  return {TrainableParameters::view(flat, entries[i]),
+          TrainableParameters::view(flat, entries[modules + i]),
+          dora ? TrainableParameters::view(flat, entries[2 * modules + i]) : at::Tensor()};
 }
 
 std::unique_ptr<TrainableParameters> attach_lora(const std::vector<LoraModule>& modules,
                                                  const LoraSettings& settings, std::uint64_t seed) {
   LS_ASSERT(!modules.empty());
-  TrainableParameters::GroupSpec a{{"lora_A"}, {}};
-  TrainableParameters::GroupSpec b{{"lora_B"}, {}};
-  b.group.lr_ratio = settings.lr_ratio;
-  b.group.starts_at_zero = true;
-  for (const auto& module : modules) {
-    const auto shapes = shapes_of(module);
-    a.entries.push_back({lora_a_name(module.site.name), shapes.a});
-    b.entries.push_back({lora_b_name(module.site.name), shapes.b});
-  }
   const auto options = modules.front().site.weight.options();
-  auto parameters = std::make_unique<TrainableParameters>(std::vector{std::move(a), std::move(b)},
-                                                          options.device());
+  auto parameters =
+      std::make_unique<TrainableParameters>(groups_of(modules, settings), options.device());
   const auto dtype = c10::typeMetaToScalarType(options.dtype());
   for (std::size_t i = 0; i < modules.size(); ++i) {
     const auto& module = modules[i];
@@ -133,12 +192,16 @@ std::unique_ptr<TrainableParameters> attach_lora(const std::vector<LoraModule>& 
            entry_a.name);
     factors.a = parameters->computed(entry_a, dtype);
     factors.b = parameters->computed(entry_b, dtype);
-    if (module.site.kind == nn::SiteKind::kConv2d) {
-      module.site.attach(
-          std::make_unique<nn::LoraConv2d>(std::move(factors), module.site.geometry));
-    } else {
-      module.site.attach(std::make_unique<nn::LoraLinear>(std::move(factors)));
+    auto delta = lora_delta(module.site, factors);
+    if (settings.dora) {
+      const auto& entry = parameters->entries()[2 * modules.size() + i];
+      at::Tensor magnitude = TrainableParameters::view(parameters->master(), entry);
+      magnitude.copy_(nn::row_squares(module.site.weight).sqrt_());
+      delta = std::make_unique<nn::Dora>(std::move(delta), std::move(factors), module.site.weight,
+                                         module.site.bias, magnitude,
+                                         TrainableParameters::view(parameters->gradient(), entry));
     }
+    module.site.attach(std::move(delta));
   }
   parameters->refresh();
   return parameters;

@@ -21,10 +21,12 @@ struct LoraSettings {
   double alpha = 16.0;
   double dropout = 0.0;
   bool rslora = false;
+  bool dora = false;                 // nn/dora.hpp
   double lr_ratio = 1.0;             // LoRA+: rate of B over rate of A
   std::vector<std::string> targets;  // suffixes, "all-linear", or one regular expression
   std::map<std::string, std::int64_t> rank_pattern;  // suffix or regex -> rank
   std::map<std::string, double> alpha_pattern;
+  std::map<std::string, double> lr_pattern;  // suffix or regex -> factor of the run's rate
 
   [[nodiscard]] double scale(std::int64_t module_rank, double module_alpha) const;
 };
@@ -35,6 +37,7 @@ struct LoraModule {
   std::int64_t rank = 0;
   double alpha = 0.0;
   double scale = 0.0;
+  double lr_ratio = 1.0;  // of the run's rate
 };
 
 // Which layers the settings name. Throws Error(kBadConfig) where a target or a pattern matches
@@ -42,14 +45,27 @@ struct LoraModule {
 // no adapter yet.
 std::vector<LoraModule> match_lora_targets(const AdaptedModel& model, const LoraSettings& settings);
 
+// Gives modules the rates of their own that lr_pattern has for them, and puts those of one rate
+// together. Error(kBadConfig) where a pattern matches none of them.
+void take_rates(const LoraSettings& settings, std::vector<LoraModule>& modules);
+
 // Names of a module's tensors, as PEFT writes them without its prefix.
 std::string lora_a_name(const std::string& module);
 std::string lora_b_name(const std::string& module);
+std::string dora_name(const std::string& module);
 
 // Makes the parameters, fills A from (seed, name) and B with zeros, and connects them to the
 // layers, which must outlive the result; the flat vector lives on the layers' device.
 std::unique_ptr<TrainableParameters> attach_lora(const std::vector<LoraModule>& modules,
                                                  const LoraSettings& settings, std::uint64_t seed);
+
+// A module of `modules` as it stands in the flat vector: A, B and with DoRA the magnitudes [out],
+// in the shapes of their entries, views of it.
+struct LoraViews {
+  at::Tensor a, b, magnitude;
+};
+LoraViews views_of(const TrainableParameters& parameters, const at::Tensor& flat,
+                   std::size_t modules, std::size_t i);
 
 // Module `i` of `modules` in the flat vector `flat` laid out by attach_lora(): matrices
 // A [rank, in * kernel] and B [out, rank], views of it.

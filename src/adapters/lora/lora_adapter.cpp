@@ -14,6 +14,7 @@
 #include "adapters/formats/kohya.hpp"
 #include "adapters/formats/peft.hpp"
 #include "base/error.hpp"
+#include "nn/dora.hpp"
 
 namespace lorascale::adapters {
 namespace {
@@ -51,16 +52,19 @@ std::optional<PeftAdapter> adapter_to_begin_from(const config::AdapterSection& s
 // Files of sd-scripts' form say of each layer what there is; they have no targets beside.
 std::vector<LoraModule> modules_of(const LoraSettings& settings, const AdaptedModel& model,
                                    const std::optional<PeftAdapter>& start) {
-  if (!start || !has_kohya_names(model.sites)) {
-    return match_lora_targets(model, settings);
-  }
   std::vector<LoraModule> modules;
+  if (!start || !has_kohya_names(model.sites)) {
+    modules = match_lora_targets(model, settings);
+    take_rates(settings, modules);
+    return modules;
+  }
   for (const auto& site : model.sites) {
     if (const auto found = start->modules.find(site.name); found != start->modules.end()) {
       const auto& module = found->second;
       modules.push_back({site, module.a.size(0), module.alpha, module.scale});
     }
   }
+  take_rates(settings, modules);
   return modules;
 }
 
@@ -95,6 +99,16 @@ class LoraAdapter : public Adapter {
     // |B A|^2 = tr(A A' B' B): two small squares of size [rank, rank].
     std::vector<at::Tensor> squares;
     for (std::size_t i = 0; i < modules_.size(); ++i) {
+      if (settings_.dora) {
+        const auto views = views_of(*parameters_, parameters_->master(), modules_.size(), i);
+        nn::LoraFactors factors;
+        factors.a = views.a;
+        factors.b = views.b;
+        factors.scale = modules_[i].scale;
+        squares.push_back(
+            nn::dora_change(modules_[i].site.weight, factors, views.magnitude).square().sum());
+        continue;
+      }
       const auto [a, b] = matrices_of(*parameters_, parameters_->master(), modules_.size(), i);
       const double scale = modules_[i].scale;
       squares.push_back((at::mm(a, a.t()) * at::mm(b.t(), b)).sum() * (scale * scale));
@@ -123,8 +137,9 @@ class LoraAdapter : public Adapter {
 }  // namespace
 
 LoraSettings lora_settings(const config::AdapterSection& section) {
-  return {section.rank,     section.alpha,   section.dropout,      section.rslora,
-          section.lr_ratio, section.targets, section.rank_pattern, section.alpha_pattern};
+  return {section.rank,          section.alpha,     section.dropout, section.rslora,
+          section.dora,          section.lr_ratio,  section.targets, section.rank_pattern,
+          section.alpha_pattern, section.lr_pattern};
 }
 
 std::unique_ptr<Adapter> make_lora_adapter(const config::AdapterSection& section,

@@ -62,6 +62,9 @@ std::optional<std::string> take_lora_settings(const std::set<std::string>& given
                       "it out",
                       section.rank, *section.init_from, fmt::join(ranks, ", ")));
     }
+    if (!given.contains("adapter.dora")) {
+      section.dora = is_kohya_dora(*kohya_file(*section.init_from));
+    }
     return fmt::format("adapter.init_from {}: layers, ranks and alphas are the file's",
                        *section.init_from);
   }
@@ -86,6 +89,7 @@ std::optional<std::string> take_lora_settings(const std::set<std::string>& given
   take("alpha", section.alpha, theirs.alpha, fmt::format("{:g}", theirs.alpha));
   take("dropout", section.dropout, theirs.dropout, fmt::format("{:g}", theirs.dropout));
   take("rslora", section.rslora, theirs.rslora, theirs.rslora ? "true" : "false");
+  take("dora", section.dora, theirs.dora, theirs.dora ? "true" : "");
   if (given.contains("adapter.targets")) {
     require_all_targeted(adapter, section.targets);
   }

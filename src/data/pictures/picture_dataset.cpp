@@ -102,11 +102,17 @@ std::vector<std::int64_t> PictureDataset::shuffled(const SampleKey& key) const {
   return result;
 }
 
+PictureDataset::Crop PictureDataset::middle_of(std::int64_t picture) const {
+  const auto& size = file_.size(picture);
+  const auto& bucket = file_.buckets()[static_cast<std::size_t>(file_.bucket(picture))];
+  return {(size.height - bucket.height) / 2, (size.width - bucket.width) / 2, false};
+}
+
 PictureDataset::Crop PictureDataset::crop_of(const SampleKey& key, std::int64_t row,
                                              std::int64_t picture) const {
   const auto& size = file_.size(picture);
   const auto& bucket = file_.buckets()[static_cast<std::size_t>(file_.bucket(picture))];
-  Crop crop{(size.height - bucket.height) / 2, (size.width - bucket.width) / 2, false};
+  Crop crop = middle_of(picture);
   if (settings_.random_crop) {
     const auto bits = key.stream(row, kCrop).block(0);
     crop.top = below(bits[0], size.height - bucket.height + 1);
@@ -184,35 +190,49 @@ std::int64_t PictureDataset::cut_captions() const {
   return cut;
 }
 
-std::unique_ptr<Leaf> PictureDataset::leaf(const SampleKey& key,
-                                           std::span<const std::int64_t> rows) const {
+std::unique_ptr<PictureLeaf> PictureDataset::empty_leaf() const {
   auto leaf = std::make_unique<PictureLeaf>();
-  leaf->key = key;
-  leaf->sample_ids.assign(rows.begin(), rows.end());
-  leaf->units = std::ssize(rows);
   leaf->encoders = settings_.rows.encoders;
   leaf->text_rows = settings_.rows.text_rows;
   leaf->positions = settings_.rows.positions;
-  for (std::int64_t i = 0; i < std::ssize(rows); ++i) {
-    const auto row = rows[static_cast<std::size_t>(i)];
+  return leaf;
+}
+
+std::string PictureDataset::view_name(std::int64_t picture, const Crop& crop) const {
+  const auto& bucket = file_.buckets()[static_cast<std::size_t>(file_.bucket(picture))];
+  return fmt::format("{}:{}x{}:{},{}:{}", file_.digest(picture), bucket.height, bucket.width,
+                     crop.top, crop.left, crop.flipped ? 1 : 0);
+}
+
+void PictureDataset::add_view(PictureLeaf& leaf, std::int64_t picture, const Crop& crop) const {
+  const auto& bucket = file_.buckets()[static_cast<std::size_t>(file_.bucket(picture))];
+  const auto is_of_size = [&](const PictureGroup& group) {
+    return group.height == bucket.height && group.width == bucket.width;
+  };
+  auto group = std::ranges::find_if(leaf.groups, is_of_size);
+  if (group == leaf.groups.end()) {
+    leaf.groups.push_back({bucket.height, bucket.width, {}, {}, {}});
+    group = leaf.groups.end() - 1;
+  }
+  group->samples.push_back(std::ssize(leaf.views));
+  add_picture(*group, picture, crop);
+  leaf.views.push_back(view_name(picture, crop));
+}
+
+std::unique_ptr<Leaf> PictureDataset::leaf(const SampleKey& key,
+                                           std::span<const std::int64_t> rows) const {
+  auto leaf = empty_leaf();
+  leaf->key = key;
+  leaf->sample_ids.assign(rows.begin(), rows.end());
+  leaf->units = std::ssize(rows);
+  for (const auto row : rows) {
     const auto picture = this->picture(row);
-    const auto& bucket = file_.buckets()[static_cast<std::size_t>(file_.bucket(picture))];
-    const auto is_of_size = [&](const PictureGroup& group) {
-      return group.height == bucket.height && group.width == bucket.width;
-    };
-    auto group = std::ranges::find_if(leaf->groups, is_of_size);
-    if (group == leaf->groups.end()) {
-      leaf->groups.push_back({bucket.height, bucket.width, {}, {}, {}});
-      group = leaf->groups.end() - 1;
-    }
     const auto crop = crop_of(key, row, picture);
-    group->samples.push_back(i);
-    add_picture(*group, picture, crop);
+    add_view(*leaf, picture, crop);
     add_caption_rows(caption_of(key, row, picture), file_.tokens(), settings_.rows, leaf->ids);
     leaf->weights.push_back(
         file_.regularisation(picture) ? static_cast<float>(settings_.prior_weight) : 1.0F);
-    leaf->views.push_back(fmt::format("{}:{}x{}:{},{}:{}", file_.digest(picture), bucket.height,
-                                      bucket.width, crop.top, crop.left, crop.flipped ? 1 : 0));
+    const auto& bucket = file_.buckets()[static_cast<std::size_t>(file_.bucket(picture))];
     const auto& size = file_.size(picture);
     const auto& original = file_.original(picture);
     // Where the crop lies in the picture as it is seen.
@@ -222,6 +242,41 @@ std::unique_ptr<Leaf> PictureDataset::leaf(const SampleKey& key,
                            narrow(left), narrow(bucket.height), narrow(bucket.width)});
   }
   return leaf;
+}
+
+std::vector<PictureDataset::Crop> PictureDataset::crops_to_see(std::int64_t picture) const {
+  std::vector<Crop> crops = {middle_of(picture)};
+  if (settings_.flip) {
+    crops.push_back(crops.front());
+    crops.back().flipped = true;
+  }
+  return crops;
+}
+
+std::vector<std::string> PictureDataset::view_names(std::int64_t picture) const {
+  std::vector<std::string> names;
+  for (const auto& crop : crops_to_see(picture)) {
+    names.push_back(view_name(picture, crop));
+  }
+  return names;
+}
+
+std::unique_ptr<PictureLeaf> PictureDataset::views(std::int64_t picture) const {
+  auto leaf = empty_leaf();
+  for (const auto& crop : crops_to_see(picture)) {
+    add_view(*leaf, picture, crop);
+  }
+  return leaf;
+}
+
+std::vector<std::int32_t> PictureDataset::caption_ids(std::int64_t picture) const {
+  std::vector<std::int32_t> tokens, ids;
+  for (std::int64_t i = 0; i < file_.tags(picture); ++i) {
+    const auto tag = file_.tag(picture, i, /*with_comma=*/i + 1 < file_.tags(picture));
+    tokens.insert(tokens.end(), tag.begin(), tag.end());
+  }
+  add_caption_rows(tokens, file_.tokens(), settings_.rows, ids);
+  return ids;
 }
 
 std::vector<std::int64_t> PictureDataset::heaviest(std::int64_t count) const {

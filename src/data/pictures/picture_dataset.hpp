@@ -53,8 +53,15 @@ class PictureDataset : public Dataset {
   [[nodiscard]] std::string path() const override { return file_.path().string(); }
 
   [[nodiscard]] const CaptionedFile& file() const { return file_; }
+  [[nodiscard]] const PictureSettings& settings() const { return settings_; }
   // Captions that are longer than their rows, and lose their ends.
   [[nodiscard]] std::int64_t cut_captions() const;
+  // The views of a picture that training can see, where crops are not by chance: mirrored, too,
+  // where settings flip. Their names, as in PictureLeaf::views, and they themselves.
+  [[nodiscard]] std::vector<std::string> view_names(std::int64_t picture) const;
+  [[nodiscard]] std::unique_ptr<PictureLeaf> views(std::int64_t picture) const;
+  // Ids of its caption, whole and in order, as a leaf of one sample has them.
+  [[nodiscard]] std::vector<std::int32_t> caption_ids(std::int64_t picture) const;
   // The picture behind a row.
   [[nodiscard]] std::int64_t picture(std::int64_t row) const;
 
@@ -64,6 +71,11 @@ class PictureDataset : public Dataset {
     bool flipped = false;
   };
   [[nodiscard]] Crop crop_of(const SampleKey& key, std::int64_t row, std::int64_t picture) const;
+  [[nodiscard]] Crop middle_of(std::int64_t picture) const;
+  [[nodiscard]] std::vector<Crop> crops_to_see(std::int64_t picture) const;
+  [[nodiscard]] std::string view_name(std::int64_t picture, const Crop& crop) const;
+  [[nodiscard]] std::unique_ptr<PictureLeaf> empty_leaf() const;
+  void add_view(PictureLeaf& leaf, std::int64_t picture, const Crop& crop) const;
   void add_picture(PictureGroup& group, std::int64_t picture, const Crop& crop) const;
   // The caption's tokens in the order and with the gaps of this epoch.
   [[nodiscard]] std::vector<std::int32_t> caption_of(const SampleKey& key, std::int64_t row,

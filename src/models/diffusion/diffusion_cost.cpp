@@ -120,12 +120,12 @@ Cost of_leaf(const data::Leaf& leaf, const PipelineConfig& config) {
 }  // namespace
 
 double DiffusionModel::forward_operations(const data::Leaf& leaf) const {
-  return 2 * of_leaf(leaf, pipeline_->config()).products;
+  return 2 * of_leaf(leaf, pipeline().config()).products;
 }
 
 ActivationBytes DiffusionModel::activation_bytes(const data::Leaf& leaf) const {
   const auto element = static_cast<double>(c10::elementSize(dtype()));
-  return {element * of_leaf(leaf, pipeline_->config()).kept, 0};
+  return {element * of_leaf(leaf, pipeline().config()).kept, 0};
 }
 
 }  // namespace lorascale::models::diffusion

@@ -3,7 +3,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
@@ -14,13 +13,13 @@
 
 #include "base/error.hpp"
 #include "models/diffusion/draws.hpp"
+#include "models/diffusion/leaf_tensors.hpp"
 
 namespace lorascale::models::diffusion {
 namespace {
 
 constexpr std::int64_t kQuarters = 4;
-constexpr std::int64_t kMostKeptBytes = std::int64_t{512} << 20;  // of latents
-constexpr std::int64_t kSizeWidth = 256;                          // of each of SDXL's six sizes
+constexpr std::int64_t kSizeWidth = 256;  // of each of SDXL's six sizes
 
 NoiseScheduleSettings noise_of(const PipelineConfig& config, const DiffusionSettings& settings) {
   auto noise = config.noise;
@@ -37,28 +36,6 @@ NoiseScheduleSettings noise_of(const PipelineConfig& config, const DiffusionSett
         "epsilon says nothing of the picture");
   }
   return noise;
-}
-
-// Samples' values as a column that meets [samples, channels, height, width].
-at::Tensor column(const std::vector<double>& values, const at::TensorOptions& options) {
-  at::Tensor host = at::empty({std::ssize(values), 1, 1, 1}, at::kFloat);
-  std::ranges::transform(values, host.data_ptr<float>(),
-                         [](double value) { return static_cast<float>(value); });
-  return host.to(options);
-}
-
-const data::PictureLeaf& pictures_of(const data::Leaf& leaf) {
-  const auto* pictures = dynamic_cast<const data::PictureLeaf*>(&leaf);
-  LS_ASSERT(pictures != nullptr);
-  return *pictures;
-}
-
-template <class T>
-at::Tensor borrowed(const std::vector<T>& values, std::vector<std::int64_t> shape,
-                    at::ScalarType type) {
-  return at::from_blob(
-      const_cast<T*>(values.data()),  // NOLINT(cppcoreguidelines-pro-type-const-cast)
-      shape, at::TensorOptions().dtype(type));
 }
 
 }  // namespace
@@ -80,11 +57,11 @@ struct DiffusionModel::Sums {
 
 DiffusionModel::DiffusionModel(std::unique_ptr<Pipeline> pipeline,
                                const DiffusionSettings& settings)
-    : pipeline_(std::move(pipeline)),
+    : PipelineModel(std::move(pipeline)),
       settings_(settings),
-      schedule_(noise_of(pipeline_->config(), settings)),
-      contexts_(*pipeline_, settings.clip_skip) {
-  for (const auto& text : pipeline_->config().texts) {
+      schedule_(noise_of(this->pipeline().config(), settings)),
+      contexts_(this->pipeline(), settings.clip_skip) {
+  for (const auto& text : this->pipeline().config().texts) {
     if (settings.clip_skip > text.clip.layers) {
       throw_bad_config(
           fmt::format("model.clip_skip {} leaves nothing of a text encoder of {} "
@@ -103,37 +80,49 @@ std::vector<std::string> DiffusionModel::measure_names() const {
   return {"loss_t1", "loss_t2", "loss_t3", "loss_t4"};
 }
 
+at::Tensor DiffusionModel::encoded(const data::PictureGroup& group, std::int64_t i) const {
+  const auto& vae = pipeline().vae();
+  return vae.encode(pixels_of(group).narrow(0, i, 1).to(device(), vae.dtype()), nullptr)
+      .to(at::kFloat)
+      .contiguous();
+}
+
 at::Tensor DiffusionModel::moments(const data::PictureLeaf& leaf,
                                    const data::PictureGroup& group) const {
-  const auto& vae = pipeline_->vae();
-  const auto values = 3 * group.height * group.width;
+  const auto& config = pipeline().vae().config();
+  const std::vector<std::int64_t> shape = {
+      1, 2 * config.latent_channels, group.height / config.factor(), group.width / config.factor()};
+  const auto options = at::TensorOptions().dtype(at::kFloat).device(device());
   std::vector<at::Tensor> all;
-  for (std::size_t i = 0; i < group.samples.size(); ++i) {
-    const auto& view = leaf.views[static_cast<std::size_t>(group.samples[i])];
-    const auto found = kept_moments_.find(view);
-    if (found != kept_moments_.end()) {
-      all.push_back(found->second);
-      continue;
-    }
-    const at::Tensor pixels =
-        borrowed(group.pixels, {std::ssize(group.samples), 3, group.height, group.width},
-                 at::kFloat)
-            .narrow(0, static_cast<std::int64_t>(i), 1);
-    LS_ASSERT(std::ssize(group.pixels) == std::ssize(group.samples) * values);
-    const at::Tensor moments =
-        vae.encode(pixels.to(device(), vae.dtype()), nullptr).to(at::kFloat).contiguous();
-    const auto bytes = static_cast<std::int64_t>(moments.nbytes());
-    if (kept_bytes_ + bytes <= kMostKeptBytes) {
-      kept_bytes_ += bytes;
-      kept_moments_.emplace(view, moments);
-    }
-    all.push_back(moments);
+  for (std::int64_t i = 0; i < std::ssize(group.samples); ++i) {
+    const auto place = group.samples[static_cast<std::size_t>(i)];
+    all.push_back(kept_moments_.get(leaf.views[static_cast<std::size_t>(place)], shape, options,
+                                    [&] { return encoded(group, i); }));
   }
   return at::cat(all);
 }
 
+std::int64_t DiffusionModel::fill_moments(const data::PictureLeaf& leaf) const {
+  std::int64_t made = 0;
+  for (const auto& group : leaf.groups) {
+    for (std::int64_t i = 0; i < std::ssize(group.samples); ++i) {
+      const auto place = group.samples[static_cast<std::size_t>(i)];
+      made += kept_moments_.fill(leaf.views[static_cast<std::size_t>(place)],
+                                 [&] { return encoded(group, i); })
+                  ? 1
+                  : 0;
+    }
+  }
+  return made;
+}
+
+std::int64_t DiffusionModel::fill_context(const std::vector<std::int32_t>& ids,
+                                          const std::vector<std::int64_t>& shape) const {
+  return contexts_.fill(borrowed(ids, shape, at::kInt));
+}
+
 at::Tensor DiffusionModel::added(const at::Tensor& pooled, const at::Tensor& sizes) const {
-  if (pipeline_->config().unet.addition == 0) {
+  if (pipeline().config().unet.addition == 0) {
     return {};
   }
   const at::Tensor embedded = time_embedding(sizes.reshape({-1}), kSizeWidth)
@@ -168,7 +157,7 @@ DiffusionModel::Batch DiffusionModel::batch_of(const data::PictureLeaf& leaf,
   const at::Tensor deviation = (both.narrow(1, channels, channels).clamp(-30, 20) * 0.5).exp_();
   const at::Tensor latents =
       (both.narrow(1, 0, channels) + deviation * normal(Draw::kLatents, shape)) *
-      pipeline_->config().vae.scaling_factor;
+      pipeline().config().vae.scaling_factor;
   at::Tensor noise = normal(Draw::kNoise, shape);
   if (settings_.noise_offset > 0 || settings_.noise_offset_adaptive != 0) {
     at::Tensor offset = at::empty({std::ssize(batch.ids), channels, 1, 1}, options);
@@ -187,10 +176,8 @@ DiffusionModel::Batch DiffusionModel::batch_of(const data::PictureLeaf& leaf,
   batch.seen = a * latents + s * seen_noise;
   batch.target =
       schedule_.settings().prediction == Prediction::kEpsilon ? noise : a * noise - s * latents;
-  if (!group.mask.empty()) {
-    const at::Tensor full =
-        borrowed(group.mask, {std::ssize(batch.ids), 1, group.height, group.width}, at::kFloat);
-    const auto factor = pipeline_->config().vae.factor();
+  if (const at::Tensor full = mask_of(group); full.defined()) {
+    const auto factor = pipeline().config().vae.factor();
     batch.mask =
         full.view({full.size(0), 1, height, factor, width, factor}).mean({3, 5}).to(device());
   }
@@ -251,7 +238,7 @@ void DiffusionModel::run_group(const data::PictureLeaf& leaf, const data::Pictur
   const bool text_trains = train && contexts_.trains();
   ContextSaved text_saved;
   const auto context = contexts_.forward(ids, draws, text_trains ? &text_saved : nullptr);
-  const auto& unet = pipeline_->unet();
+  const auto& unet = pipeline().unet();
   UNetSaved saved;
   const at::Tensor prediction =
       unet.forward(batch.seen, t.to(device()), context.words,

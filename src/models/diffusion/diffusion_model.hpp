@@ -9,14 +9,13 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "data/pictures/picture_leaf.hpp"
+#include "models/diffusion/kept_tensors.hpp"
 #include "models/diffusion/noise_schedule.hpp"
-#include "models/diffusion/pipeline.hpp"
+#include "models/diffusion/pipeline_model.hpp"
 #include "models/diffusion/text_contexts.hpp"
-#include "models/model.hpp"
 
 namespace lorascale::models::diffusion {
 
@@ -30,25 +29,19 @@ struct DiffusionSettings {
   std::optional<Prediction> prediction;  // absent: as the model has it
 };
 
-class DiffusionModel : public Model {
+class DiffusionModel : public PipelineModel {
  public:
   // Error(kBadConfig) where settings contradict each other or the model.
   DiffusionModel(std::unique_ptr<Pipeline> pipeline, const DiffusionSettings& settings);
 
-  [[nodiscard]] Pipeline& pipeline() { return *pipeline_; }
-  [[nodiscard]] const Pipeline& pipeline() const { return *pipeline_; }
   [[nodiscard]] const NoiseSchedule& schedule() const { return schedule_; }
   [[nodiscard]] const TextContexts& contexts() const { return contexts_; }
 
-  [[nodiscard]] std::string family() const override {
-    return variant_name(pipeline_->config().variant);
-  }
-  [[nodiscard]] at::Device device() const override { return pipeline_->unet().device(); }
-  [[nodiscard]] at::ScalarType dtype() const override { return pipeline_->dtype(); }
-  std::vector<nn::Site> sites() override { return pipeline_->sites(); }
+  [[nodiscard]] at::ScalarType dtype() const override { return pipeline().dtype(); }
+  std::vector<nn::Site> sites() override { return pipeline().sites(); }
   [[nodiscard]] std::vector<std::string> parts_without_site() const override;
-  std::vector<nn::ParameterSlot> parameter_slots() override { return pipeline_->trained_slots(); }
-  std::vector<nn::ParameterSlot> buffers() override { return pipeline_->vae_slots(); }
+  std::vector<nn::ParameterSlot> parameter_slots() override { return pipeline().trained_slots(); }
+  std::vector<nn::ParameterSlot> buffers() override { return pipeline().vae_slots(); }
 
   // Both take a data::PictureLeaf. The loss of a sample is the mean over its latents. evaluate()
   // asks at a time in each quarter of the schedule, always the same ones.
@@ -62,10 +55,20 @@ class DiffusionModel : public Model {
   // Mean and log-variance of pictures' latents, [samples, 2 * channels, height, width] fp32.
   [[nodiscard]] at::Tensor moments(const data::PictureLeaf& leaf,
                                    const data::PictureGroup& group) const;
+  // Latents' and captions' results of frozen parts, which may be kept on disk.
+  [[nodiscard]] KeptTensors& kept_moments() const { return kept_moments_; }
+  [[nodiscard]] KeptTensors& kept_contexts() const { return contexts_.kept_tensors(); }
+  // Has the leaf's latents there; how many were not.
+  std::int64_t fill_moments(const data::PictureLeaf& leaf) const;
+  // The same of a caption, by the ids of its rows; 0 or 1.
+  std::int64_t fill_context(const std::vector<std::int32_t>& ids,
+                            const std::vector<std::int64_t>& shape) const;
   // What is added to the time (SDXL): the pooled caption and six sizes of each sample.
   [[nodiscard]] at::Tensor added(const at::Tensor& pooled, const at::Tensor& sizes) const;
 
  private:
+  // Of one sample of a group, by its place.
+  [[nodiscard]] at::Tensor encoded(const data::PictureGroup& group, std::int64_t i) const;
   struct Batch;  // of a group: what the UNet sees and is to tell
   struct Sums;
 
@@ -77,13 +80,10 @@ class DiffusionModel : public Model {
                  std::int64_t part, std::int64_t parts, Sums& sums);
   LeafResult result_of(const data::PictureLeaf& leaf, const Sums& sums, std::int64_t parts) const;
 
-  std::unique_ptr<Pipeline> pipeline_;
   DiffusionSettings settings_;
   NoiseSchedule schedule_;
   TextContexts contexts_;
-  // Latents of views that were seen, up to so many bytes.
-  mutable std::unordered_map<std::string, at::Tensor> kept_moments_;
-  mutable std::int64_t kept_bytes_ = 0;
+  mutable KeptTensors kept_moments_{std::int64_t{512} << 20};  // by view
 };
 
 }  // namespace lorascale::models::diffusion

@@ -7,6 +7,8 @@
 
 #include "base/error.hpp"
 #include "io/safetensors.hpp"
+#include "io/strict_json.hpp"
+#include "io/untrusted_text.hpp"
 #include "models/diffusion/pipeline_config.hpp"
 
 namespace lorascale::models::diffusion {
@@ -194,6 +196,33 @@ bool is_pipeline(const std::filesystem::path& path) {
   }
 }
 
+std::string mistaken_for_pipeline(const std::filesystem::path& path) {
+  std::error_code unknown;
+  try {
+    if (std::filesystem::is_regular_file(path / "config.json", unknown)) {
+      const auto json = io::read_json_file(path / "config.json");
+      const auto kind = io::JsonObject(json, path.string()).text_or("_class_name", "");
+      return kind.empty() ? ""
+                          : fmt::format(
+                                "{} is one part of a model ({}); name the folder above it, "
+                                "which has model_index.json",
+                                path.string(), io::in_quotes(kind));
+    }
+    if (path.extension() == ".safetensors" && std::filesystem::is_regular_file(path, unknown)) {
+      const io::SafetensorsFile file(path);
+      const auto is_lora = [](const auto& tensor) { return tensor.name.starts_with("lora_unet_"); };
+      return std::ranges::any_of(file.tensors(), is_lora)
+                 ? path.string() +
+                       " is a LoRA; model.path names the base model, and adapter.init_from a LoRA "
+                       "to begin from"
+                 : "";
+    }
+  } catch (const Error&) {
+    // Opening it for good says what is wrong.
+  }
+  return "";
+}
+
 VaeConfig vae_config_of(const io::ModelReader& file, const std::string& prefix) {
   const Shapes shapes(file, prefix);
   VaeConfig config;
@@ -219,6 +248,7 @@ PipelineConfig pipeline_config_of(const io::ModelReader& file) {
   config.vae = vae_config_of(file, kLdmVae);
   if (config.variant == Variant::kSdxl) {
     config.vae.scaling_factor = 0.13025;
+    config.unet.usual_side = 128;
   }
   set_texts(file, config);
   config.prediction_unknown = config.variant == Variant::kSd2;

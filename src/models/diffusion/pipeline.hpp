@@ -66,6 +66,9 @@ std::unique_ptr<Pipeline> read_pipeline_shapes(const PipelineSource& source,
 // Tells models apart.
 std::string pipeline_fingerprint(const PipelineSource& source);
 
+// The same of what latents ("vae") or contexts ("text") follow from.
+std::string part_fingerprint(const PipelineSource& source, const std::string& part);
+
 // Where a weight of the slots lies in the files: rows of a tensor.
 struct StoredWeight {
   std::filesystem::path files;  // a file, or the folder of a part

@@ -121,6 +121,9 @@ UNetConfig read_unet(const std::filesystem::path& file, Variant* variant) {
   UNetConfig config;
   const auto widths = widths_of(fields);
   config.in_channels = fields.integer_or("in_channels", 4, 1, kMaxWidth);
+  if (fields.has("sample_size") && fields.raw("sample_size").is_number()) {
+    config.usual_side = fields.integer_or("sample_size", 0, 1, kMaxWidth);
+  }
   config.out_channels = fields.integer_or("out_channels", 4, 1, kMaxWidth);
   config.layers_per_level = fields.integer_or("layers_per_block", 2, 1, kMaxLayers);
   config.groups = groups_of(fields, widths);

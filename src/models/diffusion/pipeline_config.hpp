@@ -46,6 +46,9 @@ struct PipelineConfig {
 // header.
 bool is_pipeline(const std::filesystem::path& path);
 // Whether it is a folder of diffusers' (else one file).
+// What a path is instead of a pipeline, where one may be mistaken for it, with the remedy; empty
+// where it is nothing of the kind.
+std::string mistaken_for_pipeline(const std::filesystem::path& path);
 bool is_pipeline_folder(const std::filesystem::path& path);
 
 // Error(kBadInput) that names what is not supported: inpainting, refiner, another family.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <initializer_list>
 #include <map>
 #include <utility>
 
@@ -192,6 +193,9 @@ void turn_projection(const std::vector<nn::ParameterSlot>& slots) {
 }
 
 PipelineConfig config_of(const PipelineSource& source) {
+  if (const auto mistaken = mistaken_for_pipeline(source.path); !mistaken.empty()) {
+    throw_bad_input(mistaken);
+  }
   auto config = is_pipeline_folder(source.path) ? read_pipeline_config(source.path)
                                                 : pipeline_config_of(io::ModelReader(source.path));
   if (source.vae) {
@@ -273,10 +277,13 @@ std::vector<StoredWeight> stored_weights(const PipelineSource& source,
   return found;
 }
 
-std::string pipeline_fingerprint(const PipelineSource& source) {
+namespace {
+
+// Of the files of these parts, in a folder; of a single file, all of it.
+std::string fingerprint_of(const PipelineSource& source, std::initializer_list<const char*> parts) {
   std::string all;
   if (is_pipeline_folder(source.path)) {
-    for (const auto* part : {"unet", "text_encoder", "text_encoder_2", "vae"}) {
+    for (const auto* part : parts) {
       if (const auto folder = source.path / part; std::filesystem::exists(folder)) {
         all += io::ModelReader(folder).fingerprint();
       }
@@ -284,10 +291,25 @@ std::string pipeline_fingerprint(const PipelineSource& source) {
   } else {
     all = io::ModelReader(source.path).fingerprint();
   }
+  return all;
+}
+
+}  // namespace
+
+std::string pipeline_fingerprint(const PipelineSource& source) {
+  auto all = fingerprint_of(source, {"unet", "text_encoder", "text_encoder_2", "vae"});
   if (source.vae) {
     all += io::ModelReader(*source.vae).fingerprint();
   }
   return sha256_hex(all);
+}
+
+std::string part_fingerprint(const PipelineSource& source, const std::string& part) {
+  if (part == "vae") {
+    return source.vae ? io::ModelReader(*source.vae).fingerprint()
+                      : fingerprint_of(source, {"vae"});
+  }
+  return fingerprint_of(source, {"text_encoder", "text_encoder_2"});
 }
 
 }  // namespace lorascale::models::diffusion

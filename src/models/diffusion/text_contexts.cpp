@@ -12,6 +12,8 @@
 namespace lorascale::models::diffusion {
 namespace {
 
+constexpr const char* kPooled = "pooled ";  // before a caption's ids
+
 // Rows of [begin, words, end] -> begin, the words of all rows, the last end.
 at::Tensor join_rows(const at::Tensor& rows, std::int64_t samples, std::int64_t text_rows) {
   if (text_rows == 1) {
@@ -104,32 +106,57 @@ Context TextContexts::encode(const at::Tensor& ids, const nn::SampleRows* rows,
   return result;
 }
 
-Context TextContexts::kept(const at::Tensor& ids) const {
+namespace {
+
+// Of one caption's ids.
+std::string key_of(const at::Tensor& ids) {
   const at::Tensor all = ids.contiguous();
-  const auto bytes = static_cast<std::size_t>(all.nbytes() / static_cast<std::size_t>(all.size(0)));
-  const auto* data = static_cast<const char*>(all.const_data_ptr());
+  return {static_cast<const char*>(all.const_data_ptr()), all.nbytes()};
+}
+
+}  // namespace
+
+Context TextContexts::kept(const at::Tensor& ids) const {
+  const auto& texts = pipeline_.texts();
+  const auto options = at::TensorOptions().dtype(pipeline_.dtype()).device(texts.front().device());
+  std::int64_t width = 0;
+  for (const auto& text : texts) {
+    width += text.config().hidden;
+  }
+  const auto positions = ids.size(2) * (ids.size(3) - 2) + 2;
+  const auto projection = texts.back().config().projection;
   std::vector<at::Tensor> words, pooled;
-  for (std::int64_t i = 0; i < all.size(0); ++i) {
-    const std::string key(data + static_cast<std::size_t>(i) * bytes, bytes);
-    auto found = kept_.find(key);
-    Context one;
-    if (found != kept_.end()) {
-      one = found->second;
-    } else {
-      one = encode(all.narrow(0, i, 1), nullptr, nullptr);
-      one.words = one.words.contiguous();
-      const auto size = static_cast<std::int64_t>(one.words.nbytes());
-      if (kept_bytes_ + size <= most_kept_) {
-        kept_bytes_ += size;
-        kept_.emplace(key, one);
+  for (std::int64_t i = 0; i < ids.size(0); ++i) {
+    const at::Tensor own = ids.narrow(0, i, 1);
+    const auto key = key_of(own);
+    std::optional<Context> made;
+    const auto make = [&]() -> const Context& {
+      if (!made) {
+        made = encode(own, nullptr, nullptr);
       }
-    }
-    words.push_back(one.words);
-    if (one.pooled.defined()) {
-      pooled.push_back(one.pooled);
+      return *made;
+    };
+    words.push_back(
+        kept_.get(key, {1, positions, width}, options, [&] { return make().words.contiguous(); }));
+    if (projection > 0) {
+      pooled.push_back(kept_.get(kPooled + key, {1, projection}, options,
+                                 [&] { return make().pooled.contiguous(); }));
     }
   }
   return {at::cat(words), pooled.empty() ? at::Tensor() : at::cat(pooled)};
+}
+
+std::int64_t TextContexts::fill(const at::Tensor& ids) const {
+  std::int64_t made = 0;
+  for (std::int64_t i = 0; i < ids.size(0); ++i) {
+    const at::Tensor own = ids.narrow(0, i, 1);
+    const auto key = key_of(own);
+    made += kept_.fill(key, [&] { return kept(own).words; }) ? 1 : 0;
+    if (pipeline_.texts().back().config().projection > 0) {
+      kept_.fill(kPooled + key, [&] { return kept(own).pooled; });
+    }
+  }
+  return made;
 }
 
 void TextContexts::backward(const at::Tensor& dwords, const at::Tensor& dpooled,

@@ -6,10 +6,9 @@
 
 #include <cstdint>
 #include <optional>
-#include <string>
-#include <unordered_map>
 #include <vector>
 
+#include "models/diffusion/kept_tensors.hpp"
 #include "models/diffusion/pipeline.hpp"
 #include "nn/sample_rows.hpp"
 
@@ -41,18 +40,19 @@ class TextContexts {
   void backward(const at::Tensor& dwords, const at::Tensor& dpooled, ContextSaved& saved) const;
   [[nodiscard]] bool trains() const;
 
-  // Contexts of frozen encoders are kept, up to so many bytes.
-  void set_kept_bytes(std::int64_t bytes) { most_kept_ = bytes; }
+  // Contexts of frozen encoders.
+  [[nodiscard]] KeptTensors& kept_tensors() const { return kept_; }
+  // Has those of captions on disk; how many were not there.
+  std::int64_t fill(const at::Tensor& ids) const;
 
  private:
   Context encode(const at::Tensor& ids, const nn::SampleRows* rows, ContextSaved* saved) const;
+  // Of frozen encoders, caption by caption.
   Context kept(const at::Tensor& ids) const;
 
   const Pipeline& pipeline_;
   std::vector<ContextChoice> choices_;
-  std::int64_t most_kept_ = std::int64_t{256} << 20;
-  mutable std::int64_t kept_bytes_ = 0;
-  mutable std::unordered_map<std::string, Context> kept_;  // by a caption's ids
+  mutable KeptTensors kept_{std::int64_t{256} << 20};  // by a caption's ids
 };
 
 }  // namespace lorascale::models::diffusion

@@ -27,7 +27,8 @@ struct UNetConfig {
   std::int64_t middle_depth = 1;
   std::int64_t context = 768;  // width of a caption's tokens
   std::int64_t groups = 32;
-  std::int64_t addition = 0;  // width of what SDXL adds to the time; 0: nothing
+  std::int64_t addition = 0;     // width of what SDXL adds to the time; 0: nothing
+  std::int64_t usual_side = 64;  // of the latents that it was made for
 
   [[nodiscard]] std::int64_t time_width() const { return 4 * levels.front().channels; }
 };

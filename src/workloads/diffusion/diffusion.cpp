@@ -12,6 +12,7 @@
 #include "data/pictures/picture_dataset.hpp"
 #include "models/diffusion/diffusion_model.hpp"
 #include "nn/dtypes.hpp"
+#include "workloads/diffusion/caches.hpp"
 #include "workloads/diffusion/model_files.hpp"
 #include "workloads/diffusion/model_tokenizer.hpp"
 #include "workloads/diffusion/picture_preview.hpp"
@@ -43,15 +44,21 @@ class DiffusionWorkload : public Workload {
   [[nodiscard]] const Words& words() const override { return words_; }
   [[nodiscard]] std::string model_fingerprint() const override { return fingerprint_; }
   [[nodiscard]] std::int64_t enough_samples() const override;
+  void describe(coordinator::Recipe& recipe) const override {
+    // Thousands of numbers count in a picture: parameters for each target would say nothing of it.
+    recipe.targets_per_epoch = 0;
+  }
   [[nodiscard]] std::vector<std::string> warnings() const override;
   [[nodiscard]] std::vector<std::string> plan_lines() const override;
+  CacheReport fill_caches(const CacheShare& share) override;
   [[nodiscard]] adapters::ExportContext export_context() const override;
 
  private:
   config::RunConfig config_;
   Words words_;
   std::string fingerprint_;
-  std::unique_ptr<DiffusionModel> model_;
+  std::unique_ptr<models::diffusion::PipelineModel> model_;
+  const DiffusionModel* denoiser_;  // *model_ as such; null where another part trains
   std::unique_ptr<PictureDataset> train_, validation_;  // the latter may be null
   std::unique_ptr<PicturePreview> preview_;             // may be null
 };
@@ -64,10 +71,10 @@ DiffusionWorkload::DiffusionWorkload(config::RunConfig& config, const prepare::D
              "no picture of it counts as a target"},
       fingerprint_(models::diffusion::pipeline_fingerprint(source_of(config.model))) {
   config_ = config;
-  model_ = std::make_unique<DiffusionModel>(
-      models::diffusion::load_pipeline(source_of(config.model),
-                                       nn::float_type_named(config.model.dtype), place),
-      settings_of(config));
+  model_ = model_of(
+      config, models::diffusion::load_pipeline(source_of(config.model),
+                                               nn::float_type_named(config.model.dtype), place));
+  denoiser_ = dynamic_cast<const DiffusionModel*>(model_.get());
   const auto& pipeline = model_->pipeline().config();
   train_ = std::make_unique<PictureDataset>(files.train, pictures_of(config, pipeline, true));
   if (files.validation) {
@@ -85,8 +92,8 @@ DiffusionWorkload::DiffusionWorkload(config::RunConfig& config, const prepare::D
           data::kCaptionedFileMaker, config.model.path));
     }
   }
-  if (config.sample.every.value > 0 && !config.sample.prompts.empty()) {
-    preview_ = std::make_unique<PicturePreview>(*model_, config, config.sample.prompts,
+  if (denoiser_ != nullptr && config.sample.every.value > 0 && !config.sample.prompts.empty()) {
+    preview_ = std::make_unique<PicturePreview>(*denoiser_, config, config.sample.prompts,
                                                 usual_size_of(train_->file()));
     if (preview_->tokens().tokenizer != train_->file().tokens().tokenizer) {
       throw_bad_input(train_->path() +
@@ -94,6 +101,18 @@ DiffusionWorkload::DiffusionWorkload(config::RunConfig& config, const prepare::D
                       "with the model's own");
     }
   }
+}
+
+CacheReport DiffusionWorkload::fill_caches(const CacheShare& share) {
+  if (denoiser_ == nullptr) {
+    return {};
+  }
+  open_caches(*denoiser_, config_);  // not before: now it is known what trains
+  std::vector<const PictureDataset*> data = {train_.get()};
+  if (validation_) {
+    data.push_back(validation_.get());
+  }
+  return diffusion::fill_caches(*denoiser_, data, share);
 }
 
 std::int64_t DiffusionWorkload::enough_samples() const {
@@ -111,9 +130,14 @@ std::vector<std::string> DiffusionWorkload::warnings() const {
                     "data.caption.max_tokens to 150 or 225",
                     cut, train_->file().images(), config_.data.caption.max_tokens));
   }
+  if (config_.adapter.dora) {
+    warnings.emplace_back(
+        "adapter.dora: programs do not agree on what a DoRA in a file means (diffusers leaves its "
+        "magnitudes out); hand the result on by lorascale merge");
+  }
   const auto& pipeline = model_->pipeline().config();
-  if (!pipeline.prediction_unknown &&
-      model_->schedule().settings().prediction != pipeline.noise.prediction) {
+  if (denoiser_ != nullptr && !pipeline.prediction_unknown &&
+      denoiser_->schedule().settings().prediction != pipeline.noise.prediction) {
     warnings.push_back(
         fmt::format("model.prediction is {}, and the files of {} say otherwise; "
                     "leave it out if they are right",
@@ -137,12 +161,12 @@ std::vector<std::string> DiffusionWorkload::plan_lines() const {
 }
 
 // The model's files with the weights as they are now, in the type that they were trained in.
-void write_trained(models::diffusion::Pipeline& pipeline,
+void write_trained(models::diffusion::PipelineModel& model,
                    const models::diffusion::PipelineSource& source,
                    const std::filesystem::path& folder) {
   std::vector<std::string> keys;
   std::vector<at::Tensor> values;
-  for (const auto& slot : pipeline.trained_slots()) {
+  for (const auto& slot : model.parameter_slots()) {
     std::int64_t first = 0;
     for (const auto& [key, shape] : slot.parts) {
       keys.push_back(key);
@@ -160,18 +184,21 @@ void write_trained(models::diffusion::Pipeline& pipeline,
           rows.copy_(now.reshape(rows.sizes()));
         });
   }
-  write_model_files(source.path, changes, folder, pipeline.dtype());
+  write_model_files(source.path, changes, folder, model.dtype());
 }
 
 adapters::ExportContext DiffusionWorkload::export_context() const {
   const auto& pipeline = model_->pipeline().config();
-  const bool velocity = model_->schedule().settings().prediction == Prediction::kVelocity;
-  const bool v2 = pipeline.variant == Variant::kSd2;
   adapters::ExportContext context{config_.model.path, "", {}, {}};
-  context.write_model = [pipeline = &model_->pipeline(),
+  context.write_model = [model = model_.get(),
                          source = source_of(config_.model)](const std::filesystem::path& folder) {
-    write_trained(*pipeline, source, folder);
+    write_trained(*model, source, folder);
   };
+  if (denoiser_ == nullptr) {
+    return context;
+  }
+  const bool velocity = denoiser_->schedule().settings().prediction == Prediction::kVelocity;
+  const bool v2 = pipeline.variant == Variant::kSd2;
   const auto text = [](bool value) { return std::string(value ? "True" : "False"); };
   const auto* version = pipeline.variant == Variant::kSdxl ? "sdxl_base_v1-0"
                         : v2                               ? (velocity ? "sd_v2_v" : "sd_v2")
@@ -200,12 +227,11 @@ adapters::ExportContext DiffusionWorkload::export_context() const {
 
 BaseModel read_base(const config::ModelSection& model) {
   const auto source = source_of(model);
-  // Of shapes alone nothing is predicted; v is what no schedule contradicts.
-  models::diffusion::DiffusionSettings settings;
-  settings.prediction = Prediction::kVelocity;
-  return {std::make_unique<DiffusionModel>(
-              models::diffusion::read_pipeline_shapes(source, nn::float_type_named(model.dtype)),
-              settings),
+  config::RunConfig config;
+  config.model = model;
+  config.model.prediction = "v";  // of shapes alone nothing is predicted; no schedule contradicts v
+  return {model_of(config, models::diffusion::read_pipeline_shapes(
+                               source, nn::float_type_named(model.dtype))),
           models::diffusion::pipeline_fingerprint(source)};
 }
 
@@ -216,7 +242,8 @@ const WorkloadKind kDiffusion = {
     data::kCaptionedFormat,
     data::kCaptionedFileMaker,
     [](const config::ModelSection& model) {
-      return !model.architecture && models::diffusion::is_pipeline(model.path);
+      return !model.architecture && (models::diffusion::is_pipeline(model.path) ||
+                                     !models::diffusion::mistaken_for_pipeline(model.path).empty());
     },
     [](config::RunConfig& config, const prepare::DataFiles& files,
        const models::WeightPlace& place) -> std::unique_ptr<Workload> {

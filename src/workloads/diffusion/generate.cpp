@@ -1,8 +1,8 @@
 // The verb `generate` for models that make pictures: base, adapter and prompt to a PNG file.
+#include <ATen/ops/cat.h>
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
-#include <cmath>
 #include <system_error>
 
 #include "adapters/formats/kohya.hpp"
@@ -30,35 +30,43 @@ std::optional<std::filesystem::path> trained_model(const config::RunConfig& conf
   return std::nullopt;
 }
 
-void add_adapter(models::diffusion::Pipeline& pipeline, const config::RunConfig& config,
-                 const GenerateRequest& request) {
+bool changes_strength(const GenerateRequest& request) {
+  return request.strengths != std::vector<double>{1};
+}
+
+// Returns what it was, for the picture's parameters.
+std::string add_adapter(models::diffusion::Pipeline& pipeline, const config::RunConfig& config,
+                        const GenerateRequest& request, double strength) {
   const auto path =
       request.adapter.value_or(std::filesystem::path(config.run.output_dir) / "adapter");
   const auto file = adapters::kohya_file(path);
   if (file) {
     adapters::merge_into_weights(adapters::read_kohya_adapter(*file, pipeline.sites()),
-                                 pipeline.sites(), request.strength);
-    return;
+                                 pipeline.sites(), strength);
+    return fmt::format(", LoRA: {} at {}", path.lexically_normal().string(), strength);
   }
   if (request.adapter && std::filesystem::exists(path)) {
     throw_bad_input(path.string() + " is no LoRA file (.safetensors), nor a folder with " +
                     adapters::kKohyaFile);
   }
-  if (request.adapter || request.strength != 1) {
+  if (request.adapter || changes_strength(request)) {
     throw_bad_input(path.string() +
                     " does not exist; --adapter takes a LoRA file or the adapter/ of a run");
   }
   spdlog::warn("{} does not exist: this is the base model without an adapter", path.string());
+  return "";
 }
 
-// As the data has them, where it is there.
-UsualSize usual_size(const config::RunConfig& config, models::diffusion::Variant variant) {
+// As the data has them, where it is there; else what the model was made for.
+UsualSize usual_size(const config::RunConfig& config,
+                     const models::diffusion::PipelineConfig& pipeline) {
   std::error_code unknown;
   if (prepare::is_data_file(config.data.train) &&
       std::filesystem::is_regular_file(config.data.train, unknown)) {
     return usual_size_of(data::CaptionedFile(config.data.train));
   }
-  return variant == models::diffusion::Variant::kSdxl ? UsualSize{1024, 1024} : UsualSize{};
+  const auto side = pipeline.unet.usual_side * pipeline.vae.factor();
+  return {side, side};
 }
 
 }  // namespace
@@ -69,9 +77,6 @@ std::string generate(const config::RunConfig& config, at::Device device,
     throw Error(ExitCode::kUsage,
                 "a model that makes pictures takes --prompt TEXT, --output FILE.png, --adapter and "
                 "--strength");
-  }
-  if (!std::isfinite(request.strength)) {
-    throw Error(ExitCode::kUsage, "--strength takes a number, such as 0.8");
   }
   const auto output = request.output.value_or("picture.png");
   if (output.extension() != ".png") {
@@ -87,20 +92,30 @@ std::string generate(const config::RunConfig& config, at::Device device,
   auto source = source_of(config.model);
   const auto trained = trained_model(config);
   source.path = trained.value_or(source.path);
-  auto pipeline =
-      models::diffusion::load_pipeline(source, nn::float_type_named(config.model.dtype), device);
-  if (!trained || request.adapter) {
-    add_adapter(*pipeline, config, request);
-  } else if (request.strength != 1) {
-    throw Error(ExitCode::kUsage,
-                "--strength is of adapters, and this run trained all weights; "
-                "leave it out");
+  std::vector<at::Tensor> pictures;
+  std::string parameters;
+  for (const auto strength : request.strengths) {
+    // Each from the base itself: a DoRA at half its strength is not half of one that was added.
+    auto pipeline =
+        models::diffusion::load_pipeline(source, nn::float_type_named(config.model.dtype), device);
+    std::string of_adapter;
+    if (!trained || request.adapter) {
+      of_adapter = add_adapter(*pipeline, config, request, strength);
+    } else if (changes_strength(request)) {
+      throw Error(ExitCode::kUsage,
+                  "--strength is of adapters, and this run trained all weights; "
+                  "leave it out");
+    }
+    const auto usual = usual_size(config, pipeline->config());
+    const models::diffusion::DiffusionModel model(std::move(pipeline), settings_of(config));
+    const auto made =
+        PicturePreview(model, config, {*request.prompt}, usual, "--prompt").pictures();
+    pictures.push_back(made.front().picture);
+    parameters += (parameters.empty() ? "" : "\n") + made.front().parameters + of_adapter;
   }
-  const auto usual = usual_size(config, pipeline->config().variant);
-  const models::diffusion::DiffusionModel model(std::move(pipeline), settings_of(config));
-  const auto items = PicturePreview(model, config, {*request.prompt}, usual).make();
-  io::write_file_atomically(output, std::string_view(items.front().picture.png));
-  return fmt::format("{}\nwrote {}", items.front().text, output.string());
+  const at::Tensor beside = at::cat(pictures, 1);
+  io::write_file_atomically(output, std::string_view(png_of(beside, parameters)));
+  return fmt::format("{}\nwrote {}", parameters, output.string());
 }
 
 }  // namespace lorascale::workloads::diffusion

@@ -1,7 +1,6 @@
 // `plan --headers-only` for models that make pictures.
 #include "base/units.hpp"
 #include "data/pictures/picture_dataset.hpp"
-#include "models/diffusion/diffusion_model.hpp"
 #include "nn/dtypes.hpp"
 #include "workloads/diffusion/diffusion.hpp"
 #include "workloads/diffusion/model_tokenizer.hpp"
@@ -10,11 +9,10 @@
 namespace lorascale::workloads::diffusion {
 
 HeaderReport check_headers(const config::RunConfig& config) {
-  models::diffusion::DiffusionModel model(
-      models::diffusion::read_pipeline_shapes(source_of(config.model),
-                                              nn::float_type_named(config.model.dtype)),
-      settings_of(config));
-  const auto& pipeline = model.pipeline().config();
+  const auto model =
+      model_of(config, models::diffusion::read_pipeline_shapes(
+                           source_of(config.model), nn::float_type_named(config.model.dtype)));
+  const auto& pipeline = model->pipeline().config();
   const data::PictureDataset training(config.data.train, pictures_of(config, pipeline, true));
   if (config.data.validation) {
     const data::PictureDataset validation(*config.data.validation,
@@ -22,9 +20,9 @@ HeaderReport check_headers(const config::RunConfig& config) {
     data::require_one_tokenizer(training.file(), validation.file());
   }
   require_tokenizer_of_model(training.file(), config.model.path);
-  adapters::check_adapter(config.adapter, adapted_model(model, config));
+  adapters::check_adapter(config.adapter, adapted_model(*model, config));
   HeaderReport report;
-  report.model = model.family();
+  report.model = model->family();
   report.data = counted(training.file().images(), "picture") + ", header";
   report.most_rows = training.rows();
   return report;

@@ -19,6 +19,12 @@ std::string merge(const MergeRequest& request) {
   if (request.end_token_id) {
     throw Error(ExitCode::kUsage, "--end-token-id is for language models; leave it out");
   }
+  if (request.output.extension() == ".safetensors" &&
+      models::diffusion::is_pipeline_folder(request.model)) {
+    throw Error(ExitCode::kUsage, request.model.string() +
+                                      " is a folder, and so is what becomes of it; --output names "
+                                      "one, without .safetensors");
+  }
   const models::diffusion::PipelineSource source{request.model, {}};
   const auto shapes = models::diffusion::read_pipeline_shapes(source, std::nullopt);
   const auto file = adapters::kohya_file(request.adapter);
@@ -39,12 +45,11 @@ std::string merge(const MergeRequest& request) {
     const auto& [files, name, first, turned] = stored[i];
     changes[files][name].push_back(
         [module = modules[i], first = first, &name = name](at::Tensor& tensor) {
-          const at::Tensor delta = module->weight_change();
-          at::Tensor rows = tensor.narrow(0, first, delta.size(0));
-          if (rows.numel() != delta.numel()) {
+          at::Tensor rows = tensor.narrow(0, first, module->b.size(0));
+          if (rows.numel() != module->a[0].numel() * module->b.size(0)) {
             throw_bad_input("the adapter's change of " + name + " does not fit this model's shape");
           }
-          rows.add_(delta.view(rows.sizes()));
+          rows.add_(module->weight_change(rows).view(rows.sizes()));
         });
   }
   const auto written = write_model_files(request.model, changes, request.output,

@@ -68,8 +68,8 @@ void write_folder(const fs::path& from, const ChangedFiles& changes, const fs::p
   for (const auto& [part, of_part] : changes) {
     const auto folder = to / part.filename();
     io::create_folders(folder);
-    const auto* name =
-        part.filename() == "unet" ? "diffusion_pytorch_model.safetensors" : "model.safetensors";
+    const bool of_diffusers = part.filename() == "unet" || part.filename() == "vae";
+    const auto* name = of_diffusers ? "diffusion_pytorch_model.safetensors" : "model.safetensors";
     write_changed(part, of_part, folder / name, dtype);
   }
 }
@@ -80,6 +80,13 @@ fs::path write_model_files(const fs::path& model, const ChangedFiles& changes,
                            const fs::path& output, std::optional<at::ScalarType> dtype) {
   if (models::diffusion::is_pipeline_folder(model)) {
     write_folder(model, changes, output, dtype);
+    return output;
+  }
+  if (output.extension() == ".safetensors") {
+    if (output.has_parent_path()) {
+      io::create_folders(output.parent_path());
+    }
+    write_changed(model, changes.begin()->second, output, dtype);
     return output;
   }
   io::create_folders(output);

@@ -24,17 +24,17 @@ UsualSize usual_size_of(const data::CaptionedFile& pictures) {
 
 PicturePreview::PicturePreview(const models::diffusion::DiffusionModel& model,
                                const config::RunConfig& config,
-                               const std::vector<std::string>& prompts, const UsualSize& usual)
+                               const std::vector<std::string>& prompts, const UsualSize& usual,
+                               const std::string& where)
     : model_(model), config_(config), usual_(usual) {
   const auto factor = model.pipeline().config().vae.factor();
   std::vector<std::string> captions;
   for (const auto& text : prompts) {
-    const auto& prompt = prompts_.emplace_back(parse_prompt(text, config, prompts_.size()));
+    const auto& prompt = prompts_.emplace_back(parse_prompt(text, config, prompts_.size(), where));
     for (const auto& side : {prompt.width, prompt.height}) {
       if (side.value_or(factor) % factor != 0) {
         throw_bad_config(
-            fmt::format("sample: a picture of {} pixels a side cannot be; multiples of "
-                        "{} can",
+            fmt::format("{}: a picture of {} pixels a side cannot be; multiples of {} can", where,
                         *side, factor));
       }
     }
@@ -57,8 +57,15 @@ at::Tensor PicturePreview::rows_of_caption(std::size_t caption) const {
       .clone();
 }
 
-std::vector<Preview::Item> PicturePreview::make() {
-  std::vector<Item> items;
+std::string png_of(const at::Tensor& picture, const std::string& parameters) {
+  const at::Tensor whole = picture.contiguous();
+  const std::span pixels(whole.const_data_ptr<std::uint8_t>(),
+                         static_cast<std::size_t>(whole.numel()));
+  return io::encode_png_file(pixels, whole.size(0), whole.size(1), {{"parameters", parameters}});
+}
+
+std::vector<PicturePreview::Made> PicturePreview::pictures() const {
+  std::vector<Made> made;
   for (std::size_t i = 0; i < prompts_.size(); ++i) {
     const auto& prompt = prompts_[i];
     models::diffusion::PictureRequest request;
@@ -73,16 +80,19 @@ std::vector<Preview::Item> PicturePreview::make() {
     request.steps = prompt.steps;
     request.guidance = prompt.guidance;
     request.seed = prompt.seed;
-    const auto picture = models::diffusion::make_picture(model_, request);
-    const auto parameters = parameters_text(prompt, request.width, request.height,
-                                            config_.sample.sampler, config_.model.path);
-    const std::span pixels(picture.const_data_ptr<std::uint8_t>(),
-                           static_cast<std::size_t>(picture.numel()));
-    items.push_back(
-        {fmt::format("{:02}", i),
-         parameters,
-         {io::encode_png_file(pixels, request.height, request.width, {{"parameters", parameters}}),
-          request.height, request.width}});
+    made.push_back({models::diffusion::make_picture(model_, request),
+                    parameters_text(prompt, request.width, request.height, config_.sample.sampler,
+                                    config_.model.path)});
+  }
+  return made;
+}
+
+std::vector<Preview::Item> PicturePreview::make() {
+  std::vector<Item> items;
+  for (const auto& [picture, parameters] : pictures()) {
+    items.push_back({fmt::format("{:02}", items.size()),
+                     parameters,
+                     {png_of(picture, parameters), picture.size(0), picture.size(1)}});
   }
   return items;
 }

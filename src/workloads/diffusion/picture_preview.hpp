@@ -22,14 +22,25 @@ struct UsualSize {
 // That of the bucket with most pictures.
 UsualSize usual_size_of(const data::CaptionedFile& pictures);
 
+// A PNG file of [height, width, 3] u8.
+std::string png_of(const at::Tensor& picture, const std::string& parameters);
+
 class PicturePreview : public Preview {
  public:
-  // Makes tokens of the prompts. The model must outlive it. Error(kBadConfig) where a prompt cannot
-  // be meant, Error(kBadInput) where it cannot be made into tokens.
+  // Makes tokens of the prompts, which come from `where`. The model must outlive it.
+  // Error(kBadConfig) where a prompt cannot be meant, Error(kBadInput) where it cannot be made into
+  // tokens.
   PicturePreview(const models::diffusion::DiffusionModel& model, const config::RunConfig& config,
-                 const std::vector<std::string>& prompts, const UsualSize& usual);
+                 const std::vector<std::string>& prompts, const UsualSize& usual,
+                 const std::string& where = "sample.prompts");
 
-  // One picture for each prompt.
+  // One picture for each prompt, [height, width, 3] u8, with all that makes it again.
+  struct Made {
+    at::Tensor picture;
+    std::string parameters;
+  };
+  [[nodiscard]] std::vector<Made> pictures() const;
+  // The same as PNG files.
   std::vector<Item> make() override;
   // What captions of the data must have been tokenised by, too.
   [[nodiscard]] const data::CaptionTokens& tokens() const { return encoded_.tokens; }

@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "base/error.hpp"
+#include "models/diffusion/autoencoder_model.hpp"
 #include "workloads/diffusion/diffusion.hpp"
 
 namespace lorascale::workloads::diffusion {
@@ -31,6 +34,16 @@ models::diffusion::DiffusionSettings settings_of(const config::RunConfig& config
         *config.model.prediction == "v" ? Prediction::kVelocity : Prediction::kEpsilon;
   }
   return settings;
+}
+
+std::unique_ptr<models::diffusion::PipelineModel> model_of(
+    const config::RunConfig& config, std::unique_ptr<models::diffusion::Pipeline> pipeline) {
+  if (config.model.part == config::ModelPart::kAutoencoder) {
+    return std::make_unique<models::diffusion::AutoencoderModel>(std::move(pipeline),
+                                                                 config.loss.kl);
+  }
+  return std::make_unique<models::diffusion::DiffusionModel>(std::move(pipeline),
+                                                             settings_of(config));
 }
 
 data::CaptionRows rows_of(const config::RunConfig& config,

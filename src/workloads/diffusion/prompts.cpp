@@ -19,13 +19,14 @@ std::string trimmed(const std::string& text) {
 }
 
 template <class Number>
-Number number_of(const std::string& text, const std::string& setting, Number least, Number most) {
+Number number_of(const std::string& where, const std::string& text, const std::string& setting,
+                 Number least, Number most) {
   Number value{};
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size() ||
       !(value >= least && value <= most)) {
-    throw_bad_config(fmt::format("sample.prompts: --{} takes a number from {} to {}, not '{}'",
-                                 setting, least, most, text));
+    throw_bad_config(fmt::format("{}: --{} takes a number from {} to {}, not '{}'", where, setting,
+                                 least, most, text));
   }
   return value;
 }
@@ -39,7 +40,8 @@ SamplerKind sampler_named(const std::string& name) {
                                      : SamplerKind::kDdim;
 }
 
-Prompt parse_prompt(const std::string& text, const config::RunConfig& config, std::size_t number) {
+Prompt parse_prompt(const std::string& text, const config::RunConfig& config, std::size_t number,
+                    const std::string& where) {
   const auto& sample = config.sample;
   Prompt prompt;
   prompt.negative = sample.negative;
@@ -60,20 +62,20 @@ Prompt parse_prompt(const std::string& text, const config::RunConfig& config, st
     if (key == "n") {
       prompt.negative = value;
     } else if (key == "w") {
-      prompt.width = number_of<std::int64_t>(value, key, 8, kMostPixels);
+      prompt.width = number_of<std::int64_t>(where, value, key, 8, kMostPixels);
     } else if (key == "h") {
-      prompt.height = number_of<std::int64_t>(value, key, 8, kMostPixels);
+      prompt.height = number_of<std::int64_t>(where, value, key, 8, kMostPixels);
     } else if (key == "d") {
-      prompt.seed = number_of<std::uint64_t>(value, key, 0, ~std::uint64_t{0});
+      prompt.seed = number_of<std::uint64_t>(where, value, key, 0, ~std::uint64_t{0});
     } else if (key == "l") {
-      prompt.guidance = number_of<double>(value, key, 0, 1000);
+      prompt.guidance = number_of<double>(where, value, key, 0, 1000);
     } else if (key == "s") {
-      prompt.steps = number_of<std::int64_t>(value, key, 1, 1000);
+      prompt.steps = number_of<std::int64_t>(where, value, key, 1, 1000);
     } else {
-      throw_bad_config(fmt::format(
-          "sample.prompts: '{}' has --{}, and there are --n (what to steer away from), --w, --h "
-          "(width, height), --d (seed), --l (guidance) and --s (steps)",
-          prompt.caption, key));
+      throw_bad_config(
+          fmt::format("{}: '{}' has --{}, and there are --n (what to steer away from), --w, --h "
+                      "(width, height), --d (seed), --l (guidance) and --s (steps)",
+                      where, prompt.caption, key));
     }
     at = next;
   }

@@ -23,7 +23,8 @@ struct Prompt {
 
 // The seed of the prompt with this number, unless it has one of its own, follows from run.seed.
 // Error(kBadConfig) where settings behind it are none.
-Prompt parse_prompt(const std::string& text, const config::RunConfig& config, std::size_t number);
+Prompt parse_prompt(const std::string& text, const config::RunConfig& config, std::size_t number,
+                    const std::string& where);
 
 models::diffusion::SamplerKind sampler_named(const std::string& name);
 

@@ -55,7 +55,7 @@ TEST(Merge, AddsTheChangeAndRoundsOnce) {
     adapter.modules = {{"model.layers.0.v_proj", module({2, 6}, {5, 2}, 0.5)},
                        {"model.layers.0.up_proj", module({3, 8}, {7, 3}, 2)},
                        {"model.stem.conv", module({2, 3, 2, 2}, {4, 2, 1, 1}, 0.25)}};
-    const auto change = adapter.modules["model.layers.0.up_proj"].weight_change();
+    const auto change = adapter.modules["model.layers.0.up_proj"].low_rank_change();
     EXPECT_FALSE(at::equal(change, change.to(at::kBFloat16).to(at::kFloat)));
     merge_into_weights(adapter, model.adapted().sites);
     const auto expect = [&](const std::string& name, const at::Tensor& now,

@@ -103,7 +103,7 @@ TEST_F(PeftTest, ReadsBackWhatWasTrained) {
     EXPECT_TRUE(same_bits(read.a.flatten(1), a)) << site.name;
     EXPECT_TRUE(same_bits(read.b.flatten(1), b)) << site.name;
     const at::Tensor change = at::mm(b.to(at::kDouble), a.to(at::kDouble)) * scales[i];
-    lorascale::test::expect_close(read.weight_change(), change.view(site.weight.sizes()), 1e-6,
+    lorascale::test::expect_close(read.low_rank_change(), change.view(site.weight.sizes()), 1e-6,
                                   site.name);
   }
   EXPECT_EQ(adapter.settings.rank, 3);

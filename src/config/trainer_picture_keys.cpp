@@ -1,0 +1,171 @@
+#include "config/trainer_picture_keys.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <fstream>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "config/value_kinds.hpp"
+
+namespace lorascale::config {
+namespace {
+
+constexpr std::string_view kUnet = R"(unet\..*)";
+constexpr std::string_view kTextEncoders = R"(text_encoder.*)";
+constexpr std::int64_t kLongestPrompts = 1 << 20;  // bytes of a file of them
+
+std::optional<double> rate_in(const YamlNode* value) {
+  if (value == nullptr || value->kind == YamlNode::Kind::kNull) {
+    return std::nullopt;
+  }
+  double rate = 0;
+  read_leniently(*value, [&](const YamlNode& node) { RealKind{0}.read(node, rate); });
+  return rate;
+}
+
+// The rate that parts are parts of.
+std::optional<double> rate_of_run(const Sibling& sibling) {
+  const auto rate = rate_in(sibling("learning_rate"));
+  return rate ? rate : rate_in(sibling("unet_lr"));
+}
+
+void add_part(std::string_view layers, const YamlNode* value, double whole, YamlNode& pattern) {
+  const auto rate = rate_in(value);
+  if (!rate || *rate == whole) {
+    return;
+  }
+  if (whole == 0) {
+    throw ValueError("is a part of learning_rate, which is 0");
+  }
+  pattern.entries.push_back(
+      {std::string(layers), value->line, YamlNode::scalar(real_text(*rate / whole), value->line)});
+}
+
+Carried parts_of_rate(const AliasUse& use, const Sibling& sibling) {
+  YamlNode pattern;
+  pattern.kind = YamlNode::Kind::kMap;
+  pattern.line = use.line;
+  const double whole = rate_of_run(sibling).value_or(0);
+  add_part(kUnet, sibling("unet_lr"), whole, pattern);
+  add_part(kTextEncoders, sibling("text_encoder_lr"), whole, pattern);
+  if (pattern.entries.empty()) {
+    return {{}, "no effect: it is the rate of the run"};
+  }
+  return {{{"adapter.lr_pattern", std::move(pattern)}}, ""};
+}
+
+Carried whole_rate(const AliasUse& use) {
+  return {{{"optimizer.lr", *use.value}}, ""};
+}
+
+bool is_blank(const std::string& line) {
+  return std::ranges::all_of(line, [](unsigned char c) { return std::isspace(c) != 0; });
+}
+
+// As sd-scripts reads it: lines that begin with # are comments.
+std::vector<YamlNode> prompts_in(const std::string& file, int line) {
+  std::ifstream stream(file, std::ios::binary | std::ios::ate);
+  if (!stream) {
+    throw ValueError("names " + in_quotes(file) + ", which cannot be read");
+  }
+  if (stream.tellg() > std::streampos(kLongestPrompts)) {
+    throw ValueError("names " + in_quotes(file) + ", which is too large for a list of prompts");
+  }
+  stream.seekg(0);
+  std::vector<YamlNode> prompts;
+  for (std::string text; std::getline(stream, text);) {
+    if (!text.empty() && text.back() == '\r') {
+      text.pop_back();
+    }
+    if (!is_blank(text) && text.front() != '#') {
+      prompts.push_back(YamlNode::scalar(text, line));
+    }
+  }
+  return prompts;
+}
+
+}  // namespace
+
+Carried carry_unet_rate(const AliasUse& use, const Sibling& sibling) {
+  if (!rate_in(use.value)) {
+    return {{}, "no effect"};
+  }
+  if (!rate_in(sibling("learning_rate"))) {
+    return whole_rate(use);
+  }
+  return rate_in(sibling("text_encoder_lr")) ? Carried{{}, "a part of text_encoder_lr's line"}
+                                             : parts_of_rate(use, sibling);
+}
+
+Carried carry_text_encoder_rate(const AliasUse& use, const Sibling& sibling) {
+  if (!rate_in(use.value)) {
+    return {{}, "no effect"};
+  }
+  return rate_of_run(sibling) ? parts_of_rate(use, sibling) : whole_rate(use);
+}
+
+Carried carry_sampler(const AliasUse& use) {
+  struct Name {
+    std::string_view theirs, ours;
+  };
+  static constexpr std::array kNames = {
+      Name{"ddim", "ddim"},         Name{"euler", "euler"},
+      Name{"k_euler", "euler"},     Name{"euler_a", "euler_a"},
+      Name{"k_euler_a", "euler_a"}, Name{"dpmsolver++", "dpmpp_2m_karras"}};
+  if (use.value->kind == YamlNode::Kind::kNull) {
+    return {{}, "no effect"};
+  }
+  const std::string& name = scalar_text(*use.value, "a name");
+  for (const auto& each : kNames) {
+    if (each.theirs == name) {
+      return {
+          {{std::string(use.alias->target), YamlNode::scalar(std::string(each.ours), use.line)}},
+          ""};
+    }
+  }
+  throw ValueError(in_quotes(name) +
+                   " is not offered; write ddim, euler, euler_a or dpmsolver++, or sample.sampler");
+}
+
+Carried carry_caption_length(const AliasUse& use) {
+  constexpr std::int64_t kRow = 75, kMost = 225;
+  if (use.value->kind == YamlNode::Kind::kNull) {
+    return {{}, "no effect"};
+  }
+  std::int64_t tokens = 0;
+  IntegerKind{kRow, 1000000}.read(*use.value, tokens);
+  const auto taken = std::min(kMost, tokens / kRow * kRow);
+  return {{{std::string(use.alias->target), YamlNode::scalar(std::to_string(taken), use.line)}},
+          ""};
+}
+
+Carried carry_prompts(const AliasUse& use) {
+  if (use.value->kind == YamlNode::Kind::kNull) {
+    return {{}, "no effect"};
+  }
+  const std::string target(use.alias->target);
+  if (use.value->kind == YamlNode::Kind::kSequence) {
+    return {{{target, *use.value}}, ""};
+  }
+  const std::string& text = scalar_text(*use.value, "a file or a prompt");
+  if (is_blank(text)) {
+    return {{}, "no effect"};
+  }
+  std::vector<YamlNode> prompts = {YamlNode::scalar(text, use.line)};
+  if (text.ends_with(".txt")) {
+    prompts = prompts_in(text, use.line);
+  } else if (text.ends_with(".json") || text.ends_with(".toml")) {
+    throw ValueError("names " + in_quotes(text) + "; write a .txt file with a prompt on each line");
+  }
+  const auto count = prompts.size();
+  return {{{target, YamlNode::sequence(std::move(prompts), use.line)}},
+          fmt::format("{}, {} of them", target, count)};
+}
+
+}  // namespace lorascale::config
