@@ -3,19 +3,24 @@
 #   scripts/test.sh           all but those that take minutes each
 #   scripts/test.sh --quick   without the sanitizer build
 #   scripts/test.sh --slow    what takes minutes, too
+#   scripts/test.sh --readers what loads picture LoRAs by other programs, too (installs scripts/requirements-readers.txt)
 # Unit and MPI tests run under CTest, comparisons with transformers and peft and the fault tests under pytest; the
 # unit tests then run again with AddressSanitizer and UndefinedBehaviorSanitizer.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-quick=false marks="not slow"
+quick=false slow=false readers=false
 for argument in "$@"; do
   case "$argument" in
     --quick) quick=true ;;
-    --slow) marks="" LORASCALE_SLOW=1 ;;
-    -h|--help) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    --slow) slow=true LORASCALE_SLOW=1 ;;
+    --readers) readers=true ;;
+    -h|--help) sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     *) echo "test.sh: unknown argument '$argument' (see --help)" >&2; exit 64 ;;
   esac
 done
+marks=""
+$slow || marks="not slow"
+$readers || marks="${marks:+$marks and }not readers"
 say() { echo "test: $*"; }
 python=$("$here/scripts/setup.sh" --print-python)
 cd "$here"

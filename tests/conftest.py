@@ -21,6 +21,7 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: minutes; scripts/test.sh --slow runs it")
+    config.addinivalue_line("markers", "readers: needs packages of other programs; scripts/test.sh --readers runs it")
 
 
 def pytest_xdist_make_scheduler(config, log):

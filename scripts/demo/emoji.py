@@ -44,7 +44,7 @@ NAMES = ("unicode-data", "usr/share/unicode/emoji/emoji-test.txt")
 TRIGGER = "sumi"  # the Japanese ink
 LEAST_INK, MOST_INK = 0.06, 0.3  # of the sheet: less is empty, more is black
 PRIOR = 120  # pictures
-NOUNS = 300  # in base/, unless told otherwise: as many as a small model learns well in an hour or two
+NOUNS = 160
 LEAST_NOUNS = 100
 
 

@@ -157,6 +157,23 @@ def _drawn_of(run, row, edge):
     return "".join(parts), sum(each[1] for each in ends + strip if each)
 
 
+def _strengths(run, edge=1024):
+    """The adapter at several strengths, where the run made that picture."""
+    shown = run.pictures.strengths
+    image = run.pictures.small(shown, edge) if shown else None
+    if image is None:
+        return
+    prompts = "; ".join(shown.prompt.split("\n"))
+    uri = data_uri(image)
+    yield (
+        f'<section class="drawn"><h3>The adapter at several strengths</h3>'
+        f'<p class="sub">Downwards: {_brief(prompts)}</p>'
+        f'<div class="ends"><figure class="made"><img src="{uri}" width="{image.width}" height="{image.height}" '
+        f'alt="strengths of the adapter"><figcaption>{_brief(shown.settings, 100)}, from left to right</figcaption></figure>'
+        "</div></section>"
+    )
+
+
 def _brief(text, most=400):
     return _text(text if len(text) <= most else text[:most] + "...")
 
@@ -226,7 +243,7 @@ def _decisions(run, most=60):
 
 def render(run, commands):
     name = _text(run.folder)
-    drawn = list(_drawn(run)) if run.pictures.rows else []  # first: it finds out which are damaged
+    drawn = [*_drawn(run), *_strengths(run)] if run.pictures.rows else []  # first: it finds out which are damaged
     rows = "".join(
         f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in facts.facts(run)
     )

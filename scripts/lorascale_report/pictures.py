@@ -1,4 +1,5 @@
-"""The pictures of a run, samples/WHEN-NUMBER.png: which there are, what is written in them, and small copies to show.
+"""The pictures of a run, samples/WHEN-NUMBER.png and samples/strengths.png: which there are, what is written in them, and
+small copies to show.
 Files are taken for what they are only as far as they bear it out: one that is damaged is named and left out."""
 
 import base64
@@ -10,6 +11,7 @@ import struct
 import warnings
 from pathlib import Path
 
+STRENGTHS = "strengths.png"  # prompts downwards, the adapter's strengths to the right
 NAME = re.compile(r"(before|after|step-(\d{1,15}))-(\d{1,9})\.png")
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MOST_PIXELS = 8192  # a side, as sample.width and sample.height
@@ -23,7 +25,7 @@ class PictureError(Exception):
 @dataclasses.dataclass(frozen=True)
 class Picture:
     path: Path
-    when: str  # before, after or step
+    when: str  # before, after, step or strengths
     step: int | None  # updates done; None where nobody says
     prompt: str
     negative: str
@@ -64,6 +66,7 @@ class Row:
 class Pictures:
     folder: Path
     rows: list = dataclasses.field(default_factory=list)
+    strengths: Picture | None = None  # its prompts in `prompt`, a line each, its strengths in `settings`
     damaged: dict = dataclasses.field(default_factory=dict)  # a file's name: what is wrong with it
 
     @property
@@ -84,6 +87,7 @@ class Pictures:
 def read_pictures(folder, last_step):
     """`last_step`: what `after` stands for, or None where the run has not come to its end."""
     pictures = Pictures(folder)
+    pictures.strengths = _strengths(pictures)
     rows = {}
     for path in sorted(folder.glob("*.png")) if folder.is_dir() else ():
         name = NAME.fullmatch(path.name)
@@ -102,6 +106,25 @@ def read_pictures(folder, last_step):
         row.sort(key=_order)
     pictures.rows = [Row(tuple(row)) for _, row in sorted(rows.items(), key=lambda item: (item[0][0], _order(item[1][0])))]
     return pictures
+
+
+def _strengths(pictures):
+    path = pictures.folder / STRENGTHS
+    if not path.exists():
+        return None
+    try:
+        text = _text_in(path)
+    except PictureError as error:
+        pictures.damaged[path.name] = str(error)
+        return None
+    prompts, strengths, block = [], "", []
+    for line in text.split("\n"):
+        block.append(line)
+        if line.startswith("Steps: "):  # the last line of each prompt's
+            prompts.append(" ".join(_parts("\n".join(block))[0].split("\n")))
+            strengths = line.rpartition(" at ")[2]
+            block = []
+    return Picture(path, "strengths", None, "\n".join(prompts), "", strengths)
 
 
 def prompt_of(path):

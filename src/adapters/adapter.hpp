@@ -18,6 +18,7 @@
 
 #include "adapters/parameters.hpp"
 #include "config/run_config.hpp"
+#include "nn/new_tokens.hpp"
 #include "nn/parameter_slot.hpp"
 #include "nn/site.hpp"
 
@@ -28,6 +29,7 @@ struct AdaptedModel {
   std::vector<nn::Site> sites;
   std::vector<nn::ParameterSlot> slots;
   std::vector<nn::ParameterSlot> file_slots;  // these, and what else the model's files hold
+  std::vector<nn::TokenTable> token_tables;   // of text encoders that take words of their own
   // Parts that a user may name in adapter.targets and that take no adapter yet.
   std::vector<std::string> without_adapter;
   std::filesystem::path base;  // where it was read; empty: it begins untrained
@@ -56,6 +58,9 @@ class Adapter {
   // How large its change of the model is: |dW| / |W| of all adapted layers as one vector. Some
   // small products per layer; waits for the device. Nothing where the start is not kept.
   virtual std::optional<double> movement() { return std::nullopt; }
+  // After each update of the parameters: keeps them within limits that the settings have. Follows
+  // from the parameters alone.
+  virtual void constrain() {}
   // Writes the result into `folder`, reads it back where it is small, and throws Error(kInternal)
   // where that is not what was trained.
   virtual void write(const std::filesystem::path& folder, const ExportContext& context) const = 0;

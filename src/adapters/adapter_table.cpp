@@ -5,6 +5,7 @@
 #include "adapters/adapter.hpp"
 #include "adapters/full/full.hpp"
 #include "adapters/lora/lora_adapter.hpp"
+#include "adapters/token/token_adapter.hpp"
 #include "base/error.hpp"
 
 namespace lorascale::adapters {
@@ -22,6 +23,7 @@ struct AdapterKind {
 
 constexpr std::array kKinds = {
     AdapterKind{"lora", make_lora_adapter, check_lora_adapter, take_lora_settings},
+    AdapterKind{"token", make_token_adapter, check_token_adapter, take_token_settings},
     AdapterKind{"full", make_full_adapter,
                 [](const config::AdapterSection&, const AdaptedModel&) {}, nullptr},
 };

@@ -42,6 +42,15 @@ const std::vector<Verb>& verbs() {
        run_inspect},
       {"merge", "--model PATH --adapter PATH --output FOLDER [--dtype bf16|fp16|fp32]",
        "write a full model with the adapter added to its weights", run_merge},
+      {"resize", "ADAPTER --rank N | --keep SHARE --output PATH [--dtype bf16|fp16|fp32]",
+       "write an adapter again at a lower rank, by the singular values of each layer's change:\n"
+       "           the N largest, or as few as hold a share of the sum of their squares, such as "
+       "0.95",
+       run_resize},
+      {"export", "ADAPTER --to peft|kohya|diffusers --output PATH [--model PATH]",
+       "write a LoRA of pictures in the form of another program: folders for peft, a file of\n"
+       "           sd-scripts' form for WebUIs, or one for diffusers",
+       run_export},
   };
   return kVerbs;
 }

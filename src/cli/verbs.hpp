@@ -30,5 +30,7 @@ ExitCode run_find_lr(const Arguments& arguments);
 ExitCode run_generate(const Arguments& arguments);
 ExitCode run_inspect(const Arguments& arguments);
 ExitCode run_merge(const Arguments& arguments);
+ExitCode run_resize(const Arguments& arguments);
+ExitCode run_export(const Arguments& arguments);
 
 }  // namespace lorascale::cli

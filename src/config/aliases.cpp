@@ -201,10 +201,21 @@ std::string meaning_text(const Alias& alias) {
       return "`optimizer.lr`, or beside `learning_rate` a part of it in `adapter.lr_pattern`";
     case kSampler:
       return target + ", by its name here";
+    case kNewWord:
+      return target +
+             "; without a network module (`network_module`, `network_dim`) also "
+             "`adapter.type` `token`";
+    case kNetworkArguments:
+      return "`conv_dim` and `conv_alpha`: convolutions beside the layers of " + target +
+             ", with `adapter.rank_pattern` and `adapter.alpha_pattern`; `dropout`, `rank_dropout` "
+             "and `module_dropout`: `adapter.` of that name";
     case kPrompts:
       return target + ": a list, a text file with a prompt on each line, or one prompt";
     case kCaptionLength:
       return target + ": 75, 150 or 225, the nearest below";
+    case kColors:
+      return "true: " + target + " `" + std::string(alias.only) +
+             "`, which is brightness, contrast and saturation, not sd-scripts' hue and gamma";
     case kRefused:
       return "not supported: " + std::string(alias.target);
   }

@@ -45,9 +45,12 @@ enum class AliasMeaning {
   kUnetRate,       // of sd-scripts
   kTextEncoderRate,
   kSampler,
-  kPrompts,        // a file of them, a list, or one
-  kCaptionLength,  // tokens: 75, 150 or 225, as many as fit
-  kRefused,        // anything but no, none and empty is refused; `target` says what to do
+  kNewWord,           // of sd-scripts' textual inversion
+  kNetworkArguments,  // of sd-scripts' networks.lora
+  kPrompts,           // a file of them, a list, or one
+  kCaptionLength,     // tokens: 75, 150 or 225, as many as fit
+  kColors,            // true: colours are changed, by brightness, contrast and saturation
+  kRefused,           // anything but no, none and empty is refused; `target` says what to do
 };
 
 struct Alias {

@@ -18,7 +18,7 @@ struct Domain {
 // What a network that begins untrained is made of.
 constexpr std::string_view kFreshArchitecture = "model.resnet.";
 constexpr std::array kDomains = {
-    Domain{"model.recompute", "language"},
+    Domain{"model.recompute", "language and diffusion"},
     Domain{"model.architecture", "vision"},
     Domain{kFreshArchitecture, "vision"},
     Domain{"model.part", "diffusion"},
@@ -26,6 +26,8 @@ constexpr std::array kDomains = {
     Domain{"model.prediction", "diffusion"},
     Domain{"model.clip_skip", "diffusion"},
     Domain{"data.prepare.", "language"},
+    Domain{"adapter.token.", "diffusion"},
+    Domain{"data.augment.color_jitter", "diffusion"},
     Domain{"data.augment.flip", "vision and diffusion"},
     Domain{"data.augment.shift", "vision"},
     Domain{"data.augment.crop", "diffusion"},
@@ -55,6 +57,7 @@ constexpr std::array kDomains = {
     Domain{"sample.steps", "diffusion"},
     Domain{"sample.guidance", "diffusion"},
     Domain{"sample.sampler", "diffusion"},
+    Domain{"sample.strengths", "diffusion"},
 };
 
 void set_domains(std::vector<Option>& table) {

@@ -97,13 +97,21 @@ void add_adapter(std::vector<Option>& t) {
   const auto at = [](auto member) { return field(&RunConfig::adapter, member); };
   const IntegerKind rank{1, 65536};
   const RealKind positive{0, true};
-  add(t, "adapter.type", at(&AdapterSection::type), words({"lora", "full"}),
-      "lora trains low-rank factors; full trains all weights.");
+  add(t, "adapter.type", at(&AdapterSection::type), words({"lora", "token", "full"}),
+      "lora trains low-rank factors; token the embeddings of adapter.token.word alone; full all "
+      "weights.");
   add(t, "adapter.rank", at(&AdapterSection::rank), rank, "Rank r of the factors A and B.");
   add(t, "adapter.alpha", at(&AdapterSection::alpha), positive,
       "The update is scaled by alpha / rank.");
   add(t, "adapter.dropout", at(&AdapterSection::dropout), RealKind{0, false, 1, true},
       "Share of the adapter's inputs set to zero in training.");
+  add(t, "adapter.rank_dropout", at(&AdapterSection::rank_dropout), RealKind{0, false, 1, true},
+      "Share of the rank left out in training, of each adapted layer for each sample.");
+  add(t, "adapter.module_dropout", at(&AdapterSection::module_dropout), RealKind{0, false, 1, true},
+      "Share of adapted layers whose adapter is left out in training, for each sample.");
+  add(t, "adapter.scale_weight_norms", at(&AdapterSection::scale_weight_norms), RealKind{0},
+      "After each update, changes of layers whose norm |dW| is larger are made as small as this; 0 "
+      "sets no limit.");
   add(t, "adapter.rslora", at(&AdapterSection::rslora), BooleanKind{},
       "Scale by alpha / sqrt(rank) instead.");
   add(t, "adapter.dora", at(&AdapterSection::dora), BooleanKind{},
@@ -131,6 +139,23 @@ void add_adapter(std::vector<Option>& t) {
       "Adapter whose weights the training begins with. Rank, alpha, their patterns, targets, "
       "dropout and rslora are those of its file where they are not set.",
       kMayChange);
+}
+
+void add_token(std::vector<Option>& t) {
+  const auto at = [](auto member) {
+    return field(&RunConfig::adapter, &AdapterSection::token, member);
+  };
+  add(t, "adapter.token.word", at(&TokenSection::word), OptionalKind<TextKind>{TextKind{"word"}},
+      "Textual inversion (Gal et al. 2022): a word of the captions whose embeddings are trained, "
+      "beside "
+      "LoRA or alone (adapter.type: token).");
+  add(t, "adapter.token.vectors", at(&TokenSection::vectors), IntegerKind{1, 75},
+      "Embeddings that it becomes.");
+  add(t, "adapter.token.init", at(&TokenSection::init), OptionalKind<TextKind>{TextKind{"words"}},
+      "Words of the model whose embeddings it begins with; null: embeddings drawn as the model's "
+      "own are spread.");
+  add(t, "adapter.token.lr_ratio", at(&TokenSection::lr_ratio), RealKind{0, true},
+      "Its learning rate over that of the run.");
 }
 
 struct TrainAccess {
@@ -247,6 +272,11 @@ void add_data(std::vector<Option>& t) {
       BooleanKind{},
       "In training, take any part of a picture that is larger than its bucket "
       "(scripts/prepare_images.py --keep-margin), by chance; false: the middle.");
+  add(t, "data.augment.color_jitter",
+      field(&RunConfig::data, &DataSection::augment, &AugmentSection::color_jitter),
+      RealKind{0, false, 1, true},
+      "In training, change brightness, contrast and saturation by up to this share, by chance; "
+      "latents are not kept then.");
   add_captions(t);
   add(t, "data.masked", at(&DataSection::masked), BooleanKind{},
       "Errors count by the pictures' masks, which are their transparency "
@@ -281,6 +311,7 @@ void add_options_of_model_and_data(std::vector<Option>& table) {
   add_model(table);
   add_resnet(table);
   add_adapter(table);
+  add_token(table);
   add_data(table);
 }
 

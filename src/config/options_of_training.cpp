@@ -259,6 +259,10 @@ void add_cadences(std::vector<Option>& t) {
   add(t, "sample.sampler", sample(&S::sampler),
       words({"ddim", "euler", "euler_a", "dpmpp_2m_karras"}), "How noise becomes a picture.",
       kMayChange);
+  add(t, "sample.strengths", sample(&S::strengths), RealListKind{-10, 10},
+      "Of the adapter, for a picture of each prompt at each of them beside each other when the run "
+      "ends; [] makes none.",
+      kMayChange);
 }
 
 void add_noise(std::vector<Option>& t) {

@@ -58,20 +58,31 @@ struct ModelSection {
   std::int64_t clip_skip = 0;             // layer of the text encoders from the end; 0: the model's
   std::optional<std::string> tokenizer;   // of prompts; absent: the model's own
 };
+// A word of prompts that the text encoders learn (textual inversion).
+struct TokenSection {
+  std::optional<std::string> word;  // as captions have it; absent: none
+  std::int64_t vectors = 1;
+  std::optional<std::string> init;  // words whose embeddings it begins with; absent: random
+  double lr_ratio = 1.0;            // of the run's rate
+};
 struct AdapterSection {
-  std::string type = "lora";  // lora | full
+  std::string type = "lora";  // lora | token | full
   std::int64_t rank = 8;
   double alpha = 16.0;
-  double dropout = 0.0;
-  bool rslora = false;    // scale by alpha / sqrt(rank) instead of alpha / rank
-  bool dora = false;      // rows of the weights get lengths of their own
-  double lr_ratio = 1.0;  // LoRA+: rate of B over rate of A
+  double dropout = 0.0;             // of what goes into A
+  double rank_dropout = 0.0;        // of what comes out of A
+  double module_dropout = 0.0;      // of whole layers' adapters
+  double scale_weight_norms = 0.0;  // most that a layer's change may measure; 0: no limit
+  bool rslora = false;              // scale by alpha / sqrt(rank) instead of alpha / rank
+  bool dora = false;                // rows of the weights get lengths of their own
+  double lr_ratio = 1.0;            // LoRA+: rate of B over rate of A
   // Suffixes ("q_proj"), or one entry that is "all-linear" or a regular expression matched in full.
   std::vector<std::string> targets = {"q_proj", "v_proj"};
   std::map<std::string, std::int64_t> rank_pattern;  // suffix or regex -> rank
   std::map<std::string, double> alpha_pattern;       // suffix or regex -> alpha
   std::map<std::string, double> lr_pattern;          // suffix or regex -> part of the rate
   std::optional<std::string> init_from;              // PEFT adapter folder
+  TokenSection token;
 
   // Whether the model's own weights are what is trained, not frozen.
   [[nodiscard]] bool trains_base() const { return type == "full"; }
@@ -98,9 +109,10 @@ struct PrepareSection {
 };
 // Changes of pictures in training.
 struct AugmentSection {
-  bool flip = false;       // left and right, half of them
-  std::int64_t shift = 0;  // pixels, at most, in each direction
-  bool crop = false;       // anywhere within a picture that is larger than its bucket
+  bool flip = false;        // left and right, half of them
+  std::int64_t shift = 0;   // pixels, at most, in each direction
+  bool crop = false;        // anywhere within a picture that is larger than its bucket
+  double color_jitter = 0;  // brightness, contrast and saturation change by at most this share
 };
 // Captions of pictures in training.
 struct CaptionSection {
@@ -222,7 +234,8 @@ struct SampleSection {
   std::optional<std::int64_t> width, height;  // pixels; absent: as most pictures of the data
   std::int64_t steps = 20;
   double guidance = 7.5;
-  std::string sampler = "ddim";  // ddim | euler | euler_a | dpmpp_2m_karras
+  std::string sampler = "ddim";   // ddim | euler | euler_a | dpmpp_2m_karras
+  std::vector<double> strengths;  // of the adapter, each prompt beside itself at the end
 };
 
 struct NoiseSection {

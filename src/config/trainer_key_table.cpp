@@ -152,10 +152,7 @@ void add_refused(std::vector<Alias>& t) {
       "quantization_type double_quantization bnb_config_kwargs bnb_4bit_quant_type "
       "bnb_4bit_compute_dtype bnb_4bit_use_double_quant use_bnb_nested_quant",
       kNoCounterpart, "base weights are not quantised");
-  add(t, "network_args", kRefused,
-      "settings of a network module (conv_dim, conv_alpha, algo, dropout, ...) have keys of their "
-      "own "
-      "here, as adapter.dropout, or none; remove it");
+  add(t, "network_args", kNetworkArguments, "adapter.targets");
   constexpr std::string_view kPlainLora =
       "LoRA on linear layers is what is trained; remove it (adapter.targets names the layers)";
   add(t,
@@ -226,6 +223,13 @@ void add_pictures(std::vector<Alias>& t) {
       R"(unet\..*\.(to_[qkv]|to_out\.0|proj_in|proj_out|ff\.net\.0\.proj|ff\.net\.2))");
   add(t, "network_train_text_encoder_only", kFlag, "adapter.targets",
       R"(text_encoder.*\.([qkv]_proj|out_proj|fc1|fc2))");
+  add(t, "token_string", kNewWord, "adapter.token.word");
+  add(t, "init_word", kSame, "adapter.token.init");
+  add(t, "num_vectors_per_token", kSame, "adapter.token.vectors");
+  add(t, "use_object_template use_style_template", kOnly,
+      "captions are those of the data; write the word into them (scripts/prepare_images.py "
+      "--prefix)",
+      "false");
   add(t, "sample_sampler", kSampler, "sample.sampler");
   add(t, "sample_prompts", kPrompts, "sample.prompts");
   add(t,
@@ -241,13 +245,14 @@ void add_pictures(std::vector<Alias>& t) {
       kNoCounterpart,
       "what is frozen is computed once and kept; an autoencoder never computes in fp16");
   add(t, "v2 sdxl prior_preservation", kNoCounterpart, "model and data say it themselves");
-  add(t, "color_aug weighted_captions", kOnly, "it is not offered; remove it", "false");
+  add(t, "color_aug", kColors, "data.augment.color_jitter", "0.1");
+  add(t, "weighted_captions", kOnly, "it is not offered; remove it", "false");
   add(t, "caption_dropout_every_n_epochs multires_noise_iterations multires_noise_discount", kOnly,
       "it is not offered; remove it (data.caption.dropout and loss.noise_offset are)", "0");
   add(t, "keep_tokens_separator", kNoCounterpart, "keep_tokens counts the tags to keep");
   add(t, "noise_offset_random_strength", kOnly, "loss.noise_offset is a number; remove it",
       "false");
-  add(t, "scale_weight_norms", kOnly, "it is not offered; remove it", "0");
+  add(t, "scale_weight_norms", kSame, "adapter.scale_weight_norms");
   add(t, "loss_type", kOnly, "the loss is the squared error; remove it", "l2");
   add(t, "lr_restart_cycles", kOnly, "the rate falls once and does not restart; remove it", "1");
   add(t, "save_n_epoch_ratio save_last_n_epochs save_last_n_steps", kNoCounterpart,

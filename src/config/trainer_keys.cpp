@@ -216,6 +216,16 @@ Carried carry_flag(const AliasUse& use) {
   return is_off(*use.value) ? nothing("no effect") : set(use, std::string(use.alias->only));
 }
 
+Carried carry_colors(const AliasUse& use) {
+  Carried carried = carry_flag(use);
+  if (!carried.settings.empty()) {
+    carried.outcome =
+        fmt::format("{} {}: brightness, contrast and saturation, not hue and gamma as there",
+                    use.alias->target, use.alias->only);
+  }
+  return carried;
+}
+
 Carried carry_learn_last(const AliasUse& use) {
   return is_off(*use.value) ? nothing("no effect") : set(use, "last");
 }
@@ -296,10 +306,16 @@ Carried carry_over(const AliasUse& use, const Sibling& sibling) {
       return carry_text_encoder_rate(use, sibling);
     case AliasMeaning::kSampler:
       return carry_sampler(use);
+    case AliasMeaning::kNewWord:
+      return carry_new_word(use, sibling);
+    case AliasMeaning::kNetworkArguments:
+      return carry_network_arguments(use);
     case AliasMeaning::kPrompts:
       return carry_prompts(use);
     case AliasMeaning::kCaptionLength:
       return carry_caption_length(use);
+    case AliasMeaning::kColors:
+      return carry_colors(use);
     case AliasMeaning::kRefused:
       return carry_refused(use);
     default:

@@ -145,6 +145,81 @@ Carried carry_caption_length(const AliasUse& use) {
           ""};
 }
 
+// Convolutions of 3 x 3 get a rank and an alpha of their own; those of 1 x 1 and the projections
+// beside them have the network's.
+void add_convolutions(std::int64_t rank, double alpha, int line, Carried& carried) {
+  static constexpr std::array kLarge = {"conv1", "conv2", "downsamplers.0.conv",
+                                        "upsamplers.0.conv"};
+  std::vector<YamlNode> targets;
+  for (const auto* name :
+       {"to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2",
+        "q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2", "conv_shortcut", "time_emb_proj"}) {
+    targets.push_back(YamlNode::scalar(name, line));
+  }
+  YamlNode ranks, alphas;
+  ranks.kind = alphas.kind = YamlNode::Kind::kMap;
+  ranks.line = alphas.line = line;
+  for (const auto* name : kLarge) {
+    targets.push_back(YamlNode::scalar(name, line));
+    ranks.entries.push_back({name, line, YamlNode::scalar(std::to_string(rank), line)});
+    alphas.entries.push_back({name, line, YamlNode::scalar(real_text(alpha), line)});
+  }
+  carried.settings.push_back({"adapter.targets", YamlNode::sequence(std::move(targets), line)});
+  carried.settings.push_back({"adapter.rank_pattern", std::move(ranks)});
+  carried.settings.push_back({"adapter.alpha_pattern", std::move(alphas)});
+}
+
+Carried carry_new_word(const AliasUse& use, const Sibling& sibling) {
+  if (use.value->kind == YamlNode::Kind::kNull || scalar_text(*use.value, "a word").empty()) {
+    return {{}, "no effect"};
+  }
+  Carried carried{{{"adapter.token.word", *use.value}}, ""};
+  if (sibling("network_module") == nullptr && sibling("network_dim") == nullptr) {
+    carried.settings.push_back({"adapter.type", YamlNode::scalar("token", use.line)});
+  }
+  return carried;
+}
+
+Carried carry_network_arguments(const AliasUse& use) {
+  if (use.value->kind == YamlNode::Kind::kNull) {
+    return {{}, "no effect"};
+  }
+  std::vector<YamlNode> items = use.value->items;
+  if (use.value->kind != YamlNode::Kind::kSequence) {
+    items = {*use.value};
+  }
+  Carried carried;
+  std::optional<std::int64_t> rank;
+  double alpha = 1;  // as networks.lora has it where nobody says
+  for (const auto& item : items) {
+    const std::string& text = scalar_text(item, "a list of settings, as [conv_dim=4]");
+    if (is_blank(text)) {
+      continue;
+    }
+    const auto sign = std::min(text.find('='), text.size());
+    const auto key = text.substr(0, sign);
+    const auto value = YamlNode::scalar(text.substr(std::min(sign + 1, text.size())), use.line);
+    if (key == "conv_dim") {
+      IntegerKind{1, 65536}.read(value, rank.emplace());
+    } else if (key == "conv_alpha") {
+      RealKind{0, true}.read(value, alpha);
+    } else if (key == "dropout" || key == "rank_dropout" || key == "module_dropout") {
+      carried.settings.push_back({"adapter." + key, value});
+    } else {
+      throw ValueError("holds " + in_quotes(text) +
+                       ", which has no counterpart; conv_dim, conv_alpha, dropout, rank_dropout "
+                       "and module_dropout have");
+    }
+  }
+  if (rank) {
+    add_convolutions(*rank, alpha, use.line, carried);
+  }
+  if (carried.settings.empty()) {
+    carried.outcome = "no effect";
+  }
+  return carried;
+}
+
 Carried carry_prompts(const AliasUse& use) {
   if (use.value->kind == YamlNode::Kind::kNull) {
     return {{}, "no effect"};

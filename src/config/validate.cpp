@@ -25,6 +25,7 @@ class Validator {
     check_ranges();
     check_paths(purpose);
     check_adapter();
+    check_token();
     check_architecture();
     if (purpose == Purpose::kTraining) {
       check_batch();
@@ -43,6 +44,7 @@ class Validator {
   void check_ranges();
   void check_paths(Purpose purpose);
   void check_adapter();
+  void check_token();
   void check_architecture();
   void check_batch();
   void check_scale();
@@ -114,6 +116,7 @@ void Validator::check_paths(Purpose purpose) {
           "trains; put it into the model's files first, or leave one of them out");
     }
     warn_unused({"sample.prompts"}, "an autoencoder makes no pictures of prompts");
+    warn_unused({"model.recompute"}, "an autoencoder keeps its activations");
     warn_unused(
         {"loss.min_snr_gamma", "loss.debiased", "loss.scale_v_like_noise", "loss.noise_offset",
          "loss.noise_offset_adaptive", "loss.input_perturbation", "loss.zero_terminal_snr"},
@@ -164,6 +167,37 @@ void Validator::check_adapter() {
                  "adapter.rslora", "adapter.dora", "adapter.lr_ratio", "adapter.rank_pattern",
                  "adapter.alpha_pattern", "adapter.lr_pattern", "adapter.init_from"},
                 "adapter.type is full");
+  }
+}
+
+void Validator::check_token() {
+  const AdapterSection& adapter = config_.adapter;
+  const bool alone = adapter.type == "token";
+  if (!adapter.token.word) {
+    if (alone) {
+      refuse("adapter.type: token needs adapter.token.word, the word of the captions to learn");
+    } else {
+      warn_unused({"adapter.token.vectors", "adapter.token.init", "adapter.token.lr_ratio"},
+                  "adapter.token.word is null");
+    }
+    return;
+  }
+  if (adapter.token.word->find_first_not_of(" \t\n") == std::string::npos) {
+    refuse("adapter.token.word is empty; name a word of the captions, or write null for none");
+  }
+  if (alone) {
+    warn_unused({"adapter.targets", "adapter.rank", "adapter.alpha", "adapter.dropout",
+                 "adapter.rank_dropout", "adapter.module_dropout", "adapter.scale_weight_norms",
+                 "adapter.rslora", "adapter.dora", "adapter.lr_ratio", "adapter.rank_pattern",
+                 "adapter.alpha_pattern", "adapter.lr_pattern"},
+                "adapter.type is token");
+    if (std::ranges::any_of(config_.sample.strengths,
+                            [](double value) { return value != 0 && value != 1; })) {
+      refuse("sample.strengths: a word has no strength but 0 and 1; name these, or [] for none");
+    }
+  } else if (adapter.type != "lora") {
+    refuse("adapter.token.word is learnt alone (adapter.type: token) or beside LoRA (lora), not " +
+           adapter.type + "; set one of these, or leave it out");
   }
 }
 

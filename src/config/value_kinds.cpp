@@ -309,6 +309,27 @@ std::string IntegerListKind::write(const std::vector<std::int64_t>& value) {
   return "[" + out + "]";
 }
 
+void RealListKind::read(const YamlNode& node, std::vector<double>& value) const {
+  const RealKind one{low, false, high, false};
+  std::vector<double> given;
+  if (node.kind == YamlNode::Kind::kSequence) {
+    for (const auto& item : node.items) {
+      one.read(item, given.emplace_back());
+    }
+  } else if (node.kind != YamlNode::Kind::kNull) {
+    one.read(node, given.emplace_back());
+  }
+  value = std::move(given);
+}
+
+std::string RealListKind::write(const std::vector<double>& value) {
+  std::string out;
+  for (const auto item : value) {
+    out += (out.empty() ? "" : ", ") + RealKind::write(item);
+  }
+  return "[" + out + "]";
+}
+
 void TextListKind::read(const YamlNode& node, std::vector<std::string>& value) const {
   std::vector<std::string> given;
   if (node.kind == YamlNode::Kind::kSequence) {

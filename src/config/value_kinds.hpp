@@ -207,6 +207,15 @@ struct IntegerListKind {
   }
 };
 
+// [0, 0.5, 1]; may be empty.
+struct RealListKind {
+  double low;
+  double high;
+  void read(const YamlNode& node, std::vector<double>& value) const;
+  static std::string write(const std::vector<double>& value);
+  [[nodiscard]] std::string form() const { return "[numbers, ...]"; }
+};
+
 // {pattern: value, ...}
 template <class Kind>
 struct MapKind {

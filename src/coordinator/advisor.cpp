@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "coordinator/advice/preview_findings.hpp"
 #include "coordinator/advice/recipe_findings.hpp"
 #include "coordinator/step_planner.hpp"
 
@@ -76,6 +77,7 @@ void Advisor::on_step(const StepPlan& plan, const StepFacts& facts, std::int64_t
   }
   const bool error_known = facts.loss_error < kLargestLoss;
   history_.add(plan.step, facts.loss, error_known ? facts.loss_error : 0);
+  gap_.on_loss(plan.step, facts.loss);
   const NoiseReading recent = recent_noise(plan.step, noise);
   say(critical_.on_step(plan, recipe_, noise));
   // In file order the level of the loss follows the documents.
@@ -114,6 +116,18 @@ void Advisor::on_movement(const MovementFacts& facts, std::int64_t samples, Deci
   if (finding && !was_given(finding->name) &&
       !(finding->name == "adapter_overwhelms" && was_given("loss_rises"))) {
     give(facts.step, samples, *finding, log);
+  }
+}
+
+void Advisor::on_preview(const PreviewFacts& facts, std::int64_t samples, DecisionLog& log) {
+  if (!recipe_.advise) {
+    return;
+  }
+  for (const Measure& measure : facts.measures) {
+    const auto finding = preview_finding(measure);
+    if (finding && !was_given(finding->name)) {
+      give(facts.step, samples, *finding, log);
+    }
   }
 }
 

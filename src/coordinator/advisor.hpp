@@ -32,6 +32,7 @@ class Advisor {
   void on_evaluation(const EvaluationContext& context, std::int64_t batch, bool stopped_early,
                      DecisionLog& log);
   void on_movement(const MovementFacts& facts, std::int64_t samples, DecisionLog& log);
+  void on_preview(const PreviewFacts& facts, std::int64_t samples, DecisionLog& log);
 
   [[nodiscard]] const std::vector<Advice>& given() const { return given_; }
 

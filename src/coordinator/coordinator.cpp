@@ -346,6 +346,13 @@ void Coordinator::on_movement(const MovementFacts& facts) {
   self.advisor.on_movement(facts, self.samples, self.log);
 }
 
+void Coordinator::on_preview(const PreviewFacts& facts) {
+  RunState& self = *impl_;
+  LS_ASSERT(facts.step == self.steps);
+  ++self.events;
+  self.advisor.on_preview(facts, self.samples, self.log);
+}
+
 const std::vector<Advice>& Coordinator::advice_given() const {
   return impl_->advisor.given();
 }

@@ -53,6 +53,7 @@ class Coordinator {
   // True when this validation is the best so far. Its step is steps_done().
   bool on_evaluation(const EvaluationFacts& facts);
   void on_movement(const MovementFacts& facts);  // its step is steps_done()
+  void on_preview(const PreviewFacts& facts);    // likewise
   // All of the run so far, in order.
   [[nodiscard]] const std::vector<Advice>& advice_given() const;
   [[nodiscard]] std::optional<double> best_validation_loss() const;

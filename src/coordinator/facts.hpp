@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "coordinator/measure.hpp"
 #include "coordinator/memory/leaf_choice.hpp"
 #include "coordinator/noise/gradient_noise.hpp"
 
@@ -104,6 +105,12 @@ struct EvaluationFacts {
 struct MovementFacts {
   std::int64_t step = 0;
   double ratio = 0;
+};
+
+// What a run's preview shows of its model after `step` updates, in numbers. For the advisor.
+struct PreviewFacts {
+  std::int64_t step = 0;
+  std::vector<Measure> measures{};
 };
 
 // What was said to the user: a decision of kind "advice".

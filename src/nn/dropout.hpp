@@ -14,4 +14,10 @@ namespace lorascale::nn {
 at::Tensor dropout_scale(const SampleRows& rows, std::uint32_t draw, double p, std::int64_t width,
                          const at::TensorOptions& options);
 
+// [rows, rank], by which what comes out of LoRA's A is multiplied: for each sample, 0 for a share
+// `rank_p` of the rank, else 1 / (1 - rank_p); and 0 altogether with probability `module_p`, which
+// changes nothing otherwise (as in sd-scripts, where what is left is not made larger for it).
+at::Tensor rank_dropout_scale(const SampleRows& rows, std::uint32_t draw, double rank_p,
+                              double module_p, std::int64_t rank, const at::TensorOptions& options);
+
 }  // namespace lorascale::nn

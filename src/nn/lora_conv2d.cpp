@@ -26,6 +26,7 @@ at::Tensor LoraConv2d::mask(const SampleRows& rows, const at::Tensor& x) const {
 void LoraConv2d::forward(const at::Tensor& x, at::Tensor& y, const SampleRows* rows,
                          DeltaSaved* saved) const {
   at::Tensor low_rank = convolve(drops(rows) ? x * mask(*rows, x) : x, factors_.a, {}, geometry_);
+  factors_.drop_ranks(rows, low_rank);
   y.add_(convolve(low_rank, factors_.b, {}, {}), factors_.scale);
   if (saved != nullptr) {
     saved->push_back(std::move(low_rank));
@@ -34,9 +35,12 @@ void LoraConv2d::forward(const at::Tensor& x, at::Tensor& y, const SampleRows* r
 
 void LoraConv2d::backward(const at::Tensor& dy, const at::Tensor& x, const SampleRows* rows,
                           const DeltaSaved& saved, at::Tensor& dx) const {
-  const auto& [a, b, grad_a, grad_b, scale, dropout, draw] = factors_;
-  const at::Tensor low_rank_grad = convolution_input_gradient(dy, saved[0], b, {});
-  accumulate_convolution(grad_b, dy, saved[0], {}, scale);
+  const at::Tensor& a = factors_.a;
+  const at::Tensor& grad_a = factors_.grad_a;
+  const double scale = factors_.scale;
+  at::Tensor low_rank_grad = convolution_input_gradient(dy, saved[0], factors_.b, {});
+  factors_.drop_ranks(rows, low_rank_grad);
+  accumulate_convolution(factors_.grad_b, dy, saved[0], {}, scale);
   if (drops(rows)) {
     const at::Tensor scales = mask(*rows, x);
     accumulate_convolution(grad_a, low_rank_grad, x * scales, geometry_, scale);

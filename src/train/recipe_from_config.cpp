@@ -161,7 +161,7 @@ coordinator::Recipe make_recipe(const config::RunConfig& config, std::int64_t ro
   recipe.advise = config.advice;
   recipe.budget_in_steps = config.budget.unit == Unit::kSteps;
   recipe.shuffled = config.data.shuffle;
-  recipe.adapter_rank = config.adapter.trains_base() ? 0 : config.adapter.rank;
+  recipe.adapter_rank = config.adapter.type == "lora" ? config.adapter.rank : 0;
   if (units != nullptr) {
     *units = context;
   }

@@ -33,6 +33,10 @@ struct Tell {
     coordinator.on_movement(facts);
     return true;
   }
+  bool operator()(const coordinator::PreviewFacts& facts) const {
+    coordinator.on_preview(facts);
+    return true;
+  }
   bool operator()(const coordinator::RecoveryFacts& facts) const {
     coordinator.recover(facts.state);
     return true;

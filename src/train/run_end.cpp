@@ -76,6 +76,7 @@ ExitCode Trainer::finish() {
   samples_.show("after");
   root_alone(world_.host, [&] { run_.record.require_complete(); });
   results_.require_best();
+  samples_.show_last();
   report_missed_faults();
   finish_status("done", ExitCode::kDone, fmt::format("done after {} steps", steps));
   if (run_.coordinator->stop_reason() == coordinator::StopReason::kBudget) {

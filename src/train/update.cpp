@@ -61,6 +61,7 @@ optim::AverageShare average_share(const coordinator::StepPlan& plan) {
 Updater::Updater(World& world, const Session& session, FaultInjector& faults)
     : world_(world),
       model_(session.model()),
+      adapter_(*session.adapter),
       parameters_(session.parameters()),
       optimizer_(*session.optimizer),
       faults_(faults),
@@ -288,6 +289,7 @@ UpdateResult Updater::run(const coordinator::StepPlan& plan, const coordinator::
   const at::Tensor whole = noise_ ? noise_->squares(gradient) : at::Tensor();
   result.times.noise += watch.lap();
   optimizer_.step(master, gradient, hyper, facts);
+  adapter_.constrain();
   parameters_.refresh();
   const auto [noise, measures, statistics] = columns_;
   if (statistics > 0) {

@@ -97,6 +97,7 @@ class Updater {
 
   World& world_;
   models::Model& model_;
+  adapters::Adapter& adapter_;
   adapters::TrainableParameters& parameters_;
   optim::Optimizer& optimizer_;
   FaultInjector& faults_;

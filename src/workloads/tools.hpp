@@ -58,6 +58,15 @@ struct MergeRequest {
 // Writes the merged model; returns what was done, for people.
 std::string merge(const MergeRequest& request);
 
+struct ExportRequest {
+  std::filesystem::path adapter;  // or the folder of its run
+  std::string form;               // "peft", "kohya", "diffusers"
+  std::filesystem::path output;
+  std::filesystem::path model;  // empty: what the run or the adapter names
+};
+// Writes an adapter in another form; returns what was done, for people.
+std::string export_adapter(ExportRequest request);
+
 // A prepared data set in words, some lines. Error(kBadInput) where the file is none.
 std::string describe_data(const std::filesystem::path& file);
 

@@ -15,6 +15,7 @@
 
 #include "adapters/adapter.hpp"
 #include "config/run_config.hpp"
+#include "coordinator/measure.hpp"
 #include "coordinator/recipe.hpp"
 #include "data/dataset.hpp"
 #include "models/model.hpp"
@@ -59,6 +60,13 @@ class Preview {
   };
   // With the weights as they are; on one rank alone.
   virtual std::vector<Item> make() = 0;
+  // Once more when a run has ended and its results are in its folder: what is worth a longer look,
+  // each handed over when it is made, and numbers for the advisor. The weights stay as they are.
+  using Show = std::function<void(const Item&)>;
+  virtual std::vector<coordinator::Measure> make_last(const Show& show) {
+    static_cast<void>(show);
+    return {};
+  }
 };
 
 // What a rank does of the filling of caches.

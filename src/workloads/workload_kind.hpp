@@ -6,8 +6,10 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "config/run_config.hpp"
+#include "nn/new_tokens.hpp"
 #include "workloads/tools.hpp"
 #include "workloads/workload.hpp"
 
@@ -30,6 +32,11 @@ struct WorkloadKind {
                           const GenerateRequest& request);
   std::string (*merge)(const MergeRequest& request);
   void (*take_defaults)(const std::set<std::string>& given, config::RunConfig& config) = nullptr;
+  // What takes the word of adapter.token.
+  std::vector<nn::TokenTable> (*token_tables)(models::Model& model,
+                                              const config::RunConfig& config) = nullptr;
+  // Null where adapters have PEFT's form alone.
+  std::string (*export_adapter)(const ExportRequest& request) = nullptr;
 };
 
 std::span<const WorkloadKind> workload_kinds();

@@ -67,8 +67,16 @@ std::vector<std::string> unused_settings(const config::RunConfig& config) {
 }
 
 adapters::AdaptedModel adapted_model(models::Model& model, const config::RunConfig& config) {
-  return {model.sites(), model.parameter_slots(), model.file_slots(), model.parts_without_site(),
-          config.model.path};
+  adapters::AdaptedModel adapted;
+  adapted.sites = model.sites();
+  adapted.slots = model.parameter_slots();
+  adapted.file_slots = model.file_slots();
+  adapted.without_adapter = model.parts_without_site();
+  adapted.base = config.model.path;
+  if (const auto& kind = workload_kind_of(config.model); kind.token_tables != nullptr) {
+    adapted.token_tables = kind.token_tables(model, config);
+  }
+  return adapted;
 }
 
 bool uses_setting(const config::ModelSection& model, std::string_view path) {

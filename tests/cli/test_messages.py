@@ -9,7 +9,7 @@ import pytest
 from harness import Workspace, environment, execute, mpirun, wait_until
 
 USAGE, BAD_CONFIG, CANNOT_WRITE = 64, 78, 73
-VERBS = ["train", "plan", "cache", "find-batch", "find-lr", "generate", "inspect", "merge"]
+VERBS = ["train", "plan", "cache", "find-batch", "find-lr", "generate", "inspect", "merge", "resize", "export"]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_each_verb_has_help(program, verb, flag):
 
 def test_help_lists_the_verbs(program):
     text = execute([program, "--help"]).stdout
-    assert re.findall(r"^  ([a-z-]+) (?:CONFIG|PATH|--model)", text, re.MULTILINE) == VERBS
+    assert re.findall(r"^  ([a-z-]+) (?:CONFIG|PATH|ADAPTER|--model)", text, re.MULTILINE) == VERBS
 
 
 @pytest.mark.parametrize("settings, words", [

@@ -48,6 +48,13 @@ const std::map<std::string, std::string>& other_values() {
       {"adapter.rank", "16"},
       {"adapter.alpha", "32"},
       {"adapter.dropout", "0.1"},
+      {"adapter.rank_dropout", "0.2"},
+      {"adapter.module_dropout", "0.3"},
+      {"adapter.scale_weight_norms", "1.5"},
+      {"adapter.token.word", "<hat>"},
+      {"adapter.token.vectors", "2"},
+      {"adapter.token.init", "a hat"},
+      {"adapter.token.lr_ratio", "3"},
       {"adapter.rslora", "true"},
       {"adapter.dora", "true"},
       {"adapter.lr_ratio", "4"},
@@ -56,6 +63,8 @@ const std::map<std::string, std::string>& other_values() {
       {"adapter.alpha_pattern", "{q_proj: 4.5}"},
       {"adapter.lr_pattern", "{q_proj: 0.5}"},
       {"adapter.init_from", "adapters/a"},
+      {"data.augment.color_jitter", "0.1"},
+      {"sample.strengths", "[0, 0.5, 1]"},
       {"data.train", "[train.jsonl, more.csv]"},
       {"data.validation", "validation.h5"},
       {"data.prepare.tokenizer", "bytes"},
@@ -260,8 +269,9 @@ TEST(ConfigAliases, PointAtOptionsThatExistAndHideNone) {
       const auto& type = alias.only.empty() ? alias.name : alias.only;
       EXPECT_TRUE(type == "bf16" || type == "fp16") << alias.name;
     } else {
-      const bool has_value =
-          alias.meaning == AliasMeaning::kOnly || alias.meaning == AliasMeaning::kFlag;
+      const bool has_value = alias.meaning == AliasMeaning::kOnly ||
+                             alias.meaning == AliasMeaning::kFlag ||
+                             alias.meaning == AliasMeaning::kColors;
       EXPECT_EQ(!alias.only.empty(), has_value) << alias.name;
     }
     EXPECT_EQ(find_option(alias.target) != nullptr, points) << alias.name;

@@ -186,6 +186,19 @@ TEST(TrainerKeys, RatesOfPartsAreTheRunsOrFactorsOfIt) {
   }
 }
 
+TEST(TrainerKeys, AWordIsLearntAloneUnlessThereIsANetwork) {
+  const std::string word = "{token_string: <toy>, init_word: cat, num_vectors_per_token: 4";
+  const auto alone = said(word + ", use_object_template: false}").result.config.adapter;
+  EXPECT_EQ(alone.type, "token");
+  EXPECT_EQ(alone.token.word, "<toy>");
+  EXPECT_EQ(alone.token.init, "cat");
+  EXPECT_EQ(alone.token.vectors, 4);
+  const auto both = said(word + ", network_module: networks.lora}").result.config.adapter;
+  EXPECT_EQ(both.type, "lora");
+  EXPECT_EQ(both.token.word, "<toy>");
+  EXPECT_FALSE(said("token_string: ''").result.config.adapter.token.word.has_value());
+}
+
 TEST(TrainerKeys, OfPicturesSetWhatTheyMeanHere) {
   const auto config = said(R"(
 v_parameterization: true
@@ -226,6 +239,32 @@ sample_prompts: [a cat, a dog --n blurry]
   EXPECT_EQ(config.sample.prompts, (std::vector<std::string>{"a cat", "a dog --n blurry"}));
 }
 
+TEST(TrainerKeys, NetworkArgumentsAreRanksOfConvolutionsAndKindsOfDropout) {
+  const auto config = said(R"(
+network_dim: 16
+network_args: ["conv_dim=4", "conv_alpha=2", "rank_dropout=0.1", "module_dropout=0.2"]
+scale_weight_norms: 1.5
+)")
+                          .result.config;
+  EXPECT_EQ(config.adapter.rank, 16);
+  EXPECT_EQ(config.adapter.rank_dropout, 0.1);
+  EXPECT_EQ(config.adapter.module_dropout, 0.2);
+  EXPECT_EQ(config.adapter.scale_weight_norms, 1.5);
+  EXPECT_EQ(config.adapter.rank_pattern.at("conv2"), 4);
+  EXPECT_EQ(config.adapter.alpha_pattern.at("upsamplers.0.conv"), 2);
+  EXPECT_FALSE(config.adapter.rank_pattern.contains("conv_shortcut"));
+  EXPECT_NE(std::ranges::find(config.adapter.targets, "conv_shortcut"),
+            config.adapter.targets.end());
+  EXPECT_EQ(read("network_args: []"), RunConfig{});
+}
+
+TEST(TrainerKeys, ColorsAreChangedInAnotherWayAndItIsSaid) {
+  const auto config = said("color_aug: true");
+  EXPECT_EQ(config.result.config.data.augment.color_jitter, 0.1);
+  EXPECT_TRUE(config.of({"color_aug true", "data.augment.color_jitter 0.1", "not hue and gamma"}));
+  EXPECT_EQ(read("color_aug: false"), RunConfig{});
+}
+
 TEST(TrainerKeys, PromptsMayStandInAFile) {
   const auto file = std::filesystem::path(testing::TempDir()) / "prompts.txt";
   std::ofstream(file) << "# for a look\r\na cat\r\n\n  \na dog --d 7\n";
@@ -259,7 +298,7 @@ TEST(TrainerKeys, RefuseByNameAndWithTheRemedyWhatIsNotDone) {
       {"sample_prompts: nowhere/prompts.txt", {"sample_prompts", "cannot be read"}},
       {"sample_prompts: prompts.toml", {"sample_prompts", ".txt"}},
       {"max_token_length: 50", {"max_token_length", "75"}},
-      {"color_aug: true", {"color_aug", "not offered"}},
+      {"weighted_captions: true", {"weighted_captions", "not offered"}},
       {"multires_noise_iterations: 6", {"multires_noise_iterations", "loss.noise_offset"}},
       {"rl: dpo", {"rl", "preferences"}},
       {"pref_beta: 0.1", {"pref_beta", "preferences"}},
@@ -302,7 +341,8 @@ TEST(TrainerKeys, RefuseByNameAndWithTheRemedyWhatIsNotDone) {
       {"datasets:\n  - {path: a, roles: {user: [gpt], assistant: [human]}}",
        {"roles: 'gpt' for user"}},
       {"datasets:\n  - {path: a, roles: {assistant: [owl]}}", {"roles: 'owl' for assistant"}},
-      {"network_args: ['conv_dim=4']", {"network_args", "conv_dim"}},
+      {"network_args: ['algo=loha']", {"network_args", "'algo=loha'", "conv_dim"}},
+      {"network_args: ['conv_dim']", {"network_args", "whole number"}},
       {"datasets:\n  - {path: a, train_on_eos: none}", {"train_on_eos: 'none'"}},
       {"datasets:\n  - {path: a, shards: 10}", {"shards: '10'", "the whole set"}},
       {"datasets:\n  - {path: a, chat_template: chatml}", {"chat_template: 'chatml'"}},

@@ -44,7 +44,8 @@ struct Course {
   std::function<double(std::int64_t)> movement = [](std::int64_t step) {
     return 1e-5 * static_cast<double>(step);
   };
-  double sampling = 0.5;   // standard deviation of one sample's loss
+  double sampling = 0.5;  // standard deviation of one sample's loss
+  double noise_of_validation = 0.002;
   double noise_scale = 0;  // 0: not measured
   std::function<bool(std::int64_t)> finite = [](std::int64_t) { return true; };
 };
@@ -79,7 +80,7 @@ class Source {
     }
     return facts;
   }
-  double validation_noise() { return 0.002 * normal_(); }
+  double validation_noise() { return course_.noise_of_validation * normal_(); }
 
  private:
   const Course& course_;
@@ -281,6 +282,34 @@ TEST(Advisor, SeesOverFitting) {
   EXPECT_THAT(run_course(one_epoch, course).names(), IsEmpty());
 }
 
+// Pictures: each sample is at a time of its own, so losses scatter by as much as they are large,
+// and a level of 16 updates tells nothing.
+TEST(Advisor, SeesOverFittingOfPictures) {
+  Course course;
+  course.level = [](std::int64_t step) {
+    return 0.12 - 0.03 * static_cast<double>(std::max<std::int64_t>(0, step - 160)) / 640;
+  };
+  course.validation = [](std::int64_t step) {
+    const double past = static_cast<double>(step - 160);
+    return 0.14 + (past < 0 ? -1e-4 : 3e-5) * past;
+  };
+  course.sampling = 0.12;
+  course.noise_of_validation = 0.0002;  // always the same times and noise
+  int seen = 0;
+  for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+    const Outcome outcome = run_course(healthy_recipe(), course, seed);
+    seen += outcome.names() == std::vector<std::string>{"over_fitting"} ? 1 : 0;
+  }
+  EXPECT_GE(seen, 8);
+  // A training loss that stays where it is: none of it, whatever the validation does.
+  course.level = [](std::int64_t) { return 0.12; };
+  int alarms = 0;
+  for (std::uint64_t seed = 1; seed <= 100; ++seed) {
+    alarms += run_course(healthy_recipe(), course, seed).names().empty() ? 0 : 1;
+  }
+  EXPECT_LE(alarms, 3);
+}
+
 TEST(Advisor, SeesAnAdapterThatDoesNotMove) {
   Recipe recipe = healthy_recipe();
   Course course{[](std::int64_t) { return 2.5; }};
@@ -323,6 +352,40 @@ TEST(Advisor, SeesAnAdapterThatOverwhelmsTheModel) {
   // Where the loss rises, that is the word, and one is enough.
   course.level = [](std::int64_t step) { return step <= 3 ? 2.5 : 7.0; };
   EXPECT_THAT(run_course(healthy_recipe(), course).names(), ElementsAre("loss_rises"));
+}
+
+TEST(Advisor, SeesWhatPicturesShowOfOverFitting) {
+  const auto names = [](const std::vector<Measure>& measures, bool advise = true) {
+    Recipe recipe = healthy_recipe();
+    recipe.advise = advise;
+    Coordinator coordinator(recipe, 1);
+    const auto before = coordinator.state_hash();
+    for (int twice = 0; twice < 2; ++twice) {  // and is said once
+      coordinator.on_preview({0, measures});
+    }
+    EXPECT_EQ(coordinator.state_hash(), before);
+    std::vector<std::string> found;
+    for (const Advice& advice : coordinator.advice_given()) {
+      found.push_back(advice.finding);
+    }
+    return found;
+  };
+  EXPECT_THAT(names({{"seeds_distance", 0.5}, {"change_without_words", 0.5}, {"prior_loss", 1.1}}),
+              IsEmpty());
+  EXPECT_THAT(names({{"a_later_version's", 7}}), IsEmpty());
+  const std::vector<Measure> poor = {{"seeds_distance", 0.49, "a cat"},
+                                     {"change_without_words", 0.514, "sks"},
+                                     {"prior_loss", 1.11, "8 pictures"}};
+  EXPECT_THAT(names(poor), ElementsAre("seeds_alike", "change_leaks", "others_forgotten"));
+  EXPECT_THAT(names(poor, /*advise=*/false), IsEmpty());
+  Coordinator coordinator(healthy_recipe(), 1);
+  coordinator.on_preview({0, poor});
+  EXPECT_THAT(coordinator.advice_given()[1].text, HasSubstr("without 'sks', which the captions"));
+  EXPECT_THAT(coordinator.advice_given()[1].text, HasSubstr("0.51 times"));
+  // Said once over a stop, too.
+  auto resumed = Coordinator::restore(healthy_recipe(), 2, coordinator.state());
+  resumed.on_preview({0, poor});
+  EXPECT_EQ(resumed.advice_given().size(), 3U);
 }
 
 TEST(Advisor, SeesABatchAboveTheMeasuredNoiseScale) {

@@ -59,7 +59,7 @@ def make_photos(folder):
 
 def make_drawings(checkout):
     """A small model in the place of SD 1.5, and pictures as small."""
-    reference.make_pipeline(checkout / "models/sd15")
+    reference.make_pipeline(checkout / "models/sd15", halvings=3)
     reference.make_pictures(checkout / "drawings", [(64, 64)] * 12 + [(64, 128)] * 8)
 
 

@@ -119,6 +119,7 @@ Adapted make_adapted(const Case& c, const Precision& p, double dropout) {
   f.grad_b = noise(f.b.sizes(), 14).to(p.gradients());
   f.scale = 1.75;
   f.dropout = dropout;
+  f.rank_dropout = f.module_dropout = dropout;
   f.draw = 9;
   result.layer.site().attach(std::make_unique<LoraConv2d>(f, c.geometry));
   return result;
@@ -132,13 +133,15 @@ void check_adapted(const Case& c, const Precision& p, double dropout, bool train
   const SampleRows* rows = trained ? &kRows : nullptr;
   const auto x64 = leaf64(x), a64 = leaf64(f.a), b64 = leaf64(f.b);
   auto branch = x64;
+  auto kept = at::ones({x.size(0), 2, 1, 1}, at::kDouble);
   if (trained && dropout > 0) {
     const auto width = c.in * c.height * c.width;
     branch = x64 * dropout_scale(kRows, f.draw, dropout, width, at::kDouble).view(x.sizes());
+    kept = rank_dropout_scale(kRows, f.draw, dropout, dropout, 2, at::kDouble).view(kept.sizes());
   }
   const auto expected =
       formula(x64, layer.weight.to(at::kDouble), layer.bias.to(at::kDouble), c.geometry) +
-      f.scale * at::conv2d(formula(branch, a64, {}, c.geometry), b64);
+      f.scale * at::conv2d(formula(branch, a64, {}, c.geometry) * kept, b64);
   const auto dy = noise(expected.sizes(), 51).to(p.type);
   const auto gradients = autograd_of(expected, dy, {x64, a64, b64});
   const auto a_before = f.grad_a.clone(), b_before = f.grad_b.clone();

@@ -1,6 +1,7 @@
 // Dropout masks: what they are a function of, and what they are not.
 #include "nn/dropout.hpp"
 
+#include <numeric>
 #include <set>
 
 #include "support/tensors.hpp"
@@ -83,6 +84,50 @@ TEST(DropoutTest, EmptyRowsAndSixteenBit) {
   const auto rounded = dropout_scale(key_of({4, 8, 6}, {0, 2, 2, 5}), 5, 0.3, 13,
                                      at::TensorOptions().dtype(at::kBFloat16));
   EXPECT_TRUE(same_bits(rounded, with_gap.to(at::kBFloat16)));
+}
+
+at::Tensor rank_mask(const SampleRows& key, double rank_p, double module_p,
+                     std::int64_t rank = 13) {
+  return rank_dropout_scale(key, 5, rank_p, module_p, rank, at::kFloat);
+}
+
+std::vector<std::int64_t> first_numbers(std::int64_t count) {
+  std::vector<std::int64_t> ids(static_cast<std::size_t>(count));
+  std::iota(ids.begin(), ids.end(), 0);
+  return ids;
+}
+std::vector<std::int32_t> one_row_each(std::int64_t count) {
+  std::vector<std::int32_t> offsets(static_cast<std::size_t>(count) + 1);
+  std::iota(offsets.begin(), offsets.end(), 0);
+  return offsets;
+}
+
+TEST(RankDropoutTest, LeavesOutAShareOfTheRankAndScalesTheRest) {
+  const auto m = rank_mask(key_of(first_numbers(500), one_row_each(500)), 0.25, 0.0, 64);
+  const auto kept = m.ne(0);
+  EXPECT_TRUE(m.masked_select(kept).eq(static_cast<float>(4.0 / 3.0)).all().item<bool>());
+  EXPECT_NEAR(kept.to(at::kDouble).mean().item<double>(), 0.75, 5 * std::sqrt(0.1875 / 32000));
+  EXPECT_GT(kept.to(at::kDouble).mean(0).min().item<double>(), 0.75 - 6 * std::sqrt(0.1875 / 500));
+}
+
+TEST(RankDropoutTest, LeavesOutWholeModulesOrNothingOfThem) {
+  const auto m = rank_mask(key_of(first_numbers(2000), one_row_each(2000)), 0.0, 0.3);
+  EXPECT_TRUE(m.eq(m.select(1, 0).unsqueeze(1)).all().item<bool>());
+  EXPECT_TRUE(m.eq(0).logical_or(m.eq(1)).all().item<bool>());
+  EXPECT_NEAR(m.mean().item<double>(), 0.7, 5 * std::sqrt(0.21 / 2000));
+}
+
+// All rows of a sample have one mask, in any company, which is not that of its inputs' dropout.
+TEST(RankDropoutTest, BelongsToTheSample) {
+  const auto together = rank_mask(key_of({40, 3, 999}, {0, 5, 5, 16}), 0.5, 0.1);
+  EXPECT_TRUE(same_bits(together.narrow(0, 0, 5), rank_mask(key_of({40}, {0, 5}), 0.5, 0.1)));
+  EXPECT_TRUE(same_bits(together.narrow(0, 5, 11), rank_mask(key_of({999}, {0, 11}), 0.5, 0.1)));
+  EXPECT_TRUE(together.narrow(0, 0, 5).eq(together[0]).all().item<bool>());
+  EXPECT_FALSE(same_bits(together[0], together[5]));
+  const auto rows = key_of(first_numbers(100), one_row_each(100));
+  const double equal =
+      rank_mask(rows, 0.5, 0.0).eq(mask(rows, 5, 0.5)).to(at::kDouble).mean().item<double>();
+  EXPECT_NEAR(equal, 0.5, 5 * 0.5 / std::sqrt(1300));
 }
 
 }  // namespace

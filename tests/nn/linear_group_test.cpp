@@ -42,7 +42,7 @@ Setup make_setup(at::ScalarType type, bool bias, bool train_weights, double drop
     LoraFactors branch;
     const std::int64_t rank = member == 0 ? 2 : 3;
     branch.scale = member == 0 ? 2.0 : 0.75;
-    branch.dropout = dropout;
+    branch.dropout = branch.rank_dropout = branch.module_dropout = dropout;
     branch.draw = 30 + static_cast<std::uint32_t>(member);
     branch.a = noise({rank, 7}, 5 + member).to(type);
     branch.b = noise({g.members[member].out, rank}, 15 + member).to(type);
@@ -79,11 +79,14 @@ Reference formula(const Setup& s, bool dropped) {
     const auto& branch = s.branches[i];
     const auto a = follow(branch.a);
     const auto b = follow(branch.b);
-    const auto input = dropped ? x * dropout_scale(s.rows, branch.draw, branch.dropout, 7,
-                                                   at::TensorOptions().dtype(at::kDouble))
-                               : x;
-    outputs[s.members[i]] =
-        outputs[s.members[i]] + branch.scale * at::matmul(at::matmul(input, a.t()), b.t());
+    const double p = branch.dropout;
+    const auto input = dropped ? x * dropout_scale(s.rows, branch.draw, p, 7, at::kDouble) : x;
+    auto low_rank = at::matmul(input, a.t());
+    if (dropped) {
+      low_rank =
+          low_rank * rank_dropout_scale(s.rows, branch.draw, p, p, branch.a.size(0), at::kDouble);
+    }
+    outputs[s.members[i]] = outputs[s.members[i]] + branch.scale * at::matmul(low_rank, b.t());
   }
   r.y = at::cat(outputs, 1);
   return r;

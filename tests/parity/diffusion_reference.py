@@ -70,8 +70,9 @@ def unet(kind, context):
         layers_per_block=1 if kind == "sd1" else 2, norm_num_groups=8, cross_attention_dim=context, **form).float().eval()
 
 
-def make_pipeline(folder, kind="sd1", prediction="epsilon"):
-    """Saves it; returns its parts as diffusers has them. Weights are larger than a fresh model's, so that all matter."""
+def make_pipeline(folder, kind="sd1", prediction="epsilon", halvings=1):
+    """Saves it; returns its parts as diffusers has them. Weights are larger than a fresh model's, so that all matter.
+    `halvings`: how often the autoencoder halves the sides, three times in real models."""
     torch.manual_seed(0)
     folder = pathlib.Path(folder)
     tokenizer = make_tokenizer(folder / "tokenizer", pad="!" if kind.startswith("sd2") else None)
@@ -84,8 +85,9 @@ def make_pipeline(folder, kind="sd1", prediction="epsilon"):
         parts["text_encoder_2"] = text_encoder(len(tokenizer), 24, projection=16, activation="gelu")
     parts["unet"] = unet(kind, width + (24 if kind == "sdxl" else 0))
     parts["vae"] = diffusers.AutoencoderKL(
-        block_out_channels=[32, 64] if of_file else [8, 16], norm_num_groups=32 if of_file else 4, layers_per_block=1,
-        latent_channels=4, down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2,
+        block_out_channels=[32, 64] if of_file else [8] + [16] * halvings, norm_num_groups=32 if of_file else 4,
+        layers_per_block=1, latent_channels=4, down_block_types=["DownEncoderBlock2D"] * (halvings + 1),
+        up_block_types=["UpDecoderBlock2D"] * (halvings + 1),
         scaling_factor=0.18215 if of_file else 0.6).float().eval()
     for name in ("unet", "vae", "text_encoder", "text_encoder_2"):
         if name in parts:

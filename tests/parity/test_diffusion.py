@@ -95,6 +95,8 @@ def load(pipeline, path):
     for name, _ in pipeline.unet.named_modules():
         for theirs, word in words.items():
             tensor = tensors.pop(f"lora_unet_{name.replace('.', '_')}.{theirs}", None)
+            if tensor is not None and theirs == "dora_scale":  # [out, 1] or [out, 1, 1, 1] in the file
+                tensor = tensor.view(1, -1, 1, 1) if tensor.dim() == 4 else tensor.flatten()
             if tensor is not None:
                 renamed[f"unet.{name}.{word}"] = tensor
     assert not tensors, sorted(tensors)

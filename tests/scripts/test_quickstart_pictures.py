@@ -83,7 +83,7 @@ def test_from_pictures_to_a_report(done):
     assert "val_loss" in lines[0] and "val_loss" in lines[-1]
     assert (run / "adapter/lora.safetensors").is_file()
     names = [f"{when}-{number:02}.png" for when in ("after", "before") for number in (0, 1)]
-    assert sorted(path.name for path in (run / "samples").iterdir()) == names
+    assert sorted(path.name for path in (run / "samples").iterdir()) == [*names, "strengths.png"]
     page = (run / "report.html").read_text()
     assert re.findall("<h3>(.*?)</h3>", page)[:2] == ["sumi, a cat", "a cat"]
     assert page.count("before training</figcaption>") == page.count("after training</figcaption>") == 2

@@ -139,6 +139,24 @@ def test_the_loss_is_an_error_and_no_perplexity(tmp_path):
         assert not re.search("token|perplexity|nats|What it", shown)
 
 
+def test_the_adapter_at_several_strengths(tmp_path):
+    """Its prompts and strengths are those that the trainer wrote into it; a damaged one is named."""
+    of = ", LoRA: my run at 2/adapter at 0, 0.4, 1"
+    text = "\n".join(parameters(*prompt) + of for prompt in [("a <cat>", "blurry"), ("猫",)])
+    folder = noise_run(tmp_path / "run", [*TWO, ("strengths.png", png(text, (1, 2, 3), (192, 96)))])
+    run = read_run(folder)
+    shown = page.render(run, [])
+    (heading, pictures), = [row for row in Images(shown).rows if "strengths" in row[0]]
+    assert [name for name, _ in pictures] == ["0, 0.4, 1, from left to right"]
+    assert pictures[0][1].size == (192, 96) and color_of(pictures[0][1]) == (1, 2, 3)
+    assert "Downwards: a &lt;cat&gt;; 猫" in shown and len(Images(shown).rows) == 3
+    assert run.pictures.count == 8
+    (folder / "samples/strengths.png").write_bytes(png(text, (1, 2, 3))[:-20])
+    run = read_run(folder)
+    assert len(Images(page.render(run, [])).rows) == 2
+    assert ("not shown", f"{folder}/samples/strengths.png is cut off") in list(facts.facts(run))
+
+
 def test_a_quarter_without_a_loss_is_no_curve(tmp_path):
     folder = noise_run(tmp_path / "run")
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

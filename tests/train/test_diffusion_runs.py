@@ -19,6 +19,7 @@ USAGE, BAD_INPUT, BAD_CONFIG = 64, 65, 78
 # Buckets of 1, 2 and 8 pictures.
 SIZES = [(32, 32)] * 8 + [(48, 32)] * 2 + [(32, 64)]
 STEPS = 6
+UNDROPPED = {"dropout": 0.0, "rank_dropout": 0.0, "module_dropout": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def settings(inputs, folder, **changes):
     config = {
         "run": {"output_dir": str(folder / "run"), "threads": 1, "device": "cpu"},
         "model": {"path": str(inputs / "model"), "dtype": "fp32"},
-        "adapter": {"rank": 2, "alpha": 4, "dropout": 0.1},
+        "adapter": {"rank": 2, "alpha": 4, "dropout": 0.1, "rank_dropout": 0.3, "module_dropout": 0.2},
         "data": {"train": str(inputs / "train.h5"), "validation": str(inputs / "validation.h5"), "masked": True,
                  "augment": {"flip": True, "crop": True},
                  "caption": {"shuffle": True, "keep": 1, "dropout": 0.1, "tag_dropout": 0.2}},
@@ -87,6 +88,11 @@ def test_an_epoch_has_every_picture_as_often_as_it_repeats(exact):
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 def test_same_bits_on_any_number_of_ranks(program, inputs, exact, tmp_path, ranks):
     run(program, "train", settings(inputs, tmp_path, run={"reduction": "exact"}), ranks=ranks)
+    assert result(tmp_path) == result(exact)
+
+
+def test_recomputing_changes_no_bit(program, inputs, exact, tmp_path):
+    run(program, "train", settings(inputs, tmp_path, run={"reduction": "exact"}, model__recompute=True))
     assert result(tmp_path) == result(exact)
 
 
@@ -164,7 +170,7 @@ def test_samples_are_the_pictures_of_diffusers(program, inputs, tmp_path, sample
                                    sample={"every": "1 step", "prompts": prompts, "steps": 7, "guidance": 3.0, "width": 32,
                                            "height": 32, "sampler": sampler}))
     pictures = sorted((tmp_path / "run/samples").glob("after-*.png"))
-    assert len(pictures) == 2 and len(list((tmp_path / "run/samples").iterdir())) == 4  # and before
+    assert len(pictures) == 2 and len(list((tmp_path / "run/samples").iterdir())) == 5  # before, and strengths.png
     made = pipeline(inputs / "model", sampler)
     expected = [theirs(made, "a red cat", 0, num_inference_steps=7, guidance_scale=3.0),
                 theirs(made, "a dog", 77, num_inference_steps=5, guidance_scale=2.0, negative_prompt="grass")]
@@ -175,14 +181,14 @@ def test_samples_are_the_pictures_of_diffusers(program, inputs, tmp_path, sample
         "a dog\nNegative prompt: grass\nSteps: 5, Sampler: " + sampler + ", CFG scale: 2, Seed: 77, Size: 32x32, Model: model")
     board = EventAccumulator(str(tmp_path / "run/tensorboard"))
     board.Reload()
-    assert [tag for tag in board.Tags()["images"] if tag.startswith("samples/")] == ["samples/00", "samples/01"]
+    assert [tag for tag in board.Tags()["images"] if tag.startswith("samples/")] == [f"samples/{x}" for x in ("00", "01", "strengths")]
 
 
 @pytest.fixture(scope="module")
 def learnt(program, inputs, tmp_path_factory):
     """An adapter that makes a difference."""
     folder = tmp_path_factory.mktemp("learnt")
-    run(program, "train", settings(inputs, folder, optimizer={"lr": 2e-2}, adapter={"dropout": 0.0, "alpha": 3}))
+    run(program, "train", settings(inputs, folder, optimizer={"lr": 2e-2}, adapter={**UNDROPPED, "alpha": 3}))
     return folder
 
 
@@ -220,6 +226,22 @@ def test_a_merged_folder_is_the_model_with_its_adapter(program, inputs, learnt, 
     assert difference(merged, expected) <= 1
     same = "vae/diffusion_pytorch_model.safetensors"
     assert (tmp_path / "merged" / same).read_bytes() == (inputs / "model" / same).read_bytes()
+
+
+def norms_of_changes(file):
+    tensors = {key: value.double().flatten(1) for key, value in safetensors.torch.load_file(file).items()
+               if not key.endswith(".alpha")}
+    downs = [key for key in tensors if key.endswith("lora_down.weight")]
+    return np.array([float((tensors[down.replace("lora_down", "lora_up")] @ tensors[down]).norm()) * 3 / 2 for down in downs])
+
+
+def test_no_change_is_larger_than_scale_weight_norms(program, inputs, learnt, tmp_path):
+    most = 0.05
+    run(program, "train", settings(inputs, tmp_path, optimizer={"lr": 2e-2},
+                                   adapter={**UNDROPPED, "alpha": 3, "scale_weight_norms": most}))
+    free = norms_of_changes(learnt / "run/adapter/lora.safetensors")
+    held = norms_of_changes(tmp_path / "run/adapter/lora.safetensors")
+    assert (free > most).any() and held.max() == pytest.approx(most, rel=1e-5)
 
 
 def test_training_goes_on_from_a_file(program, inputs, learnt, tmp_path):
@@ -301,7 +323,7 @@ def test_ranks_share_a_model_whose_schedule_ends_in_noise_alone(program, tmp_pat
 
 
 def test_strength_is_of_adapters(program, inputs, tmp_path):
-    path = settings(inputs, tmp_path, adapter={"type": "full", "dropout": 0.0}, budget="1 step")
+    path = settings(inputs, tmp_path, adapter={"type": "full", **UNDROPPED}, budget="1 step")
     run(program, "train", path)
     outcome = execute([program, "generate", path, "--prompt", "a", "--strength", "0.5"], cwd=tmp_path)
     assert outcome.code == USAGE and "--strength is of adapters" in outcome.messages[0], outcome.stderr

@@ -237,7 +237,7 @@ def test_settings_of_other_norms_are_named(program, inputs, tmp_path):
 def test_settings_of_other_workloads_are_named(program, inputs, tmp_path):
     more = ["--set", "data.sequence_length=64", "--set", "model.recompute=true", "--set", "sample.prompts=[a]"]
     said = run(program, "train", settings(inputs, tmp_path / "image", budget="1 step"), *more).stderr
-    for setting, kinds in (("data.sequence_length 64", "language"), ("model.recompute true", "language"),
+    for setting, kinds in (("data.sequence_length 64", "language"), ("model.recompute true", "language and diffusion"),
                            ("sample.prompts", "language and diffusion")):
         assert any(f"{setting}" in line and f"has no effect: it is of {kinds} models" in line
                    for line in said.splitlines()), setting

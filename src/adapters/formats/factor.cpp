@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "base/error.hpp"
 #include "nn/dtypes.hpp"
@@ -48,6 +49,15 @@ at::Tensor read_factor(const io::SafetensorsFile& file, const std::string& key) 
   return read_finite(file, key);
 }
 
+at::Tensor read_rows(const io::SafetensorsFile& file, const std::string& key) {
+  const auto dimensions = file.at(key).shape.size();
+  if (dimensions != 1 && dimensions != 2) {
+    refuse(file, key, "must be vectors below one another");
+  }
+  const at::Tensor rows = read_finite(file, key);
+  return rows.view({-1, rows.size(-1)});
+}
+
 at::Tensor read_vector(const io::SafetensorsFile& file, const std::string& key) {
   const auto& shape = file.at(key).shape;
   const bool of_outputs =
@@ -60,6 +70,41 @@ at::Tensor read_vector(const io::SafetensorsFile& file, const std::string& key) 
            "(merge it with the program that made it)");
   }
   return read_finite(file, key).flatten();
+}
+
+at::ScalarType stored_type(const io::SafetensorsFile& file) {
+  std::optional<at::ScalarType> type;
+  for (const auto& tensor : file.tensors()) {
+    if (tensor.shape.size() < 2) {
+      continue;  // alphas, which many write in fp32 whatever the factors are
+    }
+    const auto stored = nn::float_type_stored_as(io::dtype_name(tensor.dtype));
+    if (!stored || (type && *type != *stored)) {
+      return at::kFloat;
+    }
+    type = stored;
+  }
+  return type.value_or(at::kFloat);
+}
+
+bool is_exact_in(at::ScalarType type, const at::Tensor& value) {
+  return value.to(type).to(value.scalar_type()).equal(value);
+}
+
+void FactorsToWrite::add(const std::string& key, const at::Tensor& value) {
+  const at::Tensor rounded = value.to(type_);
+  if (!rounded.isfinite().all().item<bool>()) {
+    throw_bad_input(key + " has numbers beyond what " + std::string(nn::float_type(type_).name) +
+                    " holds; choose bf16 or fp32");
+  }
+  add_as_is(key, rounded);
+}
+
+void FactorsToWrite::add_as_is(const std::string& key, const at::Tensor& value) {
+  kept_.push_back(value.contiguous());
+  const auto& type = nn::float_type(value.scalar_type());
+  tensors_.push_back({key, *io::dtype_from_name(type.safetensors), value.sizes().vec(),
+                      nn::bytes_of(kept_.back())});
 }
 
 }  // namespace lorascale::adapters

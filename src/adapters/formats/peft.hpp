@@ -42,6 +42,18 @@ struct PeftModule {
   [[nodiscard]] at::Tensor weight_change(const at::Tensor& weight) const;
   [[nodiscard]] bool equals(const PeftModule& other) const;  // in all that it makes of a weight
 };
+
+// The same of factors in hand, those of `modules` in their order and in the shapes of the file.
+struct PeftStorage {
+  at::ScalarType type = at::kFloat;
+  // Every layer stands in the file by a second name, too, with this before the first.
+  std::string other_prefix{};
+};
+void write_peft_factors(const std::filesystem::path& folder, const std::vector<LoraModule>& modules,
+                        const std::vector<PeftModule>& factors, const std::vector<nn::Site>& sites,
+                        const LoraSettings& settings, const ExportContext& context,
+                        const PeftStorage& storage = {});
+
 struct PeftAdapter {
   std::filesystem::path folder;
   // Rank, alpha, rslora and dropout of the file, and its targets where they are a list of names

@@ -4,24 +4,46 @@
 #include <fmt/ranges.h>
 
 #include "adapters/adapter.hpp"
-#include "adapters/formats/kohya.hpp"
+#include "adapters/formats/embedding.hpp"
 #include "adapters/formats/peft.hpp"
+#include "adapters/formats/picture_lora.hpp"
 #include "base/units.hpp"
 
 namespace lorascale::adapters {
+
+namespace {
+
+// Of pictures: layers, a word, or both.
+struct PictureFiles {
+  std::optional<std::filesystem::path> lora, word;
+};
+PictureFiles picture_files(const std::filesystem::path& path) {
+  PictureFiles files{picture_lora(path), embedding_file(path)};
+  if (files.word && files.lora == files.word) {
+    files.lora.reset();
+  }
+  return files;
+}
+
+}  // namespace
 
 bool is_adapter(const std::filesystem::path& path) {
   std::error_code unknown;
   if (std::filesystem::exists(path / kPeftConfig, unknown)) {
     return true;
   }
-  const auto file = kohya_file(path);  // of a run, too, which is more than its adapter
-  return file && (*file == path || file->parent_path() == path) && is_kohya_adapter(*file);
+  const auto is_it = [&](const std::filesystem::path& file) {
+    return file == path || file.parent_path() == path;  // a run is more than its adapter
+  };
+  const auto [lora, word] = picture_files(path);
+  return (word && is_it(*word)) || (lora && is_it(*lora) && form_of_picture_lora(*lora));
 }
 
 std::string summarise_adapter(const std::filesystem::path& folder) {
-  if (const auto file = kohya_file(folder)) {
-    return summarise_kohya_adapter(*file);
+  const auto [lora, word] = picture_files(folder);
+  if (lora || word) {
+    return (lora ? summarise_picture_lora(*lora) : "") + (lora && word ? ", " : "") +
+           (word ? summarise_embedding(*word) : "");
   }
   const auto adapter = read_peft_adapter(folder);
   return fmt::format("LoRA rank {} on {}", adapter.settings.rank,
@@ -29,8 +51,9 @@ std::string summarise_adapter(const std::filesystem::path& folder) {
 }
 
 std::string describe_adapter(const std::filesystem::path& folder) {
-  if (const auto file = kohya_file(folder)) {
-    return describe_kohya_adapter(*file);
+  const auto [lora, word] = picture_files(folder);
+  if (lora || word) {
+    return (lora ? describe_picture_lora(*lora) : "") + (word ? describe_embedding(*word) : "");
   }
   const auto adapter = read_peft_adapter(folder);
   std::string text = fmt::format("PEFT LoRA adapter for '{}': {} layers, rank {}, alpha {}{}\n",

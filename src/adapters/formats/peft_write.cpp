@@ -8,12 +8,12 @@
 #include <utility>
 
 #include "adapters/base_name.hpp"
+#include "adapters/formats/factor.hpp"
 #include "adapters/formats/peft.hpp"
 #include "adapters/targets.hpp"
 #include "base/error.hpp"
 #include "io/durable_file.hpp"
 #include "io/safetensors_writer.hpp"
-#include "nn/tensor_bytes.hpp"
 
 namespace lorascale::adapters {
 namespace {
@@ -57,9 +57,20 @@ nlohmann::json names_of_targets(const std::vector<LoraModule>& modules,
   return expression_of_layers(adapted);
 }
 
+// The same for parts whose layers go by two names.
+nlohmann::json names_of_targets(const std::vector<LoraModule>& modules,
+                                const std::vector<nn::Site>& sites,
+                                const std::string& other_prefix) {
+  auto names = names_of_targets(modules, sites);
+  if (names.is_string() && !other_prefix.empty()) {  // of whole names; those of a list are ends
+    names = "(" + other_prefix + ")?(" + names.get<std::string>() + ")";
+  }
+  return names;
+}
+
 nlohmann::json config_json(const std::vector<LoraModule>& modules,
                            const std::vector<nn::Site>& sites, const LoraSettings& settings,
-                           const ExportContext& context) {
+                           const ExportContext& context, const PeftStorage& storage) {
   // Null, as in peft, where the base is no folder that could be named.
   const BaseModel base = context.base.empty() ? BaseModel{} : base_model_of(context.base);
   nlohmann::json ranks = nlohmann::json::object();
@@ -88,7 +99,7 @@ nlohmann::json config_json(const std::vector<LoraModule>& modules,
       {"r", settings.rank},
       {"lora_alpha", number(settings.alpha)},
       {"lora_dropout", settings.dropout},
-      {"target_modules", names_of_targets(modules, sites)},
+      {"target_modules", names_of_targets(modules, sites, storage.other_prefix)},
       {"modules_to_save", nullptr},
       {"bias", "none"},
       {"fan_in_fan_out", false},
@@ -102,15 +113,18 @@ nlohmann::json config_json(const std::vector<LoraModule>& modules,
 }
 
 void check_export(const std::filesystem::path& folder, const std::vector<LoraModule>& modules,
-                  const std::vector<PeftModule>& trained) {
+                  const std::vector<PeftModule>& trained, const PeftStorage& storage) {
   const PeftAdapter written = read_peft_adapter(folder);
-  LS_ASSERT(written.modules.size() == modules.size());
+  const std::set<std::string> prefixes = {"", storage.other_prefix};
+  LS_ASSERT(written.modules.size() == modules.size() * prefixes.size());
   for (std::size_t i = 0; i < modules.size(); ++i) {
-    const auto found = written.modules.find(modules[i].site.name);
-    if (found == written.modules.end() || !found->second.equals(trained[i])) {
-      throw Error(ExitCode::kInternal,
-                  folder.string() + ": the written adapter differs from the trained one in " +
-                      modules[i].site.name + "; do not use it");
+    for (const auto& prefix : prefixes) {
+      const auto found = written.modules.find(prefix + modules[i].site.name);
+      if (found == written.modules.end() || !found->second.equals(trained[i])) {
+        throw Error(ExitCode::kInternal,
+                    folder.string() + ": the written adapter differs from the trained one in " +
+                        modules[i].site.name + "; do not use it");
+      }
     }
   }
 }
@@ -132,34 +146,36 @@ std::vector<PeftModule> trained_modules(const std::vector<LoraModule>& modules,
 void write_peft_adapter(const std::filesystem::path& folder, const std::vector<LoraModule>& modules,
                         const std::vector<nn::Site>& sites, const LoraSettings& settings,
                         const TrainableParameters& parameters, const ExportContext& context) {
+  write_peft_factors(folder, modules, trained_modules(modules, parameters), sites, settings,
+                     context);
+}
+
+void write_peft_factors(const std::filesystem::path& folder, const std::vector<LoraModule>& modules,
+                        const std::vector<PeftModule>& factors, const std::vector<nn::Site>& sites,
+                        const LoraSettings& settings, const ExportContext& context,
+                        const PeftStorage& storage) {
   io::create_folders(folder);
-  const auto trained = trained_modules(modules, parameters);
-  std::vector<io::TensorToWrite> to_write;
-  const std::string prefix(kPeftPrefix);
+  FactorsToWrite to_write(storage.type);
   for (std::size_t i = 0; i < modules.size(); ++i) {
-    const auto& name = modules[i].site.name;
-    const auto& [a, b, alpha, scale, magnitude] = trained[i];
-    to_write.push_back(
-        {prefix + lora_a_name(name), io::Dtype::kF32, a.sizes().vec(), nn::bytes_of(a)});
-    to_write.push_back(
-        {prefix + lora_b_name(name), io::Dtype::kF32, b.sizes().vec(), nn::bytes_of(b)});
-    if (magnitude.defined()) {
-      const auto out = magnitude.size(0);
-      to_write.push_back(
-          {prefix + dora_name(name), io::Dtype::kF32,
-           b.dim() == 4 ? std::vector<std::int64_t>{1, out, 1, 1} : std::vector<std::int64_t>{out},
-           nn::bytes_of(magnitude)});
+    const auto& [a, b, alpha, scale, magnitude] = factors[i];
+    for (const auto& prefix : std::set<std::string>{"", storage.other_prefix}) {
+      const auto name = std::string(kPeftPrefix) + prefix;
+      to_write.add(lora_a_name(name + modules[i].site.name), a);
+      to_write.add(lora_b_name(name + modules[i].site.name), b);
+      if (magnitude.defined()) {
+        to_write.add(dora_name(name + modules[i].site.name),
+                     b.dim() == 4 ? magnitude.view({1, -1, 1, 1}) : magnitude);
+      }
     }
   }
   io::SafetensorsMetadata metadata = {{"format", "pt"}};
   for (const auto& [key, value] : context.metadata) {
     metadata.emplace(key, value);
   }
-  io::write_safetensors(folder / kPeftWeights, to_write, metadata);
-  io::write_file_atomically(
-      folder / kPeftConfig,
-      std::string_view(config_json(modules, sites, settings, context).dump(2) + "\n"));
-  check_export(folder, modules, trained);
+  io::write_safetensors(folder / kPeftWeights, to_write.tensors(), metadata);
+  const auto config = config_json(modules, sites, settings, context, storage);
+  io::write_file_atomically(folder / kPeftConfig, std::string_view(config.dump(2) + "\n"));
+  check_export(folder, modules, factors, storage);
 }
 
 }  // namespace lorascale::adapters

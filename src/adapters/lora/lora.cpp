@@ -1,6 +1,8 @@
 #include "adapters/lora/lora.hpp"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -18,6 +20,8 @@
 
 namespace lorascale::adapters {
 namespace {
+
+constexpr const char* kMagnitude = ".lora_magnitude_vector";
 
 // Uniform in ±1/sqrt(in): what kaiming_uniform(a = sqrt 5) gives. A function of seed, name and
 // place only.
@@ -111,7 +115,7 @@ std::string lora_b_name(const std::string& module) {
   return module + ".lora_B.weight";
 }
 std::string dora_name(const std::string& module) {
-  return module + ".lora_magnitude_vector";
+  return module + kMagnitude;
 }
 
 std::vector<LoraModule> match_lora_targets(const AdaptedModel& model,
@@ -161,22 +165,41 @@ LoraMatrices matrices_of(const TrainableParameters& parameters, const at::Tensor
   return {views.a.flatten(1), views.b.flatten(1)};
 }
 
+at::Tensor product_square(const LoraMatrices& factors) {
+  const auto& [a, b] = factors;
+  return (at::mm(a, a.t()) * at::mm(b.t(), b)).sum();
+}
+
+void limit_changes(const std::vector<LoraModule>& modules, double most,
+                   TrainableParameters& parameters) {
+  for (std::size_t i = 0; i < modules.size(); ++i) {
+    const auto factors = matrices_of(parameters, parameters.master(), modules.size(), i);
+    const at::Tensor norm = product_square(factors).clamp_min_(0).sqrt_().mul_(modules[i].scale);
+    const at::Tensor part = (most / norm).clamp_max_(1).sqrt_();  // of each factor
+    at::Tensor(factors.a).mul_(part);
+    at::Tensor(factors.b).mul_(part);
+  }
+}
+
 LoraViews views_of(const TrainableParameters& parameters, const at::Tensor& flat,
                    std::size_t modules, std::size_t i) {
   const auto& entries = parameters.entries();
-  const bool dora = entries.size() == 3 * modules;
-  LS_ASSERT((dora || entries.size() == 2 * modules) && i < modules);
+  LS_ASSERT(entries.size() >= 2 * modules && i < modules);
+  const bool dora =
+      entries.size() >= 3 * modules && entries[2 * modules].name.ends_with(kMagnitude);
   return {TrainableParameters::view(flat, entries[i]),
           TrainableParameters::view(flat, entries[modules + i]),
           dora ? TrainableParameters::view(flat, entries[2 * modules + i]) : at::Tensor()};
 }
 
 std::unique_ptr<TrainableParameters> attach_lora(const std::vector<LoraModule>& modules,
-                                                 const LoraSettings& settings, std::uint64_t seed) {
+                                                 const LoraSettings& settings, std::uint64_t seed,
+                                                 std::vector<TrainableParameters::GroupSpec> more) {
   LS_ASSERT(!modules.empty());
   const auto options = modules.front().site.weight.options();
-  auto parameters =
-      std::make_unique<TrainableParameters>(groups_of(modules, settings), options.device());
+  auto groups = groups_of(modules, settings);
+  std::ranges::move(more, std::back_inserter(groups));
+  auto parameters = std::make_unique<TrainableParameters>(std::move(groups), options.device());
   const auto dtype = c10::typeMetaToScalarType(options.dtype());
   for (std::size_t i = 0; i < modules.size(); ++i) {
     const auto& module = modules[i];
@@ -185,6 +208,8 @@ std::unique_ptr<TrainableParameters> attach_lora(const std::vector<LoraModule>& 
     nn::LoraFactors factors;
     factors.scale = module.scale;
     factors.dropout = settings.dropout;
+    factors.rank_dropout = settings.rank_dropout;
+    factors.module_dropout = settings.module_dropout;
     factors.draw = static_cast<std::uint32_t>(i);
     factors.grad_a = TrainableParameters::view(parameters->gradient(), entry_a);
     factors.grad_b = TrainableParameters::view(parameters->gradient(), entry_b);

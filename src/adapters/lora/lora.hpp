@@ -20,6 +20,9 @@ struct LoraSettings {
   std::int64_t rank = 8;
   double alpha = 16.0;
   double dropout = 0.0;
+  double rank_dropout = 0.0;
+  double module_dropout = 0.0;
+  double most_change = 0.0;  // of a layer, |dW|; 0: no limit
   bool rslora = false;
   bool dora = false;                 // nn/dora.hpp
   double lr_ratio = 1.0;             // LoRA+: rate of B over rate of A
@@ -55,9 +58,11 @@ std::string lora_b_name(const std::string& module);
 std::string dora_name(const std::string& module);
 
 // Makes the parameters, fills A from (seed, name) and B with zeros, and connects them to the
-// layers, which must outlive the result; the flat vector lives on the layers' device.
-std::unique_ptr<TrainableParameters> attach_lora(const std::vector<LoraModule>& modules,
-                                                 const LoraSettings& settings, std::uint64_t seed);
+// layers, which must outlive the result; the flat vector lives on the layers' device. `more` are
+// groups behind LoRA's own.
+std::unique_ptr<TrainableParameters> attach_lora(
+    const std::vector<LoraModule>& modules, const LoraSettings& settings, std::uint64_t seed,
+    std::vector<TrainableParameters::GroupSpec> more = {});
 
 // A module of `modules` as it stands in the flat vector: A, B and with DoRA the magnitudes [out],
 // in the shapes of their entries, views of it.
@@ -74,5 +79,13 @@ struct LoraMatrices {
 };
 LoraMatrices matrices_of(const TrainableParameters& parameters, const at::Tensor& flat,
                          std::size_t modules, std::size_t i);
+
+// |B A|^2, fp32 [], of factors A [rank, in] and B [out, rank]: tr(A A' B' B), of two small squares.
+at::Tensor product_square(const LoraMatrices& factors);
+
+// Where |scale B A| of a module is larger than `most`, both factors by the same number, so that it
+// is `most` (sd-scripts calls it scale_weight_norms). Waits for nothing.
+void limit_changes(const std::vector<LoraModule>& modules, double most,
+                   TrainableParameters& parameters);
 
 }  // namespace lorascale::adapters

@@ -3,7 +3,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/linalg_vector_norm.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/stack.h>
 
 #include <algorithm>
@@ -13,6 +12,8 @@
 #include "adapters/base_name.hpp"
 #include "adapters/formats/kohya.hpp"
 #include "adapters/formats/peft.hpp"
+#include "adapters/formats/picture_lora.hpp"
+#include "adapters/token/token_rows.hpp"
 #include "base/error.hpp"
 #include "nn/dora.hpp"
 
@@ -40,8 +41,8 @@ std::optional<PeftAdapter> adapter_to_begin_from(const config::AdapterSection& s
     return std::nullopt;
   }
   if (has_kohya_names(model.sites)) {
-    if (const auto file = kohya_file(*section.init_from)) {
-      return read_kohya_adapter(*file, model.sites);
+    if (const auto lora = picture_lora(*section.init_from)) {
+      return read_picture_lora(*lora, model.sites);
     }
     throw_bad_input("adapter.init_from: " + *section.init_from +
                     " is no LoRA file (.safetensors), nor a folder with " + kKohyaFile);
@@ -68,14 +69,27 @@ std::vector<LoraModule> modules_of(const LoraSettings& settings, const AdaptedMo
   return modules;
 }
 
+TokenRows word_of(const config::AdapterSection& section, const AdaptedModel& model) {
+  std::optional<Embedding> start;
+  if (section.token.word && section.init_from) {
+    if (const auto file = embedding_file(*section.init_from)) {
+      start = read_embedding(*file);
+    }
+  }
+  return {section.token, model.token_tables, std::move(start)};
+}
+
 class LoraAdapter : public Adapter {
  public:
   LoraAdapter(std::vector<LoraModule> modules, std::vector<nn::Site> sites, LoraSettings settings,
-              std::uint64_t seed)
+              TokenRows word, std::uint64_t seed)
       : modules_(std::move(modules)),
         sites_(std::move(sites)),
         settings_(std::move(settings)),
-        parameters_(attach_lora(modules_, settings_, seed)) {}
+        word_(std::move(word)),
+        parameters_(attach_lora(modules_, settings_, seed, word_.groups())) {
+    word_.attach(*parameters_, seed);
+  }
 
   void begin_from(const PeftAdapter& adapter, const std::filesystem::path& base) {
     load_peft_adapter(adapter, modules_, *parameters_);
@@ -96,7 +110,6 @@ class LoraAdapter : public Adapter {
     if (!(*weight_square_ > 0)) {
       return std::nullopt;
     }
-    // |B A|^2 = tr(A A' B' B): two small squares of size [rank, rank].
     std::vector<at::Tensor> squares;
     for (std::size_t i = 0; i < modules_.size(); ++i) {
       if (settings_.dora) {
@@ -109,17 +122,26 @@ class LoraAdapter : public Adapter {
             nn::dora_change(modules_[i].site.weight, factors, views.magnitude).square().sum());
         continue;
       }
-      const auto [a, b] = matrices_of(*parameters_, parameters_->master(), modules_.size(), i);
       const double scale = modules_[i].scale;
-      squares.push_back((at::mm(a, a.t()) * at::mm(b.t(), b)).sum() * (scale * scale));
+      squares.push_back(
+          product_square(matrices_of(*parameters_, parameters_->master(), modules_.size(), i)) *
+          (scale * scale));
     }
     const auto square = at::stack(squares).to(at::kDouble).sum().item<double>();
     return std::sqrt(std::max(0.0, square) / *weight_square_);
   }
 
+  void constrain() override {
+    if (settings_.most_change > 0) {
+      const at::NoGradGuard no_grad;
+      limit_changes(modules_, settings_.most_change, *parameters_);
+    }
+  }
+
   void write(const std::filesystem::path& folder, const ExportContext& context) const override {
     if (has_kohya_names(sites_)) {
       write_kohya_adapter(folder / kKohyaFile, modules_, settings_, *parameters_, context);
+      word_.write(folder, *parameters_, context);
     } else {
       write_peft_adapter(folder, modules_, sites_, settings_, *parameters_, context);
     }
@@ -129,6 +151,7 @@ class LoraAdapter : public Adapter {
   std::vector<LoraModule> modules_;
   std::vector<nn::Site> sites_;
   LoraSettings settings_;
+  TokenRows word_;  // beside them, if there is one
   std::unique_ptr<TrainableParameters> parameters_;
   std::optional<std::string> warning_;
   std::optional<double> weight_square_;
@@ -137,9 +160,21 @@ class LoraAdapter : public Adapter {
 }  // namespace
 
 LoraSettings lora_settings(const config::AdapterSection& section) {
-  return {section.rank,          section.alpha,     section.dropout, section.rslora,
-          section.dora,          section.lr_ratio,  section.targets, section.rank_pattern,
-          section.alpha_pattern, section.lr_pattern};
+  LoraSettings settings;
+  settings.rank = section.rank;
+  settings.alpha = section.alpha;
+  settings.dropout = section.dropout;
+  settings.rank_dropout = section.rank_dropout;
+  settings.module_dropout = section.module_dropout;
+  settings.most_change = section.scale_weight_norms;
+  settings.rslora = section.rslora;
+  settings.dora = section.dora;
+  settings.lr_ratio = section.lr_ratio;
+  settings.targets = section.targets;
+  settings.rank_pattern = section.rank_pattern;
+  settings.alpha_pattern = section.alpha_pattern;
+  settings.lr_pattern = section.lr_pattern;
+  return settings;
 }
 
 std::unique_ptr<Adapter> make_lora_adapter(const config::AdapterSection& section,
@@ -147,7 +182,7 @@ std::unique_ptr<Adapter> make_lora_adapter(const config::AdapterSection& section
   const auto settings = lora_settings(section);
   const auto start = adapter_to_begin_from(section, model);
   auto adapter = std::make_unique<LoraAdapter>(modules_of(settings, model, start), model.sites,
-                                               settings, seed);
+                                               settings, word_of(section, model), seed);
   if (start) {
     adapter->begin_from(*start, model.base);
   }
@@ -156,6 +191,7 @@ std::unique_ptr<Adapter> make_lora_adapter(const config::AdapterSection& section
 
 void check_lora_adapter(const config::AdapterSection& section, const AdaptedModel& model) {
   modules_of(lora_settings(section), model, adapter_to_begin_from(section, model));
+  word_of(section, model);
 }
 
 }  // namespace lorascale::adapters

@@ -5,8 +5,9 @@
 
 #include <algorithm>
 
-#include "adapters/formats/kohya.hpp"
+#include "adapters/formats/embedding.hpp"
 #include "adapters/formats/peft.hpp"
+#include "adapters/formats/picture_lora.hpp"
 #include "adapters/lora/lora_adapter.hpp"
 #include "adapters/targets.hpp"
 #include "base/error.hpp"
@@ -54,8 +55,17 @@ std::optional<std::string> take_lora_settings(const std::set<std::string>& given
   if (!section.init_from || section.init_from->empty()) {
     return std::nullopt;
   }
-  if (kohya_file(*section.init_from)) {
-    const auto ranks = ranks_of_kohya_adapter(*kohya_file(*section.init_from));
+  const auto word = embedding_file(*section.init_from);
+  if (word == std::filesystem::path(*section.init_from)) {
+    throw_bad_input("adapter.init_from: " + *section.init_from +
+                    " is the embedding of a word, no LoRA; adapter.type: token begins from it, and "
+                    "lora from a folder with both");
+  }
+  if (word && section.token.word && !given.contains("adapter.token.vectors")) {
+    section.token.vectors = read_embedding(*word).rows.front().size(0);
+  }
+  if (const auto lora = picture_lora(*section.init_from)) {
+    const auto ranks = ranks_of_picture_lora(*lora);
     if (given.contains("adapter.rank") && !ranks.contains(section.rank)) {
       throw_bad_config(
           fmt::format("adapter.rank {} is not that of adapter.init_from {}, {}; leave "
@@ -63,7 +73,7 @@ std::optional<std::string> take_lora_settings(const std::set<std::string>& given
                       section.rank, *section.init_from, fmt::join(ranks, ", ")));
     }
     if (!given.contains("adapter.dora")) {
-      section.dora = is_kohya_dora(*kohya_file(*section.init_from));
+      section.dora = is_picture_dora(*lora);
     }
     return fmt::format("adapter.init_from {}: layers, ranks and alphas are the file's",
                        *section.init_from);

@@ -11,6 +11,7 @@ namespace {
 constexpr std::int64_t kValidationsAbove = 3;
 constexpr double kGap = 0.02;  // of the loss at the best validation, each way
 constexpr double kFallErrors = 3;
+constexpr double kLineErrors = 4;  // at each validation it is a new line, mostly of the same losses
 
 constexpr double kStill = 1e-5;
 constexpr double kOverwhelming = 2;
@@ -49,7 +50,52 @@ std::optional<double> level_from(const Json& json) {
   return json.is_null() ? std::nullopt : std::optional(json.get<double>());
 }
 
+// How far the training loss fell.
+struct Fall {
+  double from = 0, to = 0;
+  double errors = 0;
+
+  [[nodiscard]] bool is_clear(double least) const {
+    return from - to >= kGap * std::abs(from) && errors >= least;
+  }
+};
+
 }  // namespace
+
+void RunningLine::add(std::int64_t step, double loss) {
+  first_ = count_ == 0 ? static_cast<double>(step) : first_;
+  last_ = static_cast<double>(step);
+  const double x = last_ - first_;
+  count_ += 1;
+  x_ += x;
+  y_ += loss;
+  xx_ += x * x;
+  xy_ += x * loss;
+  yy_ += loss * loss;
+}
+
+std::optional<RunningLine::Ends> RunningLine::ends() const {
+  const double spread = xx_ - x_ * x_ / std::max(1.0, count_);
+  if (count() < kFewest || !(spread > 0)) {
+    return std::nullopt;
+  }
+  const double slope = (xy_ - x_ * y_ / count_) / spread;
+  const double first = (y_ - slope * x_) / count_;
+  const double squares = yy_ - y_ * y_ / count_ - slope * slope * spread;
+  const double error = std::sqrt(std::max(0.0, squares) / (count_ - 2) / spread);
+  return Ends{first, first + slope * (last_ - first_), error > 0 ? slope / error : 0};
+}
+
+Json RunningLine::save() const {
+  return {count_, first_, last_, x_, y_, xx_, xy_, yy_};
+}
+
+void RunningLine::load(const Json& state) {
+  std::size_t i = 0;
+  for (double* value : {&count_, &first_, &last_, &x_, &y_, &xx_, &xy_, &yy_}) {
+    *value = state.at(i++).get<double>();
+  }
+}
 
 std::optional<Finding> ValidationGap::on_evaluation(const EvaluationContext& context,
                                                     const Recipe& recipe,
@@ -64,6 +110,7 @@ std::optional<Finding> ValidationGap::on_evaluation(const EvaluationContext& con
     best_step_ = step;
     best_samples_ = context.samples;
     train_at_best_ = history.latest();
+    since_best_ = {};
     above_ = 0;
     return std::nullopt;
   }
@@ -72,10 +119,19 @@ std::optional<Finding> ValidationGap::on_evaluation(const EvaluationContext& con
   const LossLevel& train_then = train_at_best_.count > 0 ? train_at_best_ : history.first();
   const LossLevel train_now = history.latest();
   if (above_ < kValidationsAbove || context.samples <= recipe.samples_per_epoch ||
-      train_then.count == 0 || train_now.count == 0 || loss - *best_ < kGap * std::abs(*best_) ||
-      train_then.mean - train_now.mean < kGap * std::abs(train_then.mean) ||
-      rise_in_errors(train_now, train_then) > -kFallErrors) {
+      train_then.count == 0 || train_now.count == 0 || loss - *best_ < kGap * std::abs(*best_)) {
     return std::nullopt;
+  }
+  Fall fall{train_then.mean, train_now.mean, -rise_in_errors(train_now, train_then)};
+  if (!fall.is_clear(kFallErrors)) {
+    const auto line = since_best_.ends();
+    if (!line) {
+      return std::nullopt;
+    }
+    fall = {line->first, line->last, -line->slope_in_errors};
+    if (!fall.is_clear(kLineErrors)) {
+      return std::nullopt;
+    }
   }
   return Finding{
       "over_fitting",
@@ -84,25 +140,23 @@ std::optional<Finding> ValidationGap::on_evaluation(const EvaluationContext& con
           "loss rose from {} to {} over {} validations; stop, and use the adapter in best/ ({} of "
           "{} epochs so far); next time fewer epochs or evaluate.early_stop.patience 3, "
           "adapter.dropout 0.05 to 0.1, a lower adapter.rank, or more data",
-          best_step_, to_text(train_then.mean), to_text(train_now.mean), to_text(*best_),
-          to_text(loss), above_, epochs_text(best_samples_, recipe),
-          epochs_text(context.samples, recipe)),
+          best_step_, to_text(fall.from), to_text(fall.to), to_text(*best_), to_text(loss), above_,
+          epochs_text(best_samples_, recipe), epochs_text(context.samples, recipe)),
       {{"best_step", best_step_},
        {"best_validation", *best_},
        {"validation", loss},
        {"validations_above", above_},
        {"train_at_best", to_json(train_then)},
        {"train", to_json(train_now)},
+       {"train_fell_by_errors", fall.errors},
        {"best_samples", best_samples_},
        {"samples_per_epoch", recipe.samples_per_epoch}}};
 }
 
 Json ValidationGap::save() const {
-  return {{"best", level_or_null(best_)},
-          {"best_step", best_step_},
-          {"best_samples", best_samples_},
-          {"train_at_best", to_json(train_at_best_)},
-          {"above", above_},
+  return {{"best", level_or_null(best_)},     {"best_step", best_step_},
+          {"best_samples", best_samples_},    {"train_at_best", to_json(train_at_best_)},
+          {"since_best", since_best_.save()}, {"above", above_},
           {"last_step", last_step_}};
 }
 
@@ -111,6 +165,10 @@ void ValidationGap::load(const Json& state) {
   best_step_ = state.at("best_step").get<std::int64_t>();
   best_samples_ = state.at("best_samples").get<std::int64_t>();
   train_at_best_ = loss_level_from(state.at("train_at_best"));
+  since_best_ = {};
+  if (const auto found = state.find("since_best"); found != state.end()) {
+    since_best_.load(*found);  // not there in a run of an earlier version
+  }
   above_ = state.at("above").get<std::int64_t>();
   last_step_ = state.at("last_step").get<std::int64_t>();
 }

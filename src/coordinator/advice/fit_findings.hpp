@@ -11,15 +11,38 @@
 
 namespace lorascale::coordinator {
 
+// A straight line through all losses of a stretch of updates, by least squares.
+class RunningLine {
+ public:
+  void add(std::int64_t step, double loss);
+  [[nodiscard]] std::int64_t count() const { return static_cast<std::int64_t>(count_); }
+  struct Ends {
+    double first = 0, last = 0;  // of the line
+    double slope_in_errors = 0;  // 0 where nothing scatters
+  };
+  // Nothing for fewer than kFewest losses.
+  static constexpr std::int64_t kFewest = 32;
+  [[nodiscard]] std::optional<Ends> ends() const;
+  [[nodiscard]] Json save() const;
+  void load(const Json& state);
+
+ private:
+  double count_ = 0, first_ = 0, last_ = 0;          // steps
+  double x_ = 0, y_ = 0, xx_ = 0, xy_ = 0, yy_ = 0;  // sums; x is the step behind the first
+};
+
 // Over-fitting: the training loss falls while the validation loss rises.
 //
 // At least three validations in a row lie above the best, the newest by 2 %; the training loss has
 // fallen by 2 % and three standard errors since the best; and rows have been seen more than once.
-// All validations use the same rows, so the choice of rows cancels in their differences and 2 % is
-// far outside what the optimizer's noise moves them by. Within the first epoch there is nothing
-// that could have been learned by heart.
+// That it has fallen, the levels of 16 updates may show, or, by four errors, a line through all
+// updates since the best: of pictures, whose loss scatters by as much as it is large with the times
+// of the noise, 16 updates tell nothing, and hundreds do. All validations use the same rows, so the
+// choice of rows cancels in their differences and 2 % is far outside what the optimizer's noise
+// moves them by. Within the first epoch there is nothing that could have been learned by heart.
 class ValidationGap {
  public:
+  void on_loss(std::int64_t step, double loss) { since_best_.add(step, loss); }
   std::optional<Finding> on_evaluation(const EvaluationContext& context, const Recipe& recipe,
                                        const LossHistory& history);
   [[nodiscard]] Json save() const;
@@ -30,6 +53,7 @@ class ValidationGap {
   std::int64_t best_step_ = 0;
   std::int64_t best_samples_ = 0;
   LossLevel train_at_best_;
+  RunningLine since_best_;
   std::int64_t above_ = 0;  // validations above the best, in a row
   std::int64_t last_step_ = -1;
 };

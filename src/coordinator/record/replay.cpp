@@ -112,6 +112,27 @@ Json to_json(const MovementFacts& facts) {
   return {{"event", "movement"}, {"step", facts.step}, {"ratio", json_number(facts.ratio)}};
 }
 
+Json to_json(const PreviewFacts& facts) {
+  Json measures = Json::array();
+  for (const Measure& measure : facts.measures) {
+    measures.push_back({{"name", measure.name}, {"value", json_number(measure.value)}});
+    if (!measure.of.empty()) {
+      measures.back()["of"] = measure.of;
+    }
+  }
+  return {{"event", "preview"}, {"step", facts.step}, {"measures", measures}};
+}
+
+PreviewFacts preview_facts_from(const Json& json, std::int64_t step) {
+  PreviewFacts facts{step};
+  for (const Json& measure : json.at("measures")) {
+    facts.measures.push_back({measure.at("name").get<std::string>(),
+                              number_from_json(measure.at("value")),
+                              measure.value("of", std::string())});
+  }
+  return facts;
+}
+
 Json to_json(const MemoryFacts& facts) {
   return {{"event", "memory"}, {"step", facts.step}, {"ranks", facts.ranks}, {"rank", facts.rank}};
 }
@@ -238,6 +259,9 @@ Event event_from(const Json& json) {
   if (kind == "movement") {
     return MovementFacts{step, number_from_json(json.at("ratio"))};
   }
+  if (kind == "preview") {
+    return preview_facts_from(json, step);
+  }
   if (kind == "recovery") {
     return RecoveryFacts{step, json.at("state").get<std::string>()};
   }
@@ -309,6 +333,14 @@ struct Player {
                          coordinator.steps_done());
     }
     coordinator.on_movement(facts);
+    return {};
+  }
+
+  std::string operator()(const PreviewFacts& facts) {
+    if (facts.step != coordinator.steps_done()) {
+      return fmt::format("previews step {} after step {}", facts.step, coordinator.steps_done());
+    }
+    coordinator.on_preview(facts);
     return {};
   }
 

@@ -44,7 +44,7 @@ struct RecoveryFacts {
 };
 
 using Event = std::variant<StepFacts, EvaluationFacts, ResumeFacts, MemoryFacts, AsideMemoryFacts,
-                           LeafFacts, MovementFacts, RecoveryFacts>;
+                           LeafFacts, MovementFacts, PreviewFacts, RecoveryFacts>;
 
 struct RecordedEvent {
   Event event;

@@ -24,6 +24,7 @@ enum : std::uint32_t {
   kCaptionDropout,
   kTagDropout,
   kTagOrder,
+  kColors,
 };
 
 std::int64_t below(std::uint32_t bits, std::int64_t end) {
@@ -119,6 +120,9 @@ PictureDataset::Crop PictureDataset::crop_of(const SampleKey& key, std::int64_t 
     crop.left = below(bits[1], size.width - bucket.width + 1);
   }
   crop.flipped = settings_.flip && key.stream(row, kFlip).block(0)[0] >> 31 != 0;
+  if (settings_.color_jitter > 0) {
+    crop.colors = draw_color_factors(key.stream(row, kColors).block(0), settings_.color_jitter);
+  }
   return crop;
 }
 
@@ -140,6 +144,10 @@ void PictureDataset::add_picture(PictureGroup& group, std::int64_t picture,
   for (std::int64_t channel = 0; channel < 3; ++channel) {
     copy(channel, group.pixels,
          [](std::uint8_t byte) { return static_cast<float>(byte) / 127.5F - 1.0F; });
+  }
+  if (crop.colors) {
+    const auto values = static_cast<std::size_t>(3 * group.height * group.width);
+    change_colors(std::span(group.pixels).last(values), *crop.colors);
   }
   if (settings_.use_mask) {
     copy(3, group.mask, [](std::uint8_t byte) { return static_cast<float>(byte) / 255.0F; });
@@ -181,13 +189,19 @@ std::int64_t PictureDataset::cut_captions() const {
   const auto room = settings_.rows.text_rows * (settings_.rows.positions - 2);
   std::int64_t cut = 0;
   for (std::int64_t i = 0; i < file_.images(); ++i) {
-    std::int64_t tokens = 0;
-    for (std::int64_t tag = 0; tag < file_.tags(i); ++tag) {
-      tokens += std::ssize(file_.tag(i, tag, /*with_comma=*/tag + 1 < file_.tags(i)));
-    }
-    cut += tokens > room ? 1 : 0;
+    cut += std::ssize(with_new_word(whole_caption(i), settings_.rows.new_word)) > room ? 1 : 0;
   }
   return cut;
+}
+
+std::int64_t PictureDataset::captions_with_new_word() const {
+  std::int64_t captions = 0;
+  for (std::int64_t i = 0; i < file_.images(); ++i) {
+    std::int64_t found = 0;
+    with_new_word(whole_caption(i), settings_.rows.new_word, &found);
+    captions += found > 0 ? 1 : 0;
+  }
+  return captions;
 }
 
 std::unique_ptr<PictureLeaf> PictureDataset::empty_leaf() const {
@@ -216,7 +230,7 @@ void PictureDataset::add_view(PictureLeaf& leaf, std::int64_t picture, const Cro
   }
   group->samples.push_back(std::ssize(leaf.views));
   add_picture(*group, picture, crop);
-  leaf.views.push_back(view_name(picture, crop));
+  leaf.views.push_back(crop.colors ? std::string() : view_name(picture, crop));
 }
 
 std::unique_ptr<Leaf> PictureDataset::leaf(const SampleKey& key,
@@ -269,13 +283,18 @@ std::unique_ptr<PictureLeaf> PictureDataset::views(std::int64_t picture) const {
   return leaf;
 }
 
-std::vector<std::int32_t> PictureDataset::caption_ids(std::int64_t picture) const {
-  std::vector<std::int32_t> tokens, ids;
+std::vector<std::int32_t> PictureDataset::whole_caption(std::int64_t picture) const {
+  std::vector<std::int32_t> tokens;
   for (std::int64_t i = 0; i < file_.tags(picture); ++i) {
     const auto tag = file_.tag(picture, i, /*with_comma=*/i + 1 < file_.tags(picture));
     tokens.insert(tokens.end(), tag.begin(), tag.end());
   }
-  add_caption_rows(tokens, file_.tokens(), settings_.rows, ids);
+  return tokens;
+}
+
+std::vector<std::int32_t> PictureDataset::caption_ids(std::int64_t picture) const {
+  std::vector<std::int32_t> ids;
+  add_caption_rows(whole_caption(picture), file_.tokens(), settings_.rows, ids);
   return ids;
 }
 

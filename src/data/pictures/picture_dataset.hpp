@@ -6,12 +6,14 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "data/dataset.hpp"
 #include "data/pictures/captioned_file.hpp"
+#include "data/pictures/color_jitter.hpp"
 #include "data/pictures/picture_leaf.hpp"
 
 namespace lorascale::data {
@@ -27,6 +29,7 @@ struct PictureSettings {
   CaptionSettings caption;
   bool flip = false;
   bool random_crop = false;  // where a picture is larger than its bucket; else the middle
+  double color_jitter = 0;   // of brightness, contrast and saturation, at most
   bool use_repeats = true;   // else each picture once
   bool use_mask = false;
   double prior_weight = 1;  // of pictures for regularisation
@@ -56,6 +59,8 @@ class PictureDataset : public Dataset {
   [[nodiscard]] const PictureSettings& settings() const { return settings_; }
   // Captions that are longer than their rows, and lose their ends.
   [[nodiscard]] std::int64_t cut_captions() const;
+  // Captions with the word that the model learns (CaptionRows::new_word).
+  [[nodiscard]] std::int64_t captions_with_new_word() const;
   // The views of a picture that training can see, where crops are not by chance: mirrored, too,
   // where settings flip. Their names, as in PictureLeaf::views, and they themselves.
   [[nodiscard]] std::vector<std::string> view_names(std::int64_t picture) const;
@@ -69,6 +74,7 @@ class PictureDataset : public Dataset {
   struct Crop {
     std::int64_t top = 0, left = 0;
     bool flipped = false;
+    std::optional<ColorFactors> colors{};
   };
   [[nodiscard]] Crop crop_of(const SampleKey& key, std::int64_t row, std::int64_t picture) const;
   [[nodiscard]] Crop middle_of(std::int64_t picture) const;
@@ -80,6 +86,8 @@ class PictureDataset : public Dataset {
   // The caption's tokens in the order and with the gaps of this epoch.
   [[nodiscard]] std::vector<std::int32_t> caption_of(const SampleKey& key, std::int64_t row,
                                                      std::int64_t picture) const;
+  // The whole caption's tokens in order.
+  [[nodiscard]] std::vector<std::int32_t> whole_caption(std::int64_t picture) const;
 
   CaptionedFile file_;
   PictureSettings settings_;

@@ -28,7 +28,8 @@ struct PictureLeaf : Leaf {
   std::vector<std::int32_t> ids;
   // How much each counts, beside the loss's own weights; 0 where it is no target.
   std::vector<float> weights;  // [samples]
-  // Tells views of pictures apart: the same pixels have the same name. [samples]
+  // Tells views of pictures apart: the same pixels have the same name. Empty: they are not seen
+  // again. [samples]
   std::vector<std::string> views;
   // Height and width of the original, top and left of the crop, height and width of what is seen:
   // what SDXL is told. [samples]

@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -11,6 +12,7 @@
 #include "base/error.hpp"
 #include "models/diffusion/maps.hpp"
 #include "models/diffusion/parts.hpp"
+#include "nn/dispatch.hpp"
 
 namespace lorascale::models::diffusion {
 
@@ -100,6 +102,17 @@ std::size_t ClipTextEncoder::first_trained() const {
                                   layers_.begin());
 }
 
+at::Tensor ClipTextEncoder::embeddings_of(const at::Tensor& ids) const {
+  const auto& rows = new_tokens_.rows;
+  if (!rows.defined()) {
+    return tokens_.index_select(0, ids);
+  }
+  const auto vocabulary = config_.vocabulary;
+  return at::where(ids.ge(vocabulary).unsqueeze(1),
+                   rows.index_select(0, (ids - vocabulary).clamp_(0, rows.size(0) - 1)),
+                   tokens_.index_select(0, ids.clamp_max(vocabulary - 1)));
+}
+
 ClipOutput ClipTextEncoder::forward(const at::Tensor& ids, const ContextChoice& choice,
                                     const nn::SampleRows* rows, ClipTextSaved* saved) const {
   const auto count = ids.size(0), positions = config_.positions, d = config_.hidden;
@@ -110,10 +123,9 @@ ClipOutput ClipTextEncoder::forward(const at::Tensor& ids, const ContextChoice& 
   const auto context_layer = layers_.size() - static_cast<std::size_t>(choice.skip - 1);
   const auto needed = config_.projection > 0 ? layers_.size() : context_layer;
   // Below it nothing has to be kept.
-  const auto first = trains_tokens() ? 0 : first_trained();
-  at::Tensor x =
-      (tokens_.index_select(0, ids.reshape({-1})).view({count, positions, d}) + positions_)
-          .view({count * positions, d});
+  const auto first = trains_embeddings() ? 0 : first_trained();
+  at::Tensor x = (embeddings_of(ids.reshape({-1})).view({count, positions, d}) + positions_)
+                     .view({count * positions, d});
   ClipOutput result;
   if (saved != nullptr) {
     saved->ids = ids;
@@ -152,7 +164,7 @@ void ClipTextEncoder::backward(const at::Tensor& dcontext, const at::Tensor& dpo
   const auto token_rows = rows_of(rows, positions);
   const auto* draws = token_rows ? &*token_rows : nullptr;
   const auto context_layer = layers_.size() - static_cast<std::size_t>(choice.skip - 1);
-  const auto first = trains_tokens() ? 0 : first_trained();
+  const auto first = trains_embeddings() ? 0 : first_trained();
   at::Tensor grad;
   const auto from_here = [&] {
     if (!grad.defined()) {
@@ -188,6 +200,13 @@ void ClipTextEncoder::backward(const at::Tensor& dcontext, const at::Tensor& dpo
   if (trains_tokens()) {
     at::Tensor(token_grad_)
         .index_add_(0, saved.ids.reshape({-1}), grad.to(token_grad_.scalar_type()));
+  }
+  if (new_tokens_.gradient.defined()) {
+    // A product, so that the order of the sum is always the same.
+    const auto numbers =
+        at::arange(new_tokens_.gradient.size(0), saved.ids.options()) + config_.vocabulary;
+    const at::Tensor are = numbers.unsqueeze(1).eq(saved.ids.reshape({1, -1}));  // [n, tokens]
+    nn::accumulate_product(new_tokens_.gradient, are.to(grad.scalar_type()), grad);
   }
   if (position_grad_.defined()) {
     at::Tensor(position_grad_).add_(grad.view({count, positions, d}).sum(0));

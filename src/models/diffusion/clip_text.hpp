@@ -13,6 +13,7 @@
 #include "nn/attention.hpp"
 #include "nn/layer_norm.hpp"
 #include "nn/linear_group.hpp"
+#include "nn/new_tokens.hpp"
 #include "nn/parameter_slot.hpp"
 #include "nn/site.hpp"
 
@@ -85,8 +86,9 @@ class ClipTextEncoder {
   ClipTextEncoder(const ClipTextConfig& config, const at::TensorOptions& options);
 
   [[nodiscard]] const ClipTextConfig& config() const { return config_; }
-  // ids: [rows, positions] of kLong; `rows`: one for each of them. With `saved`, keeps what
-  // backward needs; nothing is kept below the first layer that trains.
+  // ids: [rows, positions] of kLong, those behind the vocabulary of new_tokens(); `rows`: one for
+  // each of them. With `saved`, keeps what backward needs; nothing is kept below the first layer
+  // that trains.
   ClipOutput forward(const at::Tensor& ids, const ContextChoice& choice, const nn::SampleRows* rows,
                      ClipTextSaved* saved) const;
   // Adds the gradients of what is trained. dpooled may be undefined.
@@ -94,16 +96,26 @@ class ClipTextEncoder {
                 const nn::SampleRows* rows, ClipTextSaved& saved) const;
 
   [[nodiscard]] at::Device device() const { return tokens_.device(); }
-  [[nodiscard]] bool trains() const { return first_trained() < layers_.size() || trains_tokens(); }
+  [[nodiscard]] bool trains() const {
+    return first_trained() < layers_.size() || trains_embeddings();
+  }
   std::vector<nn::Site> sites();
   std::vector<nn::ParameterSlot> parameter_slots();
+  nn::NewTokens& new_tokens() { return new_tokens_; }
+  // Takes new tokens, by the name of this encoder.
+  nn::TokenTable token_table(const std::string& name) { return {name, tokens_, {}, &new_tokens_}; }
 
  private:
   [[nodiscard]] bool trains_tokens() const { return token_grad_.defined(); }
+  [[nodiscard]] bool trains_embeddings() const {
+    return trains_tokens() || new_tokens_.gradient.defined();
+  }
   [[nodiscard]] std::size_t first_trained() const;
+  [[nodiscard]] at::Tensor embeddings_of(const at::Tensor& ids) const;  // [tokens, hidden]
 
   ClipTextConfig config_;
-  at::Tensor tokens_, token_grad_;        // [vocabulary, hidden]
+  at::Tensor tokens_, token_grad_;  // [vocabulary, hidden]
+  nn::NewTokens new_tokens_;
   at::Tensor positions_, position_grad_;  // [positions, hidden]
   std::vector<ClipLayer> layers_;
   nn::LayerNorm final_norm_;

@@ -40,7 +40,8 @@ Cost of_transformer(double channels, double depth, double context, double words,
 
 class UNetCost {
  public:
-  UNetCost(const UNetConfig& config, double words) : config_(config), words_(words) {}
+  UNetCost(const UNet& unet, double words)
+      : config_(unet.config()), recompute_(unet.recomputes()), words_(words) {}
 
   Cost of(Map map) {
     const auto time = static_cast<double>(config_.time_width());
@@ -63,12 +64,12 @@ class UNetCost {
       }
     }
     const auto& last = config_.levels.back();
-    for (int i = 0; i < 2; ++i) {
-      add(of_resnet(before, before, time, map));
-    }
-    add(of_transformer(static_cast<double>(last.channels),
-                       static_cast<double>(config_.middle_depth),
-                       static_cast<double>(config_.context), words_, map));
+    const auto resnet = of_resnet(before, before, time, map);
+    add_layer({2 * resnet.products, 2 * resnet.kept},
+              of_transformer(static_cast<double>(last.channels),
+                             static_cast<double>(config_.middle_depth),
+                             static_cast<double>(config_.context), words_, map),
+              before * map.area());
     for (std::size_t i = config_.levels.size(); i-- > 0;) {
       for (std::int64_t j = 0; j <= config_.layers_per_level; ++j) {
         before = add_layer(config_.levels[i], before + joined.back(), time, maps[i]);
@@ -78,6 +79,7 @@ class UNetCost {
         add({9 * before * before * maps[i - 1].area(), before * maps[i - 1].area()});
       }
     }
+    sum_.kept += recomputed_;
     return sum_;
   }
 
@@ -87,28 +89,40 @@ class UNetCost {
     sum_.kept += cost.kept;
   }
 
+  // Of layers that are computed again their inputs are kept, and the rest of one at a time.
+  void add_layer(const Cost& resnet, const Cost& transformer, double input) {
+    const double kept = resnet.kept + transformer.kept;
+    add({resnet.products + transformer.products, recompute_ ? input : kept});
+    if (recompute_) {
+      recomputed_ = std::max(recomputed_, kept);
+    }
+  }
+
   double add_layer(const UNetConfig::Level& level, double in, double time, const Map& map) {
     const auto out = static_cast<double>(level.channels);
-    add(of_resnet(in, out, time, map));
-    if (level.depth > 0) {
-      add(of_transformer(out, static_cast<double>(level.depth),
-                         static_cast<double>(config_.context), words_, map));
-    }
+    const auto transformer = level.depth > 0
+                                 ? of_transformer(out, static_cast<double>(level.depth),
+                                                  static_cast<double>(config_.context), words_, map)
+                                 : Cost{};
+    add_layer(of_resnet(in, out, time, map), transformer, in * map.area());
     return out;
   }
 
   const UNetConfig& config_;
+  bool recompute_;
   double words_;
   Cost sum_;
+  double recomputed_ = 0;  // what the largest layer keeps while it is
 };
 
-Cost of_leaf(const data::Leaf& leaf, const PipelineConfig& config) {
+Cost of_leaf(const data::Leaf& leaf, const Pipeline& pipeline) {
   const auto& pictures = dynamic_cast<const data::PictureLeaf&>(leaf);
   const auto words = static_cast<double>(pictures.text_rows * (pictures.positions - 2) + 2);
   Cost sum;
   for (const auto& group : pictures.groups) {
-    const auto factor = config.vae.factor();
-    const auto one = UNetCost(config.unet, words).of({group.height / factor, group.width / factor});
+    const auto factor = pipeline.config().vae.factor();
+    const auto one =
+        UNetCost(pipeline.unet(), words).of({group.height / factor, group.width / factor});
     const auto samples = static_cast<double>(group.samples.size());
     sum.products += samples * one.products;
     // Groups follow one another.
@@ -120,12 +134,12 @@ Cost of_leaf(const data::Leaf& leaf, const PipelineConfig& config) {
 }  // namespace
 
 double DiffusionModel::forward_operations(const data::Leaf& leaf) const {
-  return 2 * of_leaf(leaf, pipeline().config()).products;
+  return 2 * of_leaf(leaf, pipeline()).products;
 }
 
 ActivationBytes DiffusionModel::activation_bytes(const data::Leaf& leaf) const {
   const auto element = static_cast<double>(c10::elementSize(dtype()));
-  return {element * of_leaf(leaf, pipeline().config()).kept, 0};
+  return {element * of_leaf(leaf, pipeline()).kept, 0};
 }
 
 }  // namespace lorascale::models::diffusion

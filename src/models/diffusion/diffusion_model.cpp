@@ -96,8 +96,9 @@ at::Tensor DiffusionModel::moments(const data::PictureLeaf& leaf,
   std::vector<at::Tensor> all;
   for (std::int64_t i = 0; i < std::ssize(group.samples); ++i) {
     const auto place = group.samples[static_cast<std::size_t>(i)];
-    all.push_back(kept_moments_.get(leaf.views[static_cast<std::size_t>(place)], shape, options,
-                                    [&] { return encoded(group, i); }));
+    const auto& view = leaf.views[static_cast<std::size_t>(place)];
+    const auto compute = [&] { return encoded(group, i); };
+    all.push_back(view.empty() ? compute() : kept_moments_.get(view, shape, options, compute));
   }
   return at::cat(all);
 }

@@ -34,7 +34,7 @@ Context contexts_of(const DiffusionModel& model, const PictureRequest& request) 
 
 }  // namespace
 
-at::Tensor make_picture(const DiffusionModel& model, const PictureRequest& request) {
+at::Tensor make_latents(const DiffusionModel& model, const PictureRequest& request) {
   const at::NoGradGuard no_grad;
   const auto& config = model.pipeline().config();
   const auto factor = config.vae.factor();
@@ -71,10 +71,16 @@ at::Tensor make_picture(const DiffusionModel& model, const PictureRequest& reque
     x = sampler->step(i, x, prediction,
                       sampler->draws() ? noise(Draw::kPerturbation, i + 1) : at::Tensor());
   }
+  return x;
+}
+
+at::Tensor make_picture(const DiffusionModel& model, const PictureRequest& request) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor x = make_latents(model, request);
   beat("making a picture");
   const auto& vae = model.pipeline().vae();
   const at::Tensor decoded =
-      vae.decode((x / config.vae.scaling_factor).to(vae.dtype()), nullptr).to(at::kFloat);
+      vae.decode((x / vae.config().scaling_factor).to(vae.dtype()), nullptr).to(at::kFloat);
   return ((decoded[0] + 1) * 127.5)
       .clamp(0, 255)
       .round()

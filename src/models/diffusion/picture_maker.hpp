@@ -22,6 +22,8 @@ struct PictureRequest {
   std::uint64_t seed = 0;
 };
 
+// What the autoencoder makes a picture of, [1, channels, height, width] fp32, as the UNet sees it.
+at::Tensor make_latents(const DiffusionModel& model, const PictureRequest& request);
 // [height, width, 3] of bytes on the CPU. The same seed begins with the same noise on every
 // machine.
 at::Tensor make_picture(const DiffusionModel& model, const PictureRequest& request);

@@ -120,6 +120,22 @@ at::Tensor UNet::embed_time(const at::Tensor& t, const at::Tensor& added,
   return at::silu(time);
 }
 
+at::Tensor UNet::run_layer(const Level& level, std::size_t j, at::Tensor x, const Beside& beside,
+                           UNetSaved::Level* keep) {
+  x = level.resnets[j].forward(x, beside.time, beside.rows, keep ? &keep->resnets[j] : nullptr);
+  if (!level.transformers.empty()) {
+    x = level.transformers[j].forward(x, beside.context, beside.rows,
+                                      keep ? &keep->transformers[j] : nullptr);
+  }
+  return x;
+}
+
+at::Tensor UNet::run_middle(at::Tensor x, const Beside& beside, UNetSaved* saved) const {
+  x = middle1_->forward(x, beside.time, beside.rows, saved ? &saved->middle1 : nullptr);
+  x = middle_->forward(x, beside.context, beside.rows, saved ? &saved->middle : nullptr);
+  return middle2_->forward(x, beside.time, beside.rows, saved ? &saved->middle2 : nullptr);
+}
+
 at::Tensor UNet::forward(const at::Tensor& latents, const at::Tensor& t, const at::Tensor& context,
                          const at::Tensor& added, const nn::SampleRows* rows,
                          UNetSaved* saved) const {
@@ -133,17 +149,21 @@ at::Tensor UNet::forward(const at::Tensor& latents, const at::Tensor& t, const a
     saved->up.resize(up_.size());
   }
   std::vector<at::Tensor> kept = {x};
-  const auto run_pair = [&](const Level& level, std::size_t j, UNetSaved::Level* keep) {
-    x = level.resnets[j].forward(x, time, rows, keep ? &keep->resnets.emplace_back() : nullptr);
-    if (!level.transformers.empty()) {
-      x = level.transformers[j].forward(x, context, rows,
-                                        keep ? &keep->transformers.emplace_back() : nullptr);
+  const Beside beside{time, context, rows};
+  const auto run = [&](const Level& level, std::size_t j, UNetSaved::Level* keep) {
+    if (keep != nullptr) {
+      keep->resnets.resize(level.resnets.size());
+      keep->transformers.resize(level.transformers.size());
+      if (recompute_) {
+        keep->inputs.push_back(x);
+      }
     }
+    x = run_layer(level, j, x, beside, recompute_ ? nullptr : keep);
   };
   for (std::size_t i = 0; i < down_.size(); ++i) {
     auto* keep = saved ? &saved->down[i] : nullptr;
     for (std::size_t j = 0; j < down_[i].resnets.size(); ++j) {
-      run_pair(down_[i], j, keep);
+      run(down_[i], j, keep);
       kept.push_back(x);
     }
     if (down_[i].sampler) {
@@ -154,9 +174,10 @@ at::Tensor UNet::forward(const at::Tensor& latents, const at::Tensor& t, const a
       kept.push_back(x);
     }
   }
-  x = middle1_->forward(x, time, rows, saved ? &saved->middle1 : nullptr);
-  x = middle_->forward(x, context, rows, saved ? &saved->middle : nullptr);
-  x = middle2_->forward(x, time, rows, saved ? &saved->middle2 : nullptr);
+  if (saved != nullptr && recompute_) {
+    saved->middle_input = x;
+  }
+  x = run_middle(x, beside, recompute_ ? nullptr : saved);
   for (std::size_t i = 0; i < up_.size(); ++i) {
     auto* keep = saved ? &saved->up[i] : nullptr;
     for (std::size_t j = 0; j < up_[i].resnets.size(); ++j) {
@@ -165,7 +186,7 @@ at::Tensor UNet::forward(const at::Tensor& latents, const at::Tensor& t, const a
       }
       x = at::cat({x, kept.back()}, 1);
       kept.pop_back();
-      run_pair(up_[i], j, keep);
+      run(up_[i], j, keep);
     }
     if (up_[i].sampler) {
       // To the sides of what is joined next: odd ones were halved upwards.

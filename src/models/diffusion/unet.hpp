@@ -40,7 +40,8 @@ struct UNetSaved {
   struct Level {
     std::vector<ResnetSaved> resnets;
     std::vector<TransformerSaved> transformers;
-    at::Tensor sampler_input;  // of the convolution that halves or doubles the map
+    std::vector<at::Tensor> inputs;  // of layers that are computed again, which keep nothing else
+    at::Tensor sampler_input;        // of the convolution that halves or doubles the map
     nn::DeltasSaved sampler;
     // On the way up: sides before they were doubled (as upsampling wants them), and of each
     // residual block's input the channels that come from below.
@@ -53,6 +54,7 @@ struct UNetSaved {
   std::vector<Level> down, up;
   ResnetSaved middle1, middle2;
   TransformerSaved middle;
+  at::Tensor middle_input;  // where the middle is computed again
   nn::GroupNormSaved norm;
 };
 
@@ -62,6 +64,9 @@ class UNet {
   UNet(const UNetConfig& config, const at::TensorOptions& options);
 
   [[nodiscard]] const UNetConfig& config() const { return config_; }
+  // Whether a backward computes layers again from their inputs, where forward keeps no more.
+  void set_recompute(bool recompute) { recompute_ = recompute; }
+  [[nodiscard]] bool recomputes() const { return recompute_; }
   // latents: [samples, in, height, width]; t: fp32 [samples], perhaps between steps; context:
   // [samples, words, width]; added: [samples, addition], undefined without it. Returns
   // [samples, out, height, width]. With `saved`, keeps what backward needs.
@@ -84,6 +89,16 @@ class UNet {
     std::optional<nn::Conv2d> sampler;
   };
 
+  // What all layers take beside their input.
+  struct Beside {
+    const at::Tensor &time, &context;
+    const nn::SampleRows* rows;
+  };
+  // A residual block and the transformer after it; the middle's three. With `keep`, they add what
+  // their backward needs.
+  static at::Tensor run_layer(const Level& level, std::size_t j, at::Tensor x, const Beside& beside,
+                              UNetSaved::Level* keep);
+  at::Tensor run_middle(at::Tensor x, const Beside& beside, UNetSaved* saved) const;
   // A residual block from `in` channels on, and the transformer after it where the level has any.
   void add_layer(Level& made, const std::string& prefix, std::int64_t in,
                  const UNetConfig::Level& level, const at::TensorOptions& options) const;
@@ -98,6 +113,7 @@ class UNet {
                         UNetSaved* saved) const;
 
   UNetConfig config_;
+  bool recompute_ = false;
   nn::Conv2d conv_in_, conv_out_;
   nn::LinearGroup time1_, time2_;
   std::optional<nn::LinearGroup> add1_, add2_;

@@ -96,7 +96,11 @@ void UNet::backward(const at::Tensor& dy, const at::Tensor& context, const nn::S
   at::Tensor grad;
   const auto enter = [&] { return --part >= first && part < parts(); };
   const auto need_dx = [&] { return part > first; };
-  const auto pair = [&](const Level& level, std::size_t j, UNetSaved::Level& kept) {
+  const Beside beside{time, context, rows};
+  const auto layer = [&](const Level& level, std::size_t j, UNetSaved::Level& kept) {
+    if (recompute_ && need_dx()) {
+      run_layer(level, j, kept.inputs[j], beside, &kept);
+    }
     if (!level.transformers.empty()) {
       if (!enter()) {
         return false;
@@ -108,6 +112,13 @@ void UNet::backward(const at::Tensor& dy, const at::Tensor& context, const nn::S
       return false;
     }
     grad = level.resnets[j].backward(grad, time, rows, kept.resnets[j], need_dx(), dtime);
+    if (recompute_) {
+      kept.inputs[j].reset();
+      kept.resnets[j] = {};
+      if (!level.transformers.empty()) {
+        kept.transformers[j] = {};
+      }
+    }
     return true;
   };
   const auto run = [&] {
@@ -135,13 +146,16 @@ void UNet::backward(const at::Tensor& dy, const at::Tensor& context, const nn::S
         grad = at::upsample_nearest2d_backward(grad, input.sizes().slice(2), before);
       }
       for (std::size_t j = up_[i].resnets.size(); j-- > 0;) {
-        if (!pair(up_[i], j, saved.up[i]) || !need_dx()) {
+        if (!layer(up_[i], j, saved.up[i]) || !need_dx()) {
           return;
         }
         const auto own = saved.up[i].widths[j];
         dkept.push_back(grad.narrow(1, own, grad.size(1) - own));
         grad = grad.narrow(1, 0, own).contiguous(at::MemoryFormat::ChannelsLast);
       }
+    }
+    if (recompute_ && need_dx()) {
+      run_middle(saved.middle_input, beside, &saved);
     }
     if (!enter()) {
       return;
@@ -173,7 +187,7 @@ void UNet::backward(const at::Tensor& dy, const at::Tensor& context, const nn::S
           return;
         }
         add_kept();
-        if (!pair(down_[i], j, saved.down[i])) {
+        if (!layer(down_[i], j, saved.down[i])) {
           return;
         }
       }

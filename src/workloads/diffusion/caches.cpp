@@ -67,7 +67,7 @@ void open_caches(const DiffusionModel& model, const config::RunConfig& config) {
   const auto folder = folder_of(config);
   const auto source = source_of(config.model);
   const auto type = [](at::ScalarType dtype) { return nn::float_type(dtype).safetensors; };
-  if (!config.data.augment.crop) {
+  if (!config.data.augment.crop && config.data.augment.color_jitter == 0) {
     model.kept_moments().keep_on_disk(
         open_store(folder, "latents",
                    fmt::format("{} {}", part_fingerprint(source, "vae"),

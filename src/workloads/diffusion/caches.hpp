@@ -11,8 +11,9 @@
 
 namespace lorascale::workloads::diffusion {
 
-// Opens what the configuration lets be kept: latents where no crop is by chance, contexts where no
-// text encoder trains. A folder that cannot be written is a warning: nothing is kept then.
+// Opens what the configuration lets be kept: latents where neither crop nor colours are by chance,
+// contexts where no text encoder trains. A folder that cannot be written is a warning: nothing is
+// kept then.
 void open_caches(const models::diffusion::DiffusionModel& model, const config::RunConfig& config);
 
 // This rank's share of all that may be asked for of these data sets; ranks do not wait for each

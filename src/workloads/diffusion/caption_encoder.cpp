@@ -42,7 +42,7 @@ EncodedCaptions encode_captions(const config::RunConfig& config,
   if (!python) {
     throw_bad_input(
         "prompts become tokens by a script, and no Python with tokenizers and numpy is here; set "
-        "LORASCALE_PYTHON, or leave sample.prompts out");
+        "LORASCALE_PYTHON, or leave sample.prompts and adapter.token out");
   }
   std::vector<std::string> lines;
   std::string last;

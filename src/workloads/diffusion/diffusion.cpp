@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <utility>
 
 #include "base/error.hpp"
@@ -13,10 +14,14 @@
 #include "models/diffusion/diffusion_model.hpp"
 #include "nn/dtypes.hpp"
 #include "workloads/diffusion/caches.hpp"
+#include "workloads/diffusion/dataset_facts.hpp"
 #include "workloads/diffusion/model_files.hpp"
+#include "workloads/diffusion/model_tags.hpp"
 #include "workloads/diffusion/model_tokenizer.hpp"
+#include "workloads/diffusion/new_word.hpp"
 #include "workloads/diffusion/picture_preview.hpp"
 #include "workloads/diffusion/pipeline_of_config.hpp"
+#include "workloads/diffusion/usual_settings.hpp"
 
 namespace lorascale::workloads::diffusion {
 namespace {
@@ -24,13 +29,15 @@ namespace {
 using data::PictureDataset;
 using models::diffusion::DiffusionModel;
 using models::diffusion::Prediction;
-using models::diffusion::Variant;
 
 // Operations of a leaf's forward beyond which products are as fast as they get, and the most
 // pictures of it.
 constexpr double kEnoughOnCpu = 1e10;
 constexpr double kEnoughOnDevice = 1e13;
 constexpr double kMostPictures = 64;
+
+// Of the first level: smaller UNets are for trying things out, and nobody has experience of them.
+constexpr std::int64_t kChannelsOfRealModels = 256;
 
 class DiffusionWorkload : public Workload {
  public:
@@ -66,8 +73,8 @@ class DiffusionWorkload : public Workload {
 DiffusionWorkload::DiffusionWorkload(config::RunConfig& config, const prepare::DataFiles& files,
                                      const models::WeightPlace& place)
     : words_{"image", "images/s",
-             "smaller pictures (scripts/prepare_images.py --resolution), a lower adapter.rank or a "
-             "smaller model.dtype",
+             "model.recompute: true, smaller pictures (scripts/prepare_images.py --resolution), a "
+             "lower adapter.rank or a smaller model.dtype",
              "no picture of it counts as a target"},
       fingerprint_(models::diffusion::pipeline_fingerprint(source_of(config.model))) {
   config_ = config;
@@ -76,13 +83,19 @@ DiffusionWorkload::DiffusionWorkload(config::RunConfig& config, const prepare::D
                                                nn::float_type_named(config.model.dtype), place));
   denoiser_ = dynamic_cast<const DiffusionModel*>(model_.get());
   const auto& pipeline = model_->pipeline().config();
-  train_ = std::make_unique<PictureDataset>(files.train, pictures_of(config, pipeline, true));
+  const auto word = denoiser_ != nullptr ? trained_word(config, pipeline) : NewWord();
+  const auto settings = [&](bool training) {
+    auto pictures = pictures_of(config, pipeline, training);
+    pictures.rows.new_word = word.forms;
+    return pictures;
+  };
+  train_ = std::make_unique<PictureDataset>(files.train, settings(true));
   if (files.validation) {
-    validation_ =
-        std::make_unique<PictureDataset>(*files.validation, pictures_of(config, pipeline, false));
+    validation_ = std::make_unique<PictureDataset>(*files.validation, settings(false));
     data::require_one_tokenizer(train_->file(), validation_->file());
   }
   require_tokenizer_of_model(train_->file(), config.model.path);
+  require_word(word, *train_, config);
   for (const auto& text : pipeline.texts) {
     if (train_->file().tokens().vocabulary > text.clip.vocabulary) {
       throw_bad_input(fmt::format(
@@ -94,7 +107,9 @@ DiffusionWorkload::DiffusionWorkload(config::RunConfig& config, const prepare::D
   }
   if (denoiser_ != nullptr && config.sample.every.value > 0 && !config.sample.prompts.empty()) {
     preview_ = std::make_unique<PicturePreview>(*denoiser_, config, config.sample.prompts,
-                                                usual_size_of(train_->file()));
+                                                usual_size_of(train_->file()), "sample.prompts",
+                                                word.forms);
+    preview_->learns_from(*train_, *model_);
     if (preview_->tokens().tokenizer != train_->file().tokens().tokenizer) {
       throw_bad_input(train_->path() +
                       " was made with another tokenizer than that of sample.prompts; prepare it "
@@ -122,6 +137,25 @@ std::int64_t DiffusionWorkload::enough_samples() const {
       std::clamp(std::ceil(enough / model_->forward_operations(*one)), 1.0, kMostPictures));
 }
 
+TrainingFacts training_facts_of(const config::RunConfig& config, const PictureDataset& data,
+                                const models::diffusion::PipelineConfig& pipeline) {
+  TrainingFacts facts;
+  facts.pictures = data.file().images();
+  if (config.budget.unit != Unit::kMinutes) {
+    facts.samples =
+        static_cast<double>(to_samples(config.budget, {data.rows(), config.batch.global, 0, 0}));
+  }
+  const auto size = usual_size_of(data.file());
+  facts.side = std::lround(std::sqrt(static_cast<double>(size.height * size.width)));
+  facts.usual_side = pipeline.unet.usual_side * pipeline.vae.factor();
+  facts.adapter = !config.adapter.trains_base();
+  // Rates of embeddings are others, and they have no rank.
+  facts.adam = config.optimizer.has_moments() && config.adapter.type != "token";
+  facts.rate = config.optimizer.lr;
+  facts.rank = config.adapter.type == "lora" ? config.adapter.rank : 0;
+  return facts;
+}
+
 std::vector<std::string> DiffusionWorkload::warnings() const {
   std::vector<std::string> warnings;
   if (const auto cut = train_->cut_captions(); cut > 0) {
@@ -142,6 +176,10 @@ std::vector<std::string> DiffusionWorkload::warnings() const {
         fmt::format("model.prediction is {}, and the files of {} say otherwise; "
                     "leave it out if they are right",
                     *config_.model.prediction, config_.model.path));
+  }
+  if (denoiser_ != nullptr && pipeline.unet.levels.front().channels >= kChannelsOfRealModels) {
+    std::ranges::move(unusual_settings(training_facts_of(config_, *train_, pipeline)),
+                      std::back_inserter(warnings));
   }
   return warnings;
 }
@@ -198,30 +236,15 @@ adapters::ExportContext DiffusionWorkload::export_context() const {
     return context;
   }
   const bool velocity = denoiser_->schedule().settings().prediction == Prediction::kVelocity;
-  const bool v2 = pipeline.variant == Variant::kSd2;
-  const auto text = [](bool value) { return std::string(value ? "True" : "False"); };
-  const auto* version = pipeline.variant == Variant::kSdxl ? "sdxl_base_v1-0"
-                        : v2                               ? (velocity ? "sd_v2_v" : "sd_v2")
-                                                           : (velocity ? "sd_v1_v" : "sd_v1");
-  const auto* architecture =
-      pipeline.variant == Variant::kSdxl ? "stable-diffusion-xl-v1-base"
-      : v2 ? (velocity ? "stable-diffusion-v2-768-v" : "stable-diffusion-v2-512")
-           : "stable-diffusion-v1";
   context.metadata = {
-      {"ss_v2", text(v2)},
-      {"ss_base_model_version", version},
       {"ss_seed", std::to_string(config_.run.seed)},
       {"ss_learning_rate", fmt::format("{}", config_.optimizer.lr)},
-      {"ss_num_train_images", std::to_string(train_->rows())},
       {"ss_total_batch_size", std::to_string(config_.batch.global)},
       {"ss_clip_skip",
        config_.model.clip_skip > 0 ? std::to_string(config_.model.clip_skip) : "None"},
-      {"ss_sd_model_name", std::filesystem::path(config_.model.path).filename().string()},
-      {"modelspec.sai_model_spec", "1.0.1"},
-      {"modelspec.architecture", std::string(architecture) + "/lora"},
-      {"modelspec.implementation", "diffusers"},
-      {"modelspec.prediction_type", velocity ? "v" : "epsilon"},
   };
+  context.metadata.merge(tags_of_model(pipeline, velocity, config_.model.path));
+  context.metadata.merge(dataset_facts(*train_));
   return context;
 }
 
@@ -255,6 +278,8 @@ const WorkloadKind kDiffusion = {
     generate,
     merge,
     take_defaults,
+    token_tables,
+    export_adapter,
 };
 
 }  // namespace lorascale::workloads::diffusion

@@ -14,6 +14,7 @@ std::string describe_data(const std::filesystem::path& file);
 std::string generate(const config::RunConfig& config, at::Device device,
                      const GenerateRequest& request);
 std::string merge(const MergeRequest& request);
+std::string export_adapter(const ExportRequest& request);
 void take_defaults(const std::set<std::string>& given, config::RunConfig& config);
 
 }  // namespace lorascale::workloads::diffusion

@@ -6,11 +6,11 @@
 #include <system_error>
 
 #include "adapters/formats/kohya.hpp"
-#include "adapters/formats/merge.hpp"
 #include "base/error.hpp"
 #include "io/durable_file.hpp"
 #include "nn/dtypes.hpp"
 #include "prepare/source_files.hpp"
+#include "workloads/diffusion/adapted_pipeline.hpp"
 #include "workloads/diffusion/diffusion.hpp"
 #include "workloads/diffusion/picture_preview.hpp"
 #include "workloads/diffusion/pipeline_of_config.hpp"
@@ -34,19 +34,16 @@ bool changes_strength(const GenerateRequest& request) {
   return request.strengths != std::vector<double>{1};
 }
 
-// Returns what it was, for the picture's parameters.
-std::string add_adapter(models::diffusion::Pipeline& pipeline, const config::RunConfig& config,
-                        const GenerateRequest& request, double strength) {
+Adapted adapt(models::diffusion::Pipeline& pipeline, const config::RunConfig& config,
+              const GenerateRequest& request, double strength) {
   const auto path =
       request.adapter.value_or(std::filesystem::path(config.run.output_dir) / "adapter");
-  const auto file = adapters::kohya_file(path);
-  if (file) {
-    adapters::merge_into_weights(adapters::read_kohya_adapter(*file, pipeline.sites()),
-                                 pipeline.sites(), strength);
-    return fmt::format(", LoRA: {} at {}", path.lexically_normal().string(), strength);
+  if (const auto adapted = add_adapter(pipeline, config, path, strength)) {
+    return *adapted;
   }
   if (request.adapter && std::filesystem::exists(path)) {
-    throw_bad_input(path.string() + " is no LoRA file (.safetensors), nor a folder with " +
+    throw_bad_input(path.string() +
+                    " is neither a LoRA file nor an embedding (.safetensors), nor a folder with " +
                     adapters::kKohyaFile);
   }
   if (request.adapter || changes_strength(request)) {
@@ -54,7 +51,7 @@ std::string add_adapter(models::diffusion::Pipeline& pipeline, const config::Run
                     " does not exist; --adapter takes a LoRA file or the adapter/ of a run");
   }
   spdlog::warn("{} does not exist: this is the base model without an adapter", path.string());
-  return "";
+  return {};
 }
 
 // As the data has them, where it is there; else what the model was made for.
@@ -95,12 +92,11 @@ std::string generate(const config::RunConfig& config, at::Device device,
   std::vector<at::Tensor> pictures;
   std::string parameters;
   for (const auto strength : request.strengths) {
-    // Each from the base itself: a DoRA at half its strength is not half of one that was added.
     auto pipeline =
         models::diffusion::load_pipeline(source, nn::float_type_named(config.model.dtype), device);
-    std::string of_adapter;
+    Adapted adapted;
     if (!trained || request.adapter) {
-      of_adapter = add_adapter(*pipeline, config, request, strength);
+      adapted = adapt(*pipeline, config, request, strength);
     } else if (changes_strength(request)) {
       throw Error(ExitCode::kUsage,
                   "--strength is of adapters, and this run trained all weights; "
@@ -109,9 +105,10 @@ std::string generate(const config::RunConfig& config, at::Device device,
     const auto usual = usual_size(config, pipeline->config());
     const models::diffusion::DiffusionModel model(std::move(pipeline), settings_of(config));
     const auto made =
-        PicturePreview(model, config, {*request.prompt}, usual, "--prompt").pictures();
+        PicturePreview(model, config, {*request.prompt}, usual, "--prompt", adapted.new_word)
+            .pictures();
     pictures.push_back(made.front().picture);
-    parameters += (parameters.empty() ? "" : "\n") + made.front().parameters + of_adapter;
+    parameters += (parameters.empty() ? "" : "\n") + made.front().parameters + adapted.parameters;
   }
   const at::Tensor beside = at::cat(pictures, 1);
   io::write_file_atomically(output, std::string_view(png_of(beside, parameters)));

@@ -4,6 +4,7 @@
 #include "nn/dtypes.hpp"
 #include "workloads/diffusion/diffusion.hpp"
 #include "workloads/diffusion/model_tokenizer.hpp"
+#include "workloads/diffusion/new_word.hpp"
 #include "workloads/diffusion/pipeline_of_config.hpp"
 
 namespace lorascale::workloads::diffusion {
@@ -13,13 +14,17 @@ HeaderReport check_headers(const config::RunConfig& config) {
       model_of(config, models::diffusion::read_pipeline_shapes(
                            source_of(config.model), nn::float_type_named(config.model.dtype)));
   const auto& pipeline = model->pipeline().config();
-  const data::PictureDataset training(config.data.train, pictures_of(config, pipeline, true));
+  const auto word = trained_word(config, pipeline);
+  auto settings = pictures_of(config, pipeline, true);
+  settings.rows.new_word = word.forms;
+  const data::PictureDataset training(config.data.train, settings);
   if (config.data.validation) {
     const data::PictureDataset validation(*config.data.validation,
                                           pictures_of(config, pipeline, false));
     data::require_one_tokenizer(training.file(), validation.file());
   }
   require_tokenizer_of_model(training.file(), config.model.path);
+  require_word(word, training, config);
   adapters::check_adapter(config.adapter, adapted_model(*model, config));
   HeaderReport report;
   report.model = model->family();

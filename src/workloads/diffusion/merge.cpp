@@ -6,7 +6,9 @@
 
 #include <memory>
 
+#include "adapters/formats/embedding.hpp"
 #include "adapters/formats/kohya.hpp"
+#include "adapters/formats/picture_lora.hpp"
 #include "base/error.hpp"
 #include "models/diffusion/pipeline.hpp"
 #include "nn/dtypes.hpp"
@@ -27,12 +29,19 @@ std::string merge(const MergeRequest& request) {
   }
   const models::diffusion::PipelineSource source{request.model, {}};
   const auto shapes = models::diffusion::read_pipeline_shapes(source, std::nullopt);
-  const auto file = adapters::kohya_file(request.adapter);
+  const auto file = adapters::picture_lora(request.adapter);
+  const auto word = adapters::embedding_file(request.adapter);
+  if (word && (!file || file == word)) {
+    throw_bad_input(word->string() +
+                    " is the embedding of a word, which is no part of the weights and cannot be "
+                    "merged; give the file itself to programs (embeddings/ of WebUIs, "
+                    "load_textual_inversion of diffusers)");
+  }
   if (!file) {
     throw_bad_input(request.adapter.string() +
                     " is no LoRA file (.safetensors), nor a folder with " + adapters::kKohyaFile);
   }
-  const auto adapter = adapters::read_kohya_adapter(*file, shapes->sites());
+  const auto adapter = adapters::read_picture_lora(*file, shapes->sites());
   std::vector<std::string> keys;
   std::vector<const adapters::PeftModule*> modules;
   for (const auto& [name, module] : adapter.modules) {
@@ -54,7 +63,10 @@ std::string merge(const MergeRequest& request) {
   }
   const auto written = write_model_files(request.model, changes, request.output,
                                          nn::float_type_named(request.dtype));
-  return fmt::format("merged {} layers into {}", adapter.modules.size(), written.string());
+  const auto beside =
+      word ? "; the word stays a file by itself, to be handed on beside it: " + word->string() : "";
+  return fmt::format("merged {} layers into {}{}", adapter.modules.size(), written.string(),
+                     beside);
 }
 
 }  // namespace lorascale::workloads::diffusion

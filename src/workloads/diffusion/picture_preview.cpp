@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.hpp"
 #include "io/png_writer.hpp"
@@ -25,8 +26,8 @@ UsualSize usual_size_of(const data::CaptionedFile& pictures) {
 PicturePreview::PicturePreview(const models::diffusion::DiffusionModel& model,
                                const config::RunConfig& config,
                                const std::vector<std::string>& prompts, const UsualSize& usual,
-                               const std::string& where)
-    : model_(model), config_(config), usual_(usual) {
+                               const std::string& where, std::vector<data::WordForm> new_word)
+    : model_(model), config_(config), usual_(usual), new_word_(std::move(new_word)) {
   const auto factor = model.pipeline().config().vae.factor();
   std::vector<std::string> captions;
   for (const auto& text : prompts) {
@@ -49,12 +50,38 @@ PicturePreview::PicturePreview(const models::diffusion::DiffusionModel& model,
   }
 }
 
-at::Tensor PicturePreview::rows_of_caption(std::size_t caption) const {
-  const auto rows = rows_of(config_, model_.pipeline().config());
+at::Tensor PicturePreview::rows_of_caption(const std::vector<std::int32_t>& caption,
+                                           const std::vector<data::WordForm>& new_word) const {
+  auto rows = rows_of(config_, model_.pipeline().config());
+  rows.new_word = new_word;
   std::vector<std::int32_t> ids;
-  data::add_caption_rows(encoded_.ids[caption], encoded_.tokens, rows, ids);
+  data::add_caption_rows(caption, encoded_.tokens, rows, ids);
   return at::from_blob(ids.data(), {1, rows.encoders, rows.text_rows, rows.positions}, at::kInt)
       .clone();
+}
+
+models::diffusion::PictureRequest PicturePreview::request_of(
+    std::size_t number, const std::vector<data::WordForm>& new_word) const {
+  const auto& prompt = prompts_[number];
+  models::diffusion::PictureRequest request;
+  request.prompt = rows_of_caption(encoded_.ids[2 * number], new_word);
+  if (prompt.negative) {
+    request.negative = rows_of_caption(encoded_.ids[2 * number + 1], new_word);
+  }
+  request.empty = rows_of_caption(encoded_.ids.back(), new_word);
+  request.height = prompt.height.value_or(usual_.height);
+  request.width = prompt.width.value_or(usual_.width);
+  request.sampler = sampler_named(config_.sample.sampler);
+  request.steps = prompt.steps;
+  request.guidance = prompt.guidance;
+  request.seed = prompt.seed;
+  return request;
+}
+
+std::string PicturePreview::parameters_of(std::size_t number,
+                                          const models::diffusion::PictureRequest& request) const {
+  return parameters_text(prompts_[number], request.width, request.height, config_.sample.sampler,
+                         config_.model.path);
 }
 
 std::string png_of(const at::Tensor& picture, const std::string& parameters) {
@@ -67,22 +94,8 @@ std::string png_of(const at::Tensor& picture, const std::string& parameters) {
 std::vector<PicturePreview::Made> PicturePreview::pictures() const {
   std::vector<Made> made;
   for (std::size_t i = 0; i < prompts_.size(); ++i) {
-    const auto& prompt = prompts_[i];
-    models::diffusion::PictureRequest request;
-    request.prompt = rows_of_caption(2 * i);
-    if (prompt.negative) {
-      request.negative = rows_of_caption(2 * i + 1);
-    }
-    request.empty = rows_of_caption(encoded_.ids.size() - 1);
-    request.height = prompt.height.value_or(usual_.height);
-    request.width = prompt.width.value_or(usual_.width);
-    request.sampler = sampler_named(config_.sample.sampler);
-    request.steps = prompt.steps;
-    request.guidance = prompt.guidance;
-    request.seed = prompt.seed;
-    made.push_back({models::diffusion::make_picture(model_, request),
-                    parameters_text(prompt, request.width, request.height, config_.sample.sampler,
-                                    config_.model.path)});
+    const auto request = request_of(i, new_word_);
+    made.push_back({models::diffusion::make_picture(model_, request), parameters_of(i, request)});
   }
   return made;
 }

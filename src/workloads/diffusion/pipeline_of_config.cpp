@@ -42,6 +42,7 @@ std::unique_ptr<models::diffusion::PipelineModel> model_of(
     return std::make_unique<models::diffusion::AutoencoderModel>(std::move(pipeline),
                                                                  config.loss.kl);
   }
+  pipeline->unet().set_recompute(config.model.recompute);
   return std::make_unique<models::diffusion::DiffusionModel>(std::move(pipeline),
                                                              settings_of(config));
 }
@@ -73,16 +74,22 @@ data::PictureSettings pictures_of(const config::RunConfig& config,
     settings.caption.tag_dropout = caption.tag_dropout;
     settings.flip = config.data.augment.flip;
     settings.random_crop = config.data.augment.crop;
+    settings.color_jitter = config.data.augment.color_jitter;
   }
   return settings;
 }
 
 void take_defaults(const std::set<std::string>& given, config::RunConfig& config) {
-  if (!given.contains("adapter.targets")) {
+  if (config.adapter.type != "token" && !given.contains("adapter.targets")) {
     // What sd-scripts adapts.
     config.adapter.targets = {"to_q",     "to_k",          "to_v",     "to_out.0", "proj_in",
                               "proj_out", "ff.net.0.proj", "ff.net.2", "q_proj",   "k_proj",
                               "v_proj",   "out_proj",      "fc1",      "fc2"};
+  }
+  // A word of its own has no half.
+  const bool scales = config.adapter.type == "lora" || config.adapter.type == "ia3";
+  if (scales && !given.contains("sample.strengths")) {
+    config.sample.strengths = {0, 0.4, 0.8, 1.2};
   }
 }
 

@@ -82,6 +82,48 @@ TEST(LoraAdapter, MovesByItsShareOfTheWeights) {
   }
 }
 
+// s B A of each layer of section().
+std::vector<at::Tensor> changes_of(test::SmallModel& model, Adapter& adapter) {
+  const auto& parameters = adapter.parameters();
+  const auto of = [&](std::size_t entry) {
+    return TrainableParameters::view(parameters.master(), parameters.entries()[entry])
+        .to(at::kDouble);
+  };
+  std::vector<at::Tensor> changes;
+  for (std::size_t i = 0; i < 3; ++i) {
+    changes.push_back(at::mm(of(3 + i), of(i)) * layers_of(model)[i].scale);
+  }
+  return changes;
+}
+
+// Changes that are too large come down to the limit along their own direction; others stay.
+TEST(LoraAdapter, LimitsTheChangeOfEachLayer) {
+  test::SmallModel model;
+  const auto free = make_adapter(section(), model.adapted(), 1);
+  train(*free, 2);
+  const auto before = changes_of(model, *free);
+  const at::Tensor untouched = free->parameters().master().clone();
+  free->constrain();
+  EXPECT_TRUE(same_bits(free->parameters().master(), untouched));
+
+  std::vector<double> norms;
+  for (const auto& change : before) {
+    norms.push_back(change.norm().item<double>());
+  }
+  const auto [low, high] = std::ranges::minmax(norms);
+  const double limit = (low + high) / 2;
+  auto limited = section();
+  limited.scale_weight_norms = limit;
+  const auto adapter = make_adapter(limited, model.adapted(), 1);
+  train(*adapter, 2);
+  adapter->constrain();
+  const auto after = changes_of(model, *adapter);
+  for (std::size_t i = 0; i < 3; ++i) {
+    const auto expected = before[i] * std::min(1.0, limit / norms[i]);
+    EXPECT_LT((after[i] - expected).norm().item<double>(), 1e-6 * norms[i]) << i;
+  }
+}
+
 TEST(LoraAdapter, KnowsNoMovementOfLayersOfZeros) {
   test::SmallModel model;
   model.joint.weight.zero_();

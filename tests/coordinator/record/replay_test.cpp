@@ -66,6 +66,10 @@ RecordedRun recorded_run() {
       }
       coordinator.on_evaluation(evaluation);
       run.events.push_back(recorder.record(evaluation));
+      const PreviewFacts preview{plan->step,
+                                 {{"seeds_distance", 0.1 + 0.2, "a \"cat\""}, {"b", 1}}};
+      coordinator.on_preview(preview);
+      run.events.push_back(recorder.record(preview));
     }
     if (plan->step == 23) {
       keep(run.decisions, coordinator.take_decisions());
@@ -86,7 +90,7 @@ RecordedRun recorded_run() {
 // V25, I11: the recorded facts give the same state and the same log, byte for byte.
 TEST(Replay, V25SameStateAndSameLog) {
   const RecordedRun run = recorded_run();
-  ASSERT_EQ(run.events.size(), 48U + 9 + 1 + 2 + 2 + 1);
+  ASSERT_EQ(run.events.size(), 48U + 9 + 9 + 1 + 2 + 2 + 1);
   const ReplayResult again = replay(small_recipe(), 4, run.events);
   EXPECT_EQ(again.state_hash, run.state_hash);
   EXPECT_EQ(again.state, run.state);

@@ -30,8 +30,10 @@ struct Inputs {
 };
 
 template <class Of>
-void check(const UNetConfig& config, Of&& of, bool with_context = true) {
+void check(const UNetConfig& config, bool recompute, Of&& of, bool with_context = true) {
+  SCOPED_TRACE(recompute ? "computed again" : "kept");
   UNet unet(config, at::TensorOptions().dtype(at::kDouble));
+  unet.set_recompute(recompute);
   const auto slots = unet.parameter_slots();
   fill(slots);
   Inputs in;
@@ -59,13 +61,16 @@ void check(const UNetConfig& config, Of&& of, bool with_context = true) {
 }
 
 TEST(UNetTest, EveryGradient) {
-  check(tiny(), [](const std::string&) { return true; });
+  for (const bool recompute : {false, true}) {
+    check(tiny(), recompute, [](const std::string&) { return true; });
+  }
 }
 
 TEST(UNetTest, WithWhatSdxlAdds) {
   auto config = tiny();
   config.addition = 10;
-  check(config, [](const std::string& key) { return key.find("embedding") != key.npos; });
+  check(config, /*recompute=*/false,
+        [](const std::string& key) { return key.find("embedding") != key.npos; });
 }
 
 TEST(UNetTest, StopsAtTheFirstPartThatTrains) {
@@ -75,9 +80,11 @@ TEST(UNetTest, StopsAtTheFirstPartThatTrains) {
         "down_blocks.1.downsamplers", "down_blocks.1.resnets.1.time_emb_proj",
         "down_blocks.0.attentions.0", "conv_in", "time_embedding.linear_1"}) {
     SCOPED_TRACE(part);
-    check(
-        tiny(), [&](const std::string& key) { return key.starts_with(part); },
-        /*with_context=*/false);
+    for (const bool recompute : {false, true}) {
+      check(
+          tiny(), recompute, [&](const std::string& key) { return key.starts_with(part); },
+          /*with_context=*/false);
+    }
   }
 }
 
