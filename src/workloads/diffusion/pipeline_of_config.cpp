@@ -87,8 +87,7 @@ void take_defaults(const std::set<std::string>& given, config::RunConfig& config
                               "v_proj",   "out_proj",      "fc1",      "fc2"};
   }
   // A word of its own has no half.
-  const bool scales = config.adapter.type == "lora" || config.adapter.type == "ia3";
-  if (scales && !given.contains("sample.strengths")) {
+  if (config.adapter.type == "lora" && !given.contains("sample.strengths")) {
     config.sample.strengths = {0, 0.4, 0.8, 1.2};
   }
 }
