@@ -156,6 +156,17 @@ options::positional_options_description config_position() {
   return position;
 }
 
+std::filesystem::path new_output(const options::variables_map& values) {
+  if (values.count("output") == 0) {
+    throw Error(ExitCode::kUsage, "--output is missing: the new folder, or the new .safetensors");
+  }
+  std::filesystem::path output = values["output"].as<std::string>();
+  if (std::error_code unknown; std::filesystem::exists(output, unknown)) {
+    throw Error(ExitCode::kCannotWrite, output.string() + " is there; choose another --output");
+  }
+  return output;
+}
+
 void take_stop_requests() {
   const auto facts = comm::read_launcher(std::getenv);
   train::install_stop_handlers(facts.size.value_or(1) == 1 ? train::Listener::kAlone

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <boost/program_options.hpp>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -25,6 +26,10 @@ options::variables_map parse(const Arguments& arguments,
 // Options that every verb with a config takes: CONFIG.yaml and --set.
 options::options_description config_options();
 options::positional_options_description config_position();
+
+// Of a verb that writes an adapter: what --output names. Error(kUsage) where it is missing,
+// Error(kCannotWrite) where something is there.
+std::filesystem::path new_output(const options::variables_map& values);
 
 // From here on a request to stop is kept, whatever the verb is at: it ends after one update.
 void take_stop_requests();

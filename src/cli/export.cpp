@@ -27,15 +27,8 @@ ExitCode run_export(const Arguments& arguments) {
     throw Error(ExitCode::kUsage,
                 "--to is peft, kohya or diffusers" + (form.empty() ? "" : ", not '" + form + "'"));
   }
-  if (values.count("output") == 0) {
-    throw Error(ExitCode::kUsage, "--output is missing: the new folder, or the new .safetensors");
-  }
-  const std::filesystem::path output = values["output"].as<std::string>();
-  if (std::error_code unknown; std::filesystem::exists(output, unknown)) {
-    throw Error(ExitCode::kCannotWrite, output.string() + " is there; choose another --output");
-  }
-  std::cout << workloads::export_adapter({values["adapter"].as<std::string>(), form, output,
-                                          values["model"].as<std::string>()})
+  std::cout << workloads::export_adapter({values["adapter"].as<std::string>(), form,
+                                          new_output(values), values["model"].as<std::string>()})
             << '\n';
   return ExitCode::kDone;
 }

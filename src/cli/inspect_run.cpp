@@ -63,15 +63,12 @@ void show_config(const fs::path& folder) {
                    (dtype == "auto" ? "" : ", " + dtype));
   const auto word = fmt::format("the word {} in {}", value("adapter.token.word"),
                                 counted(config.adapter.token.vectors, "vector"));
-  if (config.adapter.type == "lora") {
-    say("trained", fmt::format("LoRA rank {}, alpha {}, targets {}{}", value("adapter.rank"),
-                               value("adapter.alpha"), value("adapter.targets"),
-                               config.adapter.token.word ? ", and " + word : ""));
-  } else {
-    say("trained", config.adapter.trains_base()     ? "all weights"
-                   : config.adapter.type == "token" ? word
-                                                    : config.adapter.type);
-  }
+  say("trained", config.adapter.trains_base() ? "all weights"
+                 : config.adapter.type == "token"
+                     ? word
+                     : fmt::format("LoRA rank {}, alpha {}, targets {}{}", value("adapter.rank"),
+                                   value("adapter.alpha"), value("adapter.targets"),
+                                   config.adapter.token.word ? ", and " + word : ""));
   const bool tokens = workloads::uses_setting(config.model, "data.sequence_length");
   say("data", fmt::format("{}, validation {}{}", value("data.train"), value("data.validation"),
                           tokens ? fmt::format(", {} tokens a row", config.data.sequence_length)

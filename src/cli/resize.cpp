@@ -26,11 +26,7 @@ ExitCode run_resize(const Arguments& arguments) {
   if (values.count("rank") + values.count("keep") != 1) {
     throw Error(ExitCode::kUsage, "resize takes one of --rank N and --keep SHARE, and not both");
   }
-  if (values.count("output") == 0) {
-    throw Error(ExitCode::kUsage, "--output is missing: the new folder, or the new .safetensors");
-  }
-  adapters::ResizeRequest request{
-      values["adapter"].as<std::string>(), values["output"].as<std::string>(), {}, 1, {}};
+  adapters::ResizeRequest request{values["adapter"].as<std::string>(), {}, {}, 1, {}};
   if (values.count("rank") != 0) {
     request.rank = values["rank"].as<std::int64_t>();
     if (*request.rank < 1) {
@@ -47,10 +43,7 @@ ExitCode run_resize(const Arguments& arguments) {
   if (type != "auto" && !request.type) {
     throw Error(ExitCode::kUsage, "--dtype is auto, bf16, fp16 or fp32, not '" + type + "'");
   }
-  if (std::error_code unknown; std::filesystem::exists(request.output, unknown)) {
-    throw Error(ExitCode::kCannotWrite,
-                request.output.string() + " is there; choose another --output");
-  }
+  request.output = new_output(values);
   std::cout << adapters::resize_adapter(request) << '\n';
   return ExitCode::kDone;
 }

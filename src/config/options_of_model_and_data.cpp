@@ -147,8 +147,7 @@ void add_token(std::vector<Option>& t) {
   };
   add(t, "adapter.token.word", at(&TokenSection::word), OptionalKind<TextKind>{TextKind{"word"}},
       "Textual inversion (Gal et al. 2022): a word of the captions whose embeddings are trained, "
-      "beside "
-      "LoRA or alone (adapter.type: token).");
+      "beside LoRA or alone (adapter.type: token).");
   add(t, "adapter.token.vectors", at(&TokenSection::vectors), IntegerKind{1, 75},
       "Embeddings that it becomes.");
   add(t, "adapter.token.init", at(&TokenSection::init), OptionalKind<TextKind>{TextKind{"words"}},

@@ -90,7 +90,39 @@ std::vector<YamlNode> prompts_in(const std::string& file, int line) {
   return prompts;
 }
 
+// Convolutions of 3 x 3 get a rank and an alpha of their own; those of 1 x 1 and the projections
+// beside them have the network's.
+void add_convolutions(std::int64_t rank, double alpha, int line, Carried& carried) {
+  static constexpr std::array kLarge = {"conv1", "conv2", "downsamplers.0.conv",
+                                        "upsamplers.0.conv"};
+  std::vector<YamlNode> targets;
+  for (const auto& name : picture_targets()) {
+    targets.push_back(YamlNode::scalar(name, line));
+  }
+  for (const auto* name : {"conv_shortcut", "time_emb_proj"}) {
+    targets.push_back(YamlNode::scalar(name, line));
+  }
+  YamlNode ranks, alphas;
+  ranks.kind = alphas.kind = YamlNode::Kind::kMap;
+  ranks.line = alphas.line = line;
+  for (const auto* name : kLarge) {
+    targets.push_back(YamlNode::scalar(name, line));
+    ranks.entries.push_back({name, line, YamlNode::scalar(std::to_string(rank), line)});
+    alphas.entries.push_back({name, line, YamlNode::scalar(real_text(alpha), line)});
+  }
+  carried.settings.push_back({"adapter.targets", YamlNode::sequence(std::move(targets), line)});
+  carried.settings.push_back({"adapter.rank_pattern", std::move(ranks)});
+  carried.settings.push_back({"adapter.alpha_pattern", std::move(alphas)});
+}
+
 }  // namespace
+
+const std::vector<std::string>& picture_targets() {
+  static const std::vector<std::string> kTargets = {
+      "to_q",     "to_k",   "to_v",   "to_out.0", "proj_in",  "proj_out", "ff.net.0.proj",
+      "ff.net.2", "q_proj", "k_proj", "v_proj",   "out_proj", "fc1",      "fc2"};
+  return kTargets;
+}
 
 Carried carry_unet_rate(const AliasUse& use, const Sibling& sibling) {
   if (!rate_in(use.value)) {
@@ -143,30 +175,6 @@ Carried carry_caption_length(const AliasUse& use) {
   const auto taken = std::min(kMost, tokens / kRow * kRow);
   return {{{std::string(use.alias->target), YamlNode::scalar(std::to_string(taken), use.line)}},
           ""};
-}
-
-// Convolutions of 3 x 3 get a rank and an alpha of their own; those of 1 x 1 and the projections
-// beside them have the network's.
-void add_convolutions(std::int64_t rank, double alpha, int line, Carried& carried) {
-  static constexpr std::array kLarge = {"conv1", "conv2", "downsamplers.0.conv",
-                                        "upsamplers.0.conv"};
-  std::vector<YamlNode> targets;
-  for (const auto* name :
-       {"to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2",
-        "q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2", "conv_shortcut", "time_emb_proj"}) {
-    targets.push_back(YamlNode::scalar(name, line));
-  }
-  YamlNode ranks, alphas;
-  ranks.kind = alphas.kind = YamlNode::Kind::kMap;
-  ranks.line = alphas.line = line;
-  for (const auto* name : kLarge) {
-    targets.push_back(YamlNode::scalar(name, line));
-    ranks.entries.push_back({name, line, YamlNode::scalar(std::to_string(rank), line)});
-    alphas.entries.push_back({name, line, YamlNode::scalar(real_text(alpha), line)});
-  }
-  carried.settings.push_back({"adapter.targets", YamlNode::sequence(std::move(targets), line)});
-  carried.settings.push_back({"adapter.rank_pattern", std::move(ranks)});
-  carried.settings.push_back({"adapter.alpha_pattern", std::move(alphas)});
 }
 
 Carried carry_new_word(const AliasUse& use, const Sibling& sibling) {

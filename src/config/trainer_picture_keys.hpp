@@ -1,9 +1,15 @@
 // Keys of kohya's sd-scripts and lora-scripts whose values mean something of their own here.
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "config/trainer_keys.hpp"
 
 namespace lorascale::config {
+
+// What sd-scripts adapts of UNet and text encoders, by the ends of the layers' names.
+const std::vector<std::string>& picture_targets();
 
 // unet_lr and text_encoder_lr: the run's rate, or parts of it (adapter.lr_pattern).
 Carried carry_unet_rate(const AliasUse& use, const Sibling& sibling);

@@ -17,6 +17,21 @@ using coordinator::BatchPolicyKind;
 using coordinator::ScaleRule;
 using coordinator::ScheduleKind;
 
+// What is of LoRA alone.
+const std::vector<std::string_view> kLoraSettings = {"adapter.targets",
+                                                     "adapter.rank",
+                                                     "adapter.alpha",
+                                                     "adapter.dropout",
+                                                     "adapter.rank_dropout",
+                                                     "adapter.module_dropout",
+                                                     "adapter.rslora",
+                                                     "adapter.dora",
+                                                     "adapter.lr_ratio",
+                                                     "adapter.rank_pattern",
+                                                     "adapter.alpha_pattern",
+                                                     "adapter.lr_pattern",
+                                                     "adapter.scale_weight_norms"};
+
 class Validator {
  public:
   Validator(const RunConfig& config, Problems& problems) : config_(config), problems_(problems) {}
@@ -63,7 +78,7 @@ class Validator {
     }
   }
   // Options that differ from their default although nothing will look at them.
-  void warn_unused(std::initializer_list<std::string_view> paths, const std::string& reason) {
+  void warn_unused(const std::vector<std::string_view>& paths, const std::string& reason) {
     const RunConfig defaults;
     for (const auto path : paths) {
       const Option* option = find_option(path);
@@ -163,10 +178,8 @@ void Validator::check_adapter() {
           "model.share: node is for weights that stay frozen, and adapter.type full trains them; "
           "set model.share: auto or none");
     }
-    warn_unused({"adapter.targets", "adapter.rank", "adapter.alpha", "adapter.dropout",
-                 "adapter.rslora", "adapter.dora", "adapter.lr_ratio", "adapter.rank_pattern",
-                 "adapter.alpha_pattern", "adapter.lr_pattern", "adapter.init_from"},
-                "adapter.type is full");
+    warn_unused(kLoraSettings, "adapter.type is full");
+    warn_unused({"adapter.init_from"}, "adapter.type is full");
   }
 }
 
@@ -186,11 +199,7 @@ void Validator::check_token() {
     refuse("adapter.token.word is empty; name a word of the captions, or write null for none");
   }
   if (alone) {
-    warn_unused({"adapter.targets", "adapter.rank", "adapter.alpha", "adapter.dropout",
-                 "adapter.rank_dropout", "adapter.module_dropout", "adapter.scale_weight_norms",
-                 "adapter.rslora", "adapter.dora", "adapter.lr_ratio", "adapter.rank_pattern",
-                 "adapter.alpha_pattern", "adapter.lr_pattern"},
-                "adapter.type is token");
+    warn_unused(kLoraSettings, "adapter.type is token");
     if (std::ranges::any_of(config_.sample.strengths,
                             [](double value) { return value != 0 && value != 1; })) {
       refuse("sample.strengths: a word has no strength but 0 and 1; name these, or [] for none");

@@ -44,3 +44,25 @@ def test_goes_on_where_it_went(program, run, ranks):
 def test_its_decisions_are_taken_again(program, run):
     outcome = execute([program, "inspect", "run", "--replay"], cwd=run)
     assert outcome.code == 0 and re.search(r"byte for byte", outcome.stdout), outcome.stderr + outcome.stdout
+
+
+@pytest.mark.parametrize("change", [lambda log: log["advice"]["validations"].pop("above"),
+                                    lambda log: log["advice"]["validations"].update(above=7)], ids=["lacking", "other"])
+def test_another_state_is_refused(program, run, change):
+    """What was not saved in those days may be missing, and nothing else."""
+    checkpoint = next((run / "run/checkpoints").glob("step-*"))
+    saved = json.loads((checkpoint / "state.json").read_text())
+    state = json.loads(saved["coordinator"])
+    change(state["log"])
+    saved["coordinator"] = json.dumps(state)
+    text = json.dumps(saved)
+    (checkpoint / "state.json").write_text(text)
+    manifest = json.loads((checkpoint / "MANIFEST.json").read_text())
+    del manifest["manifest_sha256"]
+    entry = next(file for file in manifest["files"] if file["name"] == "state.json")
+    entry.update(bytes=len(text), sha256=hashlib.sha256(text.encode()).hexdigest())
+    body = json.dumps(manifest, indent=2).removesuffix("\n}")
+    digest = hashlib.sha256(body.encode()).hexdigest()
+    (checkpoint / "MANIFEST.json").write_text(f'{body},\n  "manifest_sha256": "{digest}"\n}}\n')
+    outcome = execute([program, "inspect", "run", "--replay"], cwd=run)
+    assert outcome.code == 65 and "do not lead to the coordinator's state" in outcome.stderr, outcome.stderr

@@ -11,6 +11,7 @@
 
 #include "adapters/formats/kohya_layers.hpp"
 #include "adapters/formats/kohya_tags.hpp"
+#include "adapters/formats/part_names.hpp"
 #include "adapters/formats/site_shape.hpp"
 #include "base/error.hpp"
 #include "base/units.hpp"
@@ -201,12 +202,7 @@ PeftAdapter read_kohya_adapter(const std::filesystem::path& path,
     auto& module = adapter.modules.emplace(site.name, read_module(file, name, site)).first->second;
     adapter.settings.dora = adapter.settings.dora || module.magnitude.defined();
   }
-  for (const auto& [name, module] : adapter.modules) {
-    if (module.magnitude.defined() != adapter.settings.dora) {
-      throw_bad_input(path.string() + ": " + name +
-                      " has no dora_scale, and others have; such a mixture cannot be read");
-    }
-  }
+  require_one_kind(adapter);
   return adapter;
 }
 

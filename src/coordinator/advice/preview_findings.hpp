@@ -6,8 +6,7 @@
 // - `change_without_words`: how far the adapter moves a picture whose prompt lacks the words that
 //   the captions share, over what it moves with them. Above a half, the words do not call the
 //   concept, it is always there.
-// - `prior_loss`: the loss of pictures for regularisation over the base's. Above 1.1, other
-// subjects
+// - `prior_loss`: the loss of pictures for regularisation over the base's. Above 1.1, others
 //   were unlearnt.
 #pragma once
 

@@ -177,9 +177,7 @@ std::vector<std::string> DiffusionWorkload::warnings() const {
                     "leave it out if they are right",
                     *config_.model.prediction, config_.model.path));
   }
-  // A word of its own has other rates, and no rank.
-  if (denoiser_ != nullptr && config_.adapter.type != "token" &&
-      pipeline.unet.levels.front().channels >= kChannelsOfRealModels) {
+  if (denoiser_ != nullptr && pipeline.unet.levels.front().channels >= kChannelsOfRealModels) {
     std::ranges::move(unusual_settings(training_facts_of(config_, *train_, pipeline)),
                       std::back_inserter(warnings));
   }

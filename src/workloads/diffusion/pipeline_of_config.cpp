@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.hpp"
+#include "config/trainer_picture_keys.hpp"
 #include "models/diffusion/autoencoder_model.hpp"
 #include "workloads/diffusion/diffusion.hpp"
 
@@ -81,10 +82,7 @@ data::PictureSettings pictures_of(const config::RunConfig& config,
 
 void take_defaults(const std::set<std::string>& given, config::RunConfig& config) {
   if (config.adapter.type != "token" && !given.contains("adapter.targets")) {
-    // What sd-scripts adapts.
-    config.adapter.targets = {"to_q",     "to_k",          "to_v",     "to_out.0", "proj_in",
-                              "proj_out", "ff.net.0.proj", "ff.net.2", "q_proj",   "k_proj",
-                              "v_proj",   "out_proj",      "fc1",      "fc2"};
+    config.adapter.targets = config::picture_targets();
   }
   // A word of its own has no half.
   if (config.adapter.type == "lora" && !given.contains("sample.strengths")) {
