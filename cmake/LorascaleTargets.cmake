@@ -11,9 +11,13 @@
 
 set(LORASCALE_BATCH 6 CACHE STRING "How many sources of a module are compiled at once; 1: each by itself")
 
-# Modules that compute nothing themselves: they are built in two thirds of the time, and what they call keeps its own
-# options.
+# Modules that compute nothing themselves, and tests: they are built in two thirds of the time, and what they call keeps
+# its own options. A build with sanitizers has its own for all.
 set(LORASCALE_QUICK_MODULES io config prepare adapters workloads cli)
+set(LORASCALE_QUICK_OPTIONS)
+if(NOT LORASCALE_SANITIZE)
+  set(LORASCALE_QUICK_OPTIONS -O1)
+endif()
 
 # Writes files that include up to LORASCALE_BATCH of the sources each, and returns their paths in `batches`: most of the
 # time of a small source goes into the headers of libtorch and the standard library. Paths in them are relative, so that
@@ -49,7 +53,7 @@ function(lorascale_module name)
   add_library(lorascale_${name} STATIC ${batches} ${ARG_ALONE})
   target_include_directories(lorascale_${name} PUBLIC "${CMAKE_SOURCE_DIR}/src")
   if(name IN_LIST LORASCALE_QUICK_MODULES)
-    target_compile_options(lorascale_${name} PRIVATE -O1)
+    target_compile_options(lorascale_${name} PRIVATE ${LORASCALE_QUICK_OPTIONS})
   endif()
   target_link_libraries(lorascale_${name} PUBLIC ${ARG_DEPENDS})
   if(ARG_TORCH)
@@ -82,7 +86,7 @@ function(lorascale_test name)
   endif()
   target_include_directories(${name} PRIVATE "${CMAKE_SOURCE_DIR}/tests")
   target_compile_definitions(${name} PRIVATE LORASCALE_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
-  target_compile_options(${name} PRIVATE -O1)  # half the build time; the code under test keeps its own
+  target_compile_options(${name} PRIVATE ${LORASCALE_QUICK_OPTIONS})
   if(ARG_TORCH)
     set(owner nn_test)
     set(header torch_test_pch.hpp)
