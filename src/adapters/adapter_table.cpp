@@ -4,6 +4,7 @@
 
 #include "adapters/adapter.hpp"
 #include "adapters/full/full.hpp"
+#include "adapters/ia3/ia3_adapter.hpp"
 #include "adapters/lora/lora_adapter.hpp"
 #include "adapters/token/token_adapter.hpp"
 #include "base/error.hpp"
@@ -23,6 +24,7 @@ struct AdapterKind {
 
 constexpr std::array kKinds = {
     AdapterKind{"lora", make_lora_adapter, check_lora_adapter, take_lora_settings},
+    AdapterKind{"ia3", make_ia3_adapter, check_ia3_adapter, take_ia3_settings},
     AdapterKind{"token", make_token_adapter, check_token_adapter, take_token_settings},
     AdapterKind{"full", make_full_adapter,
                 [](const config::AdapterSection&, const AdaptedModel&) {}, nullptr},

@@ -10,6 +10,7 @@
 #include <set>
 
 #include "adapters/formats/factor.hpp"
+#include "adapters/formats/ia3.hpp"
 #include "adapters/formats/kohya.hpp"
 #include "adapters/formats/kohya_layers.hpp"
 #include "adapters/formats/low_rank.hpp"
@@ -32,6 +33,10 @@ using Modules = std::map<std::string, PeftModule>;  // by the names of their for
   throw_bad_input(adapter.string() +
                   " is of DoRA, whose magnitudes belong to the whole change and to no part of it; "
                   "merge it into its model instead");
+}
+
+[[noreturn]] void refuse_ia3(const fs::path& adapter) {
+  throw_bad_input(adapter.string() + " is of IA3, whose changes have no rank to lower");
 }
 
 void require_form_of_output(const fs::path& output, bool is_file) {
@@ -166,6 +171,9 @@ std::string resize_file(const fs::path& path, const ResizeRequest& request) {
   if (is_kohya_dora(path)) {
     refuse_dora(path);
   }
+  if (is_kohya_ia3(file)) {
+    refuse_ia3(path);
+  }
   const auto before = read_layers(file);
   const auto after = truncated_all(before, request, {});
   std::map<std::string, KohyaLayer> layers;
@@ -218,6 +226,9 @@ std::string resize_folder(const fs::path& folder, const ResizeRequest& request) 
   const auto before = read_peft_adapter(folder);
   if (before.settings.dora) {
     refuse_dora(folder);
+  }
+  if (before.ia3) {
+    refuse_ia3(folder);
   }
   const auto after = truncated_all(before.modules, request, before.settings);
   const io::SafetensorsFile file(folder / kPeftWeights);

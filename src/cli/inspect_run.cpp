@@ -63,9 +63,10 @@ void show_config(const fs::path& folder) {
                    (dtype == "auto" ? "" : ", " + dtype));
   const auto word = fmt::format("the word {} in {}", value("adapter.token.word"),
                                 counted(config.adapter.token.vectors, "vector"));
-  say("trained", config.adapter.trains_base() ? "all weights"
-                 : config.adapter.type == "token"
-                     ? word
+  say("trained", config.adapter.trains_base()     ? "all weights"
+                 : config.adapter.type == "token" ? word
+                 : config.adapter.type == "ia3"
+                     ? fmt::format("IA3, targets {}", value("adapter.targets"))
                      : fmt::format("LoRA rank {}, alpha {}, targets {}{}", value("adapter.rank"),
                                    value("adapter.alpha"), value("adapter.targets"),
                                    config.adapter.token.word ? ", and " + word : ""));

@@ -97,9 +97,9 @@ void add_adapter(std::vector<Option>& t) {
   const auto at = [](auto member) { return field(&RunConfig::adapter, member); };
   const IntegerKind rank{1, 65536};
   const RealKind positive{0, true};
-  add(t, "adapter.type", at(&AdapterSection::type), words({"lora", "token", "full"}),
-      "lora trains low-rank factors; token the embeddings of adapter.token.word alone; full all "
-      "weights.");
+  add(t, "adapter.type", at(&AdapterSection::type), words({"lora", "ia3", "token", "full"}),
+      "lora trains low-rank factors; ia3 (Liu et al. 2022) a number for each output of a layer, "
+      "which scales it; token the embeddings of adapter.token.word alone; full all weights.");
   add(t, "adapter.rank", at(&AdapterSection::rank), rank, "Rank r of the factors A and B.");
   add(t, "adapter.alpha", at(&AdapterSection::alpha), positive,
       "The update is scaled by alpha / rank.");
@@ -126,7 +126,11 @@ void add_adapter(std::vector<Option>& t) {
       "one "
       "expression for the whole "
       "name. Models that make pictures have another default: the transformers' layers and the text "
-      "encoder's (docs/stable-diffusion.md).");
+      "encoder's (docs/stable-diffusion.md); so has ia3: keys, values and the last layer of "
+      "feed-forwards.");
+  add(t, "adapter.feedforward", at(&AdapterSection::feedforward), TextListKind{true, "[down_proj]"},
+      "Of adapter.type ia3: those of the targets whose inputs are scaled, not their outputs; name "
+      "endings.");
   add(t, "adapter.rank_pattern", at(&AdapterSection::rank_pattern), MapKind<IntegerKind>{rank},
       "Other ranks for some targets, by name ending or expression.");
   add(t, "adapter.alpha_pattern", at(&AdapterSection::alpha_pattern), MapKind<RealKind>{positive},

@@ -66,7 +66,7 @@ struct TokenSection {
   double lr_ratio = 1.0;            // of the run's rate
 };
 struct AdapterSection {
-  std::string type = "lora";  // lora | token | full
+  std::string type = "lora";  // lora | ia3 | token | full
   std::int64_t rank = 8;
   double alpha = 16.0;
   double dropout = 0.0;             // of what goes into A
@@ -78,6 +78,8 @@ struct AdapterSection {
   double lr_ratio = 1.0;            // LoRA+: rate of B over rate of A
   // Suffixes ("q_proj"), or one entry that is "all-linear" or a regular expression matched in full.
   std::vector<std::string> targets = {"q_proj", "v_proj"};
+  // Suffixes of targets whose inputs IA3 scales: what leads out of a feed-forward.
+  std::vector<std::string> feedforward = {"down_proj", "ff.net.2", "fc2"};
   std::map<std::string, std::int64_t> rank_pattern;  // suffix or regex -> rank
   std::map<std::string, double> alpha_pattern;       // suffix or regex -> alpha
   std::map<std::string, double> lr_pattern;          // suffix or regex -> part of the rate

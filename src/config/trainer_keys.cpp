@@ -202,14 +202,14 @@ Carried carry_tuning(const AliasUse& use) {
   if (is_off(*use.value)) {
     return nothing("no effect");
   }
-  const std::string word = lower(scalar_text(*use.value, "lora or full"));
-  if (word == "lora" || word == "full") {
+  const std::string word = lower(scalar_text(*use.value, "lora, ia3 or full"));
+  if (word == "lora" || word == "ia3" || word == "full") {
     return set(use, word);
   }
   throw ValueError(in_quotes(word) + " is not offered: " +
                    (word == "qlora" ? "base weights are not quantised; write lora, and "
                                       "model.recompute: true if memory is short"
-                                    : "write lora or full"));
+                                    : "write lora, ia3 or full"));
 }
 
 Carried carry_flag(const AliasUse& use) {

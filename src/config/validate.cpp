@@ -17,9 +17,8 @@ using coordinator::BatchPolicyKind;
 using coordinator::ScaleRule;
 using coordinator::ScheduleKind;
 
-// What is of LoRA alone.
-const std::vector<std::string_view> kLoraSettings = {"adapter.targets",
-                                                     "adapter.rank",
+// What is of LoRA alone, and of LoRA and IA3.
+const std::vector<std::string_view> kLoraSettings = {"adapter.rank",
                                                      "adapter.alpha",
                                                      "adapter.dropout",
                                                      "adapter.rank_dropout",
@@ -29,8 +28,8 @@ const std::vector<std::string_view> kLoraSettings = {"adapter.targets",
                                                      "adapter.lr_ratio",
                                                      "adapter.rank_pattern",
                                                      "adapter.alpha_pattern",
-                                                     "adapter.lr_pattern",
                                                      "adapter.scale_weight_norms"};
+const std::vector<std::string_view> kLayerSettings = {"adapter.targets", "adapter.lr_pattern"};
 
 class Validator {
  public:
@@ -179,7 +178,13 @@ void Validator::check_adapter() {
           "set model.share: auto or none");
     }
     warn_unused(kLoraSettings, "adapter.type is full");
+    warn_unused(kLayerSettings, "adapter.type is full");
     warn_unused({"adapter.init_from"}, "adapter.type is full");
+  }
+  if (adapter.type == "ia3") {
+    warn_unused(kLoraSettings, "adapter.type is ia3");
+  } else {
+    warn_unused({"adapter.feedforward"}, "adapter.type is " + adapter.type);
   }
 }
 
@@ -200,6 +205,7 @@ void Validator::check_token() {
   }
   if (alone) {
     warn_unused(kLoraSettings, "adapter.type is token");
+    warn_unused(kLayerSettings, "adapter.type is token");
     if (std::ranges::any_of(config_.sample.strengths,
                             [](double value) { return value != 0 && value != 1; })) {
       refuse("sample.strengths: a word has no strength but 0 and 1; name these, or [] for none");

@@ -4,27 +4,10 @@
 #include <ATen/ops/mm.h>
 
 #include <utility>
-#include <vector>
+
+#include "nn/channels.hpp"
 
 namespace lorascale::nn {
-namespace {
-
-// [out] beside y [rows, out, ...].
-at::Tensor of_channels(const at::Tensor& values, const at::Tensor& y) {
-  std::vector<std::int64_t> shape(static_cast<std::size_t>(y.dim()), 1);
-  shape[1] = values.size(0);
-  return values.to(y.scalar_type()).view(shape);
-}
-
-std::vector<std::int64_t> all_but_channels(const at::Tensor& y) {
-  std::vector<std::int64_t> dimensions = {0};
-  for (std::int64_t i = 2; i < y.dim(); ++i) {
-    dimensions.push_back(i);
-  }
-  return dimensions;
-}
-
-}  // namespace
 
 at::Tensor row_squares(const at::Tensor& weight) {
   return weight.to(at::kFloat).flatten(1).square().sum(1);
@@ -88,8 +71,7 @@ void Dora::backward(const at::Tensor& dy, const at::Tensor& x, const SampleRows*
                     const DeltaSaved& saved, at::Tensor& dx) const {
   const at::Tensor& lengths = saved.back();
   const at::Tensor& turned = saved[saved.size() - 2];  // W x + s B A x
-  at::Tensor(magnitude_grad_)
-      .add_((dy * turned).sum(all_but_channels(dy), /*keepdim=*/false, at::kFloat) / lengths);
+  at::Tensor(magnitude_grad_).add_(sum_of_channels(dy * turned) / lengths);
   const DeltaSaved of_lora(saved.begin(), saved.end() - 2);
   lora_->backward(dy * of_channels(magnitude_ / lengths, dy), x, rows, of_lora, dx);
 }

@@ -308,7 +308,7 @@ TEST(TrainerKeys, RefuseByNameAndWithTheRemedyWhatIsNotDone) {
       {"optimizer_type: AdamW8bit", {"'AdamW8bit'", "write adamw"}},
       {"optim: adafactor", {"'adafactor' is not offered", "lamb"}},
       {"adapter: qlora", {"adapter", "'qlora'", "not quantised", "write lora"}},
-      {"finetuning_type: freeze", {"'freeze'", "lora or full"}},
+      {"finetuning_type: freeze", {"'freeze'", "lora, ia3 or full"}},
       {"quantization_method: bnb", {"quantization_method", "model.dtype: bf16"}},
       {"gptq: true", {"gptq", "model.recompute"}},
       {"fp8: true", {"fp8", "model.dtype: bf16"}},

@@ -260,7 +260,7 @@ ADAPTERS = {
     "truncated": (weights(lambda path: path.write_bytes(path.read_bytes()[:-1])), BAD_INPUT, "cut short"),
     "nan": (weights(nan_weight), BAD_INPUT, "NaN"),
     "no-json": (lambda folder: (folder / "adapter_config.json").write_text("{"), BAD_INPUT, "adapter_config.json"),
-    "other-kind": (adapter_config(peft_type="IA3"), BAD_INPUT, "peft_type"),
+    "other-kind": (adapter_config(peft_type="LOHA"), BAD_INPUT, "peft_type"),
     "dora": (adapter_config(use_dora=True), BAD_INPUT, "use_dora"),
     "bias": (adapter_config(bias="all"), BAD_INPUT, "bias"),
     "pissa": (adapter_config(init_lora_weights="pissa_niter_4"), BAD_INPUT, "init_lora_weights"),

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import diffusion_reference as reference
@@ -199,3 +200,18 @@ def test_the_prompts_are_those_of_what_is_held_out():
     plain = [re.fullmatch(r"(.+) --d (\d+)", prompt).groups() for prompt in prompts[len(nouns) :]]
     assert len(plain) >= 3
     assert all(nouns[int(seed) - config["run"]["seed"]] == noun for noun, seed in plain)
+
+
+@pytest.mark.slow
+def test_the_kept_model_learns_the_style_and_keeps_the_rest(program, tmp_path):
+    """As a user runs it; a classifier that learns on the spot has the word. Its own faults: docs of judge_pictures.py."""
+    run, data = tmp_path / "run", tmp_path / "data"
+    environment = {**os.environ, "LORASCALE_PROGRAM": program}
+    subprocess.run(["bash", QUICKSTART, "pictures", "--output", run, "--data", data], env=environment, check=True, timeout=900)
+    judged = subprocess.run([sys.executable, ROOT / "scripts/demo/judge_pictures.py", run, "--data", data],
+                            capture_output=True, text=True, timeout=1200)
+    assert judged.returncode == 0, judged.stderr
+    after = re.search(r"after training: content kept in (\d+) of 14 with the trigger .*; ink in (\d+) of 14; "
+                      r"without the trigger ink in (\d+) of 4", judged.stdout)
+    kept, ink, leaked = map(int, after.groups())
+    assert kept >= 12 and ink >= 12 and leaked == 0, judged.stdout

@@ -97,7 +97,7 @@ nlohmann::ordered_json lora_metadata(const io::SafetensorsFile& file) {
 
 void require_whole(const io::SafetensorsFile& file, const std::string& layer,
                    const PeftModule& module) {
-  const auto& [a, b, alpha, scale, magnitude] = module;
+  const auto& [a, b, alpha, scale, magnitude, scaling] = module;
   if (!a.defined() || !b.defined() || a.dim() != b.dim() || a.size(0) != b.size(1) ||
       b.numel() != b.size(0) * b.size(1) ||
       (magnitude.defined() && magnitude.size(0) != b.size(0))) {

@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "base/error.hpp"
@@ -70,6 +71,30 @@ at::Tensor read_vector(const io::SafetensorsFile& file, const std::string& key) 
            "(merge it with the program that made it)");
   }
   return read_finite(file, key).flatten();
+}
+
+at::Tensor read_line(const io::SafetensorsFile& file, const std::string& key) {
+  const auto& shape = file.at(key).shape;
+  if (std::ranges::count_if(shape, [](auto n) { return n != 1; }) > 1) {
+    refuse(file, key, "must be numbers in a line");
+  }
+  return read_finite(file, key).flatten();
+}
+
+double read_number(const io::SafetensorsFile& file, const std::string& key) {
+  const auto& info = file.at(key);
+  const auto stored = io::dtype_name(info.dtype);
+  const auto type = stored == "I64" ? std::optional(at::kLong) : nn::float_type_stored_as(stored);
+  at::Tensor number = at::empty(info.shape, at::TensorOptions().dtype(type.value_or(at::kFloat)));
+  if (!type || number.numel() != 1) {
+    refuse(file, key, "is no single number");
+  }
+  file.read(info, nn::writable_bytes(number));
+  const auto value = number.to(at::kDouble).item<double>();
+  if (!std::isfinite(value)) {
+    refuse(file, key, "is " + std::to_string(value));
+  }
+  return value;
 }
 
 at::ScalarType stored_type(const io::SafetensorsFile& file) {

@@ -19,6 +19,12 @@ at::Tensor read_rows(const io::SafetensorsFile& file, const std::string& key);
 // Numbers of DoRA, one for each output of a layer, in whatever shape, as fp32 [out] on the CPU.
 // Errors as above.
 at::Tensor read_vector(const io::SafetensorsFile& file, const std::string& key);
+// Numbers of one line, in whatever shape with one side above 1, as fp32 [n] on the CPU. Errors as
+// above.
+at::Tensor read_line(const io::SafetensorsFile& file, const std::string& key);
+// A tensor of one number, whole ones of I64 included. Error(kBadInput) where it is none or not
+// finite.
+double read_number(const io::SafetensorsFile& file, const std::string& key);
 
 // What all matrices of a file are stored as; fp32 where they differ.
 at::ScalarType stored_type(const io::SafetensorsFile& file);

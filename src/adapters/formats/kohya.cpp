@@ -9,6 +9,7 @@
 #include <map>
 #include <set>
 
+#include "adapters/formats/ia3.hpp"
 #include "adapters/formats/kohya_layers.hpp"
 #include "adapters/formats/kohya_tags.hpp"
 #include "adapters/formats/part_names.hpp"
@@ -142,8 +143,9 @@ std::optional<std::filesystem::path> kohya_file(const std::filesystem::path& pat
 
 bool is_kohya_adapter(const std::filesystem::path& file) {
   const io::SafetensorsFile opened(file);
-  return std::ranges::any_of(opened.tensors(),
-                             [](const auto& tensor) { return tensor.name.ends_with(kKohyaDown); });
+  return is_kohya_ia3(opened) || std::ranges::any_of(opened.tensors(), [](const auto& tensor) {
+           return tensor.name.ends_with(kKohyaDown);
+         });
 }
 
 std::set<std::int64_t> ranks_of_kohya_adapter(const std::filesystem::path& file) {
@@ -156,21 +158,29 @@ bool is_kohya_dora(const std::filesystem::path& file) {
                              [](const auto& tensor) { return tensor.name.ends_with(kKohyaDora); });
 }
 
-std::string summarise_kohya_adapter(const std::filesystem::path& file) {
-  return summary_of(layers_of(io::SafetensorsFile(file)));
+std::string summarise_kohya_adapter(const std::filesystem::path& path) {
+  const io::SafetensorsFile file(path);
+  return is_kohya_ia3(file) ? summarise_ia3(read_kohya_ia3(file).size())
+                            : summary_of(layers_of(file));
 }
 
 std::string describe_kohya_adapter(const std::filesystem::path& path) {
   const io::SafetensorsFile file(path);
+  const bool ia3 = is_kohya_ia3(file);
+  const auto modules = ia3 ? read_kohya_ia3(file) : std::map<std::string, PeftModule>{};
   const auto layers = layers_of(file);
   const auto said = [&](const std::string& key) {
     const auto found = file.metadata().find(key);
     return found == file.metadata().end() ? std::string("?") : io::in_quotes(found->second);
   };
-  auto text =
-      fmt::format("LoRA file of sd-scripts' form for {} ({}): {}\n", said("ss_base_model_version"),
-                  said("ss_sd_model_name"), summary_of(layers));
+  auto text = fmt::format("{} for {} ({}): {}\n",
+                          ia3 ? "file of LyCORIS' form" : "LoRA file of sd-scripts' form",
+                          said("ss_base_model_version"), said("ss_sd_model_name"),
+                          ia3 ? summarise_ia3(modules.size()) : summary_of(layers));
   text += tag_line(file);
+  if (ia3) {
+    return text + describe_ia3(modules);
+  }
   std::int64_t parameters = 0;
   for (const auto& [name, layer] : layers) {
     parameters += layer.parameters;
@@ -189,16 +199,26 @@ PeftAdapter read_kohya_adapter(const std::filesystem::path& path,
   }
   PeftAdapter adapter;
   adapter.folder = path;
-  const auto names = kohya_layer_names(file);
-  for (const auto& name : names) {
-    if (!by_name.contains(name)) {
+  const auto site_of = [&](const std::string& name) -> const nn::Site& {
+    const auto found = by_name.find(name);
+    if (found == by_name.end()) {
       throw_bad_input(path.string() + ": " + io::in_quotes(name) +
                       " is no layer of this model that takes an adapter; was it made for another "
                       "kind of model?");
     }
+    return *found->second;
+  };
+  if (is_kohya_ia3(file)) {
+    adapter.ia3 = true;
+    for (auto& [name, module] : read_kohya_ia3(file)) {
+      const auto& site = site_of(name);
+      adapter.modules.emplace(
+          site.name, fitted(std::move(module), site, path.string() + ": " + io::in_quotes(name)));
+    }
+    return adapter;
   }
-  for (const auto& name : names) {
-    const auto& site = *by_name.at(name);
+  for (const auto& name : kohya_layer_names(file)) {
+    const auto& site = site_of(name);
     auto& module = adapter.modules.emplace(site.name, read_module(file, name, site)).first->second;
     adapter.settings.dora = adapter.settings.dora || module.magnitude.defined();
   }

@@ -1,7 +1,8 @@
 // LoRA files as sd-scripts writes them and every interface of Stable Diffusion reads: one
 // safetensors file with <name>.lora_down.weight (A), <name>.lora_up.weight (B) and <name>.alpha for
 // each layer (and with DoRA <name>.dora_scale of each output, [out, 1(, 1, 1)]), where the
-// name is the layer's path with underscores, and metadata ss_* for people.
+// name is the layer's path with underscores, and metadata ss_* for people. Readers take IA3 of
+// LyCORIS' form (ia3.hpp), too.
 #pragma once
 
 #include <filesystem>

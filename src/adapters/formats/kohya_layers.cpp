@@ -9,7 +9,6 @@
 #include <span>
 #include <vector>
 
-#include "adapters/formats/factor.hpp"
 #include "base/error.hpp"
 #include "base/hash.hpp"
 #include "io/durable_file.hpp"
@@ -52,22 +51,11 @@ void add_hashes(std::span<const io::TensorToWrite> tensors, io::SafetensorsMetad
 // The number beside the factors; their rank where there is none, or 0, which sd-scripts takes for
 // it.
 double read_alpha(const io::SafetensorsFile& file, const std::string& name, std::int64_t rank) {
-  const auto* info = file.find(key_of(name, kKohyaAlpha));
-  if (info == nullptr) {
+  const auto key = key_of(name, kKohyaAlpha);
+  if (file.find(key) == nullptr) {
     return static_cast<double>(rank);
   }
-  const auto type = nn::float_type_stored_as(io::dtype_name(info->dtype));
-  at::Tensor alpha = at::empty(info->shape, at::TensorOptions().dtype(type.value_or(at::kFloat)));
-  if (!type || alpha.numel() != 1) {
-    throw_bad_input(file.path().string() + ": " + io::in_quotes(name) +
-                    " has an alpha that is no single number");
-  }
-  file.read(*info, nn::writable_bytes(alpha));
-  const auto value = alpha.item<double>();
-  if (!std::isfinite(value)) {
-    throw_bad_input(file.path().string() + ": " + io::in_quotes(name) + " has an alpha of " +
-                    std::to_string(value));
-  }
+  const double value = read_number(file, key);
   return value == 0 ? static_cast<double>(rank) : value;
 }
 
@@ -81,7 +69,7 @@ std::set<std::string> kohya_layer_names(const io::SafetensorsFile& file) {
     if (part != kKohyaDown && part != kKohyaUp && part != kKohyaAlpha && part != kKohyaDora) {
       throw_bad_input(file.path().string() + ": " + io::in_quotes(tensor.name) +
                       " belongs to a kind of adapter that cannot be read; only LoRA of sd-scripts' "
-                      "form (lora_down, lora_up, alpha, dora_scale) can");
+                      "form (lora_down, lora_up, alpha, dora_scale) and IA3 of LyCORIS' can");
     }
     names.insert(tensor.name.substr(0, dot));
   }
@@ -129,14 +117,19 @@ void write_kohya_layers(const std::filesystem::path& file,
       factors.add(key_of(name, kKohyaDora), layer.magnitude.view(shape));
     }
   }
+  write_kohya_file(file, factors, std::move(metadata));
+}
+
+void write_kohya_file(const std::filesystem::path& file, const FactorsToWrite& tensors,
+                      io::SafetensorsMetadata metadata) {
   const auto of_scripts = [](const auto& entry) { return entry.first.starts_with("ss_"); };
   if (std::ranges::any_of(metadata, of_scripts)) {
-    add_hashes(factors.tensors(), metadata);
+    add_hashes(tensors.tensors(), metadata);
   }
   if (file.has_parent_path()) {
     io::create_folders(file.parent_path());
   }
-  io::write_safetensors(file, factors.tensors(), metadata);
+  io::write_safetensors(file, tensors.tensors(), metadata);
 }
 
 std::string kohya_number(double value) {

@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 
+#include "adapters/formats/factor.hpp"
 #include "io/safetensors.hpp"
 
 namespace lorascale::adapters {
@@ -35,8 +36,12 @@ std::set<std::string> kohya_layer_names(const io::SafetensorsFile& file);
 KohyaLayer read_kohya_layer(const io::SafetensorsFile& file, const std::string& name,
                             bool with_magnitude = true);
 
-// Writes the file (atomically), factors in `type`, with the metadata and the hashes (sshs_*) by
-// which interfaces know files; none of these where there is no ss_* either.
+// Writes the file (atomically) with the hashes (sshs_*) by which interfaces know files; none of
+// these where no key of the metadata is of sd-scripts' (ss_*).
+void write_kohya_file(const std::filesystem::path& file, const FactorsToWrite& tensors,
+                      io::SafetensorsMetadata metadata);
+
+// The same with layers, factors in `type`.
 void write_kohya_layers(const std::filesystem::path& file,
                         const std::map<std::string, KohyaLayer>& layers, at::ScalarType type,
                         io::SafetensorsMetadata metadata);

@@ -8,8 +8,8 @@
 
 namespace lorascale::adapters {
 
-// Adds strength s B A to the weights, in fp32, rounded once. Throws where a module is not in the
-// model.
+// Adds strength times the adapter's changes to the weights, in fp32, rounded once, and of IA3 that
+// scales outputs to their biases. Throws where a module is not in the model.
 void merge_into_weights(const PeftAdapter& adapter, const std::vector<nn::Site>& sites,
                         double strength = 1);
 

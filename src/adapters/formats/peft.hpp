@@ -1,16 +1,18 @@
 // Adapter folders as PEFT reads and writes them: adapter_config.json and adapter_model.safetensors
-// with keys base_model.model.<module>.lora_{A,B}.weight.
+// with keys base_model.model.<module>.lora_{A,B}.weight, or of IA3 .ia3_l.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "adapters/adapter.hpp"
 #include "adapters/lora/lora.hpp"
+#include "nn/ia3.hpp"
 #include "nn/lora_linear.hpp"
 
 namespace lorascale::adapters {
@@ -28,12 +30,14 @@ void write_peft_adapter(const std::filesystem::path& folder, const std::vector<L
                         const std::vector<nn::Site>& sites, const LoraSettings& settings,
                         const TrainableParameters& parameters, const ExportContext& context);
 
+// Of LoRA, or where `scaling` is there of IA3, which has none of the rest.
 struct PeftModule {
   at::Tensor a;  // fp32 CPU [rank, in], of a convolution [rank, in, height, width]
   at::Tensor b;  // fp32 CPU [out, rank], of a convolution [out, rank, 1, 1]
   double alpha = 0;
   double scale = 0;
   at::Tensor magnitude{};  // fp32 CPU [out] of DoRA; else undefined
+  std::optional<nn::LayerScaling> scaling{};
   [[nodiscard]] std::vector<std::int64_t> weight_sizes() const;  // of the layer's weight
   [[nodiscard]] nn::LoraFactors factors() const;                 // without gradients
   // s B A, in the shape of the layer's weight.
@@ -56,6 +60,7 @@ void write_peft_factors(const std::filesystem::path& folder, const std::vector<L
 
 struct PeftAdapter {
   std::filesystem::path folder;
+  bool ia3 = false;  // all modules are
   // Rank, alpha, rslora and dropout of the file, and its targets where they are a list of names
   // that nothing narrows.
   LoraSettings settings;
@@ -63,7 +68,7 @@ struct PeftAdapter {
   std::int64_t answer_end_id = -1;            // of adapters of this program; -1: unknown
   std::map<std::string, PeftModule> modules;  // by module path
 };
-// Throws Error(kBadInput) on anything that is no LoRA adapter or that we could not apply
+// Throws Error(kBadInput) on anything that is no adapter of LoRA or IA3 or that we could not apply
 // faithfully.
 PeftAdapter read_peft_adapter(const std::filesystem::path& folder);
 

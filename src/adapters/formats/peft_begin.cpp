@@ -67,7 +67,7 @@ void load_peft_adapter(const PeftAdapter& adapter, const std::vector<LoraModule>
     if (found == adapter.modules.end()) {
       refuse("has no " + modules[i].site.name);
     }
-    const auto& [a, b, alpha, scale, magnitude] = found->second;
+    const auto& [a, b, alpha, scale, magnitude, scaling] = found->second;
     auto [to_a, to_b, to_magnitude] = views_of(parameters, parameters.master(), modules.size(), i);
     if (magnitude.defined() != to_magnitude.defined()) {
       refuse(magnitude.defined() ? "is of DoRA, and adapter.dora is false"

@@ -5,6 +5,7 @@
 
 #include "adapters/adapter.hpp"
 #include "adapters/formats/embedding.hpp"
+#include "adapters/formats/ia3.hpp"
 #include "adapters/formats/peft.hpp"
 #include "adapters/formats/picture_lora.hpp"
 #include "base/units.hpp"
@@ -46,6 +47,9 @@ std::string summarise_adapter(const std::filesystem::path& folder) {
            (word ? summarise_embedding(*word) : "");
   }
   const auto adapter = read_peft_adapter(folder);
+  if (adapter.ia3) {
+    return summarise_ia3(adapter.modules.size());
+  }
   return fmt::format("LoRA rank {} on {}", adapter.settings.rank,
                      counted(static_cast<std::int64_t>(adapter.modules.size()), "layer"));
 }
@@ -56,6 +60,11 @@ std::string describe_adapter(const std::filesystem::path& folder) {
     return (lora ? describe_picture_lora(*lora) : "") + (word ? describe_embedding(*word) : "");
   }
   const auto adapter = read_peft_adapter(folder);
+  if (adapter.ia3) {
+    return fmt::format("PEFT adapter for '{}': {}\n", adapter.base_model,
+                       summarise_ia3(adapter.modules.size())) +
+           describe_ia3(adapter.modules);
+  }
   std::string text = fmt::format("PEFT LoRA adapter for '{}': {} layers, rank {}, alpha {}{}\n",
                                  adapter.base_model, adapter.modules.size(), adapter.settings.rank,
                                  adapter.settings.alpha,

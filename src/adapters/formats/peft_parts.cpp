@@ -80,6 +80,11 @@ PeftAdapter read_peft_parts(const fs::path& folder) {
   adapter.folder = folder;
   for (const auto& path : peft_parts(folder)) {
     auto part = read_peft_adapter(path);
+    if (part.ia3) {
+      throw_bad_input(path.string() +
+                      " is of IA3, which of models that make pictures is read from files of "
+                      "LyCORIS' form alone");
+    }
     adapter.settings.dora = adapter.settings.dora || part.settings.dora;
     for (auto& [layer, module] : part.modules) {
       add_by_one_name(path.filename().string() + "." + layer, std::move(module), path.string(),

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "adapters/formats/factor.hpp"
+#include "adapters/formats/ia3.hpp"
 #include "adapters/formats/peft.hpp"
 #include "adapters/formats/peft_patterns.hpp"
 #include "base/error.hpp"
@@ -24,9 +25,6 @@ namespace lorascale::adapters {
 namespace {
 
 LoraSettings settings_of(const io::JsonObject& config) {
-  if (config.text("peft_type") != "LORA") {
-    config.fail("peft_type", "is not LORA; only LoRA adapters can be read");
-  }
   if (config.boolean_or("fan_in_fan_out", false)) {
     config.fail("fan_in_fan_out", "is true, which is not supported");
   }
@@ -109,12 +107,19 @@ at::Tensor PeftModule::low_rank_change() const {
 }
 
 at::Tensor PeftModule::weight_change(const at::Tensor& weight) const {
+  if (scaling) {
+    return nn::scaling_change(weight, *scaling);
+  }
   return magnitude.defined()
              ? nn::dora_change(weight.to(at::kCPU).reshape(weight_sizes()), factors(), magnitude)
              : low_rank_change();
 }
 
 bool PeftModule::equals(const PeftModule& other) const {
+  if (scaling || other.scaling) {
+    return scaling && other.scaling && scaling->of_inputs == other.scaling->of_inputs &&
+           scaling->change.equal(other.scaling->change);
+  }
   const bool same_lengths = magnitude.defined() == other.magnitude.defined() &&
                             (!magnitude.defined() || magnitude.equal(other.magnitude));
   return same_lengths && low_rank_change().equal(other.low_rank_change());
@@ -126,8 +131,18 @@ PeftAdapter read_peft_adapter(const std::filesystem::path& folder) {
   const io::JsonObject config(json, where);
   PeftAdapter adapter;
   adapter.folder = folder;
-  adapter.settings = settings_of(config);
   adapter.base_model = config.text_or("base_model_name_or_path", "");
+  const auto type = config.text("peft_type");
+  if (type == "IA3") {
+    const io::SafetensorsFile file(folder / kPeftWeights);
+    adapter.answer_end_id = answer_end_of(file);
+    read_peft_ia3(config, file, adapter);
+    return adapter;
+  }
+  if (type != "LORA") {
+    config.fail("peft_type", "is neither LORA nor IA3; other adapters cannot be read");
+  }
+  adapter.settings = settings_of(config);
   const auto ordered = io::read_ordered_json_file(folder / kPeftConfig);
   const PeftPatterns ranks(ordered, "rank_pattern", where);
   const PeftPatterns alphas(ordered, "alpha_pattern", where);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "adapters/formats/diffusers_lora.hpp"
+#include "adapters/formats/ia3.hpp"
 #include "adapters/formats/kohya.hpp"
 #include "adapters/formats/low_rank.hpp"
 #include "adapters/formats/peft_parts.hpp"
@@ -61,6 +62,11 @@ std::optional<PictureForm> form_of_picture_lora(const fs::path& lora) {
   return is_kohya_adapter(lora)    ? std::optional(PictureForm::kKohya)
          : is_diffusers_lora(lora) ? std::optional(PictureForm::kDiffusers)
                                    : std::nullopt;
+}
+
+bool is_picture_ia3(const fs::path& lora) {
+  std::error_code unknown;
+  return !fs::is_directory(lora, unknown) && is_kohya_ia3(io::SafetensorsFile(lora));
 }
 
 bool is_picture_dora(const fs::path& lora) {

@@ -22,6 +22,8 @@ std::optional<std::filesystem::path> picture_lora(const std::filesystem::path& p
 // Of what picture_lora() found; nothing where it is no LoRA.
 std::optional<PictureForm> form_of_picture_lora(const std::filesystem::path& lora);
 
+// Whether it is no LoRA but IA3, which has the first form alone.
+bool is_picture_ia3(const std::filesystem::path& lora);
 bool is_picture_dora(const std::filesystem::path& lora);
 std::set<std::int64_t> ranks_of_picture_lora(const std::filesystem::path& lora);
 

@@ -17,7 +17,19 @@ at::Tensor in_shape_of(const nn::Site& site, const at::Tensor& factor) {
              : factor;
 }
 
+bool fits(const nn::LayerScaling& scaling, const nn::Site& site) {
+  return scaling.change.dim() == 1 && (site.kind == nn::SiteKind::kLinear || !scaling.of_inputs) &&
+         scaling.change.size(0) == (scaling.of_inputs ? site.in_features() : site.out_features());
+}
+
 PeftModule fitted(PeftModule module, const nn::Site& site, const std::string& where) {
+  if (module.scaling) {
+    if (!fits(*module.scaling, site)) {
+      throw_bad_input(where + " does not fit this model's layer " + site.name +
+                      "; was it made for another model?");
+    }
+    return module;
+  }
   module.a = in_shape_of(site, module.a);
   module.b = in_shape_of(site, module.b);
   if (module.a.dim() != site.weight.dim() || module.b.dim() != site.weight.dim() ||

@@ -1,4 +1,4 @@
-// Factors of a LoRA in the shapes of files and in those of the model's layers.
+// What adapters have for layers, in the shapes of files and in those of the model's layers.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -14,6 +14,9 @@ namespace lorascale::adapters {
 // too; back it is a matrix, whatever the file made of it.
 at::Tensor as_stored(const nn::Site& site, const at::Tensor& factor);
 at::Tensor in_shape_of(const nn::Site& site, const at::Tensor& factor);
+
+// Whether the layer has as many outputs, or inputs, as there are numbers.
+bool fits(const nn::LayerScaling& scaling, const nn::Site& site);
 
 // A module read from a file as the layer takes it. Error(kBadInput) that begins with `where` where
 // it is for a layer of another shape.

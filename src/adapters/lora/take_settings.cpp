@@ -64,7 +64,14 @@ std::optional<std::string> take_lora_settings(const std::set<std::string>& given
   if (word && section.token.word && !given.contains("adapter.token.vectors")) {
     section.token.vectors = read_embedding(*word).rows.front().size(0);
   }
+  const auto refuse_ia3 = [&] {
+    throw_bad_config("adapter.init_from: " + *section.init_from +
+                     " is of IA3, and adapter.type is lora; set adapter.type: ia3");
+  };
   if (const auto lora = picture_lora(*section.init_from)) {
+    if (is_picture_ia3(*lora)) {
+      refuse_ia3();
+    }
     const auto ranks = ranks_of_picture_lora(*lora);
     if (given.contains("adapter.rank") && !ranks.contains(section.rank)) {
       throw_bad_config(
@@ -85,6 +92,9 @@ std::optional<std::string> take_lora_settings(const std::set<std::string>& given
       throw Error(error.code(), std::string("adapter.init_from: ") + error.what());
     }
   }();
+  if (adapter.ia3) {
+    refuse_ia3();
+  }
   const auto theirs = settings_to_go_on(adapter);
   std::vector<std::string> taken;
   const auto take = [&](const char* key, auto& ours, const auto& value, const std::string& text) {

@@ -150,7 +150,8 @@ TrainingFacts training_facts_of(const config::RunConfig& config, const PictureDa
   facts.usual_side = pipeline.unet.usual_side * pipeline.vae.factor();
   facts.adapter = !config.adapter.trains_base();
   // Rates of embeddings are others, and they have no rank.
-  facts.adam = config.optimizer.has_moments() && config.adapter.type != "token";
+  facts.adam = config.optimizer.has_moments() &&
+               (config.adapter.type == "lora" || config.adapter.trains_base());
   facts.rate = config.optimizer.lr;
   facts.rank = config.adapter.type == "lora" ? config.adapter.rank : 0;
   return facts;

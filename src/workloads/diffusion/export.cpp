@@ -94,7 +94,7 @@ void write_kohya(const fs::path& output, const std::map<std::string, adapters::P
   std::set<std::string> ranks, alphas;
   for (const auto& site : sites) {
     if (const auto found = modules.find(site.name); found != modules.end()) {
-      const auto& [a, b, alpha, scale, magnitude] = found->second;
+      const auto& [a, b, alpha, scale, magnitude, scaling] = found->second;
       // These files know alpha / rank alone.
       const double as_said = scale * static_cast<double>(a.size(0));
       layers.emplace(site.kohya_name, adapters::KohyaLayer{a, b, as_said, magnitude});
@@ -147,6 +147,10 @@ std::string export_adapter(const ExportRequest& request) {
   const auto shapes = models::diffusion::read_pipeline_shapes({request.model, {}}, std::nullopt);
   const auto sites = shapes->sites();
   const auto adapter = adapters::read_picture_lora(*lora, sites);
+  if (adapter.ia3) {
+    throw_bad_input(lora->string() +
+                    " is of IA3, which no other form has for pictures; merge it into its model");
+  }
   if (adapter.settings.dora && target == PictureForm::kDiffusers) {
     throw_bad_input(lora->string() +
                     " is of DoRA, whose magnitudes diffusers leaves out of what it loads; export "

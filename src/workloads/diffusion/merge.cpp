@@ -41,24 +41,29 @@ std::string merge(const MergeRequest& request) {
     throw_bad_input(request.adapter.string() +
                     " is no LoRA file (.safetensors), nor a folder with " + adapters::kKohyaFile);
   }
-  const auto adapter = adapters::read_picture_lora(*file, shapes->sites());
+  const auto sites = shapes->sites();
+  const auto adapter = adapters::read_picture_lora(*file, sites);
   std::vector<std::string> keys;
-  std::vector<const adapters::PeftModule*> modules;
-  for (const auto& [name, module] : adapter.modules) {
-    keys.push_back(name + ".weight");
-    modules.push_back(&module);
+  std::vector<std::pair<const adapters::PeftModule*, std::vector<std::int64_t>>> modules;
+  for (const auto& site : sites) {
+    if (const auto found = adapter.modules.find(site.name); found != adapter.modules.end()) {
+      keys.push_back(site.name + ".weight");
+      modules.emplace_back(&found->second, site.weight.sizes().vec());
+    }
   }
   const auto stored = models::diffusion::stored_weights(source, keys);
   ChangedFiles changes;
   for (std::size_t i = 0; i < keys.size(); ++i) {
     const auto& [files, name, first, turned] = stored[i];
     changes[files][name].push_back(
-        [module = modules[i], first = first, &name = name](at::Tensor& tensor) {
-          at::Tensor rows = tensor.narrow(0, first, module->b.size(0));
-          if (rows.numel() != module->a[0].numel() * module->b.size(0)) {
+        [&change = modules[i], first = first, &name = name](at::Tensor& tensor) {
+          const auto& [module, sizes] = change;
+          at::Tensor rows = tensor.narrow(0, first, sizes.front());
+          if (rows.numel() != c10::multiply_integers(sizes)) {
             throw_bad_input("the adapter's change of " + name + " does not fit this model's shape");
           }
-          rows.add_(module->weight_change(rows).view(rows.sizes()));
+          // Files may hold as a convolution what is linear.
+          rows.add_(module->weight_change(rows.view(sizes)).view(rows.sizes()));
         });
   }
   const auto written = write_model_files(request.model, changes, request.output,

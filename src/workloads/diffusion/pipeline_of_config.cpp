@@ -82,10 +82,14 @@ data::PictureSettings pictures_of(const config::RunConfig& config,
 
 void take_defaults(const std::set<std::string>& given, config::RunConfig& config) {
   if (config.adapter.type != "token" && !given.contains("adapter.targets")) {
-    config.adapter.targets = config::picture_targets();
+    config.adapter.targets =
+        config.adapter.type == "ia3"
+            ? std::vector<std::string>{"to_k", "to_v", "ff.net.2", "k_proj", "v_proj", "fc2"}
+            : config::picture_targets();
   }
   // A word of its own has no half.
-  if (config.adapter.type == "lora" && !given.contains("sample.strengths")) {
+  if ((config.adapter.type == "lora" || config.adapter.type == "ia3") &&
+      !given.contains("sample.strengths")) {
     config.sample.strengths = {0, 0.4, 0.8, 1.2};
   }
 }

@@ -206,6 +206,13 @@ adapters::ExportContext LanguageWorkload::export_context() const {
   return context;
 }
 
+// As peft's for Llama.
+void take_defaults(const std::set<std::string>& given, config::RunConfig& config) {
+  if (config.adapter.type == "ia3" && !given.contains("adapter.targets")) {
+    config.adapter.targets = {"k_proj", "v_proj", "down_proj"};
+  }
+}
+
 BaseModel read_base(const config::ModelSection& model) {
   auto fingerprint = io::ModelReader(model.path).fingerprint();
   return {models::decoder::read_decoder_shapes(model.path, nn::float_type_named(model.dtype)),
@@ -229,6 +236,7 @@ const WorkloadKind kLanguage = {
     read_base,
     generate,
     merge,
+    take_defaults,
 };
 
 }  // namespace lorascale::workloads::language

@@ -299,7 +299,7 @@ TEST_F(PeftTest, RefusesWhatCannotBeAppliedFaithfully) {
            {{{"fan_in_fan_out", true}}, "fan_in_fan_out"},
            {{{"bias", "all"}}, "bias"},
            {{{"modules_to_save", {"lm_head"}}}, "modules_to_save"},
-           {{{"peft_type", "IA3"}}, "is not LORA"},
+           {{{"peft_type", "LOHA"}}, "is neither LORA nor IA3"},
            {{{"init_lora_weights", "PiSSA_niter_4"}}, "base model changed by it"},
            {{{"init_lora_weights", "gaussian"}}, "read"},
            {{{"lora_bias", true}}, "lora_bias"},
