@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -14,6 +15,7 @@
 #include "adapters/formats/peft_files.hpp"
 #include "adapters/targets.hpp"
 #include "base/error.hpp"
+#include "base/pattern.hpp"
 #include "base/units.hpp"
 #include "io/untrusted_text.hpp"
 

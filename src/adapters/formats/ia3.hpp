@@ -3,8 +3,9 @@
 // and <name>.on_input), which WebUIs read beside LoRA.
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
-#include <optional>
+#include <map>
 #include <string>
 #include <vector>
 

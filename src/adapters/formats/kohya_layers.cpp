@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <span>
 #include <vector>
 
@@ -14,8 +13,6 @@
 #include "io/durable_file.hpp"
 #include "io/safetensors_writer.hpp"
 #include "io/untrusted_text.hpp"
-#include "nn/dtypes.hpp"
-#include "nn/tensor_bytes.hpp"
 
 namespace lorascale::adapters {
 namespace {

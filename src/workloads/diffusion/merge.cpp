@@ -2,9 +2,11 @@
 #include "adapters/formats/merge.hpp"
 
 #include <ATen/TensorOperators.h>
+#include <c10/util/accumulate.h>
 #include <fmt/format.h>
 
 #include <memory>
+#include <utility>
 
 #include "adapters/formats/embedding.hpp"
 #include "adapters/formats/kohya.hpp"
