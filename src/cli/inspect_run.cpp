@@ -71,7 +71,11 @@ void show_config(const fs::path& folder) {
                                    value("adapter.alpha"), value("adapter.targets"),
                                    config.adapter.token.word ? ", and " + word : ""));
   const bool tokens = workloads::uses_setting(config.model, "data.sequence_length");
-  say("data", fmt::format("{}, validation {}{}", value("data.train"), value("data.validation"),
+  const auto split = config.data.prepare.validation_fraction;
+  const auto validation = config.data.validation ? value("data.validation")
+                          : split > 0            ? fmt::format("{:g} % of it", 100 * split)
+                                                 : std::string("none");
+  say("data", fmt::format("{}, validation {}{}", value("data.train"), validation,
                           tokens ? fmt::format(", {} tokens a row", config.data.sequence_length)
                                  : std::string()));
   const std::string policy = value("batch.policy");

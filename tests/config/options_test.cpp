@@ -59,6 +59,7 @@ const std::map<std::string, std::string>& other_values() {
       {"adapter.dora", "true"},
       {"adapter.lr_ratio", "4"},
       {"adapter.targets", "[all-linear]"},
+      {"adapter.feedforward", "[fc2]"},
       {"adapter.rank_pattern", "{q_proj: 4, \".*\\\\.v_proj\": 2}"},
       {"adapter.alpha_pattern", "{q_proj: 4.5}"},
       {"adapter.lr_pattern", "{q_proj: 0.5}"},

@@ -157,7 +157,7 @@ const Case kBadValues[] = {
     {"adapter: {targets: }", {"adapter.targets", "empty"}},
     {"adapter: {targets: ['']}", {"adapter.targets", "empty"}},
     {"adapter: {targets: [[a]]}", {"adapter.targets", "list"}},
-    {"adapter: {type: dora}", {"adapter.type", "'dora'", "lora | token | full"}},
+    {"adapter: {type: dora}", {"adapter.type", "'dora'", "lora | ia3 | token | full"}},
     {"adapter: {rank_pattern: [a]}", {"adapter.rank_pattern", "map"}},
     {"adapter: {rank_pattern: {q_proj: 0}}", {"adapter.rank_pattern", "'q_proj'", "'0'"}},
     {"optimizer: {lr: 0}", {"optimizer.lr", "number > 0"}},

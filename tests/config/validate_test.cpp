@@ -173,6 +173,8 @@ TEST(ValidateConfig, WarnsAboutSettingsWithoutEffect) {
   } const cases[] = {
       {{"adapter.type=full", "adapter.rank=4"}, "adapter.rank 4"},
       {{"adapter.type=full", "adapter.dropout=0.1"}, "adapter.dropout 0.1"},
+      {{"adapter.type=ia3", "adapter.rank=4"}, "adapter.rank 4"},
+      {{"adapter.feedforward=[fc2]"}, "adapter.feedforward [fc2]"},
       {{"adapter.type=full", "adapter.rank_pattern={q: 4}"}, "adapter.rank_pattern {q: 4}"},
       {{"scale.power=0.7"}, "scale.power 0.7"},
       {{"optimizer.momentum=0.9"}, "optimizer.momentum 0.9"},
